@@ -1,0 +1,72 @@
+# make train, make test, make bench, make check: each sets up .venv by itself, once.
+PYTHON ?= python3
+RECIPE ?= quickstart
+RUN ?= runs/$(RECIPE)
+CORPUS ?= amazon_queen_excerpt
+# Where the trainings begin: empty is the recipe's choice, scratch is random weights, or a folder.
+TOKENIZER ?=
+MODEL ?=
+# More fields of the recipe: make train SET="training.steps=100 sampling.temperature=0.7"
+SET ?=
+# One rank on a machine with one GPU, two otherwise (two CPU ranks where there is none).
+RANKS ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | wc -l)),1,2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A tokenizer from scratch has no codes to keep: all of it is trained, for longer (about 10 minutes).
+FROM_SCRATCH = tokenizer_frozen=false tokenizer_training.steps=1500 tokenizer_training.learning_rate=1e-3
+FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $(if $(MODEL),model_start=$(MODEL)) \
+    $(if $(filter scratch,$(TOKENIZER)),$(FROM_SCRATCH)) $(SET)
+OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
+# deepspeed has no wheels for macOS: there torchrun starts the ranks.
+RANKED = $(if $(wildcard $(BIN)/deepspeed),$(BIN)/deepspeed --num_accelerators,$(BIN)/torchrun --nproc-per-node) $(RANKS)
+
+.PHONY: help train test bench check
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make train   recorded conversations in, a talking model out: $(RUN)/report.html"
+	@echo "make test    the tests"
+	@echo "make bench   the benchmarks"
+	@echo "make check   ruff and mypy"
+	@echo "Settings: PYTHON=$(PYTHON) RECIPE=$(RECIPE) RUN=$(RUN) CORPUS=$(CORPUS) RANKS=$(RANKS)"
+	@echo "          TOKENIZER=$(TOKENIZER) MODEL=$(MODEL) (scratch or a folder) SET=\"$(SET)\" (training.steps=100 ...)"
+
+train: $(READY)
+	$(BIN)/python launch/prepare_data.py --corpus $(CORPUS) --output data/$(CORPUS)
+	$(RANKED) launch/train_tokenizer.py $(OPTIONS) --output $(RUN)/tokenizer
+	$(BIN)/python launch/encode_corpus.py $(OPTIONS) --tokenizer $(RUN)/tokenizer --output $(RUN)/codes
+	$(RANKED) launch/train.py $(OPTIONS) --output $(RUN)
+	$(BIN)/python launch/generate_speech.py --run $(RUN)
+	$(BIN)/python launch/evaluate_speech.py --run $(RUN) --corpus data/$(CORPUS) --keep
+
+test: $(READY)
+	$(BIN)/python -m pytest tests -q
+
+bench: $(READY)
+	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
+	    "csm runs on Python 3.10 to 3.13; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
+	@echo "installing csm and what it needs into $(VENV) (once; 3 to 4 minutes)"
+	$(PIP) install -qq --upgrade pip
+	$(PIP) install -qq --editable '.[eval,dev,hf]'
+	@$(call optional,Resemblyzer,--no-deps,no speaker similarity)
+	@$(call optional,pesq,,no PESQ)
+	@touch $@
+
+# $(call optional,package,pip option,what is missing without it): what may need a compiler, one by one.
+# With every wheel at hand and no compiler the run goes on and the report names the metric.
+define optional
+$(PIP) install --quiet $(2) $(1) >$(VENV)/$(1).log 2>&1 \
+|| echo "note: $(1) was not installed ($(3) in the report; it builds from source, see $(VENV)/$(1).log)"
+endef
