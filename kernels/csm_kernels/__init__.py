@@ -1,0 +1,11 @@
+"""Three tensor operations of the speech stack: tensors in, tensors out, no knowledge of `csm`.
+
+`rvq_search` finds the nearest code at every level of a residual quantizer, `ema_update` moves the codebooks
+towards what was assigned to them, `interpolated_attention` attends to keys resampled to another length.
+"""
+
+from csm_kernels.ema_update import REVIVALS_PER_STEP, ema_update
+from csm_kernels.interpolated_attention import interpolated_attention
+from csm_kernels.rvq_search import RVQSearchResult, rvq_search
+
+__all__ = ["REVIVALS_PER_STEP", "RVQSearchResult", "ema_update", "interpolated_attention", "rvq_search"]

@@ -1,0 +1,209 @@
+"""ema_update: the call, its checks, its one all-reduce and its registration with torch.library."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from csm_kernels.ema_update import blocked, message, reference
+
+
+def ema_update(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    usage: Tensor,
+    vector_sum: Tensor,
+    *,
+    step: int | Tensor,
+    decay: float = 0.99,
+    epsilon: float = 1e-5,
+    revive_below: float = 0.05,
+    num_levels: int | None = None,
+    mask: Tensor | None = None,
+    levels: Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+    impl: str = "auto",
+) -> None:
+    """Moves the codebooks towards the rows assigned to them; codebooks, usage and vector_sum change in place.
+
+    Call it once per optimizer step, on every rank, outside forward (activation checkpointing would apply it
+    twice), with the rows of all micro-batches of the step. Per level q, with r the residual before it
+    (recomputed from x, codes and the codebooks as they are at the call) and sums over the rows of all ranks:
+
+        usage      <- decay usage      + (1 - decay) count
+        vector_sum <- decay vector_sum + (1 - decay) sum of r
+        codebook   <- vector_sum / (usage + epsilon) * (total usage + V epsilon) / total usage
+
+    A code whose usage is below `revive_below` of uniform usage is dead. Up to REVIVALS_PER_STEP dead codes of
+    a level become rows of this step (their residual), drawn by a hash of (step, level, row content);
+    codebook, vector_sum and usage (twice the threshold) are written together. Fill usage and vector_sum with
+    zeros at the start and every code that no row chooses is dead: the first steps seed the codebooks from
+    the data.
+
+    Sums are order-free integers (see `message`): the result is bit-identical for any order of rows and any
+    number of ranks and threads. One all-reduce of one int64 tensor, whatever the number of levels; where
+    torch.distributed is not initialised, none. No host synchronisation. A level that no row reaches is kept.
+
+    Args:
+        x: [N, D], any float dtype, what was quantized. N may differ between ranks, and be 0. Rows with a
+            value that is not finite do not count.
+        codes: [N, >= num_levels] int64 from rvq_search with these codebooks, in [0, V).
+        codebooks: [Q, V, D] fp32. Changed.
+        usage: [Q, V] fp32, mean rows per step of each code. Changed.
+        vector_sum: [Q, V, D] fp32. Changed.
+        step: The optimizer step (int or int64 scalar on x's device), the seed of this step's revivals.
+        decay: Share of the old statistics kept, in [0, 1).
+        epsilon: Laplace smoothing of usage.
+        revive_below: Share of uniform usage (total / V) below which a code is dead; 0 turns revival off.
+        num_levels: Only the first num_levels levels are updated (quantizer dropout). Default: all.
+        mask: [N] bool, False on padding rows, which do not count.
+        levels: [N] int64, how many levels a row was coded with; it does not count in the ones above.
+        group: Ranks that share the codebooks. Default: all.
+        impl: "auto", "reference" or "blocked".
+
+    Raises:
+        ValueError: A shape, dtype, device or option does not fit; the message names it.
+    """
+    _check(x, codes, codebooks, usage, vector_sum, mask, levels)
+    count = codebooks.shape[0] if num_levels is None else num_levels
+    if not 1 <= count <= codebooks.shape[0] or codes.shape[1] < count:
+        raise ValueError(
+            f"num_levels: expected 1 to {min(codebooks.shape[0], codes.shape[1])} "
+            f"(codebooks and codes have {codebooks.shape[0]} and {codes.shape[1]} levels), got {count}"
+        )
+    if not 0 <= decay < 1 or epsilon < 0 or not 0 <= revive_below < 0.5:
+        raise ValueError(
+            "decay in [0, 1), epsilon >= 0 and revive_below in [0, 0.5) expected, "
+            f"got {decay}, {epsilon} and {revive_below}"
+        )
+    if impl not in ("auto", "reference", "blocked"):
+        raise ValueError(f"impl: expected 'auto', 'reference' or 'blocked', got {impl!r}")
+    together = dist.is_available() and dist.is_initialized()
+    ranks, rank = (dist.get_world_size(group), dist.get_rank(group)) if together else (1, 0)
+    if x.shape[0] * ranks > message.MAX_ROWS:
+        raise ValueError(
+            f"x: {x.shape[0]} rows on each of {ranks} ranks exceed {message.MAX_ROWS} rows in a step, "
+            "the room of the integer sums; update more often or on a sample of the rows"
+        )
+
+    # A fill, not a copy from the host: no synchronisation on CUDA.
+    counter = step if isinstance(step, Tensor) else x.new_full((), step, dtype=torch.int64)
+    row_levels = levels if levels is not None else x.new_full(x.shape[:1], count, dtype=torch.int64)
+    counted = x.isfinite().all(1)
+    if mask is not None:
+        counted = counted & mask
+    row_levels = torch.where(counted, row_levels, 0)
+    rows = torch.where(counted[:, None], x.detach(), 0).float()
+    slots = min(message.REVIVALS_PER_STEP, codebooks.shape[1]) if revive_below > 0 else 0
+    statistics, apply = (
+        (reference.statistics, reference.apply) if impl == "reference" else (_ema_statistics, _ema_apply)
+    )
+    used = codebooks[:count].detach()
+    with torch.no_grad():
+        flat = statistics(rows, codes[:, :count], used, row_levels, counter, ranks, rank, slots)
+        if together:
+            dist.all_reduce(flat, group=group)
+        apply(flat, used, usage[:count], vector_sum[:count], ranks, slots, decay, epsilon, revive_below)
+
+
+def _check(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    usage: Tensor,
+    vector_sum: Tensor,
+    mask: Tensor | None,
+    levels: Tensor | None,
+) -> None:
+    if x.dim() != 2 or not x.is_floating_point():
+        raise ValueError(
+            f"x: expected a float tensor [N, D], got {x.dtype} {tuple(x.shape)}; flatten to rows"
+        )
+    if codebooks.dim() != 3 or min(codebooks.shape) < 1 or codebooks.shape[2] != x.shape[1]:
+        raise ValueError(f"codebooks: expected [Q, V, {x.shape[1]}], got {tuple(codebooks.shape)}")
+    expected = {
+        "codebooks": (codebooks, codebooks.shape, torch.float32),
+        "usage": (usage, codebooks.shape[:2], torch.float32),
+        "vector_sum": (vector_sum, codebooks.shape, torch.float32),
+        "mask": (mask, x.shape[:1], torch.bool),
+        "levels": (levels, x.shape[:1], torch.int64),
+    }
+    for name, (tensor, shape, dtype) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != dtype:
+            hint = (
+                "; in less than fp32 the average freezes, keep it an fp32 buffer"
+                if dtype.is_floating_point
+                else ""
+            )
+            raise ValueError(f"{name}: expected {dtype}, got {tensor.dtype}{hint}")
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
+        if tensor.device != x.device:
+            raise ValueError(f"{name}: on {tensor.device}, x on {x.device}; move them to one device")
+    if codes.dim() != 2 or codes.shape[0] != x.shape[0] or codes.dtype != torch.int64:
+        raise ValueError(
+            f"codes: expected int64 [{x.shape[0]}, levels], got {codes.dtype} {tuple(codes.shape)}"
+        )
+    if codes.device != x.device:
+        raise ValueError(f"codes: on {codes.device}, x on {x.device}; move them to one device")
+
+
+@torch.library.custom_op("csm::ema_statistics", mutates_args=())
+def _ema_statistics(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    row_levels: Tensor,
+    step: Tensor,
+    ranks: int,
+    rank: int,
+    slots: int,
+) -> Tensor:
+    return blocked.statistics(x, codes, codebooks, row_levels, step, ranks, rank, slots)
+
+
+@_ema_statistics.register_fake
+def _(
+    x: Tensor,
+    codes: Tensor,
+    codebooks: Tensor,
+    row_levels: Tensor,
+    step: Tensor,
+    ranks: int,
+    rank: int,
+    slots: int,
+) -> Tensor:
+    levels, size, width = codebooks.shape
+    return x.new_empty(message.message_size(levels, size, width, ranks, slots), dtype=torch.int64)
+
+
+@torch.library.custom_op("csm::ema_apply", mutates_args=("codebooks", "usage", "vector_sum"))
+def _ema_apply(
+    flat: Tensor,
+    codebooks: Tensor,
+    usage: Tensor,
+    vector_sum: Tensor,
+    ranks: int,
+    slots: int,
+    decay: float,
+    epsilon: float,
+    revive_below: float,
+) -> None:
+    blocked.apply(flat, codebooks, usage, vector_sum, ranks, slots, decay, epsilon, revive_below)
+
+
+@_ema_apply.register_fake
+def _(
+    flat: Tensor,
+    codebooks: Tensor,
+    usage: Tensor,
+    vector_sum: Tensor,
+    ranks: int,
+    slots: int,
+    decay: float,
+    epsilon: float,
+    revive_below: float,
+) -> None:
+    return None

@@ -1,0 +1,5 @@
+"""Nearest code at each level of a residual quantizer."""
+
+from csm_kernels.rvq_search.api import RVQSearchResult, rvq_search
+
+__all__ = ["RVQSearchResult", "rvq_search"]

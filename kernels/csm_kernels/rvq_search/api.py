@@ -1,0 +1,97 @@
+"""rvq_search: the call, its checks and its registration with torch.library."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from csm_kernels.precision import exact_products
+from csm_kernels.rvq_search import blocked, reference
+
+
+class RVQSearchResult(NamedTuple):
+    """What the search found; none of it carries a gradient.
+
+    Attributes:
+        codes: [N, Q] int64, the chosen code at each level, in [0, V).
+        quantized: [N, D], the sum of the chosen codes.
+        residual: [N, D], what is left of x after the last level.
+        commitment: [Q], per level the mean over rows and width of (residual before it - chosen code)^2.
+    """
+
+    codes: Tensor
+    quantized: Tensor
+    residual: Tensor
+    commitment: Tensor
+
+
+def rvq_search(
+    x: Tensor, codebooks: Tensor, *, mask: Tensor | None = None, impl: str = "auto"
+) -> RVQSearchResult:
+    """Quantize each row by the nearest code of each level in turn, every level coding what the last one left.
+
+    Level q chooses argmin over v of 0.5 |c_v|^2 - r . c_v, the nearest code in Euclidean distance; of equal
+    scores the lowest index. The search runs in fp32 (float64 for float64 input), also under autocast and with
+    TF32 switched on, and a row's codes are bit-identical for any batch size, order and number of threads.
+
+    No gradient passes: nearest-code choice has none. The caller writes the straight-through estimator,
+    `x + (quantized - x).detach()`, and, where it trains the encoder towards the codes, its own commitment
+    loss from x and the returned codes; `commitment` here is a measurement.
+
+    Args:
+        x: [N, D] rows; any float dtype (read as fp32 unless float64). N may be 0.
+        codebooks: [Q, V, D], fp32 (or float64 with a float64 x).
+        mask: [N] bool, False on padding rows: they are coded, but do not count in `commitment`.
+        impl: "auto", "reference" or "blocked".
+
+    Returns:
+        RVQSearchResult in fp32 (float64 for a float64 x).
+
+    Raises:
+        ValueError: A shape, dtype, device or impl does not fit; the message names it.
+    """
+    if x.dim() != 2 or not x.is_floating_point():
+        raise ValueError(
+            f"x: expected a float tensor [N, D], got {x.dtype} {tuple(x.shape)}; flatten to rows"
+        )
+    if codebooks.dim() != 3 or min(codebooks.shape) < 1:
+        raise ValueError(
+            f"codebooks: expected [Q, V, D] without empty dimension, got {tuple(codebooks.shape)}"
+        )
+    if codebooks.shape[2] != x.shape[1]:
+        raise ValueError(f"codebooks: width {codebooks.shape[2]} differs from x's width {x.shape[1]}")
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if codebooks.dtype != dtype:
+        raise ValueError(
+            f"codebooks: expected {dtype} beside x of {x.dtype}, got {codebooks.dtype}; "
+            "keep codebooks in fp32"
+        )
+    if codebooks.device != x.device:
+        raise ValueError(f"codebooks: on {codebooks.device}, x on {x.device}; move them to one device")
+    if mask is not None and (
+        mask.shape != x.shape[:1] or mask.dtype != torch.bool or mask.device != x.device
+    ):
+        raise ValueError(
+            f"mask: expected bool [{x.shape[0]}] on {x.device}, got {mask.dtype} {tuple(mask.shape)} "
+            f"on {mask.device}"
+        )
+    if impl not in ("auto", "reference", "blocked"):
+        raise ValueError(f"impl: expected 'auto', 'reference' or 'blocked', got {impl!r}")
+    rows, tables = x.detach().to(dtype), codebooks.detach()
+    if impl == "reference":
+        with exact_products(x.device):
+            return RVQSearchResult(*reference.search(rows, tables, mask))
+    return RVQSearchResult(*_rvq_search(rows, tables, mask))
+
+
+@torch.library.custom_op("csm::rvq_search", mutates_args=())
+def _rvq_search(x: Tensor, codebooks: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with exact_products(x.device):
+        return blocked.search(x, codebooks, mask)
+
+
+@_rvq_search.register_fake
+def _(x: Tensor, codebooks: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    levels = codebooks.shape[0]
+    codes = x.new_empty(x.shape[0], levels, dtype=torch.int64)
+    return codes, x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(levels)
