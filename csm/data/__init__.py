@@ -1,0 +1,1 @@
+"""From recordings to turns: manifests, audio in and out, prosody, segmentation, corpora."""

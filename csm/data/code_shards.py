@@ -1,0 +1,108 @@
+"""A corpus as codes on disk: safetensors shards, readable without the audio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+INDEX_NAME = "index.json"
+# Turns per shard: at 2.5 s a turn and 32 codebooks a shard has about 2 MB.
+TURNS_PER_SHARD = 1024
+
+
+class EncodedTurn(NamedTuple):
+    """What is stored of a turn.
+
+    Attributes:
+        id: Turn id.
+        codes: int16 [K, T]. prosody: float16 [T, 3]. speaker: float16 [E], the tokenizer's speaker embedding.
+    """
+
+    id: str
+    codes: Tensor
+    prosody: Tensor
+    speaker: Tensor
+
+
+def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:
+    """Writes the shards and, last, the index (so that a folder with an index is complete); returns the count.
+
+    Args:
+        folder: Made if missing.
+        turns: In any order.
+        description: Goes into the index: which tokenizer and corpus the codes are of.
+
+    Raises:
+        ValueError: Two turns of one id.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_NAME).unlink(missing_ok=True)
+    places: dict[str, int] = {}
+    pending: list[EncodedTurn] = []
+    shards = 0
+
+    def flush() -> None:
+        nonlocal shards
+        tensors = {}
+        for turn in pending:
+            tensors[f"{turn.id}/codes"] = turn.codes.to(torch.int16).contiguous()
+            tensors[f"{turn.id}/prosody"] = turn.prosody.to(torch.float16).contiguous()
+            tensors[f"{turn.id}/speaker"] = turn.speaker.to(torch.float16).contiguous()
+            places[turn.id] = shards
+        save_file(tensors, folder / f"codes_{shards:04d}.safetensors")
+        shards += 1
+        pending.clear()
+
+    seen: set[str] = set()
+    for turn in turns:
+        if turn.id in seen:
+            raise ValueError(f"turn {turn.id} came twice: expected unique ids")
+        seen.add(turn.id)
+        pending.append(turn)
+        if len(pending) == TURNS_PER_SHARD:
+            flush()
+    if pending:
+        flush()
+    temporary = folder / (INDEX_NAME + ".part")
+    temporary.write_text(json.dumps({**description, "turns": places}, indent=0) + "\n", encoding="utf-8")
+    temporary.replace(folder / INDEX_NAME)
+    return len(places)
+
+
+def read_index(folder: Path) -> dict[str, object] | None:
+    """The description of finished shards, or None where there are none."""
+    path = folder / INDEX_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
+    """All turns by id.
+
+    Raises:
+        ValueError: No finished shards there, or one that the index names is missing.
+    """
+    index = read_index(folder)
+    if index is None:
+        raise ValueError(
+            f"{folder} holds no codes ({INDEX_NAME} expected): run launch/encode_corpus.py first"
+        )
+    places = index["turns"]
+    assert isinstance(places, dict)
+    turns: dict[str, EncodedTurn] = {}
+    for shard in sorted(set(places.values())):
+        path = folder / f"codes_{shard:04d}.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: delete {folder} and run launch/encode_corpus.py again")
+        with safe_open(path, framework="pt") as file:
+            for name, place in places.items():
+                if place == shard:
+                    parts = (file.get_tensor(f"{name}/{part}") for part in ("codes", "prosody", "speaker"))
+                    turns[name] = EncodedTurn(name, *parts)
+    return turns

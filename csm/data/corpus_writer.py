@@ -1,0 +1,160 @@
+"""Writing a corpus folder: whole or not at all, the same bytes every time, a reason for what is left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from csm.data.manifest import (
+    CORPUS_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    SPLITS,
+    Conversation,
+    Corpus,
+    Turn,
+    read_corpus,
+    split_of,
+    write_jsonl,
+    write_manifest,
+)
+
+
+@dataclass
+class CorpusWriter:
+    """Collects turns and rejects in ``.NAME.partial`` beside the folder; `finish` renames it into place.
+
+    An interrupted run leaves only the partial folder, which the next run replaces: what is there after
+    `finish` depends on the source alone.
+
+    Attributes:
+        folder: The corpus folder to be.
+        identity: Name and source of the corpus; an existing folder with the same identity is finished,
+            one with another is refused.
+        notes: More for corpus.json, e.g. licence and modification notice.
+        needed_bytes: Free space asked for before anything is written.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    notes: dict[str, Any] = field(default_factory=dict)
+    needed_bytes: int = 0
+    _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
+    _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
+    _counts: Counter[str] = field(default_factory=Counter, init=False)
+
+    @property
+    def partial(self) -> Path:
+        """Where files are written until `finish`."""
+        return self.folder.parent / f".{self.folder.name}.partial"
+
+    def finished(self) -> Corpus | None:
+        """The corpus where it is already finished, else None; writes nothing.
+
+        Raises:
+            ValueError: The folder holds something else.
+        """
+        self.folder = Path(self.folder).absolute()
+        if (self.folder / CORPUS_NAME).is_file():
+            corpus = read_corpus(self.folder)
+            self._require_same(corpus.info)
+            return corpus
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(
+                f"{self.folder} exists and is no corpus; choose another --output or move it away"
+            )
+        return None
+
+    def start(self) -> None:
+        """Makes an empty partial folder; an earlier, interrupted one is replaced.
+
+        Raises:
+            ValueError: The folder holds something already, or the disk is too full.
+        """
+        if self.finished():
+            raise ValueError(f"{self.folder} is finished already; ask finished() first")
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < self.needed_bytes:
+            raise ValueError(
+                f"{self.folder.parent} has {free / 1e6:.0f} MB free, the corpus needs "
+                f"{self.needed_bytes / 1e6:.0f} MB; make room or choose another --output"
+            )
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir()
+
+    def add(self, turn: Turn) -> None:
+        """Appends a turn to its conversation; its index is set here, in the order of arrival."""
+        turns = self._turns.setdefault(turn.conversation, [])
+        turns.append(replace(turn, index=len(turns)))
+
+    def use_file(self) -> None:
+        """Counts one source file as used."""
+        self._counts["files_used"] += 1
+
+    def reject(self, source: str, reason: str, *, unit: str = "turn") -> None:
+        """Enters a turn or a file that is not used in the ledger, with the reason."""
+        self._rejects.append({"source": source, "unit": unit, "reason": reason})
+
+    def finish(self) -> Corpus:
+        """Writes manifest, ledger and totals, and renames the partial folder into place.
+
+        Raises:
+            ValueError: Nothing at all could be used; the first reasons are named.
+        """
+        if not self._turns:
+            reasons = (
+                "; ".join(f"{r['source']}: {r['reason']}" for r in self._rejects[:3]) or "no input found"
+            )
+            shutil.rmtree(self.partial, ignore_errors=True)
+            raise ValueError(f"nothing could be used for {self.folder.name}: {reasons}")
+        conversations = [
+            Conversation(id=name, split=split_of(name), turns=tuple(turns))
+            for name, turns in self._turns.items()
+        ]
+        write_manifest(self.partial / MANIFEST_NAME, conversations)
+        write_jsonl(self.partial / REJECTS_NAME, self._rejects)
+        info = {**self.identity, **self.notes, **self._totals(conversations)}
+        text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+        (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        if self.folder.is_dir():
+            self.folder.rmdir()
+        self.partial.rename(self.folder)
+        return read_corpus(self.folder)
+
+    def _totals(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
+        turns = [turn for conversation in conversations for turn in conversation.turns]
+        rejected = Counter(reject["unit"] for reject in self._rejects)
+        totals: dict[str, Any] = {
+            "turns_in": len(turns) + rejected["turn"],
+            "turns_used": len(turns),
+            "turns_rejected": rejected["turn"],
+            "files_in": self._counts["files_used"] + rejected["file"],
+            "files_used": self._counts["files_used"],
+            "files_rejected": rejected["file"],
+            "conversations": len(conversations),
+            "speakers": len({turn.speaker for turn in turns}),
+            "hours": round(sum(turn.duration for turn in turns) / 3600, 4),
+        }
+        totals["splits"] = {
+            split: {
+                "conversations": sum(c.split == split for c in conversations),
+                "turns": sum(len(c.turns) for c in conversations if c.split == split),
+                "minutes": round(
+                    sum(t.duration for c in conversations if c.split == split for t in c.turns) / 60, 2
+                ),
+            }
+            for split in SPLITS
+        }
+        return totals
+
+    def _require_same(self, info: dict[str, Any]) -> None:
+        other = [key for key, value in self.identity.items() if info.get(key) != value]
+        if other:
+            differences = ", ".join(f"{key} {info.get(key)!r} is not {self.identity[key]!r}" for key in other)
+            raise ValueError(f"{self.folder} holds another corpus ({differences}); choose another --output")

@@ -1,0 +1,205 @@
+"""Encoded conversations as packed row batches: the batch contract of the model's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from csm.data.code_shards import EncodedTurn
+from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
+from csm.data.manifest import Corpus
+from csm.data.sampler import Chunk, ChunkSampler
+from csm.text import TextCodec
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """How conversations become batches.
+
+    Attributes:
+        rows_per_shard: Rows a shard is filled to; max_rows: most rows of one chunk of a conversation.
+        transcribe_share: Share of turns that are heard and written instead of spoken.
+        depth_share: Share of frames that train the depth decoder.
+        length_jitter: The length a spoken turn's text is spread over varies by this share, plus and minus.
+        past_turns: Most turns before a chunk that are written into its memory.
+        exclude_speakers: Speakers whose turns are heard in context but never trained on.
+
+    Raises:
+        ValueError: A share, jitter or count out of its range.
+    """
+
+    rows_per_shard: int = 1200
+    max_rows: int = 400
+    transcribe_share: float = 0.15
+    depth_share: float = 0.25
+    length_jitter: float = 0.1
+    past_turns: int = 24
+    exclude_speakers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.depth_share <= 1:
+            raise ValueError(
+                f"depth_share is {self.depth_share}: expected above 0, at most 1 (1/16 is csm-1b's)"
+            )
+        if not 0 <= self.transcribe_share <= 1:
+            raise ValueError(f"transcribe_share is {self.transcribe_share}: expected 0 to 1")
+        if self.past_turns < 0:
+            raise ValueError(f"past_turns is {self.past_turns}: expected 0 (no memory) or above")
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows is {self.max_rows}: expected at least 1")
+        if not 0 <= self.length_jitter < 1:
+            raise ValueError(f"length_jitter is {self.length_jitter}: expected 0 to below 1")
+        if self.max_rows > self.rows_per_shard:
+            raise ValueError(
+                f"max_rows is {self.max_rows}: expected at most rows_per_shard {self.rows_per_shard}"
+            )
+
+
+class ConversationDataset:
+    """Turns of one split with codes and text, drawn as a pure function of (seed, step, shard).
+
+    Args:
+        corpus, encoded: The corpus and its codes; a turn without frames or text is left out and counted.
+        split: Its split.
+        codec, num_codebooks, end_code: Of the model.
+        config: How to draw.
+        shards, seed: Of the run.
+
+    Attributes:
+        conversations: Usable turns of every conversation, in order.
+        left_out: Turns without codes, frames or text.
+        too_long: Turns of more than max_rows rows: remembered, never drawn.
+        untrained: Ids of the turns of excluded speakers.
+
+    Raises:
+        ValueError: No usable turns, none that fits max_rows.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        encoded: dict[str, EncodedTurn],
+        split: str,
+        *,
+        codec: TextCodec,
+        num_codebooks: int,
+        end_code: int,
+        config: DatasetConfig,
+        shards: int,
+        seed: int,
+    ) -> None:
+        self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
+        self.config, self.seed = config, seed
+        # A speaker's index counts over all splits, so that it is the same in each.
+        speakers = {name: index for index, name in enumerate(corpus.speakers())}
+        self.conversations: list[list[TurnFrames]] = []
+        self.untrained: set[str] = set()
+        self.left_out = 0
+        for conversation in corpus.conversations:
+            if conversation.split != split:
+                continue
+            turns = []
+            for turn in conversation.turns:
+                found = encoded.get(turn.id)
+                if found is None or not found.codes.shape[1] or not turn.text.strip():
+                    self.left_out += 1
+                    continue
+                speaker = speakers[turn.speaker]
+                turns.append(
+                    TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
+                )
+                if turn.speaker in config.exclude_speakers:
+                    self.untrained.add(turn.id)
+            if turns:
+                self.conversations.append(turns)
+        if not self.conversations:
+            raise ValueError(
+                f"{corpus.root} has no usable turns in split {split!r} ({self.left_out} without codes or "
+                f"text): encode the corpus with launch/encode_corpus.py and check its texts"
+            )
+        rows = [[self._rows(turn) for turn in turns] for turns in self.conversations]
+        self.too_long = sum(size > config.max_rows for sizes in rows for size in sizes)
+        if self.too_long == sum(map(len, rows)):
+            raise ValueError(
+                f"every turn of split {split!r} has more than max_rows = {config.max_rows} rows: raise "
+                f"data.max_rows"
+            )
+        self.sampler = ChunkSampler(
+            rows, max_rows=config.max_rows, rows_per_shard=config.rows_per_shard, shards=shards, seed=seed
+        )
+        self._counts = lru_cache(maxsize=4)(self._step_counts)
+
+    def batch(self, step: int, shard: int) -> RowBatch:
+        """The rows of one shard (from 0) of one step (from 1), whichever rank asks and in any order.
+
+        Raises:
+            ValueError: A step below 1.
+        """
+        batch = self._build(
+            self.sampler.step(step)[shard], np.random.default_rng([self.seed, 11, step, shard])
+        )
+        batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count = self._counts(step)
+        return batch
+
+    def in_order(self, rows: int) -> RowBatch:
+        """About `rows` rows of whole conversations from the start, for validation: the same at every call."""
+        chunks, filled = [], 0
+        for index, turns in enumerate(self.conversations):
+            for chunk in self.sampler.cut(index, [self._rows(t) for t in turns], limit=self.config.max_rows):
+                chunks.append(chunk)
+                filled += sum(self._rows(t) for t in turns[chunk.first : chunk.first + chunk.turns])
+                if filled >= rows:
+                    return self._build(chunks, np.random.default_rng([self.seed, 12]))
+        return self._build(chunks, np.random.default_rng([self.seed, 12]))
+
+    def _rows(self, turn: TurnFrames) -> int:
+        return len(self.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
+
+    def _step_counts(self, step: int) -> tuple[float, float, float, float]:
+        """Targets of a whole step per shard, from the plan alone (each shard's draws are repeated)."""
+        voice = frames = text = spoken = 0
+        plan = self.sampler.step(step)
+        for shard, chunks in enumerate(plan):
+            rng = np.random.default_rng([self.seed, 11, step, shard])
+            for chunk in chunks:
+                for turn in self._turns(chunk):
+                    transcribe, _ = self._draw(rng)
+                    if turn.id in self.untrained:
+                        continue
+                    if transcribe:
+                        text += len(self.codec.encode_text(turn.text))
+                    else:
+                        voice += turn.codes.shape[1] + 1
+                        frames += turn.codes.shape[1]
+                        spoken += 1
+        return voice / len(plan), frames / len(plan), text / len(plan), spoken / len(plan)
+
+    def _turns(self, chunk: Chunk) -> list[TurnFrames]:
+        return self.conversations[chunk.conversation][chunk.first : chunk.first + chunk.turns]
+
+    def _draw(self, rng: np.random.Generator) -> tuple[bool, float]:
+        """Whether a turn is transcribed, and how much its length is jittered; always two draws."""
+        share, jitter = rng.random(2)
+        return bool(share < self.config.transcribe_share), float(2 * jitter - 1) * self.config.length_jitter
+
+    def _build(self, chunks: list[Chunk], rng: np.random.Generator) -> RowBatch:
+        builder = RowBuilder(self.codec, self.num_codebooks, self.end_code)
+        for chunk in chunks:
+            oldest = max(0, chunk.first - self.config.past_turns)
+            builder.begin_sequence(self.conversations[chunk.conversation][oldest : chunk.first])
+            for turn in self._turns(chunk):
+                transcribe, jitter = self._draw(rng)
+                train = turn.id not in self.untrained
+                if transcribe:
+                    builder.add_heard(turn, train=train)
+                else:
+                    length = max(1, round(turn.codes.shape[1] * (1 + jitter)))
+                    builder.add_spoken(turn, length=length, train=train)
+        batch = builder.build()
+        frames = (batch.code_target[:, 1] != IGNORE).nonzero()[:, 0]
+        count = max(1, round(len(frames) * self.config.depth_share)) if len(frames) else 0
+        batch.depth_rows = frames[torch.from_numpy(np.sort(rng.permutation(len(frames))[:count]))]
+        return batch

@@ -1,0 +1,228 @@
+"""Single utterances for the tokenizer's training: whole clips with their text, in a fixed random order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csm.data.manifest import Corpus, Turn
+from csm.data.prosody import frame_prosody, prosody_statistics
+from csm.data.turn_audio import read_turn
+
+# Batches are padded to a multiple of this many frames.
+FRAME_STEP = 10
+# What the CTC head spells; index 0 is CTC's blank.
+CTC_ALPHABET = "_abcdefghijklmnopqrstuvwxyz' "
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceConfig:
+    """How utterances are drawn.
+
+    Attributes:
+        items: Utterances of a shard.
+        max_seconds: Longer clips are cut to a random stretch (and then have no text).
+        slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
+        gain_db: Random gain, plus and minus.
+        exclude_speakers: Speakers that are never trained on.
+    """
+
+    items: int = 16
+    max_seconds: float = 4.0
+    slice_frames: int = 18
+    gain_db: float = 6.0
+    exclude_speakers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.items < 1 or self.slice_frames < 2 or self.max_seconds <= 0:
+            raise ValueError(
+                f"items={self.items}, slice_frames={self.slice_frames}, max_seconds={self.max_seconds}: "
+                f"expected at least 1, at least 2 and above 0"
+            )
+
+
+@dataclass
+class UtteranceBatch:
+    """A shard of utterances.
+
+    Attributes:
+        ids: Turn ids.
+        audio: float32 [B, 1, S], padded with zeros to whole frames.
+        lengths: int64 [B], samples before padding.
+        speaker: int64 [B], index into `UtteranceDataset.speakers`.
+        statistics: float32 [B, 6], prosody statistics, standardised over the dataset.
+        text: int64 [B, L], CTC symbols, 0 beyond text_lengths (0 long where a stretch was cut out).
+        text_lengths: int64 [B].
+        slice_start: int64 [B], first decoded frame.
+        levels: float32 [B, 3] uniform draws, for quantizer dropout, its depth and the quantizer's bypass.
+        condition: float32 [B] uniform draws, for condition dropout.
+    """
+
+    ids: list[str]
+    audio: Tensor
+    lengths: Tensor
+    speaker: Tensor
+    statistics: Tensor
+    text: Tensor
+    text_lengths: Tensor
+    slice_start: Tensor
+    levels: Tensor
+    condition: Tensor
+
+    def to(self, device: torch.device) -> UtteranceBatch:
+        """The same batch on a device."""
+        moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
+        return UtteranceBatch(ids=self.ids, **moved)
+
+
+def spell(text: str) -> list[int]:
+    """CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
+
+    Returns:
+        Indices into CTC_ALPHABET, none of them 0 (the blank).
+    """
+    kept = "".join(c if c in CTC_ALPHABET[1:] else " " for c in text.lower())
+    return [CTC_ALPHABET.index(c) for c in " ".join(kept.split())]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Many small operations are up to 20 times faster without waking a second thread for each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class UtteranceDataset:
+    """All utterances of some splits, decoded once into memory as 16-bit samples.
+
+    `batch(step, shard)` is a pure function: every epoch is one permutation, cut into pools of similar length
+    so that little is padded.
+
+    Args:
+        corpus: The corpus.
+        split: Its split.
+        sample_rate, samples_per_frame: Of the tokenizer, in Hz and samples.
+        config: How to draw.
+        seed: Of the order and every random draw.
+        shards: Shards per step.
+
+    Raises:
+        ValueError: Fewer usable turns than one shard takes, an utterance limit below one frame, or a file
+            that cannot be read.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: str,
+        *,
+        sample_rate: int,
+        samples_per_frame: int,
+        config: UtteranceConfig,
+        seed: int,
+        shards: int,
+    ) -> None:
+        self.config, self.seed, self.shards = config, seed, shards
+        self.sample_rate, self.samples_per_frame = sample_rate, samples_per_frame
+        self.turns: list[Turn] = [t for t in corpus.turns(split) if t.speaker not in config.exclude_speakers]
+        if len(self.turns) < config.items:
+            raise ValueError(
+                f"{corpus.root} has {len(self.turns)} usable turns in split {split!r}: expected at least "
+                f"items={config.items}; add recordings or lower `utterances.items`"
+            )
+        if int(config.max_seconds * sample_rate) < samples_per_frame:
+            raise ValueError(
+                f"max_seconds={config.max_seconds}: expected at least one frame, "
+                f"{samples_per_frame / sample_rate} s at this tokenizer"
+            )
+        self.speakers = corpus.speakers()
+        waveforms = [read_turn(corpus, turn, sample_rate) for turn in self.turns]
+        # Resampling overshoots full scale, where 16 bits would wrap around.
+        self.waveforms = [(w[0].clamp(-1, 1) * 32767).round().to(torch.int16) for w in waveforms]
+        with one_thread():
+            raw = torch.stack([prosody_statistics(frame_prosody(w, sample_rate)) for w in waveforms])
+        self.statistics_mean, self.statistics_std = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-3)
+        self.statistics = (raw - self.statistics_mean) / self.statistics_std
+        self.lengths = np.array([len(w) for w in self.waveforms])
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def batch(self, step: int, shard: int) -> UtteranceBatch:
+        """The utterances of one shard of one step.
+
+        Args:
+            step: The optimizer step.
+            shard: From 0 to `shards` - 1.
+        """
+        index = step * self.shards + shard
+        per_epoch = len(self.turns) // self.config.items
+        epoch, place = divmod(index, per_epoch)
+        rng = np.random.default_rng([self.seed, 1, index])
+        return self._collate(self._epoch_batches(epoch)[place], rng)
+
+    def in_order(self, first: int, count: int) -> UtteranceBatch:
+        """Utterances from a fixed random order, for validation: the same at every call.
+
+        Args:
+            first: Place in that order, from 0.
+            count: How many; fewer come where the order ends.
+        """
+        order = np.random.default_rng([self.seed, 2]).permutation(len(self.turns))
+        return self._collate(order[first : first + count], np.random.default_rng([self.seed, 3, first]))
+
+    def _epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, 0, epoch])
+        order = rng.permutation(len(self.turns))
+        items = self.config.items
+        pool = items * 16
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order) // items * items, pool):
+            chosen = order[start : min(start + pool, len(order) // items * items)]
+            chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
+            batches.extend(chosen[i : i + items] for i in range(0, len(chosen), items))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _collate(self, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator) -> UtteranceBatch:
+        config, frame = self.config, self.samples_per_frame
+        longest = int(config.max_seconds * self.sample_rate) // frame * frame
+        clips, texts, starts = [], [], []
+        for i in chosen:
+            clip, text = self.waveforms[i].float() / 32767, spell(self.turns[i].text)
+            if len(clip) > longest:
+                begin = int(rng.integers(0, len(clip) - longest + 1))
+                clip, text = clip[begin : begin + longest], []
+            clips.append(clip * float(10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20)))
+            texts.append(text)
+            frames = -(-len(clip) // frame)
+            starts.append(int(rng.integers(0, max(1, frames - config.slice_frames + 1))))
+        lengths = torch.tensor([len(c) for c in clips])
+        # A few sizes only: cuDNN plans every new shape anew, for tens of milliseconds a layer.
+        frames = max(int(-(-lengths.max() // frame)), config.slice_frames)
+        size = -(-frames // FRAME_STEP) * FRAME_STEP * frame
+        audio = torch.zeros(len(clips), 1, size)
+        symbols = torch.zeros(len(clips), max(1, max(map(len, texts))), dtype=torch.int64)
+        for row, (clip, text) in enumerate(zip(clips, texts, strict=True)):
+            audio[row, 0, : len(clip)] = clip.clamp(-1, 1)
+            symbols[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+        return UtteranceBatch(
+            ids=[self.turns[i].id for i in chosen],
+            audio=audio,
+            lengths=lengths,
+            speaker=torch.tensor([self.speakers.index(self.turns[i].speaker) for i in chosen]),
+            statistics=self.statistics[torch.as_tensor(np.asarray(chosen))],
+            text=symbols,
+            text_lengths=torch.tensor([len(t) for t in texts]),
+            slice_start=torch.tensor(starts),
+            levels=torch.from_numpy(rng.random((len(clips), 3)).astype(np.float32)),
+            condition=torch.from_numpy(rng.random(len(clips)).astype(np.float32)),
+        )

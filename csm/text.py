@@ -1,0 +1,160 @@
+"""Text <-> ids: bytes with a few control ids by default, or any Hugging Face tokenizer.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+PAD, BOS, EOS, LISTEN = 256, 257, 258, 259
+FIRST_SPEAKER = 260
+
+
+@runtime_checkable
+class TextCodec(Protocol):
+    """What the data pipeline and the generator need of a text tokenizer."""
+
+    vocab_size: int
+    end_id: int
+
+    def encode_turn(self, text: str, speaker: int) -> list[int]:
+        """Ids of a turn that will be spoken: begin, speaker, text, end."""
+        ...
+
+    def listen_prefix(self, speaker: int) -> list[int]:
+        """Ids that announce a turn that is heard first and then written."""
+        ...
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of the text alone, with the end id."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; control ids are left out."""
+        ...
+
+    def speaker_id(self, speaker: int) -> int:
+        """The id that tells this speaker apart in `encode_turn` and `listen_prefix`."""
+        ...
+
+
+class ByteCodec:
+    """UTF-8 bytes, four control ids and one id per speaker: no vocabulary to fetch, no text it cannot write.
+
+    Ids: 0..255 bytes, 256 padding, 257 begin, 258 end, 259 listen, 260 on the speakers.
+
+    Args:
+        max_speakers: Speaker ids that get a row of their own.
+
+    Raises:
+        ValueError: From its methods, an empty text or a speaker outside 0..max_speakers - 1.
+    """
+
+    def __init__(self, max_speakers: int = 128) -> None:
+        self.max_speakers = max_speakers
+        self.vocab_size = FIRST_SPEAKER + max_speakers
+        self.end_id = EOS
+
+    def encode_turn(self, text: str, speaker: int) -> list[int]:
+        """Begin, speaker, bytes of the stripped text, end."""
+        return [BOS, self.speaker_id(speaker), *self.encode_text(text)]
+
+    def listen_prefix(self, speaker: int) -> list[int]:
+        """Listen, speaker."""
+        return [LISTEN, self.speaker_id(speaker)]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Bytes of the stripped text, end."""
+        return [*_something(text).encode("utf-8"), EOS]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the bytes among the ids; bytes that are no UTF-8 become U+FFFD."""
+        return bytes(i for i in ids if i < PAD).decode("utf-8", errors="replace")
+
+    def speaker_id(self, speaker: int) -> int:
+        """The speaker's own id."""
+        if not 0 <= speaker < self.max_speakers:
+            raise ValueError(f"speaker is {speaker}: expected 0..{self.max_speakers - 1}")
+        return FIRST_SPEAKER + speaker
+
+
+class HuggingFaceCodec:
+    """A tokenizer.json of the `tokenizers` library, with csm-1b's prompt layout: bos, "[speaker]text", eos.
+
+    Args:
+        path: The tokenizer.json.
+        bos, eos: Tokens of the vocabulary.
+
+    Raises:
+        ValueError: The package tokenizers is missing, or the vocabulary lacks bos or eos; from its methods,
+            an empty text or a negative speaker.
+    """
+
+    def __init__(
+        self, path: Path | str, *, bos: str = "<|begin_of_text|>", eos: str = "<|end_of_text|>"
+    ) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ValueError(
+                "reading a tokenizer.json needs the package tokenizers: pip install 'csm[hf]'"
+            ) from error
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        ids = {name: self._tokenizer.token_to_id(name) for name in (bos, eos)}
+        missing = [name for name, value in ids.items() if value is None]
+        if missing:
+            raise ValueError(
+                f"{path} has no token {missing}: pass bos= and eos= as its vocabulary names them"
+            )
+        self._bos, self.end_id = int(ids[bos] or 0), int(ids[eos] or 0)
+
+    def encode_turn(self, text: str, speaker: int) -> list[int]:
+        """Begin, "[speaker]text", end."""
+        return [self._bos, *self._ids(self._tag(speaker) + _something(text)), self.end_id]
+
+    def listen_prefix(self, speaker: int) -> list[int]:
+        """Begin, "[speaker]"."""
+        return [self._bos, *self._ids(self._tag(speaker))]
+
+    def encode_text(self, text: str) -> list[int]:
+        """The stripped text, end."""
+        return [*self._ids(_something(text)), self.end_id]
+
+    def speaker_id(self, speaker: int) -> int:
+        """The last id of the speaker's number."""
+        self._tag(speaker)
+        return self._ids(str(speaker))[-1]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids without the vocabulary's special tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    @staticmethod
+    def _tag(speaker: int) -> str:
+        if speaker < 0:
+            raise ValueError(f"speaker is {speaker}: expected 0 or above")
+        return f"[{speaker}]"
+
+
+def _something(text: str) -> str:
+    """The stripped text, which must not be empty."""
+    if not text.strip():
+        raise ValueError("text is empty: expected something to say")
+    return text.strip()
+
+
+def text_codec(name: str) -> TextCodec:
+    """The codec called "bytes", or the one of a tokenizer.json at this path.
+
+    Raises:
+        ValueError: Neither "bytes" nor a file.
+    """
+    if name == "bytes":
+        return ByteCodec()
+    if not Path(name).is_file():
+        raise ValueError(f"text codec {name!r}: expected 'bytes' or the path of a tokenizer.json")
+    return HuggingFaceCodec(name)

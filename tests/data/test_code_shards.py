@@ -1,0 +1,57 @@
+"""Encoded corpora on disk: what goes in comes out, half-written ones do not count, damage is named."""
+
+import pytest
+import torch
+
+from csm.data import code_shards
+from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, write_code_shards
+
+
+def encoded(count: int) -> list[EncodedTurn]:
+    g = torch.Generator().manual_seed(0)
+    return [
+        EncodedTurn(
+            f"turn_{i:02d}",
+            torch.randint(0, 1024, (4, 1 + i % 5), generator=g).short(),
+            torch.rand(1 + i % 5, 3, generator=g).half(),
+            torch.rand(6, generator=g).half(),
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4, 11])
+def test_what_is_written_is_read(count, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(code_shards, "TURNS_PER_SHARD", 4)
+    turns = encoded(count)
+    assert write_code_shards(tmp_path / "codes", iter(turns), {"corpus": "c"}) == count
+    found = read_code_shards(tmp_path / "codes")
+    assert list(found) == [t.id for t in turns] or set(found) == {t.id for t in turns}
+    for turn in turns:
+        for a, b in zip(turn[1:], found[turn.id][1:], strict=True):
+            assert a.dtype == b.dtype and torch.equal(a, b)
+    assert len(list((tmp_path / "codes").glob("*.safetensors"))) == -(-count // 4)
+    assert read_index(tmp_path / "codes")["corpus"] == "c"
+
+
+def test_an_encoding_that_stops_half_way_leaves_no_index(tmp_path) -> None:
+    write_code_shards(tmp_path, encoded(2), {})
+
+    def stops():
+        yield encoded(1)[0]
+        raise RuntimeError("out of power")
+
+    with pytest.raises(RuntimeError):
+        write_code_shards(tmp_path, stops(), {})
+    assert read_index(tmp_path) is None
+    with pytest.raises(ValueError, match="holds no codes"):
+        read_code_shards(tmp_path)
+
+
+def test_a_missing_shard_and_a_turn_that_comes_twice_are_named(tmp_path) -> None:
+    write_code_shards(tmp_path, encoded(2), {})
+    (tmp_path / "codes_0000.safetensors").unlink()
+    with pytest.raises(ValueError, match="codes_0000.safetensors is missing"):
+        read_code_shards(tmp_path)
+    with pytest.raises(ValueError, match="turn turn_00 came twice"):
+        write_code_shards(tmp_path, encoded(1) * 2, {})

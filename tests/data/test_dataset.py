@@ -1,0 +1,185 @@
+"""The batch contract: batches are a function of seed, step and shard, and count what they hold."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from csm.data.code_shards import EncodedTurn
+from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.frames import IGNORE
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.text import ByteCodec
+
+CONFIG = DatasetConfig(rows_per_shard=300, max_rows=120, transcribe_share=0.3, depth_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    def turn(name: str, index: int) -> Turn:
+        text = "" if (name, index) == ("c3", 1) else f"line {index} of {name}"
+        who = "Ana" if index % 2 else "Ben"
+        return Turn(
+            id=f"{name}_{index}",
+            conversation=name,
+            index=index,
+            speaker=who,
+            text=text,
+            audio="a.flac",
+            end=1.0,
+        )
+
+    splits = {f"c{i}": "train" for i in range(12)} | {"v0": "validation", "v1": "validation"}
+    found = [
+        Conversation(id=n, split=s, turns=tuple(turn(n, i) for i in range(8))) for n, s in splits.items()
+    ]
+    return Corpus(root=tmp_path_factory.mktemp("corpus"), conversations=tuple(found), info={})
+
+
+@pytest.fixture(scope="module")
+def encoded(corpus) -> dict[str, EncodedTurn]:
+    g = torch.Generator().manual_seed(0)
+    frames = {t.id: int(torch.randint(3, 25, (), generator=g)) for t in corpus.turns()}
+    frames |= {"c4_2": 0, "c5_3": 300}
+    found = {
+        name: EncodedTurn(
+            name,
+            torch.randint(0, 24, (6, n), generator=g).short(),
+            torch.rand(n, 3, generator=g).half(),
+            torch.zeros(2),
+        )
+        for name, n in frames.items()
+    }
+    del found["c6_0"]
+    return found
+
+
+def dataset(corpus, encoded, split="train", *, shards=2, seed=0, **changes) -> ConversationDataset:
+    config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
+    return ConversationDataset(
+        corpus,
+        encoded,
+        split,
+        codec=ByteCodec(),
+        num_codebooks=5,
+        end_code=24,
+        config=config,
+        shards=shards,
+        seed=seed,
+    )
+
+
+def same(a, b) -> bool:
+    plain = all(
+        torch.equal(x.nan_to_num(-9), vars(b)[n].nan_to_num(-9)) if isinstance(x, torch.Tensor) else True
+        for n, x in vars(a).items()
+    )
+    past = all(torch.equal(x, vars(b.past)[n]) for n, x in vars(a.past).items())
+    counts = ("voice_count", "frame_count", "text_count", "turn_count", "ids", "spans")
+    return plain and past and all(getattr(a, n) == getattr(b, n) for n in counts)
+
+
+def test_a_batch_depends_on_seed_step_and_shard_alone(corpus, encoded) -> None:
+    first, second = dataset(corpus, encoded), dataset(corpus, encoded)
+    # A rank that runs all shards, and one that runs only the second of every step, in another order.
+    both = {(step, shard): first.batch(step, shard) for step in (1, 2, 3, 7) for shard in (0, 1)}
+    assert all(same(second.batch(step, 1), both[step, 1]) for step in (7, 3, 1, 2))
+    assert not same(both[1, 0], both[1, 1]) and not same(
+        both[1, 0], dataset(corpus, encoded, seed=1).batch(1, 0)
+    )
+
+
+def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
+    data = dataset(corpus, encoded)
+    for epoch in range(2):
+        steps = len(data.sampler.epoch_steps(0)), len(data.sampler.epoch_steps(1))
+        first = 1 + (steps[0] if epoch else 0)
+        ids = Counter(i for n in range(steps[epoch]) for s in (0, 1) for i in data.batch(first + n, s).ids)
+        assert max(ids.values()) == 1
+        assert not set(ids) & {"c3_1", "c4_2", "c5_3", "c6_0"} and not any(i.startswith("v") for i in ids)
+
+
+def test_what_is_left_out_is_counted(corpus, encoded) -> None:
+    data = dataset(corpus, encoded, shards=1)
+    assert data.left_out == 3  # no text, no frames, no codes
+    assert data.too_long == 1
+    drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch_steps(0))))
+    assert drawn + data.left_out + data.too_long == len(corpus.turns("train"))
+
+
+def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
+    for changes in ({}, {"exclude_speakers": ("Ana",)}, {"transcribe_share": 1.0}, {"depth_share": 0.1}):
+        data = dataset(corpus, encoded, **changes)
+        for step in (1, 3):
+            batches = [data.batch(step, shard) for shard in (0, 1)]
+
+            def real(count, batches=batches) -> float:
+                return sum(float(count(b)) for b in batches) / 2
+
+            assert batches[0].voice_count == real(lambda b: (b.code_target[:, 0] != IGNORE).sum())
+            assert batches[0].frame_count == real(lambda b: (b.code_target[:, 1] != IGNORE).sum())
+            assert batches[0].text_count == real(lambda b: (b.text_target != IGNORE).sum())
+            assert batches[0].turn_count == real(lambda b: (~b.duration_target.isnan()).sum())
+
+
+def test_excluded_speakers_are_heard_and_never_trained_on(corpus, encoded) -> None:
+    plain, quiet = dataset(corpus, encoded), dataset(corpus, encoded, exclude_speakers=("Ana",))
+    assert quiet.untrained == {t.id for t in corpus.turns("train") if t.speaker == "Ana"} - {"c3_1"}
+    a, b = plain.batch(1, 0), quiet.batch(1, 0)
+    assert torch.equal(a.text, b.text) and torch.equal(a.codes, b.codes)
+    speaker = ByteCodec().speaker_id(0)  # Ana; a row belongs to the last speaker id before it
+    owner = torch.where(a.text >= 260, a.text, -1).tolist()
+    for row in range(1, len(owner)):
+        owner[row] = owner[row - 1] if owner[row] == -1 else owner[row]
+    hers = torch.tensor(owner) == speaker
+    assert (b.code_target[hers] == IGNORE).all() and (b.text_target[hers] == IGNORE).all()
+    assert torch.equal(b.code_target[~hers], a.code_target[~hers])
+    assert torch.equal(b.text_target[~hers], a.text_target[~hers])
+    assert (a.code_target[hers] != IGNORE).any()
+
+
+def test_the_depth_decoder_gets_its_share_of_the_real_frames(corpus, encoded) -> None:
+    for share in (0.25, 1.0):
+        batch = dataset(corpus, encoded, depth_share=share).batch(1, 0)
+        frames = (batch.code_target[:, 1] != IGNORE).nonzero()[:, 0]
+        assert len(batch.depth_rows) == round(len(frames) * share)
+        assert set(batch.depth_rows.tolist()) <= set(frames.tolist())
+        assert len(batch.depth_rows.unique()) == len(batch.depth_rows)
+
+
+def test_the_past_is_what_came_before_the_chunk(corpus, encoded) -> None:
+    data = dataset(corpus, encoded, past_turns=3)
+    for chunk, count in zip(data.sampler.step(2)[0], data.batch(2, 0).past.counts.tolist(), strict=True):
+        assert count == min(3, chunk.first)
+
+
+def test_validation_is_the_same_every_time_and_about_as_long_as_asked(corpus, encoded) -> None:
+    data = dataset(corpus, encoded, "validation", shards=1)
+    a, b = data.in_order(200), data.in_order(200)
+    assert same(a, b) and 200 <= len(a.text) <= 200 + CONFIG.max_rows
+    assert all(i.startswith("v") for i in a.ids)
+    assert len(data.in_order(10**6).ids) == 16
+
+
+def test_speakers_have_one_index_in_all_splits(corpus, encoded) -> None:
+    for split in ("train", "validation"):
+        for turns in dataset(corpus, encoded, split, shards=1).conversations:
+            assert all(t.speaker == (0 if int(t.id.split("_")[1]) % 2 else 1) for t in turns)
+
+
+def test_what_cannot_be_drawn_is_refused(corpus, encoded) -> None:
+    with pytest.raises(ValueError, match="no usable turns in split 'test'"):
+        dataset(corpus, encoded, "test")
+    with pytest.raises(ValueError, match="more than max_rows = 4"):
+        dataset(corpus, encoded, max_rows=4)
+    for field, value in [
+        ("depth_share", 0.0),
+        ("depth_share", 1.5),
+        ("transcribe_share", -0.1),
+        ("length_jitter", 1.0),
+        ("max_rows", 301),
+        ("max_rows", 0),
+        ("past_turns", -1),
+    ]:
+        with pytest.raises(ValueError, match=field):
+            DatasetConfig(**{"rows_per_shard": 300, "max_rows": 120, field: value})

@@ -1,0 +1,114 @@
+"""The data nouns: what goes out comes back, splits are fixed, bad input is refused with a reason."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+
+from csm.data.manifest import (
+    Conversation,
+    Segment,
+    Turn,
+    file_safe,
+    read_corpus,
+    read_manifest,
+    split_of,
+    write_manifest,
+)
+
+
+def turn(index: int = 0, **changes: object) -> Turn:
+    values: dict = dict(id=f"t{index}", conversation="c", index=index, speaker="Ana", audio="audio/a.flac")
+    return Turn(**{**values, "text": "Hé, \u2028 \U0001f600?", "end": 1.25, **changes})
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path) -> None:
+    marks = dict(channel=1, overlap=True, backchannel=True, emotion="glad", synthetic=True)
+    turns = (turn(0), turn(1, start=0.1, **marks))
+    written = [Conversation(id="c", split="test", turns=turns)]
+    write_manifest(tmp_path / "manifest.jsonl", written)
+    assert list(read_manifest(tmp_path / "manifest.jsonl")) == written
+    assert b"\r" not in (tmp_path / "manifest.jsonl").read_bytes()
+
+
+def test_splits_never_change() -> None:
+    assert [split_of(name) for name in ("FAYE2", "BOB2", "SPARKY3", "DESC002", "AND1")] == [
+        "test",
+        "test",
+        "train",
+        "validation",
+        "train",
+    ]
+
+
+def test_splits_have_the_promised_shares() -> None:
+    shares = Counter(split_of(str(number)) for number in range(20_000))
+    assert abs(shares["train"] / 20_000 - 0.84) < 0.01
+    assert abs(shares["validation"] / 20_000 - 0.06) < 0.01
+    assert abs(shares["test"] / 20_000 - 0.10) < 0.01
+
+
+@pytest.mark.parametrize("name", ["a/b", "con", "CON.txt", "", ".x", "x.", "\udcff.wav", "ä" * 300, "a\\b"])
+def test_any_name_becomes_file_safe_and_stays_unique(name: str) -> None:
+    safe = file_safe(name)
+    turn(0, id=safe)
+    assert safe != file_safe(name + "_") and file_safe(safe) == safe
+
+
+def test_file_safe_keeps_good_names() -> None:
+    assert file_safe("020006J1") == "020006J1" and file_safe("C70D_243.b-1") == "C70D_243.b-1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"audio": "/etc/passwd"},
+        {"audio": "../a.flac"},
+        {"audio": "audio\\a.flac"},
+        {"audio": "C:/a.flac"},
+        {"audio": ""},
+        {"end": 0.0},
+        {"end": float("nan")},
+        {"end": float("inf")},
+        {"start": -0.1},
+        {"speaker": ""},
+        {"channel": -1},
+        {"id": "a/b"},
+    ],
+)
+def test_a_bad_turn_is_refused(changes: dict) -> None:
+    with pytest.raises(ValueError, match=r"Turn"):
+        turn(0, **changes)
+
+
+def test_a_conversation_refuses_wrong_numbering_and_foreign_turns() -> None:
+    with pytest.raises(ValueError, match="number the turns"):
+        Conversation(id="c", split="train", turns=(turn(1),))
+    with pytest.raises(ValueError, match="number the turns"):
+        Conversation(id="d", split="train", turns=(turn(0),))
+    with pytest.raises(ValueError, match="train, validation, test"):
+        Conversation(id="c", split="dev", turns=(turn(0),))
+
+
+def test_nouns_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        turn().text = "other"  # type: ignore[misc]
+    assert Segment(speaker="a", start=1.0, end=3.5).duration == 2.5
+
+
+def test_a_broken_line_is_named(tmp_path) -> None:
+    write_manifest(tmp_path / "m.jsonl", [Conversation(id="c", split="train", turns=(turn(0),))])
+    good = (tmp_path / "m.jsonl").read_text(encoding="utf-8")
+    extra = json.loads(good)
+    extra["turns"][0]["volume"] = 3
+    bad = {good: "twice", "{": "", "{}": "turns", json.dumps(extra): "volume", "[]": ""}
+    for line, reason in bad.items():
+        (tmp_path / "m.jsonl").write_text(good + line + "\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=f"line 2.*{reason}"):
+            read_manifest(tmp_path / "m.jsonl")
+
+
+def test_a_missing_corpus_says_how_to_make_one(tmp_path) -> None:
+    with pytest.raises(ValueError, match="prepare_data.py"):
+        read_corpus(tmp_path / "nowhere")

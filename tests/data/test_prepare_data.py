@@ -1,0 +1,75 @@
+"""The command: one line of error, a help that teaches, any terminal."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csm.data.manifest import read_corpus
+
+COMMAND = Path(__file__).resolve().parents[2] / "launch" / "prepare_data.py"
+
+
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_excerpt_is_prepared_on_a_terminal_without_utf8(tmp_path) -> None:
+    output = tmp_path / "kör"
+    for _ in range(2):
+        done = run(
+            "--corpus",
+            "amazon_queen_excerpt",
+            "--output",
+            output,
+            PYTHONIOENCODING="ascii",
+            LC_ALL="C",
+            PYTHONUTF8="0",
+        )
+        assert done.returncode == 0, done.stderr
+        done.stdout.decode("ascii")
+        done.stderr.decode("ascii")
+    assert len(read_corpus(output).turns()) == 1270
+
+
+def load_command():
+    spec = importlib.util.spec_from_file_location("prepare_data", COMMAND)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--corpus", "folder", "--output", "x"), "--source"),
+        (("--corpus", "amazon_queen_excerpt"), "--output"),
+        (("--corpus", "amazon_queen", "--output", "x", "--archive", "none.deb"), "none.deb: no such file"),
+        (("--corpus", "librispeech", "--output", "x", "--source", "y", "--subset", "z"), "expected one of"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(
+    tmp_path, monkeypatch, capsys, arguments: tuple, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_command().main(list(arguments)) == 2
+    message = capsys.readouterr().err
+    assert words in message and len(message.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_corpus_and_an_example(capsys) -> None:
+    with pytest.raises(SystemExit):
+        load_command().main(["--help"])
+    text = capsys.readouterr().out
+    for word in ("amazon_queen_excerpt", "librispeech", "folder", "rejects.jsonl", "examples:", "--archive"):
+        assert word in text

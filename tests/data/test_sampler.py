@@ -1,0 +1,89 @@
+"""Chunks of conversations: every turn once an epoch, never more rows than allowed, the same for everyone."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from csm.data.sampler import ChunkSampler
+
+
+def conversations(seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(5, 60, size=rng.integers(1, 25)).tolist() for _ in range(30)]
+
+
+def sampler(rows=None, *, max_rows=100, rows_per_shard=250, shards=2, seed=0) -> ChunkSampler:
+    rows = conversations() if rows is None else rows
+    return ChunkSampler(rows, max_rows=max_rows, rows_per_shard=rows_per_shard, shards=shards, seed=seed)
+
+
+def epoch_of(s: ChunkSampler, epoch: int):
+    first = 1 + sum(len(s.epoch_steps(e)) for e in range(epoch))
+    return [s.step(first + i) for i in range(len(s.epoch_steps(epoch)))]
+
+
+def turns_of(steps) -> Counter:
+    return Counter(
+        (chunk.conversation, turn)
+        for step in steps
+        for shard in step
+        for chunk in shard
+        for turn in range(chunk.first, chunk.first + chunk.turns)
+    )
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_every_turn_appears_at_most_once_an_epoch_and_nearly_all_do(epoch) -> None:
+    s = sampler()
+    found = turns_of(epoch_of(s, epoch))
+    assert max(found.values()) == 1
+    # Only shards that fill no whole step are left for another epoch.
+    left = sum(map(sum, s.rows)) - sum(s.rows[c][t] for c, t in found)
+    assert left < s.shards * s.rows_per_shard
+
+
+def test_one_shard_a_step_leaves_nothing_out() -> None:
+    s = sampler(shards=1)
+    assert len(turns_of(epoch_of(s, 0))) == sum(map(len, s.rows))
+
+
+def test_chunks_and_shards_keep_to_their_rows() -> None:
+    s = sampler()
+    for step in epoch_of(s, 0) + epoch_of(s, 1):
+        assert len(step) == 2
+        for shard in step:
+            sizes = [sum(s.rows[c.conversation][c.first : c.first + c.turns]) for c in shard]
+            assert shard and max(sizes) <= 100 and sum(sizes) <= 250
+
+
+def test_turns_that_are_too_long_are_left_out_and_cut_the_chunk() -> None:
+    s = sampler([[30, 400, 30, 30], [500], [60, 60, 101]], shards=1)
+    found = turns_of(epoch_of(s, 0))
+    assert set(found) == {(0, 0), (0, 2), (0, 3), (2, 0), (2, 1)}
+    assert all(
+        c.first != 0 or c.turns == 1 for step in epoch_of(s, 0) for c in step[0] if c.conversation == 0
+    )
+
+
+def test_a_step_depends_on_seed_and_step_alone() -> None:
+    steps = [7, 1, 30, 2]
+    forwards = {n: sampler().step(n) for n in steps}
+    s = sampler()
+    assert forwards == {n: s.step(n) for n in reversed(steps)}
+    assert sampler(seed=1).step(1) != forwards[1]
+
+
+def test_every_epoch_is_another_order_and_other_cuts() -> None:
+    s = sampler()
+    chunks = [{c for step in epoch_of(s, e) for shard in step for c in shard} for e in (0, 1)]
+    assert chunks[0] != chunks[1] and epoch_of(s, 0) != epoch_of(s, 1)
+
+
+def test_what_cannot_fill_a_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected at most rows_per_shard"):
+        sampler(max_rows=300)
+    with pytest.raises(ValueError, match="1 shards of 250 rows, 4 are needed"):
+        sampler([[10, 10]], shards=4).step(1)
+    with pytest.raises(ValueError, match="steps are counted from 1"):
+        sampler().step(0)

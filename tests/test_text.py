@@ -1,0 +1,92 @@
+"""Text to ids and back: every text survives, every turn says who speaks, what cannot be said is refused."""
+
+import json
+
+import pytest
+
+from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, text_codec
+
+TEXTS = ["Hello.", "Grüße, 東京!", "a\nb", "\U0001f600", "x" * 500]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory):
+    """A word-level tokenizer.json with csm-1b's special tokens."""
+    pytest.importorskip("tokenizers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = [
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<unk>",
+        "[",
+        "]",
+        *map(str, range(10)),
+        "hello",
+        "there",
+    ]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(words[:2])
+    path = tmp_path_factory.mktemp("text") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_come_back_as_the_text_they_were(text) -> None:
+    codec = ByteCodec()
+    assert codec.decode(codec.encode_text(text)) == text
+    assert codec.decode(codec.encode_turn(text, 3)) == text
+
+
+def test_a_byte_turn_is_begin_speaker_text_end() -> None:
+    codec = ByteCodec()
+    assert codec.encode_turn(" hi ", 2) == [BOS, codec.speaker_id(2), *b"hi", EOS]
+    assert codec.listen_prefix(2) == [LISTEN, codec.speaker_id(2)]
+    assert codec.encode_text("hi") == [*b"hi", codec.end_id]
+    assert max(codec.encode_turn("hi", codec.max_speakers - 1)) < codec.vocab_size
+
+
+def test_bytes_that_are_no_text_do_not_stop_the_reading() -> None:
+    assert ByteCodec().decode([0xFF, ord("a"), EOS]) == "\ufffda"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_empty_text_is_refused(text, tokenizer_file) -> None:
+    for codec in (ByteCodec(), HuggingFaceCodec(tokenizer_file)):
+        for encode in (codec.encode_text, lambda t, codec=codec: codec.encode_turn(t, 0)):
+            with pytest.raises(ValueError, match="text is empty"):
+                encode(text)
+
+
+@pytest.mark.parametrize("speaker", [-1, 128])
+def test_a_speaker_out_of_range_is_refused(speaker) -> None:
+    with pytest.raises(ValueError, match=rf"speaker is {speaker}: expected 0..127"):
+        ByteCodec().encode_turn("hi", speaker)
+
+
+def test_a_hugging_face_turn_has_the_layout_of_csm_1b(tokenizer_file) -> None:
+    codec = text_codec(str(tokenizer_file))
+    ids = codec.encode_turn("hello there", 7)
+    assert ids[0] == 0 and ids[-1] == codec.end_id == 1
+    assert codec.listen_prefix(7) == ids[:4]
+    assert ids[4:] == codec.encode_text("hello there")
+    assert codec.decode(ids) == "[ 7 ] hello there"
+
+
+def test_speakers_are_told_apart_by_their_id(tokenizer_file) -> None:
+    for codec in (ByteCodec(), HuggingFaceCodec(tokenizer_file)):
+        ids = [codec.speaker_id(s) for s in range(3)]
+        assert len(set(ids)) == 3
+        assert all(i in codec.encode_turn("hello", s) for s, i in enumerate(ids))
+    with pytest.raises(ValueError, match="speaker is -1"):
+        HuggingFaceCodec(tokenizer_file).encode_turn("hello", -1)
+
+
+def test_a_missing_codec_or_token_is_named(tokenizer_file, tmp_path) -> None:
+    with pytest.raises(ValueError, match="expected 'bytes' or the path"):
+        text_codec("llama")
+    with pytest.raises(ValueError, match="<s>.*pass bos= and eos="):
+        HuggingFaceCodec(tokenizer_file, bos="<s>")
+    assert json.loads(tokenizer_file.read_text())["model"]["type"] == "WordLevel"
