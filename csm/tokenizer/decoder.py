@@ -1,0 +1,56 @@
+"""One latent vector per frame to a waveform, causally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from csm.tokenizer.layers import ConvNeXtBlock, Upsample
+from csm.tokenizer.spectrum import OverlapAdd
+
+
+class Decoder(nn.Module):
+    """The encoder mirrored: ConvNeXt stages of rising rate and falling width, then an inverse STFT.
+
+    Args:
+        input_width: Width of a latent.
+        condition_width: Width of the utterance condition (speaker and emotion), added before the first stage.
+        hop: Samples between STFT frames.
+        window_hops: STFT window length in hops.
+        widths: Width of each stage, one more than `strides`.
+        depths: Blocks of each stage.
+        strides: Rise of the rate between stages.
+    """
+
+    def __init__(
+        self,
+        input_width: int,
+        condition_width: int,
+        hop: int,
+        window_hops: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        strides: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(input_width, widths[0])
+        self.condition = nn.Linear(condition_width, widths[0], bias=False)
+        blocks: list[nn.Module] = []
+        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            if stage:
+                blocks.append(Upsample(widths[stage - 1], width, strides[stage - 1]))
+            blocks.extend(ConvNeXtBlock(width) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(widths[-1])
+        self.head = OverlapAdd(widths[-1], hop, window_hops)
+
+    def forward(
+        self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
+    ) -> Float[Tensor, "B S"]:
+        """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says."""
+        x = self.embed(latents)
+        if condition is not None:
+            x = x + self.condition(condition).unsqueeze(1)
+        return self.head(self.norm(self.blocks(x)))

@@ -1,0 +1,58 @@
+"""What stays the same over an utterance: who speaks, and in which manner."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class UtteranceEncoder(nn.Module):
+    """Log magnitudes of an utterance to one embedding, by attentive mean and deviation over time.
+
+    The same class serves as the speaker encoder (trained to tell speakers apart) and as the emotion encoder.
+    The quickstart corpus has no emotion labels: there the emotion encoder is a style embedding, trained to
+    give the utterance's prosody statistics back (pitch, its range, voicing, energy, its range, duration).
+    Source of the pooling: Okabe et al. 2018, Attentive Statistics Pooling.
+
+    Args:
+        feature_width: C, STFT bins.
+        width: Of the hidden layers.
+        embedding_width: E.
+        stack: STFT frames read together.
+    """
+
+    def __init__(self, feature_width: int, width: int, embedding_width: int, *, stack: int = 3) -> None:
+        super().__init__()
+        self.stack = stack
+        self.embed = nn.Linear(feature_width * stack, width)
+        self.blocks = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = nn.Linear(width, 1)
+        self.project = nn.Linear(2 * width, embedding_width)
+
+    def forward(
+        self, features: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B E"]:
+        """Embeddings [B, E] of unit length, of features [B, T, C].
+
+        Args:
+            features: T at least `stack`; frames beyond a multiple of it are not read.
+            mask: True on the utterance and False on padding. None: no padding.
+        """
+        batch, steps, width = features.shape
+        rows = steps // self.stack
+        x = F.gelu(self.embed(features[:, : rows * self.stack].reshape(batch, rows, width * self.stack)))
+        keep = features.new_ones(batch, rows, dtype=torch.bool)
+        if mask is not None:
+            keep = mask[:, : rows * self.stack : self.stack]
+        for conv, norm in zip(self.blocks, self.norms, strict=True):
+            # Padding is zeroed before every convolution, so that an utterance does not depend on its batch.
+            x = x * keep.unsqueeze(-1)
+            x = x + F.gelu(conv(norm(x).mul(keep.unsqueeze(-1)).transpose(1, 2)).transpose(1, 2))
+        weights = self.attention(x).float().masked_fill(~keep.unsqueeze(-1), float("-inf")).softmax(dim=1)
+        x = x.float()
+        mean = (weights * x).sum(dim=1)
+        deviation = (weights * (x - mean.unsqueeze(1)).square()).sum(dim=1).clamp_min(1e-6).sqrt()
+        return F.normalize(self.project(torch.cat([mean, deviation], dim=-1)).float(), dim=-1)

@@ -1,0 +1,247 @@
+"""What a user of the codec relies on: exact shapes, codes that do not depend on the call, clear refusals."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+
+
+@pytest.mark.parametrize("samples", [1, 639, 640, 641, 6400, 6401])
+@torch.no_grad()
+def test_codes_are_exactly_batch_by_codebooks_by_the_frames_begun(tokenizer, speech, samples):
+    codes, info = tokenizer.encode(speech(2, samples))
+    frames = -(-samples // 640)
+    assert codes.shape == (2, 8, frames) and codes.dtype == torch.int64
+    assert 0 <= codes.min() and codes.max() < 32
+    assert info.semantic.shape == (2, frames, 16) and info.latent.shape == (2, frames, 40)
+    assert info.speaker.shape == (2, 8) and info.emotion.shape == (2, 4)
+    assert tokenizer.decode(codes).shape == (2, 1, frames * 640)
+
+
+@torch.no_grad()
+def test_the_mission_snippet_keeps_its_shape():
+    rvq = ConversationalRVQ(n_codebooks=32, codebook_size=1024)
+    codes, _ = rvq.encode(torch.randn(2, 1, 24_000) * 0.1)
+    assert codes.shape == (2, 32, 13)
+    assert rvq.decode(codes).shape == (2, 1, 13 * 1920)
+
+
+@torch.no_grad()
+def test_an_item_of_a_batch_has_the_codes_and_the_waveform_it_has_alone(tokenizer, speech):
+    audio = speech(5, 9000)
+    codes, info = tokenizer.encode(audio)
+    assert codes.unique().numel() > 16, "a test of constant codes shows nothing"
+    waveform = tokenizer.decode(codes, speaker=info.speaker, emotion=info.emotion)
+    for item in range(5):
+        alone, alone_info = tokenizer.encode(audio[item : item + 1])
+        assert torch.equal(alone[0], codes[item])
+        torch.testing.assert_close(alone_info.speaker[0], info.speaker[item], atol=1e-5, rtol=0)
+        decoded = tokenizer.decode(alone, speaker=alone_info.speaker, emotion=alone_info.emotion)
+        torch.testing.assert_close(decoded[0], waveform[item], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 500, 640, 3300])
+@torch.no_grad()
+def test_padding_changes_neither_codes_nor_embeddings(tokenizer, speech, length):
+    audio = speech(2, length)
+    alone, alone_info = tokenizer.encode(audio)
+    padded = torch.nn.functional.pad(audio, (0, 5000))
+    codes, info = tokenizer.encode(padded, torch.tensor([length, length]))
+    assert torch.equal(codes[:, :, : alone.shape[2]], alone)
+    torch.testing.assert_close(info.speaker, alone_info.speaker, atol=1e-5, rtol=0)
+    torch.testing.assert_close(info.emotion, alone_info.emotion, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("chunks", [[1] * 9, [2, 3, 4], [9]])
+@torch.no_grad()
+def test_a_stream_in_chunks_equals_the_whole(tokenizer, speech, chunks):
+    audio = speech(2, 9 * 640)
+    codes, _ = tokenizer.encode(audio)
+    waveform = tokenizer.decode(codes)
+    heard, decoded = [], []
+    with tokenizer.streaming(2):
+        for part in audio.split([n * 640 for n in chunks], dim=-1):
+            heard.append(tokenizer.encode(part)[0])
+            decoded.append(tokenizer.decode(heard[-1]))
+        assert sum(part.shape[-1] for part in decoded) == waveform.shape[-1] - tokenizer.latency_samples
+        decoded.append(tokenizer.flush())
+        assert decoded[-1].shape == (2, 1, tokenizer.latency_samples)
+        assert tokenizer.flush().shape[-1] == 0
+    assert torch.equal(torch.cat(heard, dim=-1), codes)
+    torch.testing.assert_close(torch.cat(decoded, dim=-1), waveform, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_stream_shorter_than_its_latency_still_gives_every_sample(config):
+    wide = ConversationalRVQ(dataclasses.replace(config, window_hops=8)).eval()
+    assert wide.latency_samples > config.samples_per_frame
+    codes = torch.randint(0, 32, (1, 8, 1))
+    with wide.streaming(1):
+        streamed = torch.cat([wide.decode(codes), wide.flush()], dim=-1)
+    torch.testing.assert_close(streamed, wide.decode(codes), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_stream_leaves_nothing_behind_and_is_entered_once(tokenizer, speech):
+    audio = speech(1, 3200)
+    before = tokenizer.encode(audio)[0]
+    with tokenizer.streaming(1):
+        tokenizer.encode(audio)
+        with pytest.raises(ValueError, match="already entered"), tokenizer.streaming(1):
+            pass
+    assert torch.equal(tokenizer.encode(audio)[0], before)
+    with pytest.raises(ValueError, match="streaming"):
+        tokenizer.flush()
+
+
+@torch.no_grad()
+def test_an_impulse_reaches_no_earlier_frame_and_the_output_no_earlier_than_the_latency(tokenizer, speech):
+    audio = speech(1, 20 * 640)
+    changed = audio.clone()
+    place = 10 * 640 + 123
+    changed[..., place] += 0.9
+    codes, changed_codes = tokenizer.encode(audio)[0], tokenizer.encode(changed)[0]
+    assert torch.equal(codes[..., :10], changed_codes[..., :10])
+    assert not torch.equal(codes[..., 10], changed_codes[..., 10])
+    other = codes.clone()
+    other[..., 10] = (other[..., 10] + 1) % 32
+    moved = (tokenizer.decode(codes) - tokenizer.decode(other))[0, 0].abs().gt(0).nonzero()
+    first = 10 * 640 - tokenizer.latency_samples
+    # The Hann window's first sample is 0, and its next ones may round away.
+    assert first <= int(moved.min()) <= first + 8
+
+
+@torch.no_grad()
+def test_any_prefix_of_the_codebooks_is_found_alone_and_decodes(tokenizer, speech):
+    audio = speech(2, 6400)
+    codes, _ = tokenizer.encode(audio)
+    for count in range(1, 9):
+        prefix, info = tokenizer.encode(audio, num_codebooks=count)
+        assert torch.equal(prefix, codes[:, :count])
+        waveform = tokenizer.decode(prefix)
+        assert waveform.shape == (2, 1, 6400) and waveform.isfinite().all()
+        torch.testing.assert_close(waveform, tokenizer.decode_latent(info.latent), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_speaker_and_emotion_change_the_sound(tokenizer, speech):
+    codes, info = tokenizer.encode(speech(1, 3200))
+    plain = tokenizer.decode(codes)
+    assert not torch.allclose(plain, tokenizer.decode(codes, speaker=info.speaker))
+    assert not torch.allclose(plain, tokenizer.decode(codes, emotion=info.emotion))
+    torch.testing.assert_close(info.speaker.norm(dim=-1), torch.ones(1))
+
+
+def test_silence_and_full_scale_give_finite_sound(tokenizer):
+    for audio in (torch.zeros(1, 1, 3200), torch.ones(1, 1, 3200)):
+        with torch.no_grad():
+            codes, info = tokenizer.encode(audio)
+            assert tokenizer.decode(codes).isfinite().all() and info.speaker.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.full((1, 1, 800), float("nan")), "NaN"),
+        (torch.full((1, 1, 800), float("inf")), "infinite"),
+        (torch.zeros(1, 1, 0), "no samples"),
+        (torch.zeros(1, 2, 800), "mix channels down"),
+        (torch.zeros(800), r"expected \[B, 1, S\]"),
+        (torch.zeros(0, 1, 800), r"expected \[B, 1, S\]"),
+        (torch.zeros(1, 1, 800, dtype=torch.int16), "floating point"),
+    ],
+)
+def test_audio_that_is_none_is_refused_with_the_fix(tokenizer, audio, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.encode(audio)
+
+
+def test_lengths_and_numbers_of_codebooks_out_of_range_are_refused(tokenizer):
+    audio = torch.zeros(2, 1, 800)
+    for lengths in ([0, 800], [801, 800], [800]):
+        with pytest.raises(ValueError, match="lengths"):
+            tokenizer.encode(audio, torch.tensor(lengths))
+    for count in (0, 9):
+        with pytest.raises(ValueError, match="num_codebooks"):
+            tokenizer.encode(audio, num_codebooks=count)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.full((1, 8, 3), 32), "0..31"),
+        (torch.full((1, 8, 3), -1), "0..31"),
+        (torch.zeros(1, 9, 3, dtype=torch.int64), "K <= 8"),
+        (torch.zeros(1, 0, 3, dtype=torch.int64), "1 <= K"),
+        (torch.zeros(1, 8, 0, dtype=torch.int64), "at least one frame"),
+        (torch.zeros(8, 3, dtype=torch.int64), r"\[B, K, T\]"),
+        (torch.zeros(1, 8, 3), "int64"),
+    ],
+)
+def test_codes_that_are_none_are_refused_with_the_fix(tokenizer, codes, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.decode(codes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sample_rate": 8001}, "or another sample_rate"),
+        ({"sample_rate": 0}, "sample_rate is 0"),
+        ({"frame_rate": -12.5}, "frame_rate is -12.5"),
+        ({"strides": (2, 3)}, "multiply to hops_per_frame"),
+        ({"encoder_widths": (8, 8)}, "encoder_widths has 2 entries"),
+        ({"semantic_codebooks": 8}, "semantic_codebooks is 8"),
+        ({"window_hops": 1}, "window_hops is 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_by_name(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(config, **change)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 44100, 48000])
+def test_the_rates_and_hops_that_the_error_proposes_fit(rate):
+    hops = {"hops_per_frame": 8, "strides": (4, 2)} if rate in (8000, 16000) else {}
+    assert TokenizerConfig(sample_rate=rate, **hops).samples_per_frame * 12.5 == rate
+
+
+@torch.no_grad()
+def test_saved_and_read_again_it_is_the_same_tokenizer(tokenizer, speech, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "made" / "here")
+    again = ConversationalRVQ.from_pretrained(tmp_path / "made" / "here")
+    assert again.config == tokenizer.config and not again.training
+    for name, value in tokenizer.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    audio = speech(1, 3200)
+    assert torch.equal(tokenizer.encode(audio)[0], again.encode(audio)[0])
+
+
+@torch.no_grad()
+def test_the_packaged_half_precision_form_has_its_running_sums_again(tokenizer, tmp_path):
+    tokenizer.quantizer.semantic.usage.fill_(3.0)
+    tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    small = {name: value.half() for name, value in state.items() if not name.endswith("vector_sum")}
+    save_file(small, tmp_path / "model.safetensors")
+    again = ConversationalRVQ.from_pretrained(tmp_path)
+    assert all(value.dtype == torch.float32 for value in again.state_dict().values())
+    stack = again.quantizer.semantic
+    assert torch.equal(stack.codebooks, tokenizer.quantizer.semantic.codebooks.half().float())
+    assert torch.equal(stack.vector_sum, stack.codebooks * 3)
+
+
+def test_a_folder_that_is_no_tokenizer_is_refused(tokenizer, config, tmp_path):
+    with pytest.raises(ValueError, match="no tokenizer in"):
+        ConversationalRVQ.from_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**dataclasses.asdict(config), "codebook_size": 64}))
+    with pytest.raises(ValueError, match="does not fit config.json"):
+        ConversationalRVQ.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"sample_rat": 8000}))
+    with pytest.raises(ValueError, match="sample_rat"):
+        ConversationalRVQ.from_pretrained(tmp_path)

@@ -1,0 +1,112 @@
+"""The semantic / acoustic split: what each part quantizes, what is heard of it, where gradients go."""
+
+import pytest
+import torch
+
+from csm.tokenizer.quantizer import SplitQuantizer, isotropy_loss
+from csm_kernels import rvq_search
+
+
+@pytest.fixture
+def quantizer():
+    torch.manual_seed(0)
+    return SplitQuantizer(24, num_codebooks=6, semantic_codebooks=2, codebook_size=16, codebook_dim=8)
+
+
+@pytest.fixture
+def latent():
+    return torch.randn(3, 5, 24, generator=torch.Generator().manual_seed(1))
+
+
+def test_codes_come_in_the_order_of_the_codebooks(quantizer, latent):
+    out = quantizer(latent)
+    assert (
+        out.codes.shape == (3, 6, 5) and out.latent.shape == latent.shape and out.semantic.shape == (3, 5, 8)
+    )
+    semantic = rvq_search(quantizer.semantic_in(latent).flatten(0, 1), quantizer.semantic.codebooks).codes
+    assert torch.equal(out.codes[:, :2].transpose(1, 2).flatten(0, 1), semantic)
+
+
+def test_the_acoustic_stack_quantizes_what_the_semantic_one_left(quantizer, latent):
+    out = quantizer(latent)
+    semantic = quantizer.semantic.lookup(out.codes[:, :2].transpose(1, 2).flatten(0, 1)).reshape(3, 5, 8)
+    torch.testing.assert_close(out.semantic, semantic)
+    left = quantizer.acoustic_in(latent - quantizer.semantic_out(semantic))
+    torch.testing.assert_close(out.acoustic_rows, left.flatten(0, 1))
+    found = rvq_search(out.acoustic_rows, quantizer.acoustic.codebooks).codes
+    assert torch.equal(out.codes[:, 2:].transpose(1, 2).flatten(0, 1), found)
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_using_the_first_codebooks_means_decoding_them(quantizer, latent, count):
+    out = quantizer(latent, torch.full((3,), count))
+    torch.testing.assert_close(out.latent, quantizer.decode(out.codes[:, :count]))
+    alone = quantizer(latent, num_codebooks=count)
+    assert torch.equal(alone.codes, out.codes[:, :count])
+    torch.testing.assert_close(alone.latent, out.latent)
+
+
+def test_quantizer_dropout_leaks_nothing_of_the_unquantized_latent(quantizer, latent):
+    """Two latents with equal codes and few levels give equal outputs, although they differ."""
+    near = latent + 1e-4 * torch.randn(latent.shape, generator=torch.Generator().manual_seed(2))
+    levels = torch.tensor([1, 2, 4])
+    one, two = quantizer(latent, levels), quantizer(near, levels)
+    assert torch.equal(one.codes, two.codes) and not torch.equal(latent, near)
+    torch.testing.assert_close(one.latent, two.latent, atol=2e-6, rtol=0)
+    # Where no acoustic codebook is used nothing flows through its projections either.
+    (gradient,) = torch.autograd.grad(one.latent[:2].sum(), quantizer.acoustic_out.bias, allow_unused=True)
+    assert gradient is None or not gradient.any()
+
+
+def test_bypassed_items_are_handed_on_unquantized(quantizer, latent):
+    out = quantizer(latent, torch.tensor([1, 6, 6]), bypass=torch.tensor([True, True, False]))
+    plain = quantizer(latent)
+    semantic = quantizer.semantic_in(latent)
+    left = latent - quantizer.semantic_out(semantic)
+    expected = quantizer.semantic_out(semantic) + quantizer.acoustic_out(quantizer.acoustic_in(left))
+    torch.testing.assert_close(out.latent[:2], expected[:2])
+    torch.testing.assert_close(out.latent[2], plain.latent[2])
+    assert torch.equal(out.codes[2], plain.codes[2])
+
+
+def test_gradients_pass_straight_through_to_the_encoder(quantizer, latent):
+    latent.requires_grad_()
+    weight = torch.randn(latent.shape)
+    (through,) = torch.autograd.grad((quantizer(latent, num_codebooks=2).latent * weight).sum(), latent)
+    linear = quantizer.semantic_out(quantizer.semantic_in(latent))
+    (expected,) = torch.autograd.grad((linear * weight).sum(), latent)
+    torch.testing.assert_close(through, expected)
+
+
+def test_the_commitment_loss_pulls_the_projections_and_not_the_codebooks(quantizer, latent):
+    latent.requires_grad_()
+    quantizer(latent).commitment_loss.backward()
+    assert (
+        latent.grad.any()
+        and quantizer.semantic_in.weight.grad.any()
+        and quantizer.acoustic_in.weight.grad.any()
+    )
+    assert not any(buffer.requires_grad for buffer in quantizer.buffers())
+
+
+def test_padding_counts_in_no_loss(quantizer, latent):
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 1 + [False] * 4])
+    other = latent.masked_fill(~mask.unsqueeze(-1), 7.0)
+    one, two = quantizer(latent, mask=mask), quantizer(other, mask=mask)
+    torch.testing.assert_close(one.commitment_loss, two.commitment_loss)
+    torch.testing.assert_close(one.isotropy_loss, two.isotropy_loss)
+
+
+def test_codes_do_not_depend_on_autocast(quantizer, latent):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = quantizer(latent)
+    assert torch.equal(cast.codes, quantizer(latent).codes) and cast.latent.dtype == torch.float32
+
+
+def test_isotropy_is_0_where_all_directions_vary_alike_and_one_less_than_the_width_on_a_line():
+    corners = torch.cat([torch.eye(6), -torch.eye(6)])
+    assert isotropy_loss(corners + 5, torch.ones(12)) < 1e-6
+    line = torch.linspace(-1, 1, 50).unsqueeze(1) * torch.randn(1, 6) + 3
+    torch.testing.assert_close(isotropy_loss(line, torch.ones(50)), torch.tensor(5.0), atol=1e-3, rtol=0)
+    weight = torch.cat([torch.ones(12), torch.zeros(50)])
+    assert isotropy_loss(torch.cat([corners + 5, line]), weight) < 1e-6
