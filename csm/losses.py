@@ -1,0 +1,194 @@
+"""The conversational loss: what is said and how, each part named, weighted and reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from csm.data.frames import IGNORE, RowBatch
+from csm.model.csm_model import CSMModel, CSMOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the parts; 0 leaves a part out.
+
+    Attributes:
+        codebook0: First semantic codebook and the end of speech, on every voice frame.
+        semantic, acoustic: The other codebooks, by the depth decoder on the drawn frames; together they weigh
+            as the mean over codebooks 1..K-1 times this.
+        text: Writing what was heard.
+        pitch, voicing, energy: Prosody of the frame that follows.
+        duration: Log frames of a turn, before it is spoken.
+        label_smoothing: On all code and text targets, 0 to below 1.
+
+    Raises:
+        ValueError: A negative weight.
+    """
+
+    codebook0: float = 1.0
+    semantic: float = 1.0
+    acoustic: float = 1.0
+    text: float = 0.5
+    pitch: float = 0.2
+    voicing: float = 0.05
+    energy: float = 0.05
+    duration: float = 0.1
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not 0 <= getattr(self, field.name) < float("inf"):
+                raise ValueError(f"{field.name} is {getattr(self, field.name)}: expected 0 or above")
+        if self.label_smoothing >= 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}: expected below 1")
+
+
+class ConversationTargets(NamedTuple):
+    """Targets in the order of a CSMOutput's rows.
+
+    Attributes:
+        codebook0: int64 [A]. depth: int64 [F, K - 1]. text: int64 [L]. duration: float32 [U], log frames.
+        prosody: float32 [A, 3]; prosody_known: bool [A].
+        semantic_codebooks: How many of the codebooks are semantic.
+        voice_count, frame_count, text_count, turn_count: What the sums are divided by: targets of the whole
+            optimizer step per shard, so that no part's weight depends on how a step is split.
+    """
+
+    codebook0: Tensor
+    depth: Tensor
+    text: Tensor
+    duration: Tensor
+    prosody: Tensor
+    prosody_known: Tensor
+    semantic_codebooks: int
+    voice_count: float
+    frame_count: float
+    text_count: float
+    turn_count: float
+
+    @classmethod
+    def of(cls, batch: RowBatch, semantic_codebooks: int) -> ConversationTargets:
+        """The targets of a batch of rows, of which `semantic_codebooks` codebooks are semantic."""
+        speaks = batch.code_target[:, 0] != IGNORE
+        text = batch.text_target[batch.text_target != IGNORE]
+        duration = batch.duration_target[~batch.duration_target.isnan()]
+        frames = float((batch.code_target[:, 1] != IGNORE).sum())
+
+        def count(given: float | None, own: float) -> float:
+            return max(1.0, own if given is None else given)
+
+        return cls(
+            codebook0=batch.code_target[speaks, 0],
+            depth=batch.code_target[CSMModel.depth_rows(batch), 1:],
+            text=text,
+            duration=duration,
+            prosody=batch.prosody_target[speaks],
+            prosody_known=batch.prosody_known[speaks],
+            semantic_codebooks=semantic_codebooks,
+            voice_count=count(batch.voice_count, float(speaks.sum())),
+            frame_count=count(batch.frame_count, frames),
+            text_count=count(batch.text_count, float(len(text))),
+            turn_count=count(batch.turn_count, float(len(duration))),
+        )
+
+    @property
+    def frames(self) -> int:
+        """Real frames of this batch, whether or not the depth decoder was run on them."""
+        return int((self.codebook0 != IGNORE).sum()) - len(self.duration)
+
+
+def conversational_loss(
+    outputs: CSMOutput, targets: ConversationTargets, config: LossConfig | None = None
+) -> ConversationalLoss:
+    """The weighted sum under `total`, and every part before its weight.
+
+    All code and text parts are cross-entropies in nats per target; the depth decoder's are divided by the
+    number of drawn frames and weighed by the real ones, so that the amortisation ratio changes their variance
+    only. Non-finite outputs give a non-finite total, which stops all ranks of the training loop together.
+
+    Args:
+        outputs: Of `CSMModel.forward_rows`.
+        targets: `ConversationTargets.of` the same batch.
+        config: Weights; None takes the defaults.
+
+    Raises:
+        ValueError: Outputs were generated, or belong to another batch than the targets.
+    """
+    weights = config or LossConfig()
+    smoothing = weights.label_smoothing
+    parts: dict[str, Tensor] = {}
+    logits0, depth, text = outputs.codebook0_logits, outputs.depth_logits, outputs.text_logits
+    prosody, duration = outputs.prosody, outputs.duration
+    if logits0 is None or depth is None or text is None or prosody is None or duration is None:
+        raise ValueError(
+            "outputs were generated, not teacher-forced: call the model with text and voice, or a batch"
+        )
+    for name, found, expected in (
+        ("codebook0", logits0, targets.codebook0),
+        ("depth", depth, targets.depth),
+        ("text", text, targets.text),
+        ("prosody", prosody, targets.prosody),
+        ("duration", duration, targets.duration),
+    ):
+        if found.shape[: expected.ndim] != expected.shape:
+            raise ValueError(
+                f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
+                f"targets from the batch that the model was called with"
+            )
+
+    def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
+
+    parts["codebook0"] = cross_entropy(logits0, targets.codebook0).sum() / targets.voice_count
+    drawn = len(targets.depth)
+    if drawn:
+        per_code = cross_entropy(depth.flatten(0, 1), targets.depth.flatten()).view(drawn, -1).sum(dim=0)
+        # sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
+        per_code = per_code * (targets.frames / drawn / targets.frame_count)
+        cut = targets.semantic_codebooks - 1
+        parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())
+        parts["acoustic"] = per_code[cut:].mean() if cut < len(per_code) else per_code.new_zeros(())
+    else:
+        parts["semantic"] = parts["acoustic"] = depth.float().sum() * 0
+    parts["text"] = cross_entropy(text, targets.text).sum() / targets.text_count
+    known = targets.prosody_known.float()
+    voiced = known * targets.prosody[:, 1]
+    prosody = prosody.float()
+    pitch = F.smooth_l1_loss(prosody[:, 0], targets.prosody[:, 0] - LOG_F0_CENTRE, reduction="none", beta=0.1)
+    parts["pitch"] = (pitch * voiced).sum() / targets.voice_count
+    voicing = F.binary_cross_entropy_with_logits(prosody[:, 1], targets.prosody[:, 1], reduction="none")
+    parts["voicing"] = (voicing * known).sum() / targets.voice_count
+    energy = F.smooth_l1_loss(prosody[:, 2], targets.prosody[:, 2] - LOG_ENERGY_CENTRE, reduction="none")
+    parts["energy"] = (energy * known).sum() / targets.voice_count
+    parts["duration"] = (duration.float() - targets.duration).abs().sum() / targets.turn_count
+    share = share_of_codebooks(targets.depth.shape[1], targets.semantic_codebooks)
+    scale = {"semantic": share, "acoustic": 1 - share}
+    total = torch.stack([getattr(weights, n) * scale.get(n, 1.0) * value for n, value in parts.items()]).sum()
+    return ConversationalLoss(total, parts)
+
+
+# Speech averages about 150 Hz and -3.5 (log RMS): heads that start near 0 start near there.
+LOG_F0_CENTRE = 5.0
+LOG_ENERGY_CENTRE = -3.5
+
+
+class ConversationalLoss(NamedTuple):
+    """`total` to call backward on; `parts` by name, unweighted."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+
+    def backward(self) -> None:
+        """Backward of the total."""
+        self.total.backward()
+
+
+def share_of_codebooks(depth_codebooks: int, semantic_codebooks: int) -> float:
+    """Semantic share of the depth decoder's codebooks (codebook 0 is the backbone's)."""
+    return min(semantic_codebooks - 1, depth_codebooks) / depth_codebooks

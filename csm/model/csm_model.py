@@ -1,0 +1,461 @@
+"""CSMModel: one set of weights that hears, reads, speaks and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from csm import config as config_files
+from csm.data.frames import IGNORE, CrossSpan, PastTurns, RowBatch, RowBuilder, TurnFrames
+from csm.model.backbone import Backbone, ReadingKeys
+from csm.model.cross_attention import SourceEncoder, pack_reading
+from csm.model.depth_decoder import DepthDecoder
+from csm.model.layers import PackedSequences, feed_forward_width
+from csm.model.memory import ConversationMemory, MemoryState
+from csm.text import PAD, TextCodec, text_codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSMConfig:
+    """Sizes of a CSMModel.
+
+    Attributes:
+        d_model, n_layers, n_heads: Of the backbone.
+        n_kv_heads, d_ff: 0 chooses n_heads and 8/3 of the width.
+        depth_d_model, depth_n_layers, depth_n_heads, depth_d_ff: Of the depth decoder, likewise.
+        num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
+        extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
+        text: "bytes" or the path of a tokenizer.json.
+        text_vocab_size: 0 takes the codec's.
+        rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
+        max_context: Most rows of one sequence; older turns go to the memory.
+        cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
+        cross_window: Frames to each side that a voice row reads of its text.
+        frames_per_text_id: Mean pace, the clock of text rows that read voice.
+        memory_slots: Slots of each kind.
+        gate: Initial gates of cross-attention and memory (tanh of it).
+        dropout: On the residual branches.
+        frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
+            speech otherwise learns the training lines' codes by heart instead of reading the text.
+
+    Raises:
+        ValueError: A size that does not fit the others.
+    """
+
+    d_model: int = 768
+    n_layers: int = 12
+    n_heads: int = 12
+    n_kv_heads: int = 0
+    d_ff: int = 0
+    depth_d_model: int = 256
+    depth_n_layers: int = 2
+    depth_n_heads: int = 4
+    depth_d_ff: int = 0
+    num_codebooks: int = 32
+    semantic_codebooks: int = 10
+    codebook_size: int = 1024
+    extra_codes: int = 3
+    text: str = "bytes"
+    text_vocab_size: int = 0
+    rope_base: float = 500_000.0
+    rope_scaling: float = 1.0
+    max_context: int = 2048
+    cross_layers: tuple[int, ...] = (-1,)
+    memory_layers: tuple[int, ...] = (-1,)
+    cross_window: int = 12
+    frames_per_text_id: float = 0.85
+    memory_slots: int = 16
+    gate: float = 0.5
+    dropout: float = 0.0
+    frame_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "n_heads", "depth_d_model", "depth_n_layers", "depth_n_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("codebook_size", "max_context"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
+        for name in ("extra_codes", "cross_window"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
+        for name in ("dropout", "frame_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to below 1")
+        for name in ("d_model", "depth_d_model"):
+            heads = self.n_heads if name == "d_model" else self.depth_n_heads
+            if getattr(self, name) % (2 * heads):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)} with {heads} heads: expected a multiple of "
+                    f"{2 * heads}, so that every head has an even width for its rotary positions"
+                )
+        if self.n_kv_heads and self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_kv_heads is {self.n_kv_heads}: expected a divisor of n_heads {self.n_heads}")
+        if not 0 < self.semantic_codebooks <= self.num_codebooks or self.num_codebooks < 2:
+            raise ValueError(
+                f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
+                f"expected at least 2 codebooks and 1 to all of them semantic"
+            )
+        if self.memory_slots < 2:
+            raise ValueError(
+                f"memory_slots is {self.memory_slots}: expected at least 2 (the gist and the newest)"
+            )
+        for name in ("cross_layers", "memory_layers"):
+            layers = self.layers_of(name)
+            if any(not 0 <= i < self.n_layers for i in layers):
+                raise ValueError(f"{name} is {layers}: expected layers 0..{self.n_layers - 1}, () or (-1,)")
+
+    def layers_of(self, name: str) -> tuple[int, ...]:
+        """`cross_layers` or `memory_layers` with -1 resolved."""
+        chosen = getattr(self, name)
+        if chosen == (-1,):
+            return tuple(range(1 if self.n_layers > 1 else 0, self.n_layers, 2))
+        return tuple(chosen)
+
+    @property
+    def audio_vocab_size(self) -> int:
+        """Entries of the audio vocabulary of each codebook."""
+        return self.codebook_size + self.extra_codes
+
+    @property
+    def end_code(self) -> int:
+        """Code of an end row: the first extra one, or 0 as in csm-1b where there is none."""
+        return self.codebook_size if self.extra_codes else 0
+
+
+@dataclass
+class CSMOutput:
+    """What a forward pass gives; fields that were not asked for are None.
+
+    Attributes:
+        codebook0_logits: [A, V], for every row that is followed by a voice frame or an end row.
+        depth_logits: [F, K - 1, V], for the frames the depth decoder was run on.
+        text_logits: [L, W], for every row that is followed by text to be written.
+        prosody: [A, 3] log-F0, voicing logit, log energy of the frame that follows.
+        duration: [U], log frames of each spoken turn.
+        voice_codes: int64 [B, K, T], generated voice (padded with the end code), where only text was given.
+        text_tokens: list of generated texts, where only voice was given.
+    """
+
+    codebook0_logits: Tensor | None = None
+    depth_logits: Tensor | None = None
+    text_logits: Tensor | None = None
+    prosody: Tensor | None = None
+    duration: Tensor | None = None
+    voice_codes: Tensor | None = None
+    text_tokens: list[str] | None = None
+
+
+class CSMModel(nn.Module):
+    """Backbone over rows, depth decoder over codebooks, reading across modalities, memory of past turns.
+
+    Args:
+        config: Sizes.
+        d_model, n_layers, n_heads: Shortcuts that replace the config's fields.
+
+    Raises:
+        ValueError: Sizes that do not fit each other, or a text codec that is not there.
+    """
+
+    codebook_offsets: Tensor
+
+    def __init__(
+        self,
+        config: CSMConfig | None = None,
+        *,
+        d_model: int | None = None,
+        n_layers: int | None = None,
+        n_heads: int | None = None,
+    ) -> None:
+        super().__init__()
+        given = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        self.config = c = dataclasses.replace(config or CSMConfig(), **changes)
+        self.codec: TextCodec = text_codec(c.text)
+        width, vocab = c.d_model, c.audio_vocab_size
+        if 0 < c.text_vocab_size < self.codec.vocab_size:
+            raise ValueError(
+                f"text_vocab_size is {c.text_vocab_size}: expected 0 or at least {self.codec.vocab_size}, "
+                f"the ids of the text codec {c.text!r}"
+            )
+        self.text_embedding = nn.Embedding(c.text_vocab_size or self.codec.vocab_size, width)
+        # One table for all codebooks, shared with the depth decoder; row = code + codebook * vocab.
+        self.audio_embedding = nn.Embedding(c.num_codebooks * vocab, width)
+        self.backbone = Backbone(
+            width=width,
+            n_layers=c.n_layers,
+            n_heads=c.n_heads,
+            n_kv_heads=c.n_kv_heads or c.n_heads,
+            hidden=c.d_ff or feed_forward_width(width),
+            base=c.rope_base,
+            scaling=c.rope_scaling,
+            cross_layers=c.layers_of("cross_layers"),
+            memory_layers=c.layers_of("memory_layers"),
+            window=c.cross_window,
+            slots=c.memory_slots,
+            gate=c.gate,
+            dropout=c.dropout,
+        )
+        self.depth_decoder = DepthDecoder(
+            backbone_width=width,
+            width=c.depth_d_model,
+            n_layers=c.depth_n_layers,
+            n_heads=c.depth_n_heads,
+            n_kv_heads=c.depth_n_heads,
+            hidden=c.depth_d_ff or feed_forward_width(c.depth_d_model),
+            num_codebooks=c.num_codebooks,
+            vocab_size=vocab,
+            base=c.rope_base,
+            scaling=c.rope_scaling,
+            dropout=c.dropout,
+        )
+        self.text_source, self.voice_source = SourceEncoder(width), SourceEncoder(width)
+        self.memory = ConversationMemory(width, c.memory_slots)
+        self.codebook0_head = nn.Linear(width, vocab, bias=False)
+        self.prosody_head = nn.Linear(width, 3)
+        self.duration_head = nn.Linear(width, 1)
+        self.register_buffer("codebook_offsets", torch.arange(c.num_codebooks) * vocab, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal(0.02) as in GPT-2; what writes to the residual stream is scaled down by depth."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim >= 2 and "places" not in name and "heads" not in name.split("."):
+                branch = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layers) ** 0.5 if branch else 0.02)
+        # Turns of this language last about e^3.3 = 27 frames (2.2 s): the head starts there.
+        nn.init.constant_(self.duration_head.bias, 3.3)
+
+    # ---- rows ----
+
+    def new_rows(self) -> RowBuilder:
+        """An empty grid that fits this model."""
+        return RowBuilder(self.codec, self.config.num_codebooks, self.config.end_code)
+
+    def embed_codes(self, codes: Int[Tensor, "*R K"]) -> Float[Tensor, "*R K D"]:
+        """Embeddings of codes of the first codebooks, one per codebook."""
+        return self.audio_embedding(codes + self.codebook_offsets[: codes.shape[-1]])
+
+    def embed_rows(self, text: Int[Tensor, " R"], codes: Int[Tensor, "R K"]) -> Float[Tensor, "R D"]:
+        """Rows of the backbone's input: a text embedding, or the sum of a frame's code embeddings."""
+        is_text = text >= 0
+        words = self.text_embedding(text.clamp_min(0))
+        index = codes.clamp_min(0) + self.codebook_offsets
+        frames = F.embedding_bag(index, self.audio_embedding.weight, mode="sum")
+        if self.training and self.config.frame_dropout:
+            frames = frames * (torch.rand_like(frames[:, :1]) >= self.config.frame_dropout)
+        return torch.where(is_text.unsqueeze(1), words, frames.to(words.dtype))
+
+    def reading_keys(
+        self, rows: Float[Tensor, "R D"], batch: RowBatch, *, voice_reads: bool
+    ) -> ReadingKeys | None:
+        """What one direction reads in this batch: voice the text, or text the voice."""
+        reading = pack_reading(
+            batch.spans,
+            voice_reads=voice_reads,
+            query_pace=1.0 if voice_reads else self.config.frames_per_text_id,
+            window=self.config.cross_window,
+            device=rows.device,
+        )
+        if reading is None or not self.backbone.voice_reads:
+            return None
+        encode = self.text_source if voice_reads else self.voice_source
+        return self.backbone.reading_keys(
+            encode(rows[reading.keys], reading), reading, voice_reads=voice_reads
+        )
+
+    def turn_vectors(self, past: PastTurns) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
+        """The semantic and the style vector of each past turn."""
+        parts = self.embed_codes(past.codes)
+        # A model of fewer codebooks than the semantic ones has no acoustic part: there all codes tell the
+        # style.
+        cut = self.config.semantic_codebooks if self.config.semantic_codebooks < parts.shape[1] else 0
+        semantic = parts[:, : self.config.semantic_codebooks].sum(dim=1)
+        words, speaker = self.text_embedding(past.text), self.text_embedding(past.speaker)
+        return self.memory.writer(past, words, semantic, parts[:, cut:].sum(dim=1), speaker)
+
+    def remember(self, past: PastTurns) -> MemoryState | None:
+        """The memory of every sequence of a batch; None where the model has no memory layers."""
+        if not self.backbone.memory_reads:
+            return None
+        return self.memory.fold(past, *self.turn_vectors(past))
+
+    # ---- training ----
+
+    def forward(
+        self,
+        text_tokens: Tensor | Sequence[str] | None = None,
+        voice_codes: Int[Tensor, "B K T"] | None = None,
+        *,
+        batch: RowBatch | None = None,
+    ) -> CSMOutput:
+        """Teacher-forced outputs of text and voice together; with one of them alone, generates the other.
+
+        Args:
+            text_tokens: Texts, or byte ids int64 [B, L] padded with 256.
+            voice_codes: int64 [B, K, T] with K at least `num_codebooks`.
+            batch: Prepared rows, as the training uses them; excludes the other two.
+
+        Raises:
+            ValueError: Nothing or too much was given, an empty text, a wrong shape, codes out of range, or a
+                sequence beyond max_context.
+        """
+        if batch is not None:
+            if text_tokens is not None or voice_codes is not None:
+                raise ValueError(
+                    "got batch together with text_tokens or voice_codes: expected one or the other"
+                )
+            return self.forward_rows(batch)
+        if text_tokens is None and voice_codes is None:
+            raise ValueError("expected text_tokens, voice_codes, both, or batch; got none")
+        texts = None if text_tokens is None else self._texts(text_tokens)
+        if voice_codes is not None:
+            self._check_codes(voice_codes)
+        if texts is not None and voice_codes is not None:
+            return self.forward_rows(self.pair_rows(texts, voice_codes))
+        # Imported here: generation is built on the model, not the other way round.
+        from csm.generation.session import transcribe, voice
+
+        if texts is not None:
+            return CSMOutput(voice_codes=voice(self, texts))
+        assert voice_codes is not None
+        return CSMOutput(text_tokens=transcribe(self, voice_codes))
+
+    def pair_rows(self, text_tokens: Tensor | Sequence[str], voice_codes: Int[Tensor, "B K T"]) -> RowBatch:
+        """The rows of `forward(text_tokens, voice_codes)`: every item once spoken, once heard and written.
+
+        Raises:
+            ValueError: As `forward`, or not as many texts as voices.
+        """
+        texts = self._texts(text_tokens)
+        self._check_codes(voice_codes)
+        if len(texts) != len(voice_codes):
+            raise ValueError(
+                f"{len(texts)} texts with voice of batch {len(voice_codes)}: expected as many of each"
+            )
+        rows = self.new_rows()
+        for index, (text, codes) in enumerate(zip(texts, voice_codes.cpu(), strict=True)):
+            turn = TurnFrames(f"item_{index}", text, 0, codes)
+            rows.begin_sequence()
+            rows.add_spoken(turn)
+            rows.begin_sequence()
+            rows.add_heard(turn)
+        return rows.build().to(self.audio_embedding.weight.device)
+
+    def forward_rows(self, batch: RowBatch) -> CSMOutput:
+        """Teacher-forced outputs for prepared rows.
+
+        Raises:
+            ValueError: A sequence beyond max_context.
+        """
+        if batch.longest > self.config.max_context:
+            raise ValueError(
+                f"a sequence has {batch.longest} rows, the model's max_context is {self.config.max_context}: "
+                f"cut the conversation into shorter chunks; what came before goes to the memory"
+            )
+        hidden = self.hidden_rows(batch)
+        speaks = batch.code_target[:, 0] != IGNORE
+        depth_rows = self.depth_rows(batch)
+        target = batch.code_target[depth_rows]
+        depth_logits = self.depth_decoder(hidden[depth_rows], self.embed_codes(target[:, :-1]))
+        writes = batch.text_target != IGNORE
+        return CSMOutput(
+            codebook0_logits=self.codebook0_head(hidden[speaks]),
+            depth_logits=depth_logits,
+            text_logits=F.linear(hidden[writes], self.text_embedding.weight),
+            prosody=self.prosody_head(hidden[speaks]),
+            duration=self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
+        )
+
+    def hidden_rows(self, batch: RowBatch) -> Float[Tensor, "R D"]:
+        """The backbone's normalised rows."""
+        rows = self.embed_rows(batch.text, batch.codes)
+        attend = PackedSequences(batch.cu_seqlens, batch.longest)
+        # Both directions always run, if only over a reading without queries: ZeRO adds up the gradients of
+        # the ranks in the order in which they come, so all must run the same operations on any batch.
+        idle = [CrossSpan(0, 0, 0, 1, 1, voice_reads) for voice_reads in (True, False)]
+        batch = replace(batch, spans=[*batch.spans, *idle])
+        return self.backbone(
+            rows,
+            batch.positions,
+            attend,
+            voice_keys=self.reading_keys(rows, batch, voice_reads=True),
+            text_keys=self.reading_keys(rows, batch, voice_reads=False),
+            memory=self.remember(batch.past),
+        )
+
+    @staticmethod
+    def depth_rows(batch: RowBatch) -> Int[Tensor, " F"]:
+        """Rows whose following frame the depth decoder is trained on."""
+        if batch.depth_rows is not None:
+            return batch.depth_rows
+        return (batch.code_target[:, 1] != IGNORE).nonzero()[:, 0]
+
+    # ---- files ----
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes config.json and model.safetensors."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(self.config), indent=1) + "\n")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> CSMModel:
+        """Reads a folder of `save_pretrained`; weights kept in half precision are read as fp32.
+
+        Raises:
+            ValueError: No model there, or fields that no CSMConfig has.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"no model in {folder}: expected config.json and model.safetensors there")
+        model = cls(config_files.load(CSMConfig, folder / "config.json"))
+        model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        return model.eval()
+
+    # ---- input checks ----
+
+    def _texts(self, text_tokens: Tensor | Sequence[str]) -> list[str]:
+        if isinstance(text_tokens, str):
+            raise ValueError("text_tokens is one string: expected a list of texts, or int64 [B, L]")
+        if not isinstance(text_tokens, Tensor):
+            texts = list(text_tokens)
+        elif text_tokens.ndim == 2 and not text_tokens.is_floating_point():
+            low, high = (int(text_tokens.min()), int(text_tokens.max())) if text_tokens.numel() else (0, 0)
+            if low < 0 or high >= self.codec.vocab_size:
+                raise ValueError(
+                    f"text_tokens range over {low}..{high}: expected 0..{self.codec.vocab_size - 1}"
+                )
+            texts = [self.codec.decode([i for i in row if i != PAD]) for row in text_tokens.tolist()]
+        else:
+            raise ValueError(
+                f"text_tokens have shape {tuple(text_tokens.shape)} and type {text_tokens.dtype}: expected "
+                f"int64 [B, L]"
+            )
+        empty = [i for i, text in enumerate(texts) if not text.strip()]
+        if empty or not texts:
+            raise ValueError(f"text of items {empty} is empty: expected something to say in each")
+        return texts
+
+    def _check_codes(self, codes: Tensor) -> None:
+        c = self.config
+        whole = not (codes.is_floating_point() or codes.dtype == torch.bool)
+        if codes.ndim != 3 or codes.shape[1] < c.num_codebooks or codes.numel() == 0 or not whole:
+            raise ValueError(
+                f"voice_codes have shape {tuple(codes.shape)} and type {codes.dtype}: expected int64 [B, K, "
+                f"T] with K >= {c.num_codebooks} and at least one frame"
+            )
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= c.codebook_size:
+            raise ValueError(f"voice_codes range over {low}..{high}: expected 0..{c.codebook_size - 1}")

@@ -1,0 +1,87 @@
+"""Tiny random models and turns for the tests of the model, its data, losses and generation."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked in tests, and only there: the hook comes before the first import of csm.
+# The doors (ConversationalRVQ, CSMModel, Session) stay out: they refuse wrong shapes themselves, tested too.
+SHAPED = [
+    *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
+    *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "discriminator")),
+    *(f"csm.model.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
+    "csm.losses",
+    "csm.generation.sampling",
+]
+install_import_hook(SHAPED, "beartype.beartype")
+
+from csm.data.frames import TurnFrames  # noqa: E402
+from csm.model.csm_model import CSMConfig, CSMModel  # noqa: E402
+
+TINY = {
+    "d_model": 32,
+    "n_layers": 4,
+    "n_heads": 2,
+    "depth_d_model": 16,
+    "depth_n_layers": 2,
+    "depth_n_heads": 2,
+    "num_codebooks": 5,
+    "semantic_codebooks": 2,
+    "codebook_size": 24,
+    "max_context": 160,
+    "cross_window": 3,
+    "memory_slots": 4,
+}
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., CSMModel]:
+    """Makes a tiny model in eval mode whose every parameter is random and whose every gate is open."""
+
+    def make(seed: int = 0, **changes: object) -> CSMModel:
+        model = CSMModel(CSMConfig(**{**TINY, **changes})).eval()
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.ndim >= 2:
+                fan_in = parameter.shape[-2] if name.endswith("heads") else parameter.shape[-1]
+                scale = 1.0 if "embedding" in name else fan_in**-0.5
+                parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+            elif "gate" in name.split("."):
+                parameter.data.fill_(0.8)
+        # About twelve frames a turn.
+        model.duration_head.weight.data.mul_(0.1)
+        model.duration_head.bias.data.fill_(2.5)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def random_turn() -> Callable[..., TurnFrames]:
+    """Makes a turn of random codes that fits the tiny models."""
+
+    def make(
+        name: str,
+        text: str = "hello there",
+        frames: int = 9,
+        speaker: int = 0,
+        *,
+        seed: int = 0,
+        codebooks: int = 5,
+    ) -> TurnFrames:
+        generator = torch.Generator().manual_seed(seed + 1000 * sum(name.encode()))
+        codes = torch.randint(0, 24, (codebooks, frames), generator=generator)
+        voiced = (torch.rand(frames, 1, generator=generator) < 0.7).float()
+        level = torch.randn(frames, 1, generator=generator) - 3.5
+        prosody = torch.cat([5 * voiced, voiced, level], dim=1)
+        return TurnFrames(name, text, speaker, codes, prosody)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny models only wait for a second thread, which an earlier test's training may have asked for."""
+    torch.set_num_threads(1)
