@@ -1,0 +1,1 @@
+"""Training: one visible loop over engines that never lose work."""

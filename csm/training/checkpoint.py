@@ -1,0 +1,383 @@
+"""Checkpoints that are written whole or not at all, verified before they are trusted, and exact.
+
+    checkpoints/step_00000200/
+        rank_00000.safetensors   the fragments this rank owns: weights, moments, averages; rank 0 adds buffers
+        rank_00000.json          where each fragment lies, random states, updates, open metrics
+        MANIFEST.json            size and SHA-256 of every file
+    checkpoints/latest           the name of the newest, for people and scripts; the loader looks for itself
+
+A checkpoint is written into `step_N.tmp-*`, flushed to disk and renamed. Nothing is ever unpickled. Fragments
+carry their place in the whole parameter, so any number of ranks and any ZeRO stage can load any checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from csm.training.engine import Engine, Fragment
+from csm.training.reproducibility import random_state, set_random_state
+from csm.training.world import World
+
+FORMAT = 1
+_STEP = re.compile(r"step_(\d{8})")
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    engines: dict[str, Engine],
+    world: World,
+    *,
+    keep: int,
+    extra: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
+) -> Path:
+    """Write the state after `step`, verify it, then drop all but the `keep` newest; every rank calls this.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        extra: this rank's further JSON values and tensors, returned by `load_checkpoint` to the same rank.
+
+    Raises:
+        ValueError: too little disk space or a failed write; older checkpoints stay and nothing
+            half-written remains.
+    """
+    values, tensors = _collect(step, engines, world, extra)
+    require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), world)
+    target = folder / f"step_{step:08d}"
+    temporary = folder / f"{target.name}.tmp-{world.from_first(secrets.randbits(31)):08x}"
+    _on_first(world, target, lambda: _start(folder, temporary))
+    problem, entries = None, {}
+    try:
+        entries = _write_shard(temporary, world.rank, values, tensors)
+    except OSError as error:
+        problem = error
+    if world.any(problem is not None):
+        _on_first(world, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
+        raise _failed(target, problem or "another rank could not write its part")
+    manifest = _gather_entries(entries, world)
+    _on_first(world, target, lambda: _finish(temporary, target, step, manifest))
+    reason = _check_files(target, world.rank, world.size)
+    if world.any(reason is not None):
+        raise _failed(target, reason or "another rank read back other bytes than it wrote")
+    _on_first(world, target, lambda: _publish(folder, target, keep))
+    return target
+
+
+def newest_checkpoint(folder: Path, world: World) -> Path | None:
+    """Return the newest checkpoint whose manifest verifies; say why newer ones were skipped.
+
+    Raises:
+        ValueError: there are checkpoints, but none verifies.
+    """
+    candidates = sorted((p for p in folder.glob("step_*") if _STEP.fullmatch(p.name)), reverse=True)
+    for path in candidates:
+        reason = _check_files(path, world.rank, world.size)
+        if not world.any(reason is not None):
+            return path
+        if reason is not None:
+            print(f"checkpoint {path.name} is skipped: {reason}", file=sys.stderr, flush=True)
+    if candidates:
+        raise ValueError(
+            f"no checkpoint in {folder} verifies (reasons above); move the folder away to start the run anew"
+        )
+    return None
+
+
+def load_checkpoint(
+    path: Path, engines: dict[str, Engine], world: World
+) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
+    """Restore all state from a verified checkpoint; return its step and this rank's extra values and tensors.
+
+    Raises:
+        ValueError: the checkpoint is of other modules or parameters.
+    """
+    ranks = _read_ranks(path)
+    for name, engine in engines.items():
+        _require_match(path, ranks[0], name, engine)
+        reader = _Reader(path, ranks, name)
+        with torch.no_grad():
+            for fragment in engine.fragments():
+                for slot, view in fragment.slots.items():
+                    view.copy_(reader.piece(slot, fragment.name, fragment.offset, view.numel()))
+            engine.load_constants(
+                {key: reader.constant(key) for key in ranks[0]["modules"][name]["constants"]}
+            )
+        engine.loaded(ranks[0]["modules"][name]["updates"])
+    same_ranks = len(ranks) == world.size
+    rank = world.rank if same_ranks else 0
+    with safe_open(str(path / f"rank_{rank:05d}.safetensors"), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(("random/", "extra/"))}
+    set_random_state(ranks[rank]["random"], _within(tensors, "random"))
+    extra = (ranks[rank]["extra"], _within(tensors, "extra")) if same_ranks else ({}, {})
+    return ranks[0]["step"], *extra
+
+
+def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]:
+    """Assemble a module's state dict, in fp32 on the CPU, from a verified checkpoint.
+
+    The weight average where the run keeps one, else the weights; buffers and frozen parameters as they are.
+    """
+    ranks = _read_ranks(path)
+    reader = _Reader(path, ranks, name)
+    module = ranks[0]["modules"][name]
+    first_names: dict[int, str] = {}
+    state = {}
+    for key, parameter in engine.module.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(id(parameter), key)
+        if first in module["shapes"]:
+            shape = module["shapes"][first]
+            state[key] = reader.piece(module["export"], first, 0, _count(shape)).view(shape).clone()
+    for key in module["constants"]:
+        state[key] = reader.constant(key)
+    return state
+
+
+def require_space(folder: Path, nbytes: int, world: World) -> None:
+    """Check on all ranks together that `folder`'s disk takes `nbytes` more per rank.
+
+    Raises:
+        ValueError: it does not; the message names what is needed and what is free.
+    """
+    need = int(world.sum(torch.tensor([nbytes], dtype=torch.int64, device=world.device)).item())
+    need += need // 50 + 2**20  # headers, JSON and the file system's own
+    folder.mkdir(parents=True, exist_ok=True)
+    free = world.from_first(shutil.disk_usage(folder).free)
+    if free < need:
+        raise ValueError(
+            f"too little disk space: a checkpoint needs {need / 2**20:.0f} MB, but {folder} has only "
+            f"{free / 2**20:.0f} MB free; free some, or choose another folder. Older checkpoints are intact"
+        )
+
+
+def checkpoint_bytes(engines: dict[str, Engine], world: World) -> int:
+    """Return how many bytes of tensors this rank writes into a checkpoint."""
+    return sum(tensor.nbytes for tensor in _collect(0, engines, world, ({}, {}), copy=False)[1].values())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file by a temporary name, flushed to disk before the rename."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    _write_flushed(temporary, data)
+    os.replace(temporary, path)
+    _flush_folder(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Reader:
+    """Reads pieces of whole parameters out of the ranks' fragments."""
+
+    def __init__(self, path: Path, ranks: list[dict[str, Any]], name: str) -> None:
+        self.name = name
+        self.files = [
+            safe_open(str(path / f"rank_{r:05d}.safetensors"), framework="pt") for r in range(len(ranks))
+        ]
+        self.places: dict[str, list[tuple[int, int, int]]] = {}
+        for rank, values in enumerate(ranks):
+            for key, (offset, count) in values["modules"][name]["fragments"].items():
+                self.places.setdefault(key, []).append((offset, count, rank))
+
+    def piece(self, slot: str, key: str, offset: int, count: int) -> Tensor:
+        pieces, position = [], offset
+        for start, length, rank in sorted(self.places.get(key, [])):
+            if start <= position < start + length and position < offset + count:
+                end = min(start + length, offset + count)
+                stored = self.files[rank].get_slice(f"{self.name}/{slot}/{key}")
+                pieces.append(stored[position - start : end - start])
+                position = end
+        if position != offset + count:
+            raise ValueError(
+                f"checkpoint: {self.name}/{slot}/{key} is incomplete; it has no element {position}"
+            )
+        return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
+
+    def constant(self, key: str) -> Tensor:
+        return self.files[0].get_tensor(f"{self.name}/constant/{key}")
+
+
+def _collect(
+    step: int,
+    engines: dict[str, Engine],
+    world: World,
+    extra: tuple[dict[str, Any], dict[str, Tensor]],
+    copy: bool = True,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    tensors: dict[str, Tensor] = {}
+    modules = {}
+    for name, engine in engines.items():
+        fragments: list[Fragment] = engine.fragments() if world.rank == 0 or not engine.replicated else []
+        for fragment in fragments:
+            for slot, view in fragment.slots.items():
+                tensors[f"{name}/{slot}/{fragment.name}"] = view
+        constants = engine.constants()
+        if world.rank == 0:
+            tensors.update({f"{name}/constant/{key}": tensor for key, tensor in constants.items()})
+        modules[name] = {
+            "updates": engine.updates,
+            "export": "average" if engine.average else "weight",
+            "fragments": {f.name: [f.offset, f.slots["weight"].numel()] for f in fragments},
+            "shapes": {key: list(shape) for key, shape in engine.shapes.items()},
+            "constants": {key: list(tensor.shape) for key, tensor in constants.items()},
+        }
+    states, generators = random_state()
+    tensors.update({f"random/{key}": tensor for key, tensor in generators.items()})
+    tensors.update({f"extra/{key}": tensor for key, tensor in extra[1].items()})
+    if copy:
+        tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    values = {"format": FORMAT, "step": step, "rank": world.rank, "ranks": world.size, "modules": modules}
+    return values | {"random": states, "extra": extra[0]}, tensors
+
+
+def _write_shard(
+    folder: Path, rank: int, values: dict[str, Any], tensors: dict[str, Tensor]
+) -> dict[str, list[Any]]:
+    """Write this rank's two files; return {file name: [size, SHA-256]} of the bytes meant to be written."""
+    contents = {
+        f"rank_{rank:05d}.safetensors": to_bytes(tensors),
+        f"rank_{rank:05d}.json": json.dumps(values).encode(),
+    }
+    for name, data in contents.items():
+        _write_flushed(folder / name, data)
+    return {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
+
+
+def _gather_entries(entries: dict[str, list[Any]], world: World) -> dict[str, list[Any]]:
+    """Collect every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
+    table = torch.zeros(world.size, 2, 33, dtype=torch.int64, device=world.device)
+    rows = [[size, *bytes.fromhex(digest)] for size, digest in entries.values()]
+    table[world.rank] = torch.tensor(rows, dtype=torch.int64)
+    manifest = {}
+    for rank, (tensors, values) in enumerate(world.sum(table).tolist()):
+        manifest[f"rank_{rank:05d}.safetensors"] = [tensors[0], bytes(tensors[1:]).hex()]
+        manifest[f"rank_{rank:05d}.json"] = [values[0], bytes(values[1:]).hex()]
+    return manifest
+
+
+def _start(folder: Path, temporary: Path) -> None:
+    for stale in folder.glob("step_*.tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _finish(temporary: Path, target: Path, step: int, manifest: dict[str, list[Any]]) -> None:
+    files = {name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.items()}
+    text = json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1)
+    _write_flushed(temporary / "MANIFEST.json", text.encode())
+    _flush_folder(temporary)
+    if target.exists():  # a checkpoint that did not verify when the run resumed from an older one
+        os.replace(target, target.with_name(f"{target.name}.tmp-replaced-{secrets.token_hex(4)}"))
+    os.replace(temporary, target)
+    _flush_folder(target.parent)
+
+
+def _publish(folder: Path, target: Path, keep: int) -> None:
+    write_atomically(folder / "latest", f"{target.name}\n".encode())
+    finished = sorted(path for path in folder.glob("step_*") if _STEP.fullmatch(path.name))
+    for old in finished[: max(0, finished.index(target) + 1 - keep)] + list(folder.glob("step_*.tmp-*")):
+        # Renamed first: a kill in the middle of the deletion leaves no half checkpoint under a good name.
+        doomed = old.with_name(f"{old.name.partition('.')[0]}.tmp-dropped-{secrets.token_hex(4)}")
+        os.replace(old, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _check_files(path: Path, rank: int, ranks: int) -> str | None:
+    """Return why a checkpoint does not verify, or None. Each rank reads its share of the files."""
+    try:
+        manifest = json.loads((path / "MANIFEST.json").read_text(encoding="utf-8"))
+        files = [(name, entry["size"], entry["sha256"]) for name, entry in sorted(manifest["files"].items())]
+        if manifest["format"] != FORMAT:
+            return f"its format is {manifest['format']}, this program reads {FORMAT}"
+        for name, size, digest in files[rank::ranks]:
+            found = (path / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} bytes, the manifest says {size}"
+            if sha256_of(path / name) != digest:
+                return f"{name} has another SHA-256 than the manifest says; its bytes have changed on disk"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"MANIFEST.json is damaged ({type(error).__name__}: {error})"
+    return None
+
+
+def _read_ranks(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("rank_*.json"))]
+
+
+def _require_match(path: Path, values: dict[str, Any], name: str, engine: Engine) -> None:
+    stored = values["modules"].get(name)
+    if stored is None:
+        raise ValueError(f"{path}: it holds {sorted(values['modules'])}, but this run trains {name!r}")
+    here = {key: list(shape) for key, shape in engine.shapes.items()}
+    differing = sorted(
+        key for key in here.keys() | stored["shapes"].keys() if here.get(key) != stored["shapes"].get(key)
+    )
+    if differing:
+        listed = "; ".join(f"{k} {stored['shapes'].get(k)} there, {here.get(k)} here" for k in differing[:5])
+        raise ValueError(
+            f"{path}: {len(differing)} parameters of {name} differ: {listed}; use the run's own config"
+        )
+
+
+def _on_first(world: World, target: Path, action: Callable[[], None]) -> None:
+    """Run a file operation on rank 0 while the others wait; its failure is every rank's failure."""
+    problem = None
+    if world.rank == 0:
+        try:
+            action()
+        except OSError as error:
+            problem = error
+    if world.any(problem is not None):
+        raise _failed(target, problem or "rank 0 reported an error")
+
+
+def _failed(target: Path, reason: object) -> ValueError:
+    return ValueError(f"checkpoint {target} could not be written: {reason}. Older checkpoints are intact")
+
+
+def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.partition("/")[2]: tensor for key, tensor in tensors.items() if key.startswith(prefix + "/")}
+
+
+def _count(shape: list[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows has no fsync of folders; its rename is durable on NTFS
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

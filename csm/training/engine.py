@@ -1,0 +1,437 @@
+"""Optimizer steps. The only file that imports deepspeed.
+
+An engine wraps one module. `DeepSpeedEngine` and `PlainEngine` have the same methods and, in fp32, the same
+losses; the loop knows neither. Both expose their state as *fragments*: one-dimensional views of the pieces of
+parameters, moments and averages that this rank owns, in fp32. Clipping, the vote on finite gradients, the
+weight average and the checkpoint work on fragments, whatever ZeRO has partitioned.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from csm.training.options import TrainingConfig
+from csm.training.world import World, leave_world
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+LossAndParts = tuple[Tensor, dict[str, Tensor]] | None
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of one parameter that this rank owns: fp32, one-dimensional views of the live state."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    slots: dict[str, Tensor]
+
+
+class Engine(Protocol):
+    """One module with its optimizer."""
+
+    name: str
+    module: nn.Module
+    replicated: bool
+    partitioned_weights: bool
+    updates: int
+    shapes: dict[str, tuple[int, ...]]
+    average: dict[str, Tensor]
+
+    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None: ...
+    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def gradients(self) -> list[Tensor]: ...
+    def step(self, learning_rate: float) -> None: ...
+    def fragments(self) -> list[Fragment]: ...
+    def loaded(self, updates: int) -> None: ...
+    def constants(self) -> dict[str, Tensor]: ...
+    def load_constants(self, constants: dict[str, Tensor]) -> None: ...
+
+
+class PlainEngine:
+    """The engine without DeepSpeed: torch's AdamW, gradients averaged over ranks with one all-reduce."""
+
+    replicated = True
+    partitioned_weights = False
+
+    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
+        self.name, self.module, self.world = name, module, world
+        self.updates = 0
+        self.accumulation = config.shards // world.size
+        self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
+        if world.size > 1:
+            for tensor in list(module.parameters()) + list(module.buffers()):
+                dist.broadcast(tensor.data, 0)
+        self.optimizer = build_optimizer(module, config, world)
+        for parameter in self.parameters.values():
+            self.optimizer.state[parameter] = _fresh_state(parameter, world)
+        self.average = (
+            {key: p.detach().clone() for key, p in self.parameters.items()} if config.ema_decay else {}
+        )
+
+    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
+        """Return one shard's loss."""
+        return loss()
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of one shard's loss."""
+        (loss / self.accumulation).backward()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the step's gradients, averaged over ranks; a parameter the loss did not reach gets zeros."""
+        gradients = _filled_gradients(self.parameters.values())
+        if self.world.size > 1:
+            flat = self.world.sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.world.size
+            pieces = flat.split([gradient.numel() for gradient in gradients])
+            for gradient, piece in zip(gradients, pieces, strict=True):
+                gradient.copy_(piece.view_as(gradient))
+        return gradients
+
+    def step(self, learning_rate: float) -> None:
+        """Update the weights with the gradients as they are now."""
+        set_learning_rate(self.optimizer, learning_rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+
+    def fragments(self) -> list[Fragment]:
+        """Return every parameter whole: each rank holds all of them."""
+        fragments = []
+        for key, parameter in self.parameters.items():
+            tensors = {"weight": parameter.data, **{m: self.optimizer.state[parameter][m] for m in MOMENTS}}
+            if self.average:
+                tensors["average"] = self.average[key]
+            slots = {slot: tensor.view(-1) for slot, tensor in tensors.items()}
+            fragments.append(Fragment(key, tuple(parameter.shape), 0, slots))
+        return fragments
+
+    def loaded(self, updates: int) -> None:
+        """Take over the fragments that a checkpoint has just written into."""
+        self.updates = updates
+        for state in self.optimizer.state.values():
+            state["step"].fill_(updates)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Return the buffers that are saved, and frozen parameters: what training does not move."""
+        state = self.module.state_dict(keep_vars=True)
+        return {key: value.detach() for key, value in state.items() if not value.requires_grad}
+
+    def load_constants(self, constants: dict[str, Tensor]) -> None:
+        """Copy saved constants back, in place."""
+        for key, value in self.constants().items():
+            value.copy_(constants[key])
+
+
+class DeepSpeedEngine:
+    """The engine with DeepSpeed's ZeRO: stage 0 to 3, fp32 weights and moments, reduction in fp32.
+
+    DeepSpeed averages the gradients and updates the partitions; clipping is done here, because its own clips
+    differently in stage 0 than in stages 1 to 3.
+    """
+
+    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
+        deepspeed = _import_deepspeed(world)
+        self.name, self.module, self.world, self.stage = name, module, world, config.zero_stage
+        self.replicated, self.partitioned_weights = config.zero_stage == 0, config.zero_stage == 3
+        self.updates = 0
+        self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
+        self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
+        self.optimizer = build_optimizer(module, config, world)
+        self.engine, self.zero, _, _ = deepspeed.initialize(
+            model=_LossModule(module),
+            optimizer=self.optimizer,
+            config=deepspeed_config(module, config, world),
+        )
+        for flat in self._flat_parameters():
+            self.optimizer.state[flat] = _fresh_state(flat, world)
+        self.average = {}
+        if config.ema_decay:
+            self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
+
+    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
+        """Return one shard's loss; inside, the module may be called in any way and any number of times."""
+        return self.engine(loss)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of one shard's loss; the last shard's call averages over ranks."""
+        self.engine.backward(loss)
+        # DeepSpeed counts micro-batches in step(), which before the last one does nothing else.
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+
+    def gradients(self) -> list[Tensor]:
+        """Return this rank's partition of the step's gradients, averaged over ranks."""
+        if self.stage == 0:
+            return _filled_gradients(self.parameters.values())
+        return [piece for pieces in self.zero.averaged_gradients.values() for piece in pieces]
+
+    def step(self, learning_rate: float) -> None:
+        """Update the weights with the gradients as they are now."""
+        set_learning_rate(self.optimizer, learning_rate)
+        self.engine.step()
+        self.updates += 1
+
+    def fragments(self) -> list[Fragment]:
+        """Return the pieces of parameters that ZeRO has given to this rank."""
+        fragments = []
+        for key, parameter in self.parameters.items():
+            located = self._locate(parameter)
+            if located is not None:
+                offset, slots = located
+                if key in self.average:
+                    slots["average"] = self.average[key]
+                fragments.append(Fragment(key, self.shapes[key], offset, slots))
+        return fragments
+
+    def loaded(self, updates: int) -> None:
+        """Take over the fragments that a checkpoint has just written into."""
+        self.updates = updates
+        for state in self.optimizer.state.values():
+            state["step"].fill_(updates)
+        if self.stage in (1, 2):
+            self.zero.update_lp_params()
+        elif self.stage == 3:
+            for parameter in self.parameters.values():
+                cast(Any, parameter).ds_tensor.data.copy_(self.zero.get_local_fp32_param(parameter))
+            if self.zero.persistent_parameters:
+                self.zero.persistent_parameters[0].partition(self.zero.persistent_parameters)
+                self.zero.persistent_parameters[0].all_gather(self.zero.persistent_parameters)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Return the buffers that are saved, and frozen parameters: what training does not move.
+
+        Under ZeRO-3 every rank must call this: frozen parameters are gathered.
+        """
+        state = self.module.state_dict(keep_vars=True)
+        kept = {key: value for key, value in state.items() if not value.requires_grad}
+        frozen = [value for value in kept.values() if hasattr(value, "ds_id")]
+        if not frozen:
+            return {key: value.detach() for key, value in kept.items()}
+        with _import_deepspeed(self.world).zero.GatheredParameters(frozen):
+            return {key: value.detach().clone() for key, value in kept.items()}
+
+    def load_constants(self, constants: dict[str, Tensor]) -> None:
+        """Copy saved buffers back, in place; frozen parameters under ZeRO-3 stay as the task made them."""
+        for key, value in self.module.state_dict(keep_vars=True).items():
+            if not value.requires_grad and not hasattr(value, "ds_id"):
+                value.detach().copy_(constants[key])
+
+    def _flat_parameters(self) -> list[Tensor]:
+        """Return what AdamW updates: the parameters (stage 0) or this rank's flat partitions of them."""
+        if self.stage == 0:
+            return list(self.parameters.values())
+        return (
+            self.zero.fp32_partitioned_groups_flat
+            if self.stage == 3
+            else self.zero.single_partition_of_fp32_groups
+        )
+
+    def _locate(self, parameter: Any) -> tuple[int, dict[str, Tensor]] | None:
+        """Return (offset in the parameter, views of weight and moments), or None: nothing of it is here."""
+        if self.stage == 0:
+            flat, start, count, offset = parameter.data.view(-1), 0, parameter.numel(), 0
+            state = self.optimizer.state[parameter]
+        elif self.stage == 3:
+            group, start, count = self.zero.grad_position[self.zero.get_param_id(parameter)]
+            offset = self.world.rank * count
+            count = min(count, parameter.ds_numel - offset)  # the last rank's piece is padded
+            flat = self.zero.fp32_partitioned_groups_flat[group]
+            state = self.optimizer.state[flat]
+        else:
+            piece = parameter._hp_mapping
+            if piece is None:
+                return None
+            start, count = piece.hp_fragment_address.start, piece.hp_fragment_address.numel
+            offset = piece.lp_fragment_address.start
+            flat = self.zero.single_partition_of_fp32_groups[piece.param_group_index]
+            state = self.optimizer.state[flat]
+        if count <= 0:
+            return None
+        tensors = {"weight": flat.data, **{moment: state[moment] for moment in MOMENTS}}
+        return offset, {slot: tensor.view(-1).narrow(0, start, count) for slot, tensor in tensors.items()}
+
+
+class _LossModule(nn.Module):
+    """What DeepSpeed sees: a module whose only output is the loss.
+
+    DeepSpeed prepares ZeRO's backward pass by hooks on the outputs of forward, and finds tensors, tuples,
+    lists and dicts only. Given the module itself it would miss outputs in a dataclass and calls of other
+    methods, and reduce no gradient.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
+        return loss()
+
+
+def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) -> dict[str, Any]:
+    """Derive DeepSpeed's configuration; nothing in it is set anywhere else."""
+    numbers = [parameter.numel() for parameter in module.parameters()]
+    # DeepSpeed's default of 5e8 elements would allocate 2 GB for the smallest module.
+    bucket = max(max(numbers), min(sum(numbers), 50_000_000))
+    bucket = -(-bucket // 1024) * 1024  # it asks for an even number
+    zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": bucket, "overlap_comm": False}
+    if config.zero_stage in (1, 2):
+        zero.update(allgather_bucket_size=bucket, compute_grad_norm=False)
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": config.shards // world.size,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": 0.0,
+        "steps_per_print": 10**9,
+    }
+
+
+def deepspeed_installed() -> bool:
+    """Say whether the package deepspeed can be found, without importing it."""
+    return importlib.util.find_spec("deepspeed") is not None
+
+
+def _import_deepspeed(world: World) -> Any:
+    if world.device.type == "cpu":
+        # The documented choice of accelerator: without it DeepSpeed takes a GPU it finds, or warns of none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_worth_saying)
+    # DeepSpeed 0.19 calls two collectives by their old names, thousands of times.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated", category=FutureWarning)
+    # Else init builds a shared-memory op with gcc: a minute where there is a compiler, a failure elsewhere.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        atexit.register(leave_world)
+    return deepspeed
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    # Said of every optimizer class that DeepSpeed has no list entry for; tests hold ours equal to torch's.
+    return "ZeRO with an untested optimizer" not in record.getMessage()
+
+
+def _fresh_state(parameter: Tensor, world: World) -> dict[str, Tensor]:
+    """Return AdamW's state before the first update; made early, so that a checkpoint always finds it."""
+    device = world.device if world.device.type == "cuda" else "cpu"
+    state = {"step": torch.zeros((), device=device)}
+    return state | {moment: torch.zeros_like(parameter, requires_grad=False) for moment in MOMENTS}
+
+
+def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Return all gradients; a parameter the loss did not reach gets zeros, as in ZeRO's flat partitions."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    return gradients
+
+
+def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Split the trainable parameters: weight decay for two or more dimensions, none for norms and biases."""
+    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups[config.weight_decay if parameter.ndim >= 2 else 0.0].append(parameter)
+    # The learning rate of the schedule is set before every step; 0 here guards against a step without it.
+    return [{"params": group, "lr": 0.0, "weight_decay": decay} for decay, group in groups.items() if group]
+
+
+def build_optimizer(module: nn.Module, config: TrainingConfig, world: World) -> torch.optim.AdamW:
+    """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere."""
+    groups = parameter_groups(module, config)
+    if world.device.type == "cuda":
+        return torch.optim.AdamW(groups, betas=config.betas, fused=True)
+    return CpuAdamW(groups, betas=config.betas)
+
+
+class CpuAdamW(torch.optim.AdamW):
+    """torch's AdamW to the bit, in pieces that stay in the cache: for large flat tensors, half the time.
+
+    Torch's fused CPU kernel is faster still, but it rounds the last elements of a tensor otherwise than the
+    rest, so that the result would depend on where ZeRO cuts.
+    """
+
+    PIECE = 2**16
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, self.state[parameter], group)
+
+    def _update(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        state["step"] += 1
+        count, (beta1, beta2), rate = float(state["step"]), group["betas"], group["lr"]
+        scale, root = rate / (1 - beta1**count), (1 - beta2**count) ** 0.5
+        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+        pieces = (tensor.view(-1).split(self.PIECE) for tensor in tensors if tensor is not None)
+        for weight, gradient, mean, square in zip(*pieces, strict=True):
+            weight.mul_(1 - rate * group["weight_decay"])
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            weight.addcdiv_(mean, square.sqrt().div_(root).add_(group["eps"]), value=-scale)
+
+
+def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def build_engines(modules: dict[str, nn.Module], config: TrainingConfig, world: World) -> dict[str, Engine]:
+    """Move each module to the device and wrap it, with DeepSpeed where it is installed."""
+    if config.shards % world.size:
+        raise ValueError(
+            f"shards: {config.shards} cannot be shared by {world.size} ranks; use a multiple of {world.size}"
+        )
+    if deepspeed_installed():
+        kind: type[Engine] = DeepSpeedEngine
+    else:
+        kind = PlainEngine
+        if world.rank == 0:
+            print(
+                "deepspeed is not installed: training with plain torch (the same losses, no ZeRO)",
+                file=sys.stderr,
+            )
+    return {name: kind(name, module.to(world.device), config, world) for name, module in modules.items()}
+
+
+@contextmanager
+def trained_alone(engines: dict[str, Engine], name: str) -> Iterator[None]:
+    """Let gradients flow into the parameters of one engine only: other modules serve as fixed functions."""
+    others = [
+        p for other in engines if other != name for p in engines[other].module.parameters() if p.requires_grad
+    ]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -1,0 +1,69 @@
+"""Training of the conversational model: what one step computes, for the loop of `csm.training.loop`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from csm.data.dataset import ConversationDataset
+from csm.data.frames import RowBatch
+from csm.losses import ConversationTargets, LossConfig, conversational_loss
+from csm.model.csm_model import CSMModel
+
+# Rows of the validation batch: about two minutes of conversation.
+VALIDATION_ROWS = 3000
+
+
+class ModelTask:
+    """The Task of the training loop for a CSMModel.
+
+    Args:
+        model: Trained as the module "model".
+        train, validation: Of the splits.
+        loss: Weights of the parts.
+        device: Where validation runs.
+    """
+
+    def __init__(
+        self,
+        model: CSMModel,
+        train: ConversationDataset,
+        validation: ConversationDataset,
+        loss: LossConfig,
+        *,
+        device: torch.device,
+    ) -> None:
+        self.model, self.train, self.weights, self.device = model, train, loss, device
+        self.modules: dict[str, nn.Module] = {"model": model}
+        self.learning_rate_scales = {"model": 1.0}
+        self._validation = validation.in_order(VALIDATION_ROWS)
+
+    def batch(self, step: int, shard: int) -> RowBatch:
+        """The rows of one shard (from 0) of one step (from 1)."""
+        return self.train.batch(step, shard)
+
+    def batch_ids(self, batch: RowBatch) -> list[str]:
+        """Ids of the turns in a batch."""
+        return batch.ids
+
+    def loss(self, name: str, module: Any, batch: RowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, whose mean over shards is the step's, and its parts before their weights."""
+        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
+        result = conversational_loss(module(batch=batch), targets, self.weights)
+        return result.total, {name: value.detach() for name, value in result.parts.items()}
+
+    def after_step(self, step: int) -> None:
+        """A CSMModel has no buffers to update."""
+
+    @torch.no_grad()
+    def validate(self, step: int) -> dict[str, float]:
+        """Loss and parts on the same two minutes of validation turns every time, in nats per target."""
+        batch = self._validation.to(self.device)
+        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
+        result = conversational_loss(self.model(batch=batch), targets, self.weights)
+        return {
+            "model/loss": float(result.total),
+            **{f"model/{n}": float(v) for n, v in result.parts.items()},
+        }

@@ -1,0 +1,86 @@
+"""The options of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, how fast and how safely to train.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        shards: micro-batches of one step, spread over ranks and accumulation; the batch size and thus the
+            result do not depend on the number of ranks. Must be a multiple of the number of ranks.
+        learning_rate: the peak, reached after warm-up.
+        betas: decay of AdamW's first and second moment.
+        weight_decay: AdamW's, on parameters of two or more dimensions only.
+        warmup_steps: steps of linear warm-up from 0.
+        final_learning_rate_ratio: the last step's share of the peak (cosine in between).
+        clip: largest norm of the gradient of one module; 0 switches clipping off.
+        zero_stage: what DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer state, 2 and gradients,
+            3 and parameters.
+        precision: "fp32", or "bf16": autocast to bfloat16 over fp32 weights, moments and buffers.
+        ema_decay: decay of the moving average of the weights; 0 switches it off. When on, the average is
+            what the run exports.
+        checkpoint_every: steps between checkpoints (the last step always writes one).
+        keep_checkpoints: how many of the newest verified checkpoints stay.
+        validate_every: steps between validations (the last step always has one).
+        log_every: steps between lines of metrics.jsonl; each line is the mean since the line before.
+        seed: of everything random in the run.
+    """
+
+    steps: int = 1000
+    shards: int = 2
+    learning_rate: float = 8e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    final_learning_rate_ratio: float = 0.05
+    clip: float = 1.0
+    zero_stage: int = 2
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema_decay: float = 0.0
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    validate_every: int = 200
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "shards",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "validate_every",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        for name in ("warmup_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        for name in ("weight_decay", "clip"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}: expected a finite number, 0 or more, got {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
+        if not 0 <= self.final_learning_rate_ratio <= 1:
+            raise ValueError(
+                f"final_learning_rate_ratio: expected 0 to 1, got {self.final_learning_rate_ratio}"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected 0 (off) or a number below 1, got {self.ema_decay}")
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"zero_stage: expected 0, 1, 2 or 3, got {self.zero_stage}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(
+                f"precision: expected 'fp32' or 'bf16', got {self.precision!r}; fp16 is not supported "
+                "(DeepSpeed refuses it on CPU, and bf16 needs no loss scaling)"
+            )

@@ -1,0 +1,219 @@
+"""The output folder of a run: whose it is, who is writing in it, when to stop, whether it is complete."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from csm import config as config_files
+from csm.training.checkpoint import sha256_of, write_atomically
+from csm.training.options import TrainingConfig
+from csm.training.world import World
+
+
+def require_same_run(output: Path, description: dict[str, Any], config: TrainingConfig) -> None:
+    """Refuse a folder that holds another run; reads only, so that every rank can call it.
+
+    Raises:
+        ValueError: `output/run.json` describes another run (the differing fields are listed), or there are
+            results without a run.json.
+    """
+    path = output / "run.json"
+    if not path.is_file():
+        remains = [
+            name for name in ("checkpoints", "metrics.jsonl", "complete.json") if (output / name).exists()
+        ]
+        if remains:
+            raise ValueError(
+                f"output: {output} has {', '.join(remains)} but no run.json; choose another folder"
+            )
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        there = _flat({"config": stored["config"], "training": stored["training"]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"output: {path} is not readable ({error}); choose another folder") from error
+    here = _flat({"config": description, "training": config_files.to_dict(config)})
+    differing = [
+        key
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key, "nothing") != there.get(key, "nothing")
+    ]
+    if differing:
+        listed = "\n".join(
+            f"  - {k}: {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in differing
+        )
+        raise ValueError(
+            f"output: {output} holds another run; these fields differ:\n{listed}\n"
+            "Choose another output folder, or repeat that run's options to resume it."
+        )
+
+
+def write_run(
+    output: Path, description: dict[str, Any], config: TrainingConfig, world: World, step: int
+) -> None:
+    """Write run.json, or add this session to the one that is there. Rank 0 calls this."""
+    path = output / "run.json"
+    sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.is_file() else []
+    session = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "after_step": step,
+        "command": [sys.executable, *sys.argv],
+        "commit": _commit(),
+        "versions": _versions(),
+        "device": _device_name(world),
+        "ranks": world.size,
+    }
+    run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
+    text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def write_complete(output: Path, step: int, weights: list[Path]) -> None:
+    """Mark the run as complete: complete.json names the last step and the SHA-256 of the weights."""
+    text = json.dumps({"step": step, "weights": {path.name: sha256_of(path) for path in weights}}, indent=2)
+    write_atomically(output / "complete.json", (text + "\n").encode())
+
+
+def is_complete(output: Path) -> bool:
+    """Say whether the run ended and its weights are still what it wrote."""
+    path = output / "complete.json"
+    if not path.is_file():
+        return False
+    weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+    return all(
+        (output / name).is_file() and sha256_of(output / name) == digest for name, digest in weights.items()
+    )
+
+
+@contextmanager
+def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterator[None]:
+    """Hold the folder's lock: two processes training into one folder would spoil both.
+
+    The lock is the operating system's and ends with the process, however it ends.
+
+    Raises:
+        ValueError: another process holds it for longer than `patience` seconds.
+    """
+    file: BinaryIO | None = None
+    if world.rank == 0:
+        file = (output / ".lock").open("a+b")
+        deadline = time.monotonic() + patience
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                file.close()
+                file = None
+                break
+            time.sleep(0.2)
+    try:
+        if world.any(world.rank == 0 and file is None):
+            raise ValueError(
+                f"output: another process is training into {output}; wait for its end or stop it "
+                "(ranks whose launcher was killed stop by themselves after their step)"
+            )
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
+class StopRequest:
+    """Becomes true on SIGTERM, SIGINT, or when the launcher that started this rank is gone.
+
+    The second signal ends the process in the usual way.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.reason = ""
+        self._parent = os.getppid() if world.size > 1 else None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def __bool__(self) -> bool:
+        if self._parent is not None and os.getppid() != self._parent:
+            self.reason = "the end of its launcher"
+        return bool(self.reason)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+        signal.signal(number, self._previous[number])
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    value = _plain(value)
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.system()}
+    for package in ("torch", "deepspeed", "numpy", "safetensors"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _device_name(world: World) -> str:
+    if world.device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(world.device)
+    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

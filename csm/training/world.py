@@ -1,0 +1,93 @@
+"""The ranks of a run and their devices, and what ranks say to each other."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from csm.host_memory import keep_freed_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The ranks of this run and the device of this one."""
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the elementwise sum over all ranks (in place)."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Say whether the flag is set on at least one rank; every rank gets the same answer."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
+
+    def from_first(self, value: int) -> int:
+        """Return rank 0's integer on every rank."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
+        dist.broadcast(tensor, 0)
+        return int(tensor.item())
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.any(False)
+
+
+def start_world(device: str = "auto") -> World:
+    """Join the ranks that the deepspeed launcher or torchrun started; plain python is a world of one.
+
+    Args:
+        device: "auto" (CUDA where there is a GPU, else CPU), "cpu" or "cuda".
+
+    Raises:
+        ValueError: an unknown device, or CUDA asked for where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: 'cuda' was asked for, but torch sees no GPU; use 'auto' or 'cpu'")
+    # The launchers hand the ranks over in these variables; there is no other way.
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", size)))
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        place = torch.device("cuda", local_rank)
+        torch.cuda.set_device(place)
+        # cuDNN's attention plans every new length for 20 ms; packed batches have a new one each step.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    else:
+        place = torch.device("cpu")
+        keep_freed_memory()
+        torch.set_num_threads(max(1, available_cores() // local_size))
+    if size > 1 and not dist.is_initialized():
+        backend = "nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=60))
+        atexit.register(leave_world)
+    return World(rank=rank, size=size, local_size=local_size, device=place)
+
+
+def leave_world() -> None:
+    """Leave the process group; registered to run at the interpreter's exit."""
+    # Without this, gloo's threads can abort the interpreter at its exit: a complete run with a status of -6.
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,238 @@
+"""Checkpoints are whole or absent, verified, rotated, exact, and loadable by any number of ranks."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from csm.training import checkpoint as checkpoint_file
+from csm.training.checkpoint import (
+    exported_weights,
+    load_checkpoint,
+    newest_checkpoint,
+    require_space,
+    save_checkpoint,
+    sha256_of,
+)
+from csm.training.engine import Engine, PlainEngine
+from csm.training.options import TrainingConfig
+from csm.training.world import World
+
+WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+CONFIG = TrainingConfig(shards=1, ema_decay=0.9)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+        self.tied = self.inner
+        self.frozen = nn.Parameter(torch.randn(2), requires_grad=False)
+        self.register_buffer("codes", torch.randn(5))
+
+
+def made(seed: int) -> dict[str, Engine]:
+    torch.manual_seed(seed)
+    return {"net": PlainEngine("net", Net(), CONFIG, WORLD)}
+
+
+def stepped(engines: dict[str, Engine]) -> None:
+    engine = engines["net"]
+    engine.backward(engine.module.inner(torch.ones(1, 3)).square().sum())  # type: ignore[operator]
+    engine.gradients()
+    engine.step(0.1)
+    for fragment in engine.fragments():
+        fragment.slots["average"].lerp_(fragment.slots["weight"], 0.5)
+
+
+def state(engines: dict[str, Engine]) -> dict[str, Tensor]:
+    found = {f"{slot}/{f.name}": t.clone() for f in engines["net"].fragments() for slot, t in f.slots.items()}
+    return found | {key: value.clone() for key, value in engines["net"].constants().items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def saved(folder: Path, *steps: int, keep: int = 10) -> dict[str, Engine]:
+    engines = made(0)
+    for step in steps:
+        stepped(engines)
+        save_checkpoint(folder, step, engines, WORLD, keep=keep)
+    return engines
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_everything_comes_back_exactly_and_training_goes_on_equally(tmp_path: Path) -> None:
+    engines = saved(tmp_path, 3)
+    extra = ({"counts": {"a": 1}}, {"a": torch.tensor(0.1, dtype=torch.float64)})
+    save_checkpoint(tmp_path, 4, engines, WORLD, keep=2, extra=extra)
+    following = torch.rand(3)
+    others = made(1)
+    step, values, tensors = load_checkpoint(tmp_path / "step_00000004", others, WORLD)
+    assert step == 4 and values == extra[0] and torch.equal(tensors["a"], extra[1]["a"])
+    assert torch.equal(torch.rand(3), following)
+    assert equal(state(engines), state(others)) and others["net"].updates == 1
+    stepped(engines)
+    stepped(others)
+    assert equal(state(engines), state(others))
+
+
+def test_the_manifest_holds_size_and_sha_256_of_every_file(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    folder = tmp_path / "step_00000001"
+    files = json.loads((folder / "MANIFEST.json").read_text())["files"]
+    assert sorted(files) == ["rank_00000.json", "rank_00000.safetensors"]
+    for name, entry in files.items():
+        assert entry == {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+    assert (tmp_path / "latest").read_text() == "step_00000001\n"
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda f: flip(f / "rank_00000.safetensors"), "rank_00000.safetensors has another SHA-256"),
+        (lambda f: flip(f / "rank_00000.json"), "rank_00000.json has another SHA-256"),
+        (
+            lambda f: (f / "rank_00000.safetensors").write_bytes(b""),
+            "rank_00000.safetensors has 0 bytes, the manifest says",
+        ),
+        (lambda f: (f / "rank_00000.json").unlink(), "rank_00000.json is missing"),
+        (lambda f: (f / "MANIFEST.json").unlink(), "MANIFEST.json is missing"),
+        (lambda f: (f / "MANIFEST.json").write_text("{"), "MANIFEST.json is damaged"),
+        (lambda f: (f / "MANIFEST.json").write_text("[1]"), "MANIFEST.json is damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_skipped_for_an_older_one_and_the_reason_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], harm, reason: str
+) -> None:
+    saved(tmp_path, 1, 2)
+    harm(tmp_path / "step_00000002")
+    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000001"
+    assert f"checkpoint step_00000002 is skipped: {reason}" in capsys.readouterr().err
+    # The run comes to step 2 again and replaces the damaged one.
+    save_checkpoint(tmp_path, 2, made(0), WORLD, keep=2)
+    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000002"
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_if_no_checkpoint_verifies_the_run_is_not_silently_begun_anew(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    flip(tmp_path / "step_00000001" / "rank_00000.safetensors")
+    with pytest.raises(ValueError, match="no checkpoint in .* verifies .*move the folder away"):
+        newest_checkpoint(tmp_path, WORLD)
+    assert newest_checkpoint(tmp_path / "nothing", WORLD) is None
+
+
+def test_a_poisoned_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Poison:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "poisoned",))
+
+    saved(tmp_path, 1)
+    folder = tmp_path / "step_00000001"
+    (folder / "rank_00000.safetensors").write_bytes(pickle.dumps(Poison()))
+    with pytest.raises(ValueError):
+        newest_checkpoint(tmp_path, WORLD)
+    assert not (tmp_path / "poisoned").exists()
+    source = Path(checkpoint_file.__file__).read_text()
+    assert "torch.load" not in source and "pickle." not in source
+
+
+@pytest.mark.parametrize("function", ["_write_flushed", "_finish", "write_atomically"])
+def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    engines = saved(tmp_path, 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_file, function, fail)
+        with pytest.raises(ValueError, match="No space left on device.*Older checkpoints are intact"):
+            save_checkpoint(tmp_path, 2, engines, WORLD, keep=1)
+    assert (tmp_path / "step_00000001").is_dir()
+    save_checkpoint(tmp_path, 3, engines, WORLD, keep=2)
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_what_a_killed_save_left_is_ignored_and_cleared_away_by_the_next(tmp_path: Path) -> None:
+    engines = saved(tmp_path, 1)
+    shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.tmp-0badcafe")
+    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000001"
+    save_checkpoint(tmp_path, 3, engines, WORLD, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001", "step_00000003"]
+
+
+def test_rotation_keeps_the_newest_and_deletes_only_after_the_new_one_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = saved(tmp_path, 1, 2, 3, 4, keep=2)
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000003", "step_00000004"]
+    monkeypatch.setattr(checkpoint_file, "_check_files", lambda *_: "the disk returned other bytes")
+    with pytest.raises(ValueError, match="the disk returned other bytes"):
+        save_checkpoint(tmp_path, 5, engines, WORLD, keep=1)
+    assert {"step_00000003", "step_00000004"} <= {path.name for path in tmp_path.glob("step_*")}
+
+
+def test_too_little_disk_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = saved(tmp_path, 1)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30 - 1000, 1000))
+    with pytest.raises(ValueError, match="too little disk space: a checkpoint needs 1 MB, .* 0 MB free"):
+        save_checkpoint(tmp_path, 2, engines, WORLD, keep=1)
+    with pytest.raises(ValueError, match="needs 1045 MB"):
+        require_space(tmp_path, 2**30, WORLD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001"]
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    other: dict[str, Engine] = {"net": PlainEngine("net", nn.Linear(3, 4), CONFIG, WORLD)}
+    with pytest.raises(ValueError, match=r"4 parameters of net differ: bias None there, \[4\] here"):
+        load_checkpoint(tmp_path / "step_00000001", other, WORLD)
+    renamed: dict[str, Engine] = {"model": made(0)["net"]}
+    with pytest.raises(ValueError, match=r"it holds \['net'\], but this run trains 'model'"):
+        load_checkpoint(tmp_path / "step_00000001", renamed, WORLD)
+
+
+def test_exported_weights_load_into_the_module_with_tied_frozen_and_buffers(tmp_path: Path) -> None:
+    engines = saved(tmp_path, 1)
+    exported = exported_weights(tmp_path / "step_00000001", "net", engines["net"])
+    fresh = Net()
+    fresh.load_state_dict(exported)
+    assert torch.equal(exported["tied.weight"], exported["inner.weight"])
+    assert torch.equal(exported["codes"], engines["net"].module.codes)  # type: ignore[arg-type]
+    average = next(f for f in engines["net"].fragments() if f.name == "inner.weight").slots["average"]
+    assert torch.equal(exported["inner.weight"].flatten(), average)
+
+
+def test_pieces_of_other_ranks_are_put_together_at_any_cut(tmp_path: Path) -> None:
+    """Three ranks' fragments of one parameter, with a cut at uneven places, load as one."""
+    whole = torch.arange(12.0)
+    folder = tmp_path / "step_00000001"
+    folder.mkdir()
+    for rank, (start, end) in enumerate([(0, 5), (5, 6), (6, 12)]):
+        values = {"modules": {"net": {"fragments": {"w": [start, end - start]}}}}
+        checkpoint_file._write_shard(folder, rank, values, {"net/weight/w": whole[start:end]})
+    reader = checkpoint_file._Reader(folder, checkpoint_file._read_ranks(folder), "net")
+    for offset in range(12):
+        for count in range(1, 13 - offset):
+            assert torch.equal(reader.piece("weight", "w", offset, count), whole[offset : offset + count])
+    with pytest.raises(ValueError, match="incomplete; it has no element 12"):
+        reader.piece("weight", "w", 10, 3)

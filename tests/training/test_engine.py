@@ -1,0 +1,126 @@
+"""The plain engine, the derived DeepSpeed configuration, ranks and devices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from csm.training.engine import (
+    CpuAdamW,
+    PlainEngine,
+    deepspeed_config,
+    parameter_groups,
+    trained_alone,
+)
+from csm.training.options import TrainingConfig
+from csm.training.world import World, start_world
+
+ROOT = Path(__file__).resolve().parents[2]
+WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3))
+    decayed, spared = parameter_groups(module, TrainingConfig(weight_decay=0.1))
+    assert [p.shape for p in decayed["params"]] == [(5, 4), (3, 4)] and decayed["weight_decay"] == 0.1
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0.0
+
+
+def test_the_cpu_optimizer_equals_torch_to_the_bit_wherever_its_pieces_are_cut() -> None:
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(37, 11)), nn.Parameter(torch.randn(5))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    first = CpuAdamW(ours, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    second = torch.optim.AdamW(theirs, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1, foreach=False)
+    first.PIECE = 13
+    for p in ours:
+        first.state[p] = {k: torch.zeros_like(p) for k in ("exp_avg", "exp_avg_sq")} | {
+            "step": torch.zeros(())
+        }
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        first.step()
+        second.step()
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_accumulated_shards_weigh_the_same() -> None:
+    module = nn.Linear(2, 1, bias=False)
+    engine = PlainEngine("model", module, TrainingConfig(shards=2), WORLD)
+    for value in (1.0, 3.0):
+        engine.backward(module(torch.full((1, 2), value)).sum())
+    assert torch.equal(engine.gradients()[0], torch.full((1, 2), 2.0))
+
+
+def test_a_parameter_without_gradient_is_updated_like_one_with_a_zero_gradient() -> None:
+    module = nn.Linear(2, 2)
+    engine = PlainEngine("model", module, TrainingConfig(shards=1, weight_decay=0.5), WORLD)
+    before = module.weight.detach().clone()
+    engine.backward(module.bias.sum())
+    assert torch.equal(engine.gradients()[0], torch.zeros(2, 2))
+    engine.step(0.1)
+    assert torch.allclose(module.weight, before * (1 - 0.1 * 0.5))
+
+
+def test_fragments_are_views_of_the_live_state() -> None:
+    module = nn.Linear(2, 2)
+    engine = PlainEngine("model", module, TrainingConfig(ema_decay=0.5), WORLD)
+    fragment = next(f for f in engine.fragments() if f.name == "weight")
+    assert set(fragment.slots) == {"weight", "exp_avg", "exp_avg_sq", "average"}
+    fragment.slots["weight"].fill_(3.0)
+    assert torch.equal(module.weight.detach(), torch.full((2, 2), 3.0))
+
+
+def test_other_modules_are_fixed_functions_while_one_is_trained() -> None:
+    modules = {"net": nn.Linear(2, 2), "judge": nn.Linear(2, 1)}
+    modules["judge"].bias.requires_grad_(False)
+    engines = {n: PlainEngine(n, m, TrainingConfig(), WORLD) for n, m in modules.items()}
+    with trained_alone(engines, "net"):  # type: ignore[arg-type]
+        modules["judge"](modules["net"](torch.ones(1, 2))).sum().backward()
+    assert modules["net"].weight.grad is not None and modules["judge"].weight.grad is None
+    assert modules["judge"].weight.requires_grad and not modules["judge"].bias.requires_grad
+
+
+def test_frozen_parameters_and_saved_buffers_are_constants() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    module[1].requires_grad_(False)
+    module.register_buffer("scratch", torch.zeros(1), persistent=False)
+    constants = PlainEngine("model", module, TrainingConfig(), WORLD).constants()
+    assert set(constants) == {
+        "0.running_mean",
+        "0.running_var",
+        "0.num_batches_tracked",
+        "1.weight",
+        "1.bias",
+    }
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_deepspeed_config_follows_the_options(stage: int) -> None:
+    world = World(rank=0, size=4, local_size=4, device=torch.device("cpu"))
+    derived = deepspeed_config(nn.Linear(3, 5), TrainingConfig(shards=8, zero_stage=stage), world)
+    assert derived["gradient_accumulation_steps"] == 2
+    assert derived["zero_optimization"]["stage"] == stage
+    assert derived["zero_optimization"]["reduce_bucket_size"] == 1024
+    assert "fp16" not in derived and "bf16" not in derived
+
+
+def test_an_unknown_or_missing_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="device: expected 'auto', 'cpu' or 'cuda', got 'gpu'"):
+        start_world("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="torch sees no GPU; use 'auto' or 'cpu'"):
+            start_world("cuda")
+
+
+def test_importing_the_loop_imports_no_deepspeed() -> None:
+    code = "import sys, csm.training.loop; print('deepspeed' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,95 @@
+"""A folder belongs to one run and to one writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from csm.training.options import TrainingConfig
+from csm.training.run_folder import (
+    StopRequest,
+    is_complete,
+    only_writer,
+    require_same_run,
+    write_complete,
+    write_run,
+)
+from csm.training.world import World
+
+WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+CONFIG = TrainingConfig(seed=5)
+
+
+def test_run_json_tells_what_ran_where_and_how_often(tmp_path: Path) -> None:
+    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, WORLD, 0)
+    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, WORLD, 7)
+    stored = json.loads((tmp_path / "run.json").read_text())
+    assert stored["config"] == {"model": {"width": [1, 2]}}
+    assert stored["training"]["seed"] == stored["seed"] == 5
+    assert [session["after_step"] for session in stored["sessions"]] == [0, 7]
+    assert {"started", "command", "commit", "versions", "device", "ranks"} <= stored["sessions"][0].keys()
+    assert stored["sessions"][0]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_the_same_run_is_accepted_and_another_one_is_refused_with_its_differences(tmp_path: Path) -> None:
+    require_same_run(tmp_path, {"a": {"b": 1}}, CONFIG)
+    write_run(tmp_path, {"a": {"b": 1}}, CONFIG, WORLD, 0)
+    require_same_run(tmp_path, {"a": {"b": 1}}, CONFIG)
+    with pytest.raises(ValueError) as error:
+        require_same_run(tmp_path, {"a": {"b": 2, "c": 3}}, TrainingConfig(seed=6))
+    for part in (
+        "config.a.b: 1 there, 2 here",
+        "config.a.c: nothing there, 3 here",
+        "training.seed: 5 there",
+    ):
+        assert part in str(error.value)
+
+
+def test_results_without_a_run_json_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match="metrics.jsonl but no run.json"):
+        require_same_run(tmp_path, {}, CONFIG)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="not readable"):
+        require_same_run(tmp_path, {}, CONFIG)
+
+
+def test_a_run_is_complete_only_with_the_weights_it_wrote(tmp_path: Path) -> None:
+    weights = tmp_path / "weights_model.safetensors"
+    weights.write_bytes(b"abc")
+    assert not is_complete(tmp_path)
+    write_complete(tmp_path, 10, [weights])
+    assert is_complete(tmp_path)
+    weights.write_bytes(b"abd")
+    assert not is_complete(tmp_path)
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with only_writer(tmp_path, WORLD):
+        with pytest.raises(ValueError, match="another process is training into"):
+            with only_writer(tmp_path, WORLD, patience=0.3):
+                pass
+    with only_writer(tmp_path, WORLD, patience=0.3):
+        pass
+
+
+def test_a_stop_request_follows_a_signal_and_puts_the_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest(WORLD) as stop:
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop and stop.reason == "SIGTERM"
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_ranks_stop_when_their_launcher_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = StopRequest(World(rank=0, size=2, local_size=2, device=torch.device("cpu")))
+    assert not stop
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert stop and stop.reason == "the end of its launcher"

@@ -1,0 +1,202 @@
+"""The tokenizer's task on a tiny corpus: it learns, its buffers change once a step, and frozen parts stay."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from csm.data.audio import write_audio
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.utterances import UtteranceConfig, UtteranceDataset
+from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.discriminator import Discriminator
+from csm.tokenizer.losses import TokenizerLossConfig
+from csm.training import tokenizer_task
+from csm.training.tokenizer_task import TokenizerTask, TokenizerTrainer, codebook_report
+
+RATE = 8000
+CONFIG = TokenizerConfig(
+    sample_rate=RATE,
+    n_codebooks=6,
+    codebook_size=32,
+    semantic_codebooks=2,
+    codebook_dim=16,
+    hops_per_frame=4,
+    strides=(2, 2),
+    encoder_widths=(16, 24, 32),
+    encoder_depths=(1, 1, 1),
+    decoder_widths=(32, 24, 16),
+    decoder_depths=(1, 1, 1),
+    speaker_dim=8,
+    emotion_dim=4,
+)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory) -> tuple[UtteranceDataset, UtteranceDataset]:
+    """Gliding tones of two speakers, 0.4 to 1 s."""
+    root = tmp_path_factory.mktemp("corpus")
+    conversations = []
+    for split, count in (("train", 16), ("validation", 4)):
+        turns = []
+        for index in range(count):
+            seconds = 0.4 + 0.04 * index
+            time = torch.arange(int(seconds * RATE)) / RATE
+            tone = torch.sin(2 * torch.pi * (120 + 30 * index + 80 * time) * time)
+            audio = f"audio/{split}{index}.wav"
+            write_audio(root / audio, 0.3 * tone[None], RATE)
+            kept = {"conversation": split, "index": index, "speaker": "AB"[index % 2], "text": "yes no"}
+            turns.append(Turn(id=f"{split}{index}", audio=audio, end=seconds, **kept))
+        conversations.append(Conversation(id=split, split=split, turns=tuple(turns)))
+    corpus = Corpus(root=root, conversations=tuple(conversations))
+    options = {"sample_rate": RATE, "samples_per_frame": 640, "seed": 0, "shards": 2}
+    config = UtteranceConfig(items=4, slice_frames=4)
+    return tuple(
+        UtteranceDataset(corpus, split, config=config, **options) for split in ("train", "validation")
+    )
+
+
+@pytest.fixture
+def make(datasets, monkeypatch):
+    monkeypatch.setattr(
+        tokenizer_task, "Discriminator", lambda: Discriminator(periods=(2,), windows=(128,), width=4)
+    )
+
+    def task(*, decoder_only=False, initialise=True, **loss) -> TokenizerTask:
+        torch.manual_seed(0)
+        return TokenizerTask(
+            ConversationalRVQ(CONFIG),
+            *datasets,
+            TokenizerLossConfig(**loss),
+            initialise_codebooks=initialise,
+            decoder_only=decoder_only,
+            device=torch.device("cpu"),
+        )
+
+    return task
+
+
+def optimise(task, steps) -> list[dict[str, float]]:
+    """What the training loop does, in one process."""
+    optimizers = {n: torch.optim.AdamW(m.parameters(), 3e-3) for n, m in task.modules.items()}
+    history = []
+    for step in range(1, steps + 1):
+        seen = {}
+        batches = [task.batch(step, shard) for shard in (0, 1)]
+        for name, module in task.modules.items():
+            results = [task.loss(name, module, batch, step) for batch in batches]
+            if results[0] is None:
+                continue
+            optimizers[name].zero_grad()
+            torch.stack([loss for loss, _ in results]).mean().backward()
+            optimizers[name].step()
+            for part in results[0][1]:
+                seen[part] = float(torch.stack([parts[part] for _, parts in results]).mean())
+        seen |= {key: float(value) for key, value in task.after_step(step).items()}
+        history.append(seen)
+    return history
+
+
+def mean(history, name):
+    return sum(step[name] for step in history) / len(history)
+
+
+def test_a_few_steps_lower_the_losses(make):
+    task = make()
+    before = task.validate(0)
+    history = optimise(task, 25)
+    assert mean(history[-5:], "mel") < 0.8 * mean(history[:5], "mel")
+    assert mean(history[-5:], "text") < mean(history[:5], "text")
+    after = task.validate(25)
+    assert after["mel"] < before["mel"] and set(after) == {"mel", "magnitude", "commitment", "text"}
+
+
+def test_two_trainings_are_equal_bit_for_bit(make):
+    one, two = make(), make()
+    assert optimise(one, 3) == optimise(two, 3)
+    pairs = zip(one.trainer.state_dict().items(), two.trainer.state_dict().values(), strict=True)
+    assert not [name for (name, a), b in pairs if not torch.equal(a, b)]
+
+
+def test_codebooks_start_at_the_data_and_change_in_after_step_alone(make):
+    task = make()
+    stack = task.trainer.tokenizer.quantizer.semantic
+    random, place = stack.codebooks.clone(), stack.codebooks.data_ptr()
+    task.loss("tokenizer", task.trainer, task.batch(1, 0), 1)
+    start = stack.codebooks.clone()
+    assert not torch.equal(start, random)
+    task.loss("tokenizer", task.trainer, task.batch(1, 1), 1)
+    assert torch.equal(stack.codebooks, start)
+    metrics = task.after_step(1)
+    assert not torch.equal(stack.codebooks, start) and stack.codebooks.data_ptr() == place
+    assert 1 <= metrics["semantic_perplexity"] <= 32 and 1 <= metrics["acoustic_perplexity"] <= 32
+
+
+def test_decoder_only_leaves_encoder_and_codebooks_bit_equal(make):
+    task = make(decoder_only=True, initialise=False)
+    tokenizer = task.trainer.tokenizer
+    before = copy.deepcopy(tokenizer.state_dict())
+    optimise(task, 3)
+    changed = {name for name, value in tokenizer.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert not {n for n, _ in tokenizer.decoder.named_parameters() if f"decoder.{n}" not in changed} - {
+        "condition.weight"
+    }
+
+
+def test_a_decoder_alone_is_not_trained_on_new_codebooks(make):
+    with pytest.raises(ValueError, match="initialise_codebooks"):
+        make(decoder_only=True)
+
+
+def test_the_judges_rest_until_their_step(make):
+    task = make(adversarial=1.0, adversarial_start=2)
+    assert list(task.modules) == ["tokenizer", "discriminator"]
+    judges = copy.deepcopy(task.modules["discriminator"].state_dict())
+    history = optimise(task, 3)
+    assert "adversarial" not in history[0] and "hinge" not in history[0]
+    assert {"adversarial", "feature_matching", "hinge"} <= set(history[1])
+    state = task.modules["discriminator"].state_dict()
+    assert not any(torch.equal(state[name], value) for name, value in judges.items() if value.ndim > 1)
+
+
+def test_every_part_of_the_loss_reaches_its_head(make):
+    task = make(quantizer_dropout=0.0, bypass=0.0, condition_dropout=0.0)
+    loss, parts = task.loss("tokenizer", task.trainer, task.batch(1, 0), 1)
+    assert set(parts) == {"mel", "magnitude", "commitment", "isotropy", "text", "speaker", "emotion"}
+    assert not any(part.requires_grad for part in parts.values())
+    loss.backward()
+    without = [name for name, p in task.trainer.named_parameters() if p.grad is None or not p.grad.any()]
+    # Exactly zero whatever the data: a bias that softmax over time cancels.
+    assert set(without) <= {f"tokenizer.{who}_encoder.attention.bias" for who in ("speaker", "emotion")}
+
+
+def test_what_lies_beyond_an_utterance_counts_in_no_loss(make):
+    task = make()
+    trainer = task.trainer.eval()
+    batch = task.validation.in_order(0, 4)
+    more = dataclasses.replace(batch, audio=torch.nn.functional.pad(batch.audio, (0, 6400)))
+    with torch.no_grad():
+        one, two = (trainer(b, task.weights, 4) for b in (batch, more))
+    for name in ("mel", "magnitude", "commitment", "isotropy", "text", "speaker", "emotion"):
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-5)
+
+
+def test_quantizer_dropout_draws_one_to_all_codebooks_in_training_alone(datasets):
+    trainer = TokenizerTrainer(ConversationalRVQ(CONFIG), 2)
+    draws = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
+    levels = trainer._draw_levels(draws, TokenizerLossConfig(quantizer_dropout=0.5))
+    assert levels.unique().tolist() == [1, 2, 3, 4, 5, 6]
+    assert abs(float((levels < 6).float().mean()) - 0.5) < 0.03
+    assert trainer.eval()._draw_levels(draws, TokenizerLossConfig()).unique().tolist() == [6]
+
+
+def test_the_codebook_report_counts_usage_perplexity_and_dead_codes():
+    tokenizer = ConversationalRVQ(CONFIG)
+    codes = torch.zeros(6, 64, dtype=torch.int64)
+    codes[1] = torch.arange(64) % 32
+    report = codebook_report(tokenizer, [codes[:, :10], codes[:, 10:]])
+    assert report["frames"] == 64 and report["codebook_size"] == 32
+    assert report["usage"][:2] == [round(1 / 32, 4), 1.0] and report["dead"][:2] == [31, 0]
+    assert report["perplexity"][:2] == [1.0, 32.0]
