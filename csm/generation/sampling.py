@@ -1,0 +1,72 @@
+"""From logits to a code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How codes are drawn.
+
+    Attributes:
+        temperature: 0 takes the likeliest; csm-1b's default is 0.9.
+        depth_temperature: Of the depth decoder's codes; None takes `temperature`.
+        top_k: Only the k likeliest are drawn from; 0 draws from all.
+        shortest: A turn does not end before this share of its expected length.
+        max_seconds: Longest turn.
+        seed: Of the draws; the same seed gives the same speech.
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+
+    temperature: float = 0.9
+    depth_temperature: float | None = None
+    top_k: int = 50
+    shortest: float = 0.6
+    max_seconds: float = 15.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.depth_temperature or 0) < 0:
+            raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
+        if self.shortest < 0:
+            raise ValueError(
+                f"shortest is {self.shortest}: expected a share of the expected length, 0 or above"
+            )
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: expected 0 (all) or above")
+        if self.max_seconds <= 0:
+            raise ValueError(f"max_seconds is {self.max_seconds}: expected above 0")
+
+
+def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generator: torch.Generator) -> Tensor:
+    """Draws one index. On the CPU, so that devices agree for a seed.
+
+    Args:
+        logits: [V]; -inf rules an index out.
+        temperature: 0 takes the likeliest.
+        top_k: 0 draws from all.
+        generator: Of the CPU.
+
+    Returns:
+        int64 scalar on the logits' device.
+
+    Raises:
+        ValueError: A logit is NaN, or all are -inf.
+    """
+    if not bool(logits.amax().isfinite()):
+        raise ValueError("logits hold NaN or rule out every index: the model's weights are damaged")
+    if temperature == 0:
+        return logits.argmax()
+    scores = logits.detach().float().cpu() / temperature
+    if 0 < top_k < len(scores):
+        values, indices = scores.topk(top_k)
+        choice = torch.multinomial(values.softmax(0), 1, generator=generator)
+        return indices[choice][0].to(logits.device)
+    return torch.multinomial(scores.softmax(0), 1, generator=generator)[0].to(logits.device)

@@ -1,0 +1,397 @@
+"""A conversation that goes on: hear turns, speak turns, write what was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csm.data.frames import CrossSpan, RowBatch, TurnFrames, pack_past
+from csm.generation.sampling import SamplingConfig, sample
+from csm.model.backbone import ReadingKeys
+from csm.model.cross_attention import Reading
+from csm.model.csm_model import CSMModel
+from csm.model.layers import KeyValueCache
+
+# Of the codes, as csm-1b's and the project's tokenizers have it.
+FRAMES_PER_SECOND = 12.5
+# A turn may run to this many times its expected length before it is cut off.
+LONGEST_SHARE = 2.0
+# Texts of this language have at most about two ids per frame; beyond that the writer has lost the thread.
+TEXT_PER_FRAME = 3
+
+
+class ContextTurn(NamedTuple):
+    """A turn in the exact context: its frames, and the length its text was spread over."""
+
+    turn: TurnFrames
+    length: int
+
+
+class Session:
+    """One conversation with one model.
+
+    The newest turns are kept exactly, as rows with cached keys and values, up to `max_context` rows; turns
+    that no longer fit are written to the memory, and positions start anew from 0. So positions never leave
+    the trained range, and a conversation of any length takes bounded space.
+
+    Args:
+        model: In eval mode.
+        sampling: How codes are drawn; its seed makes the session repeatable.
+
+    Attributes:
+        turns: The turns in the exact context, oldest first.
+        memory: What is remembered of older ones; None where the model has no memory layers.
+    """
+
+    def __init__(self, model: CSMModel, sampling: SamplingConfig | None = None) -> None:
+        self.model = model
+        self.sampling = sampling or SamplingConfig()
+        self.device = model.audio_embedding.weight.device
+        self.turns: list[ContextTurn] = []
+        self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
+        self._generator = torch.Generator().manual_seed(self.sampling.seed)
+        self._cache = self._new_cache()
+        self._speaking = False
+
+    @torch.no_grad()
+    def listen(self, turn: TurnFrames) -> None:
+        """Takes in a finished turn of anyone, with its text and voice.
+
+        Raises:
+            ValueError: No frames, empty text, an unknown speaker, codes of a wrong shape or range, a turn
+                longer than the context, or a turn that is still being spoken. The session stays as it was.
+        """
+        self._refuse_while_speaking()
+        if turn.codes.ndim != 2 or turn.codes.shape[1] == 0:
+            raise ValueError(
+                f"turn {turn.id}: codes have shape {tuple(turn.codes.shape)}, expected [K, T] with at least "
+                f"one frame"
+            )
+        context = ContextTurn(turn, turn.codes.shape[1])
+        batch = self._turn_rows(context)
+        self._make_room(len(batch.text))
+        self._run_batch(batch)
+        self.turns.append(context)
+
+    def speak(self, text: str, speaker: int, *, frames: int | None = None) -> Iterator[Int[Tensor, " K"]]:
+        """Speaks a text; yields one frame of codes (80 ms) at a time and keeps the turn as said.
+
+        A consumer that stops early (`close()` on the iterator, or leaving a `for` loop) leaves a whole turn
+        behind: what was yielded so far.
+
+        Args:
+            text: What to say.
+            speaker: Speaker index.
+            frames: Expected length; None asks the model's duration head. It sets the pace, not the end.
+
+        Raises:
+            ValueError: Empty text, one too long for the context, an unknown speaker, fewer than 1 expected
+                frames, or (at the first frame) another turn still being spoken. The session stays as it was.
+        """
+        ids = self.model.codec.encode_turn(text, speaker)
+        if frames is not None and frames < 1:
+            raise ValueError(f"frames is {frames}: expected at least 1, or None to ask the model")
+        # The text, one frame and the end row.
+        if len(ids) + 2 > self.model.config.max_context:
+            raise ValueError(
+                f"the text has {len(ids)} ids, max_context is {self.model.config.max_context} rows: split it "
+                f"into sentences"
+            )
+        return self._speak(torch.tensor(ids, device=self.device), text, speaker, frames)
+
+    @torch.no_grad()
+    def _speak(self, ids: Tensor, text: str, speaker: int, frames: int | None) -> Iterator[Int[Tensor, " K"]]:
+        self._refuse_while_speaking()
+        self._speaking = True
+        model, config = self.model, self.model.config
+        limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
+        said: list[Tensor] = []
+        heard = 0
+        keys: ReadingKeys | None = None
+        expected = 1
+        started = False
+        # A consumer that stops early still leaves a whole turn behind: what was said so far.
+        try:
+            # Room for the longest the turn can become; what the text leaves free is the turn's limit.
+            self._make_room(min(len(ids) + limit + 1, config.max_context))
+            free = config.max_context - self._cache.length - len(ids) - 1
+            codes = torch.full((len(ids), config.num_codebooks), -1, device=self.device)
+            hidden = self._forward(model.embed_rows(ids, codes))[-1]
+            expected = frames or self._expected_frames(hidden)
+            limit = max(1, min(limit, free, round(expected * LONGEST_SHARE) + 12))
+            keys = self._text_keys(ids, expected)
+            started = True
+            while len(said) < limit:
+                frame = self._next_frame(hidden, may_end=len(said) >= self.sampling.shortest * expected)
+                if frame is None:
+                    break
+                said.append(frame)
+                yield frame.cpu()
+                hidden = self._run_frame(frame, keys, len(said))[-1]
+                heard = len(said)
+        finally:
+            self._speaking = False
+            if started:
+                if heard < len(said):
+                    self._run_frame(said[-1], keys, len(said))
+                end = torch.full((config.num_codebooks,), config.end_code, device=self.device)
+                self._run_frame(end, keys, len(said) + 1)
+                self.turns.append(
+                    ContextTurn(TurnFrames("spoken", text, speaker, self._stack(said)), expected)
+                )
+
+    @torch.no_grad()
+    def write(self, codes: Int[Tensor, "K T"], speaker: int = 0) -> str:
+        """Writes down what a voice says, and keeps the turn in the context with the text it wrote.
+
+        Args:
+            codes: int64 [K, T] with K at least the model's, T at least 1.
+            speaker: Speaker index.
+
+        Raises:
+            ValueError: Codes of a wrong shape or range, a voice longer than the context, an unknown speaker,
+                or a turn that is still being spoken. The session stays as it was.
+        """
+        self._refuse_while_speaking()
+        model, longest = self.model, self.model.config.max_context
+        if codes.ndim != 2 or codes.shape[1] == 0:
+            raise ValueError(
+                f"codes have shape {tuple(codes.shape)}: expected [K, T] with at least one frame"
+            )
+        builder = model.new_rows()
+        builder.add_heard(TurnFrames("heard", "", speaker, codes), with_text=False)
+        batch = builder.build().to(self.device)
+        # Kept in the context, the turn needs a row for at least one id and one more for its end id.
+        if len(batch.text) + 2 > longest:
+            raise ValueError(
+                f"a voice of {codes.shape[1]} frames does not fit max_context {longest} rows: split it into "
+                "turns"
+            )
+        limit = TEXT_PER_FRAME * codes.shape[1] + 16
+        self._make_room(min(len(batch.text) + limit + 1, longest))
+        rows = model.embed_rows(batch.text, batch.codes)
+        keys = model.reading_keys(rows, batch, voice_reads=False)
+        hidden = self._forward(rows, text_keys=keys)[-1]
+        written: list[int] = []
+        while len(written) < limit and self._cache.length + 1 < longest:
+            token = int(F.linear(hidden, model.text_embedding.weight[: model.codec.vocab_size]).argmax())
+            if token == model.codec.end_id:
+                break
+            written.append(token)
+            row = model.text_embedding(torch.tensor([token], device=self.device))
+            step = _one_query(keys, len(written), model.config.frames_per_text_id)
+            hidden = self._forward(row, text_keys=step)[-1]
+        text = model.codec.decode(written).strip()
+        # From now on the turn counts like any other: as text and voice.
+        context = ContextTurn(self._written_turn(text, speaker, codes), codes.shape[1])
+        self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
+        return text
+
+    # ---- rows and caches ----
+
+    def _refuse_while_speaking(self) -> None:
+        if self._speaking:
+            raise ValueError("a turn is still being spoken: exhaust or close() its iterator first")
+
+    def _new_cache(self) -> KeyValueCache:
+        return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
+
+    def _stack(self, said: Sequence[Tensor]) -> Int[Tensor, "K T"]:
+        empty = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
+        return torch.stack(list(said), dim=1).cpu() if said else empty
+
+    def _expected_frames(self, hidden: Float[Tensor, " D"]) -> int:
+        """What the duration head says, within what the context can hold."""
+        frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
+        return max(1, min(round(frames), self.model.config.max_context))
+
+    def _rows(self, turn: TurnFrames) -> int:
+        return len(self.model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
+
+    def _written_turn(self, text: str, speaker: int, codes: Tensor) -> TurnFrames:
+        """The turn to keep: bytes that are no text weigh one row each, as they did when they were written."""
+        text = text.replace("\ufffd", "?")
+        turn = TurnFrames("heard", text or ".", speaker, codes.cpu())
+        while len(text) > 1 and self._rows(turn) > self.model.config.max_context:
+            text = text[:-1].strip()
+            turn = turn._replace(text=text or ".")
+        return turn
+
+    def _make_room(self, rows: int) -> None:
+        """Moves the oldest turns to the memory until `rows` more fit."""
+        if rows > self.model.config.max_context:
+            raise ValueError(
+                f"a turn of {rows} rows does not fit max_context {self.model.config.max_context}: split it"
+            )
+        if self._cache.length + rows > self.model.config.max_context:
+            self._rebuild(self._kept_beside(rows))
+
+    def _kept_beside(self, rows: int) -> list[ContextTurn]:
+        """The newest turns that leave `rows` free; the others go to the memory."""
+        kept = list(self.turns)
+        sizes = [self._rows(context.turn) for context in kept]
+        while kept and rows + sum(sizes[-len(kept) :]) > self.model.config.max_context:
+            self._remember(kept.pop(0).turn)
+        return kept
+
+    def _remember(self, turn: TurnFrames) -> None:
+        if self.memory is None or turn.codes.shape[1] == 0:
+            return
+        past = pack_past([[turn]], self.model.codec, self.model.config.num_codebooks).to(self.device)
+        self.memory = self.model.memory.write(self.memory, *self.model.turn_vectors(past))
+
+    def _rebuild(self, turns: Sequence[ContextTurn]) -> None:
+        """Runs the rows of these turns again, exactly as training does, with the memory as it is now."""
+        self.turns, self._cache = [], self._new_cache()
+        for context in turns:
+            # A turn that was stopped before its first frame leaves nothing to hear.
+            if context.turn.codes.shape[1]:
+                self._run_batch(self._turn_rows(context))
+                self.turns.append(context)
+
+    def _turn_rows(self, context: ContextTurn) -> RowBatch:
+        builder = self.model.new_rows()
+        builder.add_spoken(context.turn, length=context.length, train=False)
+        return builder.build().to(self.device)
+
+    def _run_batch(self, batch: RowBatch) -> Tensor:
+        rows = self.model.embed_rows(batch.text, batch.codes)
+        return self._forward(rows, voice_keys=self.model.reading_keys(rows, batch, voice_reads=True))
+
+    def _run_frame(self, frame: Tensor, keys: ReadingKeys | None, place: int) -> Tensor:
+        """Runs frame number `place` (from 1), which predicts the one after it."""
+        row = self.model.embed_rows(torch.full((1,), -1, device=self.device), frame.unsqueeze(0))
+        return self._forward(row, voice_keys=self._voice_query(keys, place))
+
+    def _forward(
+        self, rows: Tensor, *, voice_keys: ReadingKeys | None = None, text_keys: ReadingKeys | None = None
+    ) -> Float[Tensor, "R D"]:
+        start = self._cache.length
+        positions = torch.arange(start, start + len(rows), device=self.device)
+        hidden = self.model.backbone(
+            rows, positions, self._cache, voice_keys=voice_keys, text_keys=text_keys, memory=self.memory
+        )
+        self._cache.advance(len(rows))
+        return hidden
+
+    def _text_keys(self, ids: Tensor, length: int) -> ReadingKeys | None:
+        """Keys of the turn's text for its voice rows, spread over `length` frames."""
+        batch = text_to_read(self.model, ids, length)
+        rows = self.model.text_embedding(ids)
+        return self.model.reading_keys(rows, batch, voice_reads=True)
+
+    def _voice_query(self, keys: ReadingKeys | None, place: int) -> ReadingKeys | None:
+        if keys is None:
+            return None
+        length = int(keys.reading.lengths[0])
+        # Past the expected end the voice goes on reading the last letters.
+        last = length - 1 + self.model.config.cross_window
+        step = _one_query(keys, min(place, last), 1.0)
+        assert step is not None
+        position = torch.full_like(step.reading.query_positions, float(min(place, length)))
+        return step._replace(reading=step.reading._replace(query_positions=position))
+
+    # ---- drawing ----
+
+    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
+        """The frame after a row, or None at the end of the turn."""
+        model, config, drawing = self.model, self.model.config, self.sampling
+        logits = model.codebook0_head(hidden).float()
+        allowed = torch.arange(len(logits), device=self.device) < config.codebook_size
+        if may_end:
+            allowed = allowed | (torch.arange(len(logits), device=self.device) == config.end_code)
+        logits = logits.masked_fill(~allowed, float("-inf"))
+        code = sample(logits, drawing.temperature, drawing.top_k, self._generator)
+        if may_end and int(code) == config.end_code and config.extra_codes:
+            return None
+        depth_temperature = (
+            drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
+        )
+        codes = [code]
+        cache = model.depth_decoder.start()
+        rows = torch.stack([hidden, model.audio_embedding(code)])
+        for codebook in range(1, config.num_codebooks):
+            row = model.depth_decoder.step(rows, cache)[-1]
+            logits = model.depth_decoder.logits(row, codebook).float()[: config.codebook_size]
+            codes.append(sample(logits, depth_temperature, drawing.top_k, self._generator))
+            rows = model.audio_embedding(codes[-1] + model.codebook_offsets[codebook]).unsqueeze(0)
+        frame = torch.stack(codes)
+        if may_end and not config.extra_codes and not bool(frame.any()):
+            return None
+        return frame
+
+
+def text_to_read(model: CSMModel, ids: Tensor, length: int) -> RowBatch:
+    """A batch of text rows only, with the span that voice rows still to come will read."""
+    builder = model.new_rows()
+    empty = torch.zeros(model.config.num_codebooks, 0, dtype=torch.int64)
+    builder.add_spoken(TurnFrames("next", ".", 0, empty), finished=False, train=False)
+    return replace(builder.build(), spans=[CrossSpan(0, 1, 0, len(ids), length, voice_reads=True)])
+
+
+def _one_query(keys: ReadingKeys | None, place: int, pace: float) -> ReadingKeys | None:
+    """The same keys, read by one row at `place` on the queries' clock."""
+    if keys is None:
+        return None
+    old = keys.reading
+    reading = Reading(
+        queries=old.queries.new_zeros(1),
+        keys=old.keys,
+        cu_seqlens_q=old.cu_seqlens_q.new_tensor([0, 1]),
+        cu_seqlens_k=old.cu_seqlens_k,
+        lengths=old.lengths,
+        query_offsets=old.query_offsets.new_tensor([place]),
+        query_positions=old.query_positions.new_tensor([place * pace]),
+        key_positions=old.key_positions,
+        longest_key=old.longest_key,
+    )
+    return keys._replace(reading=reading)
+
+
+def voice(
+    model: CSMModel, texts: Sequence[str], sampling: SamplingConfig | None = None
+) -> Int[Tensor, "B K T"]:
+    """Generated codes of each text, spoken by speaker 0; shorter ones are padded with the end code.
+
+    Raises:
+        ValueError: An empty text, or one too long for the context.
+    """
+    with _evaluating(model):
+        turns = []
+        for text in texts:
+            said = list(Session(model, sampling).speak(text, 0))
+            turns.append(
+                torch.stack(said, dim=1) if said else torch.zeros(model.config.num_codebooks, 0).long()
+            )
+    longest = max(turn.shape[1] for turn in turns)
+    return torch.stack(
+        [F.pad(turn, (0, longest - turn.shape[1]), value=model.config.end_code) for turn in turns]
+    )
+
+
+def transcribe(model: CSMModel, voice_codes: Int[Tensor, "B K T"]) -> list[str]:
+    """The text of each item's voice, the likeliest id at every step.
+
+    Raises:
+        ValueError: Codes of a wrong shape or range, or a voice too long for the context.
+    """
+    with _evaluating(model):
+        return [Session(model).write(codes) for codes in voice_codes]
+
+
+@contextmanager
+def _evaluating(model: CSMModel) -> Iterator[None]:
+    """Inside, no dropout."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,81 @@
+"""The rule that chooses what is spoken: held out, spread, and the same every time."""
+
+from pathlib import Path
+
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.generation.held_out import held_out_dialogues, held_out_lines
+from csm.generation.voices import main_speaker, minutes_of_speakers
+
+
+def conversation(
+    name: str, split: str, speakers: str, *, seconds: float = 2.0, text: str = "one two three four"
+):
+    turns = tuple(
+        Turn(
+            id=f"{name}_{i}",
+            conversation=name,
+            index=i,
+            speaker=who,
+            text=text,
+            audio=f"{name}/{i}.wav",
+            end=seconds,
+        )
+        for i, who in enumerate(speakers)
+    )
+    return Conversation(id=name, split=split, turns=turns)
+
+
+def corpus(*conversations: Conversation) -> Corpus:
+    return Corpus(root=Path("somewhere"), conversations=conversations)
+
+
+TRAIN = conversation("train", "train", "AAAABBBC")
+
+
+def test_the_main_voice_is_who_was_trained_on_most():
+    assert main_speaker(corpus(TRAIN, conversation("t", "test", "B" * 50))) == "A"
+    assert list(minutes_of_speakers(corpus(TRAIN))) == ["A", "B", "C"]
+    assert main_speaker(corpus(conversation("even", "train", "BA"))) == "A"
+
+
+def test_lines_are_of_the_test_split_and_spread_over_conversations():
+    tests = [conversation(f"t{i}", "test", "AABAAA") for i in range(5)]
+    lines = held_out_lines(corpus(TRAIN, *tests, conversation("v", "validation", "A")), "A")
+    assert len(lines) == len({line.id for line in lines}) == 8
+    assert all(line.speaker == "A" for line in lines)
+    counts = [sum(line.conversation == test.id for line in lines) for test in tests]
+    assert sorted(counts) == [1, 1, 2, 2, 2]
+    assert lines == held_out_lines(corpus(TRAIN, *reversed(tests)), "A")[::-1] or len(lines) == 8
+
+
+def test_lines_too_short_too_long_or_of_few_words_are_passed_over():
+    bad = [
+        conversation("short", "test", "A", seconds=1.1),
+        conversation("long", "test", "A", seconds=6.1),
+        conversation("few", "test", "A", text="one two three"),
+    ]
+    good = conversation("good", "test", "A", seconds=1.2)
+    assert [line.conversation for line in held_out_lines(corpus(TRAIN, *bad, good), "A")] == ["good"]
+
+
+def test_a_dialogue_is_of_two_voices_that_were_trained_on_and_has_six_to_eight_turns():
+    found = held_out_dialogues(corpus(TRAIN, conversation("t", "test", "CBDABABABABABDA")), "A")
+    assert [len(turns) for turns in found] == [8]
+    assert {turn.speaker for turn in found[0]} == {"A", "B"}
+    indices = [turn.index for turn in found[0]]
+    assert indices == list(range(indices[0], indices[0] + 8))
+    unheard = conversation("t", "test", "ADADADAD")
+    assert held_out_dialogues(corpus(TRAIN, unheard), "A") == []
+    assert held_out_dialogues(corpus(TRAIN, conversation("t", "test", "BCBCBCBC")), "A") == []
+    assert held_out_dialogues(corpus(TRAIN, conversation("t", "test", "ABABA")), "A") == []
+
+
+def test_dialogues_prefer_other_partners_and_conversations_and_share_no_turn():
+    both = corpus(TRAIN, conversation("b1", "test", "ABABABABAB"), conversation("c1", "test", "ACACACAC"))
+    assert [{turn.speaker for turn in turns} for turns in held_out_dialogues(both, "A")] == [
+        {"A", "B"},
+        {"A", "C"},
+    ]
+    one = held_out_dialogues(corpus(TRAIN, conversation("b1", "test", "AB" * 10)), "A")
+    assert len(one) == 2
+    assert not {turn.id for turn in one[0]} & {turn.id for turn in one[1]}
