@@ -1,0 +1,303 @@
+"""The steps of a whole run, one function each; `launch/` parses arguments and calls them.
+
+A run's folder holds the model's own files (config.json, model.safetensors, run.json, metrics.jsonl),
+tokenizer/ with the tokenizer's, codes/ with the encoded corpus and speech/ with what the model has said. A
+step that finds its work done says so and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from csm import config as config_files
+from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, write_code_shards
+from csm.data.dataset import ConversationDataset
+from csm.data.manifest import Corpus, read_corpus
+from csm.data.prosody import frame_prosody
+from csm.data.turn_audio import read_turn
+from csm.data.utterances import UtteranceDataset, one_thread
+from csm.generation.demonstration import Cast, demonstrate
+from csm.generation.sampling import SamplingConfig
+from csm.generation.voices import Voice, voice_of, with_manner
+from csm.model.csm_model import CSMModel
+from csm.run_config import RunConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.training.checkpoint import sha256_of, write_atomically
+from csm.training.loop import train
+from csm.training.model_task import ModelTask
+from csm.training.reproducibility import seed_everything
+from csm.training.run_folder import is_complete, require_same_run
+from csm.training.tokenizer_task import TokenizerTask, codebook_report
+from csm.training.world import World, start_world
+
+# Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
+ENCODE_BATCH = 32
+PACKAGED = Path(__file__).parent / "weights"
+PRETRAINED_FILES = ("config.json", "model.safetensors")
+
+
+def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
+    """Trains the tokenizer of a recipe; leaves config.json and model.safetensors in `output`.
+
+    Raises:
+        ValueError: No corpus, or `output` belongs to another run.
+    """
+    # Only what makes a tokenizer: the same one serves runs whose models differ.
+    parts = ("corpus", "tokenizer", "utterances", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen")
+    resolved = config_files.to_dict(run)
+    description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts}}
+    require_same_run(output, description, run.tokenizer_training)
+    world = start_world(device.type)
+    if _is_finished(output, world):
+        return output
+    corpus = read_corpus(run.corpus)
+    tokenizer = start_tokenizer(run)
+    dataset = partial(
+        UtteranceDataset,
+        corpus,
+        sample_rate=tokenizer.config.sample_rate,
+        samples_per_frame=tokenizer.config.samples_per_frame,
+        config=run.utterances,
+        seed=run.tokenizer_training.seed,
+        shards=run.tokenizer_training.shards,
+    )
+    task = TokenizerTask(
+        tokenizer,
+        dataset("train"),
+        dataset("validation"),
+        run.tokenizer_loss,
+        initialise_codebooks=run.tokenizer_start == "scratch",
+        decoder_only=run.tokenizer_frozen,
+        device=world.device,
+    )
+    train(task, run.tokenizer_training, output, run_description=description, device=device.type)
+    if world.rank == 0:
+        # A new one: ZeRO-3 has cut the trained one's weights into pieces.
+        trained = ConversationalRVQ(tokenizer.config)
+        trained.load_state_dict(
+            load_module_weights(output / "weights_tokenizer.safetensors", prefix="tokenizer.")
+        )
+        save_whole(trained, output)
+    world.barrier()
+    return output
+
+
+def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
+    """The tokenizer a recipe starts from."""
+    seed_everything(run.tokenizer_training.seed, "tokenizer")
+    if run.tokenizer_start == "scratch":
+        return ConversationalRVQ(run.tokenizer)
+    return ConversationalRVQ.from_pretrained(_start_folder(run.tokenizer_start, "tokenizer"))
+
+
+def start_model(run: RunConfig) -> CSMModel:
+    """The model a recipe starts from."""
+    seed_everything(run.training.seed, "model")
+    if run.model_start == "scratch":
+        return CSMModel(run.model)
+    return CSMModel.from_pretrained(_start_folder(run.model_start, "model"))
+
+
+def load_module_weights(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file whose names start with `prefix`, without it."""
+    from safetensors.torch import load_file
+
+    return {k[len(prefix) :]: v for k, v in load_file(path).items() if k.startswith(prefix)}
+
+
+@torch.no_grad()
+def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: torch.device) -> int:
+    """Encodes every turn of the recipe's corpus to code shards; returns how many. Finished shards are kept.
+
+    Raises:
+        ValueError: No corpus or tokenizer, or `output` holds codes of another corpus or tokenizer.
+    """
+    corpus = read_corpus(run.corpus)
+    turns = corpus.turns()
+    tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
+    description = {
+        "corpus": corpus.info.get("name", str(corpus.root)),
+        "tokenizer_sha256": sha256_of(tokenizer_folder / "model.safetensors"),
+    }
+    if (found := read_index(output)) is not None:
+        there = found["turns"]
+        assert isinstance(there, dict)
+        differing = [name for name, value in description.items() if found.get(name) != value]
+        differing += ["turns"] if set(there) != {turn.id for turn in turns} else []
+        if differing:
+            raise ValueError(
+                f"{output} holds codes of another run: {', '.join(differing)} differ; choose another "
+                f"--output, or delete it if no model needs it"
+            )
+    if found is None:
+        write_code_shards(output, encoded_turns(corpus, tokenizer), description)
+    elif (tokenizer_folder / "codebooks.json").is_file():
+        say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
+        return len(turns)
+    report = codebook_report(tokenizer, [turn.codes.long() for turn in read_code_shards(output).values()])
+    write_atomically(tokenizer_folder / "codebooks.json", (json.dumps(report) + "\n").encode())
+    return len(turns)
+
+
+def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ) -> Iterator[EncodedTurn]:
+    """Codes, prosody and speaker embedding of every turn of a corpus, the shortest first."""
+    config = tokenizer.config
+    device = tokenizer.decoder.embed.weight.device
+    # Neighbours in length share a batch: little padding, and the codes do not depend on it.
+    ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
+    with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
+        for start in range(0, len(ordered), ENCODE_BATCH):
+            group = ordered[start : start + ENCODE_BATCH]
+            waveforms = [read_turn(corpus, turn, config.sample_rate) for turn in group]
+            lengths = torch.tensor([w.shape[1] for w in waveforms])
+            audio = torch.stack([F.pad(w, (0, int(lengths.max()) - w.shape[1])) for w in waveforms])
+            codes, info = tokenizer.encode(audio.to(device), lengths)
+            for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
+                with one_thread():
+                    prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
+                frames = -(-waveform.shape[1] // config.samples_per_frame)
+                yield EncodedTurn(
+                    turn.id, codes[row, :, :frames].cpu(), prosody[:frames], info.speaker[row].cpu()
+                )
+            bar.update(len(group))
+
+
+def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device) -> Path:
+    """Trains the model of a recipe on encoded conversations; leaves config.json and model.safetensors.
+
+    Raises:
+        ValueError: No corpus or codes, or `output` belongs to another run.
+    """
+    description = {"recipe": run.recipe, "run": config_files.to_dict(run)}
+    require_same_run(output, description, run.training)
+    world = start_world(device.type)
+    if _is_finished(output, world):
+        return output
+    corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
+    model = start_model(run)
+    dataset = partial(
+        ConversationDataset,
+        corpus,
+        encoded,
+        codec=model.codec,
+        num_codebooks=model.config.num_codebooks,
+        end_code=model.config.end_code,
+        config=run.data,
+        seed=run.training.seed,
+    )
+    task = ModelTask(
+        model,
+        dataset("train", shards=run.training.shards),
+        dataset("validation", shards=1),
+        run.loss,
+        device=world.device,
+    )
+    train(task, run.training, output, run_description=description, device=device.type)
+    if world.rank == 0:
+        trained = CSMModel(model.config)
+        trained.load_state_dict(load_module_weights(output / "weights_model.safetensors"))
+        save_whole(trained, output)
+    world.barrier()
+    return output
+
+
+def load_run(folder: Path) -> RunConfig:
+    """The configuration that a model run was trained with.
+
+    Raises:
+        ValueError: No run there.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ValueError(
+            f"no run in {folder} (run.json expected): train one with launch/train.py --output {folder}"
+        )
+    return config_files.from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8"))["config"]["run"])
+
+
+def trained_cast(
+    folder: Path, device: torch.device, *, sampling: SamplingConfig | None = None, corpus: Path | None = None
+) -> Cast:
+    """The trained model of a run folder with its tokenizer, its corpus and the voices it has heard.
+
+    Args:
+        folder: Of a finished model run, with tokenizer/ and codes/ in it.
+        sampling: None takes the recipe's. corpus: Where the corpus lies now; None takes the recipe's place.
+
+    Raises:
+        ValueError: The run is not finished, or something of it is missing; says what makes it.
+    """
+    run = load_run(folder)
+    if not (folder / PRETRAINED_FILES[1]).is_file():
+        raise ValueError(
+            f"the training in {folder} is not finished: the command that began it goes on with it"
+        )
+    codes, tokenizer_folder = folder / "codes", folder / "tokenizer"
+    material, encoded = read_corpus(corpus or run.corpus), read_code_shards(codes)
+    tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
+    index = read_index(codes) or {}
+    if index.get("tokenizer_sha256") != sha256_of(tokenizer_folder / "model.safetensors"):
+        raise ValueError(
+            f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
+        )
+    model = CSMModel.from_pretrained(folder).to(device)
+
+    @cache
+    def voice(name: str) -> Voice:
+        return with_manner(voice_of(material, encoded, name), material, tokenizer)
+
+    return Cast(
+        model=model, tokenizer=tokenizer, corpus=material, voice=voice, sampling=sampling or run.sampling
+    )
+
+
+def show(folder: Path, cast: Cast, output: Path) -> int:
+    """Makes the demonstration of a run, or goes on with it; returns how many lines and dialogues are new."""
+    origin = {
+        "model_sha256": sha256_of(folder / "model.safetensors"),
+        "tokenizer_sha256": sha256_of(folder / "tokenizer" / "model.safetensors"),
+        "corpus": cast.corpus.info.get("name", str(cast.corpus.root)),
+        "sampling": config_files.to_dict(cast.sampling),
+    }
+    return demonstrate(cast, output, origin, say)
+
+
+class Pretrained(Protocol):
+    """What can be saved for use without training code."""
+
+    def save_pretrained(self, folder: Path | str) -> None: ...
+
+
+def save_whole(module: Pretrained, folder: Path) -> None:
+    """`save_pretrained` whose files appear whole or not at all, the weights last."""
+    partial_folder = folder / "pretrained.part"
+    module.save_pretrained(partial_folder)
+    for name in PRETRAINED_FILES:
+        (partial_folder / name).replace(folder / name)
+    partial_folder.rmdir()
+
+
+def say(line: str) -> None:
+    """One line of news, where the progress bars go."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _is_finished(output: Path, world: World) -> bool:
+    if not is_complete(output) or not all((output / name).is_file() for name in PRETRAINED_FILES):
+        return False
+    if world.rank == 0:
+        say(f"{output}: this run is complete; nothing to do")
+    return True
+
+
+def _start_folder(start: str, part: str) -> Path:
+    return PACKAGED / part if start == "packaged" else Path(start)

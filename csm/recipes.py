@@ -1,0 +1,195 @@
+"""Complete runs as named functions. Each docstring states command, hardware, time and what to expect."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from csm.data.corpora.amazon_queen import HELD_OUT_SPEAKERS
+from csm.data.dataset import DatasetConfig
+from csm.data.utterances import UtteranceConfig
+from csm.generation.sampling import SamplingConfig
+from csm.losses import LossConfig
+from csm.model.csm_model import CSMConfig
+from csm.run_config import RunConfig
+from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.training.options import TrainingConfig
+
+# The packaged tokenizer's and voice's sizes: telephone-band speech, weights of at most 15 and 30 MB in half
+# precision.
+TELEPHONE_TOKENIZER = TokenizerConfig(
+    sample_rate=11_025,
+    encoder_widths=(128, 192, 288),
+    encoder_depths=(1, 2, 2),
+    decoder_widths=(320, 240, 176),
+    decoder_depths=(2, 3, 3),
+)
+TELEPHONE_MODEL = CSMConfig(
+    d_model=256,
+    n_layers=6,
+    n_heads=4,
+    depth_d_model=192,
+    depth_n_layers=2,
+    depth_n_heads=4,
+    num_codebooks=16,
+    max_context=1024,
+    memory_slots=8,
+    dropout=0.1,
+)
+
+
+def telephone_tokenizer() -> RunConfig:
+    """The packaged tokenizer: the whole amazon_queen corpus, all speakers but six.
+
+    `python launch/train_tokenizer.py --recipe telephone_tokenizer --output runs/telephone/tokenizer`
+    """
+    return RunConfig(
+        recipe="telephone_tokenizer",
+        corpus="data/amazon_queen",
+        tokenizer=TELEPHONE_TOKENIZER,
+        utterances=UtteranceConfig(
+            items=64, max_seconds=4.0, slice_frames=18, exclude_speakers=HELD_OUT_SPEAKERS
+        ),
+        tokenizer_training=TrainingConfig(
+            steps=3200,
+            shards=1,
+            learning_rate=1.5e-3,
+            betas=(0.8, 0.99),
+            warmup_steps=200,
+            ema_decay=0.999,
+            precision="bf16",
+            checkpoint_every=1000,
+            validate_every=250,
+            log_every=50,
+        ),
+    )
+
+
+def telephone_model() -> RunConfig:
+    """The packaged voice: the whole amazon_queen corpus through the packaged tokenizer.
+
+    `python launch/train.py --recipe telephone_model --output runs/telephone`
+    """
+    return RunConfig(
+        recipe="telephone_model",
+        corpus="data/amazon_queen",
+        tokenizer=TELEPHONE_TOKENIZER,
+        tokenizer_start="packaged",
+        model=TELEPHONE_MODEL,
+        data=DatasetConfig(rows_per_shard=6000, max_rows=600, depth_share=0.5),
+        loss=LossConfig(label_smoothing=0.05),
+        training=TrainingConfig(
+            steps=6000,
+            shards=1,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            weight_decay=0.05,
+            ema_decay=0.999,
+            precision="bf16",
+            checkpoint_every=1000,
+            validate_every=250,
+            log_every=50,
+        ),
+        sampling=SamplingConfig(temperature=0.8, top_k=50),
+    )
+
+
+def quickstart() -> RunConfig:
+    """A talking model on two CPU cores in minutes: `make train`, from the excerpt that the package carries.
+
+    `python launch/train_tokenizer.py --recipe quickstart --output runs/quickstart/tokenizer` and so on, as
+    the Makefile has it. The packaged tokenizer's decoder goes on learning on the excerpt's voices; its codes
+    keep their meaning.
+    """
+    return RunConfig(
+        recipe="quickstart",
+        corpus="data/amazon_queen_excerpt",
+        tokenizer=TELEPHONE_TOKENIZER,
+        utterances=UtteranceConfig(items=8, max_seconds=3.0, slice_frames=18),
+        tokenizer_start="packaged",
+        tokenizer_frozen=True,
+        tokenizer_training=TrainingConfig(
+            steps=300,
+            shards=2,
+            learning_rate=3e-4,
+            betas=(0.8, 0.99),
+            warmup_steps=20,
+            validate_every=50,
+            checkpoint_every=150,
+        ),
+        model=replace(TELEPHONE_MODEL, dropout=0.15, frame_dropout=0.25),
+        data=DatasetConfig(rows_per_shard=600, max_rows=450, depth_share=0.25, transcribe_share=0.1),
+        training=TrainingConfig(
+            steps=750,
+            shards=2,
+            learning_rate=1.5e-3,
+            warmup_steps=50,
+            weight_decay=0.05,
+            zero_stage=2,
+            ema_decay=0.98,
+            checkpoint_every=300,
+            validate_every=100,
+        ),
+        sampling=SamplingConfig(temperature=0.7, top_k=40),
+    )
+
+
+def tiny() -> RunConfig:
+    """Every step of a run in a minute, for tests: it learns nothing. Its corpus is given by `--set`."""
+    training = TrainingConfig(
+        steps=6, shards=2, warmup_steps=2, checkpoint_every=3, validate_every=3, log_every=1
+    )
+    return RunConfig(
+        recipe="tiny",
+        corpus="data/tiny",
+        tokenizer=TokenizerConfig(
+            sample_rate=11_025,
+            n_codebooks=4,
+            semantic_codebooks=2,
+            codebook_size=32,
+            codebook_dim=16,
+            encoder_widths=(16, 24, 32),
+            encoder_depths=(1, 1, 1),
+            decoder_widths=(32, 24, 16),
+            decoder_depths=(1, 1, 1),
+            speaker_dim=8,
+            emotion_dim=4,
+        ),
+        utterances=UtteranceConfig(items=4, max_seconds=1.5, slice_frames=8),
+        tokenizer_training=training,
+        model=CSMConfig(
+            d_model=32,
+            n_layers=2,
+            n_heads=2,
+            depth_d_model=32,
+            depth_n_layers=1,
+            depth_n_heads=2,
+            num_codebooks=4,
+            semantic_codebooks=2,
+            codebook_size=32,
+            max_context=512,
+            memory_slots=4,
+        ),
+        data=DatasetConfig(rows_per_shard=400, max_rows=300),
+        training=training,
+        sampling=SamplingConfig(temperature=0.9, max_seconds=2.0),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    recipe.__name__: recipe for recipe in (quickstart, telephone_tokenizer, telephone_model, tiny)
+}
+
+
+def recipe(name: str) -> RunConfig:
+    """The recipe of this name.
+
+    Raises:
+        ValueError: Unknown; lists the names.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown recipe {name!r}{hint} Known: {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()

@@ -1,0 +1,45 @@
+"""The whole configuration of a run: tokenizer, model and their trainings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from csm.data.dataset import DatasetConfig
+from csm.data.utterances import UtteranceConfig
+from csm.generation.sampling import SamplingConfig
+from csm.losses import LossConfig
+from csm.model.csm_model import CSMConfig
+from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.losses import TokenizerLossConfig
+from csm.training.options import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One recipe, resolved.
+
+    Attributes:
+        recipe: Its name.
+        corpus: Folder of the prepared corpus.
+        tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
+        tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained.
+        tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
+        model, data, loss, training: The conversational model and its training.
+        model_start: "scratch", "packaged" or a folder of save_pretrained.
+        sampling: Generation.
+    """
+
+    recipe: str
+    corpus: str
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    utterances: UtteranceConfig = field(default_factory=UtteranceConfig)
+    tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    tokenizer_training: TrainingConfig = field(default_factory=TrainingConfig)
+    tokenizer_start: str = "scratch"
+    tokenizer_frozen: bool = False
+    model: CSMConfig = field(default_factory=CSMConfig)
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    model_start: str = "scratch"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)

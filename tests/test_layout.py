@@ -1,0 +1,239 @@
+"""The rules of the house: what stands where, and who may import whom."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("csm", "kernels", "launch", "benchmarks", "tests")
+FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
+
+# A part of csm imports its own tier and the ones below it.
+TIERS = (
+    ("text", "config", "host_memory"),
+    ("tokenizer",),
+    ("model", "losses", "data"),
+    ("training", "evaluation", "generation"),
+    ("run_config",),
+    ("recipes", "pipeline", "command_line"),
+)
+TIER = {name: height for height, names in enumerate(TIERS) for name in names}
+# model(text_tokens=text) generates voice: the one call upwards, made inside the function that needs it.
+DEFERRED = {("model", "generation")}
+
+HOMES = {  # who alone imports a heavy or optional package
+    "triton": "triton_kernel.py",
+    "deepspeed": "csm/training/engine.py",
+    "transformers": "csm/tokenizer/mimi.py",
+    "flash_attn": "csm/model/layers.py",
+}
+# launch/ is first on sys.path under the launcher: a file there hides an installed module of its name.
+DEPENDENCIES = {
+    *(
+        "torch",
+        "torchaudio",
+        "triton",
+        "deepspeed",
+        "numpy",
+        "soundfile",
+        "safetensors",
+        "tqdm",
+        "matplotlib",
+    ),
+    *(
+        "tensorboard",
+        "evaluate",
+        "datasets",
+        "transformers",
+        "tokenizers",
+        "librosa",
+        "pesq",
+        "pystoi",
+        "jiwer",
+    ),
+    *("pytest", "kernels", "csm", "csm_kernels", "accelerate", "scipy", "encodec", "moshi", "faiss"),
+}
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module a file imports, whole dotted name, and whether a function does it when called."""
+
+    def visit(node: ast.AST, deferred: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, deferred) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, (
+                    f"{named(path)}:{child.lineno}: write the whole name, no relative import"
+                )
+                yield from ((f"{child.module}.{alias.name}", deferred) for alias in child.names)
+            inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            yield from visit(child, deferred or inside)
+
+    return visit(tree(path), False)
+
+
+def package(module: str) -> str:
+    return module.split(".")[0]
+
+
+def within(part: str) -> list[Path]:
+    return [path for path in FILES if named(path).startswith(part)]
+
+
+def test_the_parts_import_downwards_only():
+    forbidden = {
+        "kernels/": {"csm", "launch", "tests", "benchmarks"},
+        "csm/": {"launch", "tests", "benchmarks"},
+        "launch/": {"csm_kernels", "tests", "benchmarks"},
+    }
+    wrong = [
+        f"{named(path)} imports {module}"
+        for part, banned in forbidden.items()
+        for path in within(part)
+        for module, _ in imports(path)
+        if package(module) in banned
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_inside_csm_a_part_imports_its_tier_and_below():
+    wrong = []
+    for path in within("csm/"):
+        here = path.relative_to(ROOT / "csm").with_suffix("").parts[0]
+        if here == "__init__":
+            continue
+        assert here in TIER, f"{named(path)}: say in tests/test_layout.py which tier csm.{here} belongs to"
+        for module, deferred in imports(path):
+            parts = module.split(".")
+            there = parts[1] if parts[0] == "csm" and len(parts) > 1 else None
+            if there in TIER and TIER[there] > TIER[here] and not (deferred and (here, there) in DEFERRED):
+                wrong.append(f"{named(path)} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_package_itself_imports_nothing_of_its_own():
+    assert [module for module, _ in imports(ROOT / "csm/__init__.py")] == []
+
+
+def test_csm_calls_kernels_by_their_public_names():
+    wrong = [
+        f"{named(path)} imports {module}"
+        for path in within("csm/")
+        for module, _ in imports(path)
+        if package(module) == "csm_kernels" and module.count(".") > 1
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_implementations_of_an_operation_do_not_know_each_other():
+    kinds = {"reference", "blocked", "triton_kernel", "cpu"}
+    wrong = []
+    for path in within("kernels/csm_kernels/"):
+        if path.stem in kinds:
+            others = kinds - {path.stem} | {"api"}
+            wrong += [
+                f"{named(path)}: {module}" for module, _ in imports(path) if others & set(module.split("."))
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("heavy", sorted(HOMES))
+def test_an_optional_package_is_imported_in_its_one_file(heavy):
+    home = HOMES[heavy]
+    wrong = [
+        named(path)
+        for path in (*within("csm/"), *within("kernels/"), *within("launch/"))
+        if any(package(module) == heavy for module, _ in imports(path))
+        and not (named(path) == home or path.name == home)
+    ]
+    assert not wrong, f"{heavy} is imported by {wrong}; only {home} may"
+
+
+def test_nothing_imports_tests_or_benchmarks():
+    wrong = [
+        f"{named(path)} imports {module}"
+        for path in FILES
+        for module, _ in imports(path)
+        if package(module) in ("tests", "benchmarks")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_packages_have_an_init_file_and_plain_folders_do_not():
+    assert not (ROOT / "kernels/__init__.py").exists(), "it would hide Hugging Face's package kernels"
+    plain = [*ROOT.glob("tests/**/__init__.py"), *ROOT.glob("launch/**/__init__.py")]
+    plain += ROOT.glob("benchmarks/**/__init__.py")
+    assert not plain, f"plain folders: remove {[named(path) for path in plain]}"
+    folders = {path.parent for path in (*within("csm/"), *within("kernels/csm_kernels/"))}
+    missing = [named(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()]
+    assert not missing, f"setup.py finds packages by __init__.py; missing in {missing}"
+
+
+def test_no_file_is_named_utils_or_like_a_dependency():
+    wrong = [named(path) for path in FILES if path.stem in ("utils", "helpers", "misc", "common")]
+    shadows = set(sys.stdlib_module_names) | DEPENDENCIES
+    wrong += [named(path) for path in within("launch/") if path.stem in shadows]
+    assert not wrong, f"rename {wrong}: name the idea, and hide no module"
+
+
+def test_launch_files_are_thin():
+    long = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in within("launch/")}
+    assert not {name: lines for name, lines in long.items() if lines > 80}, (
+        "at most 80 lines: the rest is csm's"
+    )
+
+
+def test_what_goes_to_the_console_is_ascii():
+    speaking = {"print", "say", "write", "error", "warn", "add_argument", "ArgumentParser", "info", "warning"}
+    wrong = []
+    for path in (*within("csm/"), *within("launch/"), *within("kernels/")):
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in speaking or name.endswith(("Error", "Warning", "Exit")):
+                wrong += [
+                    f"{named(path)}:{text.lineno}: {ascii(text.value)}"
+                    for text in ast.walk(node)
+                    if isinstance(text, ast.Constant)
+                    and isinstance(text.value, str)
+                    and not text.value.isascii()
+                ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_csm_imports_without_triton_and_deepspeed():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in within("csm/")
+        if path.name != "mimi.py"
+    ]
+    program = f"""
+import importlib, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("triton", "deepspeed"):
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+sys.path[:0] = {[str(ROOT), str(ROOT / "kernels")]!r}
+for name in {modules!r} + ["csm_kernels"]:
+    importlib.import_module(name)
+    assert not {{"triton", "deepspeed"}} & set(sys.modules), name
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
