@@ -25,7 +25,7 @@ class RunConfig:
         tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
         model, data, loss, training: The conversational model and its training.
-        model_start: "scratch", "packaged" or a folder of save_pretrained.
+        model_start: "scratch" or a folder of save_pretrained; "packaged" once the package carries a voice.
         sampling: Generation.
     """
 
