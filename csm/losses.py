@@ -56,6 +56,8 @@ class ConversationTargets(NamedTuple):
         codebook0: int64 [A]. depth: int64 [F, K - 1]. text: int64 [L]. duration: float32 [U], log frames.
         prosody: float32 [A, 3]; prosody_known: bool [A].
         semantic_codebooks: How many of the codebooks are semantic.
+        frames: Frames of this batch that the depth decoder could be run on, drawn or not; with end rows of
+            zeros, as in csm-1b, they are among them.
         voice_count, frame_count, text_count, turn_count: What the sums are divided by: targets of the whole
             optimizer step per shard, so that no part's weight depends on how a step is split.
     """
@@ -67,6 +69,7 @@ class ConversationTargets(NamedTuple):
     prosody: Tensor
     prosody_known: Tensor
     semantic_codebooks: int
+    frames: int
     voice_count: float
     frame_count: float
     text_count: float
@@ -78,7 +81,7 @@ class ConversationTargets(NamedTuple):
         speaks = batch.code_target[:, 0] != IGNORE
         text = batch.text_target[batch.text_target != IGNORE]
         duration = batch.duration_target[~batch.duration_target.isnan()]
-        frames = float((batch.code_target[:, 1] != IGNORE).sum())
+        frames = int((batch.code_target[:, 1] != IGNORE).sum())
 
         def count(given: float | None, own: float) -> float:
             return max(1.0, own if given is None else given)
@@ -91,16 +94,12 @@ class ConversationTargets(NamedTuple):
             prosody=batch.prosody_target[speaks],
             prosody_known=batch.prosody_known[speaks],
             semantic_codebooks=semantic_codebooks,
+            frames=frames,
             voice_count=count(batch.voice_count, float(speaks.sum())),
-            frame_count=count(batch.frame_count, frames),
+            frame_count=count(batch.frame_count, float(frames)),
             text_count=count(batch.text_count, float(len(text))),
             turn_count=count(batch.turn_count, float(len(duration))),
         )
-
-    @property
-    def frames(self) -> int:
-        """Real frames of this batch, whether or not the depth decoder was run on them."""
-        return int((self.codebook0 != IGNORE).sum()) - len(self.duration)
 
 
 def conversational_loss(

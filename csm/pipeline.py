@@ -281,8 +281,8 @@ def save_whole(module: Pretrained, folder: Path) -> None:
     """`save_pretrained` whose files appear whole or not at all, the weights last."""
     partial_folder = folder / "pretrained.part"
     module.save_pretrained(partial_folder)
-    for name in PRETRAINED_FILES:
-        (partial_folder / name).replace(folder / name)
+    for path in sorted(partial_folder.iterdir(), key=lambda path: path.name == PRETRAINED_FILES[1]):
+        path.replace(folder / path.name)
     partial_folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Text <-> ids: bytes with a few control ids by default, or any Hugging Face tokenizer.json."""
+"""Text <-> ids: bytes with a few control ids by default, any Hugging Face tokenizer.json, or none."""
 
 from __future__ import annotations
 
@@ -140,6 +140,44 @@ class HuggingFaceCodec:
         return f"[{speaker}]"
 
 
+class NoTextCodec:
+    """Of a model whose checkpoint came without its tokenizer: it refuses all text.
+
+    Raises:
+        ValueError: From all its methods; says how to give the model its tokenizer.
+    """
+
+    vocab_size = 0
+    end_id = -1
+
+    def encode_turn(self, text: str, speaker: int) -> list[int]:
+        """Refused."""
+        raise self._missing()
+
+    def listen_prefix(self, speaker: int) -> list[int]:
+        """Refused."""
+        raise self._missing()
+
+    def encode_text(self, text: str) -> list[int]:
+        """Refused."""
+        raise self._missing()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Refused."""
+        raise self._missing()
+
+    def speaker_id(self, speaker: int) -> int:
+        """Refused."""
+        raise self._missing()
+
+    @staticmethod
+    def _missing() -> ValueError:
+        return ValueError(
+            "this model came without its text tokenizer: put tokenizer.json into its folder, or name one "
+            "with CSMModel.from_pretrained(folder, text='path/to/tokenizer.json')"
+        )
+
+
 def _something(text: str) -> str:
     """The stripped text, which must not be empty."""
     if not text.strip():
@@ -148,13 +186,15 @@ def _something(text: str) -> str:
 
 
 def text_codec(name: str) -> TextCodec:
-    """The codec called "bytes", or the one of a tokenizer.json at this path.
+    """The codec called "bytes", none for "none", or the one of a tokenizer.json at this path.
 
     Raises:
-        ValueError: Neither "bytes" nor a file.
+        ValueError: Neither "bytes" nor "none" nor a file.
     """
     if name == "bytes":
         return ByteCodec()
+    if name == "none":
+        return NoTextCodec()
     if not Path(name).is_file():
         raise ValueError(f"text codec {name!r}: expected 'bytes' or the path of a tokenizer.json")
     return HuggingFaceCodec(name)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, text_codec
+from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, TextCodec, text_codec
 
 TEXTS = ["Hello.", "Grüße, 東京!", "a\nb", "\U0001f600", "x" * 500]
 
@@ -90,3 +90,17 @@ def test_a_missing_codec_or_token_is_named(tokenizer_file, tmp_path) -> None:
     with pytest.raises(ValueError, match="<s>.*pass bos= and eos="):
         HuggingFaceCodec(tokenizer_file, bos="<s>")
     assert json.loads(tokenizer_file.read_text())["model"]["type"] == "WordLevel"
+
+
+def test_a_model_that_came_without_its_tokenizer_refuses_text_and_says_why() -> None:
+    codec = text_codec("none")
+    assert isinstance(codec, TextCodec)
+    for call in (
+        lambda: codec.encode_turn("hi", 0),
+        lambda: codec.listen_prefix(0),
+        lambda: codec.encode_text("hi"),
+        lambda: codec.decode([1]),
+        lambda: codec.speaker_id(0),
+    ):
+        with pytest.raises(ValueError, match="put tokenizer.json into its folder"):
+            call()

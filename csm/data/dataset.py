@@ -173,7 +173,8 @@ class ConversationDataset:
                         text += len(self.codec.encode_text(turn.text))
                     else:
                         voice += turn.codes.shape[1] + 1
-                        frames += turn.codes.shape[1]
+                        # An end row of zeros is for the depth decoder too: see RowBuilder.
+                        frames += turn.codes.shape[1] + int(self.end_code == 0)
                         spoken += 1
         return voice / len(plan), frames / len(plan), text / len(plan), spoken / len(plan)
 

@@ -183,12 +183,17 @@ class RowBuilder:
     Args:
         codec: Text codec.
         num_codebooks: Codebooks per row; further ones of a turn are cut off.
-        end_code: The code that fills an end row; codes of frames lie below it (0, as in csm-1b, leaves them
-            unchecked, because there the end code is one of the codes).
+        end_code: The code that fills an end row; codes of frames lie below it. 0 is csm-1b's way: a row of
+            zeros ends a turn, every codebook learns its zero, and zeros are codes like others.
+        vocab_size: Entries of the audio vocabulary, the bound of the codes where end_code is 0; None leaves
+            them unchecked there.
     """
 
-    def __init__(self, codec: TextCodec, num_codebooks: int, end_code: int) -> None:
+    def __init__(
+        self, codec: TextCodec, num_codebooks: int, end_code: int, vocab_size: int | None = None
+    ) -> None:
         self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
+        self.bound = end_code or vocab_size
         self.ids: list[str] = []
         self.past: list[list[TurnFrames]] = []
         self.spans: list[CrossSpan] = []
@@ -304,11 +309,11 @@ class RowBuilder:
                 f"{self.num_codebooks}"
             )
         frames = turn.codes[: self.num_codebooks].T.long().cpu()
-        if self.end_code and frames.numel():
+        if self.bound and frames.numel():
             low, high = int(frames.min()), int(frames.max())
-            if low < 0 or high >= self.end_code:
+            if low < 0 or high >= self.bound:
                 raise ValueError(
-                    f"turn {turn.id}: codes range over {low}..{high}, expected 0..{self.end_code - 1}; cut "
+                    f"turn {turn.id}: codes range over {low}..{high}, expected 0..{self.bound - 1}; cut "
                     f"end rows and padding off first"
                 )
         return frames
@@ -343,7 +348,8 @@ class RowBuilder:
         text["code_target"][-1] = frames[0]
         voice["code_target"][: count - 1] = frames[1:]
         if finished:
-            voice["code_target"][count - 1, 0] = self.end_code
+            # A row of zeros is told from a frame by all its codes, an end code by the first alone.
+            voice["code_target"][count - 1, : 1 if self.end_code else None] = self.end_code
             text["duration_target"][-1] = float(torch.tensor(float(count)).log())
         if turn.prosody is not None:
             text["prosody_target"][-1], text["prosody_known"][-1] = turn.prosody[0], True

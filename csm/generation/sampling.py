@@ -17,6 +17,8 @@ class SamplingConfig:
         temperature: 0 takes the likeliest; csm-1b's default is 0.9.
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
         top_k: Only the k likeliest are drawn from; 0 draws from all.
+        extra_codes: Whether a model that ends turns by zeros may draw the extra entries of its vocabulary, as
+            csm-1b's public generators do; no tokenizer can decode such a code.
         shortest: A turn does not end before this share of its expected length.
         max_seconds: Longest turn.
         seed: Of the draws; the same seed gives the same speech.
@@ -28,6 +30,7 @@ class SamplingConfig:
     temperature: float = 0.9
     depth_temperature: float | None = None
     top_k: int = 50
+    extra_codes: bool = False
     shortest: float = 0.6
     max_seconds: float = 15.0
     seed: int = 0

@@ -124,12 +124,14 @@ class Session:
             free = config.max_context - self._cache.length - len(ids) - 1
             codes = torch.full((len(ids), config.num_codebooks), -1, device=self.device)
             hidden = self._forward(model.embed_rows(ids, codes))[-1]
-            expected = frames or self._expected_frames(hidden)
-            limit = max(1, min(limit, free, round(expected * LONGEST_SHARE) + 12))
+            expected = frames or self._expected_frames(hidden, len(ids))
+            timed = frames is not None or model.knows_durations()
+            limit = max(1, min(limit, free, cut_off(expected) if timed else limit))
             keys = self._text_keys(ids, expected)
             started = True
+            shortest = self.sampling.shortest * expected if timed else 0
             while len(said) < limit:
-                frame = self._next_frame(hidden, may_end=len(said) >= self.sampling.shortest * expected)
+                frame = self._next_frame(hidden, may_end=len(said) >= shortest)
                 if frame is None:
                     break
                 said.append(frame)
@@ -207,9 +209,11 @@ class Session:
         empty = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
         return torch.stack(list(said), dim=1).cpu() if said else empty
 
-    def _expected_frames(self, hidden: Float[Tensor, " D"]) -> int:
-        """What the duration head says, within what the context can hold."""
+    def _expected_frames(self, hidden: Float[Tensor, " D"], ids: int) -> int:
+        """What the duration head or else the mean pace says, within what the context can hold."""
         frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
+        if not self.model.knows_durations():
+            frames = ids * self.model.config.frames_per_text_id
         return max(1, min(round(frames), self.model.config.max_context))
 
     def _rows(self, turn: TurnFrames) -> int:
@@ -304,12 +308,14 @@ class Session:
         """The frame after a row, or None at the end of the turn."""
         model, config, drawing = self.model, self.model.config, self.sampling
         logits = model.codebook0_head(hidden).float()
-        allowed = torch.arange(len(logits), device=self.device) < config.codebook_size
+        extra = drawing.extra_codes and not config.end_code
+        drawn = config.audio_vocab_size if extra else config.codebook_size
+        allowed = torch.arange(len(logits), device=self.device) < drawn
         if may_end:
             allowed = allowed | (torch.arange(len(logits), device=self.device) == config.end_code)
         logits = logits.masked_fill(~allowed, float("-inf"))
         code = sample(logits, drawing.temperature, drawing.top_k, self._generator)
-        if may_end and int(code) == config.end_code and config.extra_codes:
+        if may_end and int(code) == config.end_code and config.end_code:
             return None
         depth_temperature = (
             drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
@@ -319,13 +325,19 @@ class Session:
         rows = torch.stack([hidden, model.audio_embedding(code)])
         for codebook in range(1, config.num_codebooks):
             row = model.depth_decoder.step(rows, cache)[-1]
-            logits = model.depth_decoder.logits(row, codebook).float()[: config.codebook_size]
+            logits = model.depth_decoder.logits(row, codebook).float()[:drawn]
             codes.append(sample(logits, depth_temperature, drawing.top_k, self._generator))
             rows = model.audio_embedding(codes[-1] + model.codebook_offsets[codebook]).unsqueeze(0)
         frame = torch.stack(codes)
-        if may_end and not config.extra_codes and not bool(frame.any()):
+        if may_end and not config.end_code and not bool(frame.any()):
             return None
         return frame
+
+
+def cut_off(expected: int) -> int:
+    """Frames at which a turn of this expected length is cut off."""
+    # 12 frames, about a second, for turns of a single word.
+    return round(expected * LONGEST_SHARE) + 12
 
 
 def text_to_read(model: CSMModel, ids: Tensor, length: int) -> RowBatch:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from csm import config as config_files
 from csm.data.frames import IGNORE, CrossSpan, PastTurns, RowBatch, RowBuilder, TurnFrames
 from csm.model.backbone import Backbone, ReadingKeys
 from csm.model.cross_attention import SourceEncoder, pack_reading
 from csm.model.depth_decoder import DepthDecoder
-from csm.model.layers import PackedSequences, feed_forward_width
+from csm.model.layers import PackedSequences, constants_device, feed_forward_width
 from csm.model.memory import ConversationMemory, MemoryState
-from csm.text import PAD, TextCodec, text_codec
+from csm.text import PAD, ByteCodec, TextCodec, text_codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +29,12 @@ class CSMConfig:
     Attributes:
         d_model, n_layers, n_heads: Of the backbone.
         n_kv_heads, d_ff: 0 chooses n_heads and 8/3 of the width.
-        depth_d_model, depth_n_layers, depth_n_heads, depth_d_ff: Of the depth decoder, likewise.
+        depth_d_model, depth_n_layers, depth_n_heads, depth_n_kv_heads, depth_d_ff: Of the depth decoder,
+            likewise.
         num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
         extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
-        text: "bytes" or the path of a tokenizer.json.
+        zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
+        text: "bytes", the path of a tokenizer.json, or "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
@@ -60,11 +59,13 @@ class CSMConfig:
     depth_d_model: int = 256
     depth_n_layers: int = 2
     depth_n_heads: int = 4
+    depth_n_kv_heads: int = 0
     depth_d_ff: int = 0
     num_codebooks: int = 32
     semantic_codebooks: int = 10
     codebook_size: int = 1024
     extra_codes: int = 3
+    zeros_end: bool = False
     text: str = "bytes"
     text_vocab_size: int = 0
     rope_base: float = 500_000.0
@@ -99,8 +100,12 @@ class CSMConfig:
                     f"{name} is {getattr(self, name)} with {heads} heads: expected a multiple of "
                     f"{2 * heads}, so that every head has an even width for its rotary positions"
                 )
-        if self.n_kv_heads and self.n_heads % self.n_kv_heads:
-            raise ValueError(f"n_kv_heads is {self.n_kv_heads}: expected a divisor of n_heads {self.n_heads}")
+        for part in ("", "depth_"):
+            heads, shared = getattr(self, f"{part}n_heads"), getattr(self, f"{part}n_kv_heads")
+            if shared < 0 or (shared and heads % shared):
+                raise ValueError(
+                    f"{part}n_kv_heads is {shared}: expected a divisor of {part}n_heads {heads}, or 0"
+                )
         if not 0 < self.semantic_codebooks <= self.num_codebooks or self.num_codebooks < 2:
             raise ValueError(
                 f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
@@ -129,8 +134,8 @@ class CSMConfig:
 
     @property
     def end_code(self) -> int:
-        """Code of an end row: the first extra one, or 0 as in csm-1b where there is none."""
-        return self.codebook_size if self.extra_codes else 0
+        """Code of an end row: the first extra one, or 0 as in csm-1b."""
+        return self.codebook_size if self.extra_codes and not self.zeros_end else 0
 
 
 @dataclass
@@ -211,7 +216,7 @@ class CSMModel(nn.Module):
             width=c.depth_d_model,
             n_layers=c.depth_n_layers,
             n_heads=c.depth_n_heads,
-            n_kv_heads=c.depth_n_heads,
+            n_kv_heads=c.depth_n_kv_heads or c.depth_n_heads,
             hidden=c.depth_d_ff or feed_forward_width(c.depth_d_model),
             num_codebooks=c.num_codebooks,
             vocab_size=vocab,
@@ -224,7 +229,8 @@ class CSMModel(nn.Module):
         self.codebook0_head = nn.Linear(width, vocab, bias=False)
         self.prosody_head = nn.Linear(width, 3)
         self.duration_head = nn.Linear(width, 1)
-        self.register_buffer("codebook_offsets", torch.arange(c.num_codebooks) * vocab, persistent=False)
+        offsets = torch.arange(c.num_codebooks, device=constants_device()) * vocab
+        self.register_buffer("codebook_offsets", offsets, persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -240,7 +246,12 @@ class CSMModel(nn.Module):
 
     def new_rows(self) -> RowBuilder:
         """An empty grid that fits this model."""
-        return RowBuilder(self.codec, self.config.num_codebooks, self.config.end_code)
+        c = self.config
+        return RowBuilder(self.codec, c.num_codebooks, c.end_code, c.audio_vocab_size)
+
+    def knows_durations(self) -> bool:
+        """Whether the duration head says anything: all zero, as in a model of csm-1b's files, it does not."""
+        return bool(self.duration_head.weight.any())
 
     def embed_codes(self, codes: Int[Tensor, "*R K"]) -> Float[Tensor, "*R K D"]:
         """Embeddings of codes of the first codebooks, one per codebook."""
@@ -403,26 +414,61 @@ class CSMModel(nn.Module):
 
     # ---- files ----
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Writes config.json and model.safetensors."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(self.config), indent=1) + "\n")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+    def save_pretrained(
+        self,
+        folder: Path | str,
+        layout: Literal["csm", "transformers", "sesame"] = "csm",
+        *,
+        codec_from: Path | str | None = None,
+        shard_bytes: int = 50 * 10**9,
+    ) -> None:
+        """Writes config.json and the weights, in more than one file where they are large; makes the folder.
 
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> CSMModel:
-        """Reads a folder of `save_pretrained`; weights kept in half precision are read as fp32.
+        Args:
+            folder: A tokenizer.json that the config names is copied there.
+            layout: "csm" keeps everything; the two public layouts of csm-1b hold what csm-1b has.
+            codec_from: A folder of transformers' CSM whose Mimi goes along; for layout "transformers".
+            shard_bytes: Most bytes of one weight file (a larger tensor has one of its own).
 
         Raises:
-            ValueError: No model there, or fields that no CSMConfig has.
+            ValueError: The layout has no place for what this model computes.
         """
-        folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"no model in {folder}: expected config.json and model.safetensors there")
-        model = cls(config_files.load(CSMConfig, folder / "config.json"))
-        model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-        return model.eval()
+        # Imported here: files are built on the model, not the other way round.
+        from csm.model import checkpoints
+
+        checkpoints.save(self, folder, layout, codec_from=codec_from, shard_bytes=shard_bytes)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: Path | str,
+        *,
+        config: CSMConfig | None = None,
+        text: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> CSMModel:
+        """Reads a folder of `save_pretrained`, or of csm-1b as Sesame or transformers publish it.
+
+        Of the public layouts, parts that csm-1b lacks are added with closed gates: the model computes csm-1b
+        bit for bit until it is trained on. Peak memory is one copy of the weights.
+
+        Args:
+            folder: With config.json and safetensors files.
+            config: Replaces the folder's, for other added parts or for sizes that it does not tell.
+            text: Replaces the config's text codec: "bytes" or the path of a tokenizer.json. None takes the
+                folder's tokenizer.json; without one, a public layout's model takes no text.
+            dtype: Of the parameters.
+
+        Returns:
+            The model in eval mode.
+
+        Raises:
+            ValueError: No model there, a config that cannot be read, or keys that are missing, unknown or of
+                another shape: all of them are listed.
+        """
+        from csm.model import checkpoints
+
+        return checkpoints.load(folder, config=config, text=text, dtype=dtype)
 
     # ---- input checks ----
 
@@ -433,11 +479,12 @@ class CSMModel(nn.Module):
             texts = list(text_tokens)
         elif text_tokens.ndim == 2 and not text_tokens.is_floating_point():
             low, high = (int(text_tokens.min()), int(text_tokens.max())) if text_tokens.numel() else (0, 0)
-            if low < 0 or high >= self.codec.vocab_size:
-                raise ValueError(
-                    f"text_tokens range over {low}..{high}: expected 0..{self.codec.vocab_size - 1}"
-                )
-            texts = [self.codec.decode([i for i in row if i != PAD]) for row in text_tokens.tolist()]
+            vocab_size = self.codec.vocab_size or self.text_embedding.num_embeddings
+            if low < 0 or high >= vocab_size:
+                raise ValueError(f"text_tokens range over {low}..{high}: expected 0..{vocab_size - 1}")
+            # Other codecs pad with a control id, which decodes to nothing; their 256 is text.
+            pad = PAD if isinstance(self.codec, ByteCodec) else -1
+            texts = [self.codec.decode([i for i in row if i != pad]) for row in text_tokens.tolist()]
         else:
             raise ValueError(
                 f"text_tokens have shape {tuple(text_tokens.shape)} and type {text_tokens.dtype}: expected "

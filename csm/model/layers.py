@@ -46,12 +46,26 @@ def rotary_frequencies(head_dim: int, base: float, scaling: float = 1.0) -> Floa
     Returns:
         fp32 [head_dim / 2], radians per position.
     """
-    frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=constants_device()) / head_dim
     if scaling == 1.0:
-        return frequencies
+        return base**-exponents
+    # To the last bit as torchtune and transformers compute it: csm-1b was trained with these values, and at
+    # position 2048 a last bit is 1e-4 radians.
+    frequencies = 1.0 / base**exponents
     wavelength = 2 * math.pi / frequencies
-    blend = ((8192 / wavelength - 1.0) / (4.0 - 1.0)).clamp(0, 1)
-    return frequencies * (blend + (1 - blend) / scaling)
+    smooth = (8192 / wavelength - 1.0) / (4.0 - 1.0)
+    blended = (1 - smooth) * frequencies / scaling + smooth * frequencies
+    scaled = torch.where(wavelength > 8192, frequencies / scaling, frequencies)
+    return torch.where((wavelength >= 2048) & (wavelength <= 8192), blended, scaled)
+
+
+def constants_device() -> torch.device:
+    """Where a new module's constants are made: with its parameters, but never on the meta device.
+
+    So a model built there is whole as soon as its parameters are filled in.
+    """
+    device = torch.get_default_device()
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def rotate(

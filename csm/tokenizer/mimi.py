@@ -7,12 +7,14 @@ them.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import safe_open
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -83,15 +85,36 @@ class MimiTokenizer(nn.Module):
     def from_pretrained(cls, folder: Path | str, *, n_codebooks: int | None = None) -> MimiTokenizer:
         """Reads a local folder of transformers (config.json, model.safetensors); downloads nothing.
 
+        Args:
+            folder: Of a Mimi, or of a CSM that holds one.
+            n_codebooks: As the constructor's.
+
         Raises:
             ValueError: transformers is missing, or the folder holds no Mimi.
         """
         try:
-            from transformers import MimiModel
+            from transformers import MimiConfig, MimiModel
         except ImportError as error:
             raise ValueError("Mimi needs the package transformers: pip install 'csm[hf]'") from error
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(f"no Mimi in {folder}: expected config.json and model.safetensors there")
+        raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        if raw.get("model_type") == "csm":
+            # By transformers' loader, which knows the names that a Mimi has in files.
+            loaded: Any = MimiModel.from_pretrained(
+                None,
+                config=MimiConfig(**(raw.get("codec_config") or {})),
+                state_dict=_codec_weights(Path(folder)),
+                output_loading_info=True,
+            )
+            mimi, found = loaded
+            wrong = sorted(name for names in found.values() for name in names)
+            if wrong:
+                raise ValueError(
+                    f"no whole Mimi in {folder}: its weights and its codec_config differ in {wrong}; copy "
+                    f"the folder of CsmForConditionalGeneration anew"
+                )
+            return cls(mimi, n_codebooks=n_codebooks)
         try:
             model = MimiModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
         except OSError as error:
@@ -160,3 +183,15 @@ class MimiTokenizer(nn.Module):
             )
         samples = codes.shape[2] * config.samples_per_frame
         return self.model.decode(codes).audio_values[..., :samples]
+
+
+def _codec_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of the Mimi inside a folder of transformers' CSM, as they are named there."""
+    weights: dict[str, Tensor] = {}
+    prefix = "codec_model."
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                if name.startswith(prefix):
+                    weights[name[len(prefix) :]] = file.get_tensor(name)
+    return weights

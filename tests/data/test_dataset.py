@@ -54,7 +54,9 @@ def encoded(corpus) -> dict[str, EncodedTurn]:
     return found
 
 
-def dataset(corpus, encoded, split="train", *, shards=2, seed=0, **changes) -> ConversationDataset:
+def dataset(
+    corpus, encoded, split="train", *, shards=2, seed=0, end_code=24, **changes
+) -> ConversationDataset:
     config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
     return ConversationDataset(
         corpus,
@@ -62,7 +64,7 @@ def dataset(corpus, encoded, split="train", *, shards=2, seed=0, **changes) -> C
         split,
         codec=ByteCodec(),
         num_codebooks=5,
-        end_code=24,
+        end_code=end_code,
         config=config,
         shards=shards,
         seed=seed,
@@ -108,7 +110,13 @@ def test_what_is_left_out_is_counted(corpus, encoded) -> None:
 
 
 def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
-    for changes in ({}, {"exclude_speakers": ("Ana",)}, {"transcribe_share": 1.0}, {"depth_share": 0.1}):
+    for changes in (
+        {},
+        {"exclude_speakers": ("Ana",)},
+        {"transcribe_share": 1.0},
+        {"depth_share": 0.1},
+        {"end_code": 0},
+    ):
         data = dataset(corpus, encoded, **changes)
         for step in (1, 3):
             batches = [data.batch(step, shard) for shard in (0, 1)]

@@ -37,6 +37,19 @@ def test_a_spoken_turn_predicts_every_frame_once_and_then_the_end(random_turn) -
     assert float(batch.duration_target[n - 1]) == pytest.approx(math.log(6))
 
 
+def test_where_zeros_end_a_turn_every_codebook_learns_its_zero_and_codes_have_a_bound(random_turn) -> None:
+    """As in csm-1b: the depth decoder is trained on the end row too."""
+    turn = random_turn("a", "hi", frames=6)
+    builder = RowBuilder(CODEC, 5, 0, 24)
+    builder.add_spoken(turn)
+    batch = builder.build()
+    assert not batch.codes[-1].any() and batch.code_target[-2].tolist() == [0] * 5
+    assert int((batch.code_target[:, 1] != IGNORE).sum()) == 7
+    with pytest.raises(ValueError, match=r"codes range over .*, expected 0\.\.23"):
+        builder.add_spoken(turn._replace(codes=turn.codes + 24))
+    RowBuilder(CODEC, 5, 0).add_spoken(turn._replace(codes=turn.codes + 24))
+
+
 def test_a_heard_turn_predicts_its_text_from_the_end_row_on(random_turn) -> None:
     turn = random_turn("a", "hi", frames=4, speaker=3)
     builder = rows()
