@@ -45,7 +45,7 @@ train: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest tests -q
 
-bench: $(READY)
+bench: $(VENV)/.peers
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
 
 check: $(READY)
@@ -53,7 +53,14 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(READY): setup.py
+# The compiled kernels are rebuilt with their sources.
+NATIVE := $(wildcard kernels/csm_kernels/*.cpp kernels/csm_kernels/*.h kernels/csm_kernels/*/*.cpp kernels/csm_kernels/*/*.h)
+
+$(VENV)/.peers: $(READY)
+	-$(PIP) install -qq --editable '.[bench]'
+	@touch $@
+
+$(READY): setup.py $(NATIVE)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
 	    "csm runs on Python 3.10 to 3.13; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }

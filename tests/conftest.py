@@ -1,10 +1,15 @@
 """Tiny random models and turns for the tests of the model, its data, losses and generation."""
 
+import os
 from collections.abc import Callable
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+# Triton decides when a kernel is decorated whether to interpret it: before anything imports triton.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Shapes in signatures are checked in tests, and only there: the hook comes before the first import of csm.
 # The doors (ConversationalRVQ, CSMModel, Session) stay out: they refuse wrong shapes themselves, tested too.

@@ -1,10 +1,13 @@
 """ema_update: the call, its checks, its one all-reduce and its registration with torch.library."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from csm_kernels.ema_update import blocked, message, reference
+from csm_kernels.dispatch import choose
+from csm_kernels.ema_update import blocked, cpu, message, reference
 
 
 def ema_update(
@@ -59,7 +62,7 @@ def ema_update(
         mask: [N] bool, False on padding rows, which do not count.
         levels: [N] int64, how many levels a row was coded with; it does not count in the ones above.
         group: Ranks that share the codebooks. Default: all.
-        impl: "auto", "reference" or "blocked".
+        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Raises:
         ValueError: A shape, dtype, device or option does not fit; the message names it.
@@ -76,8 +79,6 @@ def ema_update(
             "decay in [0, 1), epsilon >= 0 and revive_below in [0, 0.5) expected, "
             f"got {decay}, {epsilon} and {revive_below}"
         )
-    if impl not in ("auto", "reference", "blocked"):
-        raise ValueError(f"impl: expected 'auto', 'reference' or 'blocked', got {impl!r}")
     together = dist.is_available() and dist.is_initialized()
     ranks, rank = (dist.get_world_size(group), dist.get_rank(group)) if together else (1, 0)
     if x.shape[0] * ranks > message.MAX_ROWS:
@@ -95,15 +96,16 @@ def ema_update(
     row_levels = torch.where(counted, row_levels, 0)
     rows = torch.where(counted[:, None], x.detach(), 0).float()
     slots = min(message.REVIVALS_PER_STEP, codebooks.shape[1]) if revive_below > 0 else 0
-    statistics, apply = (
-        (reference.statistics, reference.apply) if impl == "reference" else (_ema_statistics, _ema_apply)
-    )
     used = codebooks[:count].detach()
     with torch.no_grad():
-        flat = statistics(rows, codes[:, :count], used, row_levels, counter, ranks, rank, slots)
+        assigned = codes[:, :count]
+        flat = _ema_statistics(rows, assigned, used, row_levels, counter, ranks, rank, slots, impl)
         if together:
             dist.all_reduce(flat, group=group)
-        apply(flat, used, usage[:count], vector_sum[:count], ranks, slots, decay, epsilon, revive_below)
+        _ema_apply(
+            *(flat, used, usage[:count], vector_sum[:count]),
+            *(ranks, slots, decay, epsilon, revive_below, impl),
+        )
 
 
 def _check(
@@ -150,6 +152,15 @@ def _check(
         raise ValueError(f"codes: on {codes.device}, x on {x.device}; move them to one device")
 
 
+def _implementation(impl: str, device: torch.device) -> Any:
+    chosen = choose(impl, device, torch.float32)
+    if chosen == "triton":
+        from csm_kernels.ema_update import triton_kernel
+
+        return triton_kernel
+    return {"cpu": cpu, "blocked": blocked, "reference": reference}[chosen]
+
+
 @torch.library.custom_op("csm::ema_statistics", mutates_args=())
 def _ema_statistics(
     x: Tensor,
@@ -160,8 +171,11 @@ def _ema_statistics(
     ranks: int,
     rank: int,
     slots: int,
+    impl: str,
 ) -> Tensor:
-    return blocked.statistics(x, codes, codebooks, row_levels, step, ranks, rank, slots)
+    return _implementation(impl, x.device).statistics(
+        x, codes, codebooks, row_levels, step, ranks, rank, slots
+    )
 
 
 @_ema_statistics.register_fake
@@ -174,6 +188,7 @@ def _(
     ranks: int,
     rank: int,
     slots: int,
+    impl: str,
 ) -> Tensor:
     levels, size, width = codebooks.shape
     return x.new_empty(message.message_size(levels, size, width, ranks, slots), dtype=torch.int64)
@@ -190,8 +205,11 @@ def _ema_apply(
     decay: float,
     epsilon: float,
     revive_below: float,
+    impl: str,
 ) -> None:
-    blocked.apply(flat, codebooks, usage, vector_sum, ranks, slots, decay, epsilon, revive_below)
+    _implementation(impl, flat.device).apply(
+        flat, codebooks, usage, vector_sum, ranks, slots, decay, epsilon, revive_below
+    )
 
 
 @_ema_apply.register_fake
@@ -205,5 +223,6 @@ def _(
     decay: float,
     epsilon: float,
     revive_below: float,
+    impl: str,
 ) -> None:
     return None

@@ -73,14 +73,14 @@ def apply(
         total_vector = vector_sum[level] * decay + summed.mul_(1 - decay)
         revived, rows = use < 0, None
         if slots:
-            uniform = use.double().sum() / size
+            uniform = message.total(use) / size
             revived, place = _pair(use < revive_below * uniform, priorities[:, level].reshape(-1), slots)
             packed = candidates[:, level].reshape(-1, candidates.shape[-1])
             rows = message.unpack_rows(packed.index_select(0, place), width)
             revived_use = (2 * revive_below * uniform).float()
             use = torch.where(revived, revived_use, use)
             total_vector = torch.where(revived[:, None], rows * revived_use, total_vector)
-        total = use.double().sum()
+        total = message.total(use)
         smoothed = (use + epsilon) / (total + size * epsilon) * total
         moved = total_vector / smoothed[:, None]
         if rows is not None:

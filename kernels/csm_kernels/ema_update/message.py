@@ -64,6 +64,11 @@ def fixed_point_exponents(codebooks: Tensor) -> Tensor:
     return FRACTION_BITS - exponent.clamp(-60, 60)
 
 
+def total(usage: Tensor) -> Tensor:
+    """Sum of fp32 usage [V] as a double, one after another on the CPU: cpu.cpp keeps that order."""
+    return usage.double().cumsum(0)[-1]
+
+
 def _mix(z: Tensor) -> Tensor:
     for shift, factor in _MIX:
         z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor

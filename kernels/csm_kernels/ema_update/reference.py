@@ -68,7 +68,7 @@ def apply(
         summed = torch.ldexp(sums[level].double(), -exponents[level]).float()
         use = usage[level] * decay + counts[level].float() * (1 - decay)
         total_vector = vector_sum[level] * decay + summed * (1 - decay)
-        uniform = use.double().sum() / size
+        uniform = message.total(use) / size
 
         # Distinct candidate rows, best draw first; equal draws are equal rows.
         draws, order = priorities[:, level].reshape(-1).topk(slots)
@@ -83,7 +83,7 @@ def apply(
         revived_use = (2 * revive_below * uniform).float()
         use[dead] = revived_use
         total_vector[dead] = rows * revived_use
-        total = use.double().sum()
+        total = message.total(use)
         smoothed = (use + epsilon) / (total + size * epsilon) * total
         moved = (total_vector / smoothed[:, None]).float()
         moved[dead] = rows

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csm_kernels.interpolated_attention import blocked, reference
+from csm_kernels.dispatch import choose
+from csm_kernels.interpolated_attention import blocked, cpu, reference, tiles
 from csm_kernels.precision import exact_products
 
 
@@ -45,7 +46,7 @@ def interpolated_attention(
             Default: 0.
         window: Positions seen on either side, >= 0. Default: all.
         scale: Factor of the logits. Default: 1 / sqrt(d).
-        impl: "auto", "reference" or "blocked".
+        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Returns:
         [total_q, H, d] in q's dtype, differentiable once in q, k and v.
@@ -55,8 +56,6 @@ def interpolated_attention(
             or query_offsets hold wrong values; the message names it.
     """
     _check(q, k, v, cu_seqlens_q, cu_seqlens_k, lengths, query_offsets, window)
-    if impl not in ("auto", "reference", "blocked"):
-        raise ValueError(f"impl: expected 'auto', 'reference' or 'blocked', got {impl!r}")
     if torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
@@ -64,15 +63,15 @@ def interpolated_attention(
         raise ValueError(
             f"k and v: expected {q.dtype} as q, got {k.dtype} and {v.dtype}; cast them to one dtype"
         )
-    bounds_q, bounds_k = cu_seqlens_q.long(), cu_seqlens_k.long()
-    length = bounds_q[1:] - bounds_q[:-1] if lengths is None else lengths.long()
-    offset = torch.zeros_like(length) if query_offsets is None else query_offsets.long()
+    bounds_q, bounds_k = cu_seqlens_q.long().contiguous(), cu_seqlens_k.long().contiguous()
+    length = bounds_q[1:] - bounds_q[:-1] if lengths is None else lengths.long().contiguous()
+    offset = torch.zeros_like(length) if query_offsets is None else query_offsets.long().contiguous()
     factor = q.shape[2] ** -0.5 if scale is None else scale
     if impl == "reference":
         _check_values(q, k, bounds_q, bounds_k, length, offset)
         with torch.autocast(q.device.type, enabled=False):
             return reference.attend(q, k, v, bounds_q, bounds_k, length, offset, window, factor)
-    return _interpolated_attention(q, k, v, bounds_q, bounds_k, length, offset, window, factor)
+    return _interpolated_attention(q, k, v, bounds_q, bounds_k, length, offset, window, factor, impl)[0]
 
 
 def _check(
@@ -141,8 +140,15 @@ def _short(values: list[int]) -> str:
     return f"{values[:8]}" if len(values) <= 8 else f"{values[:4]} ... {values[-4:]}"
 
 
-# A custom operation, not a composite: cutting the batch into tiles reads lengths on the host, which
-# torch.compile(fullgraph=True) could not trace, and a later kernel takes its place without a new graph.
+def _implementation(impl: str, q: Tensor) -> Any:
+    chosen = choose(impl, q.device, q.dtype, triton_fits=tiles.supports(q.dtype, q.shape[2]))
+    if chosen == "triton":
+        from csm_kernels.interpolated_attention import triton_kernel
+
+        return triton_kernel
+    return cpu if chosen == "cpu" else blocked
+
+
 @torch.library.custom_op("csm::interpolated_attention", mutates_args=())
 def _interpolated_attention(
     q: Tensor,
@@ -154,10 +160,12 @@ def _interpolated_attention(
     offsets: Tensor,
     window: int | None,
     scale: float,
-) -> Tensor:
+    impl: str,
+) -> tuple[Tensor, Tensor]:
     _check_values(q, k, bounds_q, bounds_k, lengths, offsets)
     with exact_products(q.device):
-        return blocked.attend(q, k, v, bounds_q, bounds_k, lengths, offsets, window, scale)
+        attend = _implementation(impl, q).attend
+        return attend(q, k, v, bounds_q, bounds_k, lengths, offsets, window, scale)
 
 
 @_interpolated_attention.register_fake
@@ -171,14 +179,17 @@ def _(
     offsets: Tensor,
     window: int | None,
     scale: float,
-) -> Tensor:
-    return q.new_empty(q.shape)
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=dtype)
 
 
 @torch.library.custom_op("csm::interpolated_attention_backward", mutates_args=())
 def _interpolated_attention_backward(
     gradient: Tensor,
     output: Tensor,
+    lse: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -188,10 +199,12 @@ def _interpolated_attention_backward(
     offsets: Tensor,
     window: int | None,
     scale: float,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     with exact_products(q.device):
-        return blocked.attend_backward(
-            gradient, output, q, k, v, bounds_q, bounds_k, lengths, offsets, window, scale
+        attend_backward = _implementation(impl, q).attend_backward
+        return attend_backward(
+            gradient, output, lse, q, k, v, bounds_q, bounds_k, lengths, offsets, window, scale
         )
 
 
@@ -199,6 +212,7 @@ def _interpolated_attention_backward(
 def _(
     gradient: Tensor,
     output: Tensor,
+    lse: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -208,19 +222,22 @@ def _(
     offsets: Tensor,
     window: int | None,
     scale: float,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(output, *tensors)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.window, ctx.scale, ctx.impl = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*output, *tensors)
 
 
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    output, *tensors = ctx.saved_tensors
-    gradients = _interpolated_attention_backward(gradient, output, *tensors, ctx.window, ctx.scale)
-    return *gradients, None, None, None, None, None, None
+def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradients = _interpolated_attention_backward(
+        gradient, *ctx.saved_tensors, ctx.window, ctx.scale, ctx.impl
+    )
+    return *gradients, None, None, None, None, None, None, None
 
 
 _interpolated_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -99,24 +99,32 @@ def attend(
     query_offsets: Tensor,
     window: int | None,
     scale: float,
-) -> Tensor:
-    """See `csm_kernels.interpolated_attention`; computes in fp32, float64 for float64."""
+) -> tuple[Tensor, Tensor]:
+    """See `csm_kernels.interpolated_attention`; computes in fp32, float64 for float64.
+
+    Returns:
+        Output [total_q, H, d] in q's dtype, and the log of the sum of exponentials [total_q, H], -inf in a
+        row that sees nothing.
+    """
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     sequences = _sequences(cu_seqlens_q, cu_seqlens_k, lengths, query_offsets)
     taps = _taps(sequences, dtype)
     queries, keys, values = _with_spare_row(q, dtype), taps.resample(k.to(dtype)), taps.resample(v.to(dtype))
-    output = torch.zeros_like(queries)
+    output, lse = torch.zeros_like(queries), queries.new_full(queries.shape[:2], -torch.inf)
     for tiles in _cut(sequences, window, *q.shape[1:]):
-        shares = _shares(_read(queries, tiles.rows).mul_(scale), _read(keys, tiles.positions), tiles)
-        result = shares @ _read(values, tiles.positions)
-        result.masked_fill_(tiles.unseen.all(2)[:, None, :, None], 0)
+        logits = _logits(_read(queries, tiles.rows).mul_(scale), _read(keys, tiles.positions), tiles)
+        blind = tiles.unseen.all(2)[:, None, :, None]
+        total = logits.logsumexp(-1, keepdim=True).masked_fill_(blind, -torch.inf)
+        lse.index_copy_(0, tiles.rows.flatten(), total.squeeze(3).transpose(1, 2).flatten(0, 1))
+        result = (logits.softmax(-1) @ _read(values, tiles.positions)).masked_fill_(blind, 0)
         output.index_copy_(0, tiles.rows.flatten(), result.transpose(1, 2).flatten(0, 1))
-    return output[:-1].to(q.dtype)
+    return output[:-1].to(q.dtype), lse[:-1]
 
 
 def attend_backward(
     gradient: Tensor,
     output: Tensor,
+    lse: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -127,7 +135,7 @@ def attend_backward(
     window: int | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v; the softmax is computed again rather than kept."""
+    """Gradients of q, k and v; the softmax is computed again rather than from `lse`."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     sequences = _sequences(cu_seqlens_q, cu_seqlens_k, lengths, query_offsets)
     taps = _taps(sequences, dtype)
@@ -142,7 +150,7 @@ def attend_backward(
         blind = tiles.unseen.all(2)[:, None, :, None]
         tile_g = _read(gradients, tiles.rows).masked_fill_(blind, 0)
         mean = _read(means, tiles.rows).masked_fill_(blind, 0)
-        shares = _shares(tile_q, tile_k, tiles)
+        shares = _logits(tile_q, tile_k, tiles).softmax(-1)
         _add(dv, shares.transpose(2, 3) @ tile_g, tiles.positions)
         slopes = tile_g @ _read(values, tiles.positions).transpose(2, 3)
         slopes.sub_(mean).mul_(shares)
@@ -153,10 +161,10 @@ def attend_backward(
     return dq[:-1].to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _shares(tile_q: Tensor, tile_k: Tensor, tiles: Tiles) -> Tensor:
-    """Softmax over positions, [G, H, R, P]; meaningless in rows that see none."""
+def _logits(tile_q: Tensor, tile_k: Tensor, tiles: Tiles) -> Tensor:
+    """Logits [G, H, R, P], the smallest number where a query does not see a position."""
     logits = tile_q @ tile_k.transpose(2, 3)
-    return logits.masked_fill_(tiles.unseen[:, None], torch.finfo(logits.dtype).min).softmax(-1)
+    return logits.masked_fill_(tiles.unseen[:, None], torch.finfo(logits.dtype).min)
 
 
 def _with_spare_row(t: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from csm_kernels.dispatch import choose
 from csm_kernels.precision import exact_products
-from csm_kernels.rvq_search import blocked, reference
+from csm_kernels.rvq_search import blocked, cpu, reference
 
 
 class RVQSearchResult(NamedTuple):
@@ -42,7 +43,7 @@ def rvq_search(
         x: [N, D] rows; any float dtype (read as fp32 unless float64). N may be 0.
         codebooks: [Q, V, D], fp32 (or float64 with a float64 x).
         mask: [N] bool, False on padding rows: they are coded, but do not count in `commitment`.
-        impl: "auto", "reference" or "blocked".
+        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Returns:
         RVQSearchResult in fp32 (float64 for a float64 x).
@@ -75,23 +76,26 @@ def rvq_search(
             f"mask: expected bool [{x.shape[0]}] on {x.device}, got {mask.dtype} {tuple(mask.shape)} "
             f"on {mask.device}"
         )
-    if impl not in ("auto", "reference", "blocked"):
-        raise ValueError(f"impl: expected 'auto', 'reference' or 'blocked', got {impl!r}")
-    rows, tables = x.detach().to(dtype), codebooks.detach()
-    if impl == "reference":
-        with exact_products(x.device):
-            return RVQSearchResult(*reference.search(rows, tables, mask))
-    return RVQSearchResult(*_rvq_search(rows, tables, mask))
+    return RVQSearchResult(*_rvq_search(x.detach().to(dtype), codebooks.detach(), mask, impl))
 
 
 @torch.library.custom_op("csm::rvq_search", mutates_args=())
-def _rvq_search(x: Tensor, codebooks: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _rvq_search(
+    x: Tensor, codebooks: Tensor, mask: Tensor | None, impl: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    chosen = choose(impl, x.device, x.dtype)  # here, where torch.compile does not look
+    if chosen == "cpu":
+        return cpu.search(x, codebooks, mask)
+    if chosen == "triton":
+        from csm_kernels.rvq_search import triton_kernel
+
+        return triton_kernel.search(x, codebooks, mask)
     with exact_products(x.device):
-        return blocked.search(x, codebooks, mask)
+        return (reference if chosen == "reference" else blocked).search(x, codebooks, mask)
 
 
 @_rvq_search.register_fake
-def _(x: Tensor, codebooks: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, codebooks: Tensor, mask: Tensor | None, impl: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     levels = codebooks.shape[0]
     codes = x.new_empty(x.shape[0], levels, dtype=torch.int64)
     return codes, x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(levels)
