@@ -112,7 +112,7 @@ def conversational_loss(
     only. Non-finite outputs give a non-finite total, which stops all ranks of the training loop together.
 
     Args:
-        outputs: Of `CSMModel.forward_rows`.
+        outputs: Of `CSMModel.forward_rows`, with logits or, from the same label smoothing, cross-entropies.
         targets: `ConversationTargets.of` the same batch.
         config: Weights; None takes the defaults.
 
@@ -120,42 +120,32 @@ def conversational_loss(
         ValueError: Outputs were generated, or belong to another batch than the targets.
     """
     weights = config or LossConfig()
-    smoothing = weights.label_smoothing
     parts: dict[str, Tensor] = {}
-    logits0, depth, text = outputs.codebook0_logits, outputs.depth_logits, outputs.text_logits
     prosody, duration = outputs.prosody, outputs.duration
-    if logits0 is None or depth is None or text is None or prosody is None or duration is None:
+    if prosody is None or duration is None:
         raise ValueError(
             "outputs were generated, not teacher-forced: call the model with text and voice, or a batch"
         )
     for name, found, expected in (
-        ("codebook0", logits0, targets.codebook0),
-        ("depth", depth, targets.depth),
-        ("text", text, targets.text),
+        ("codebook0", outputs.codebook0_logits, targets.codebook0),
+        ("depth", outputs.depth_logits, targets.depth),
+        ("text", outputs.text_logits, targets.text),
         ("prosody", prosody, targets.prosody),
         ("duration", duration, targets.duration),
     ):
-        if found.shape[: expected.ndim] != expected.shape:
+        if found is not None and found.shape[: expected.ndim] != expected.shape:
             raise ValueError(
                 f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
                 f"targets from the batch that the model was called with"
             )
-
-    def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
-
-    parts["codebook0"] = cross_entropy(logits0, targets.codebook0).sum() / targets.voice_count
-    drawn = len(targets.depth)
-    if drawn:
-        per_code = cross_entropy(depth.flatten(0, 1), targets.depth.flatten()).view(drawn, -1).sum(dim=0)
-        # sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
-        per_code = per_code * (targets.frames / drawn / targets.frame_count)
-        cut = targets.semantic_codebooks - 1
-        parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())
-        parts["acoustic"] = per_code[cut:].mean() if cut < len(per_code) else per_code.new_zeros(())
-    else:
-        parts["semantic"] = parts["acoustic"] = depth.float().sum() * 0
-    parts["text"] = cross_entropy(text, targets.text).sum() / targets.text_count
+    codebook0, per_code, text = _nats(outputs, targets, weights.label_smoothing)
+    parts["codebook0"] = codebook0 / targets.voice_count
+    # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
+    per_code = per_code * (targets.frames / max(1, len(targets.depth)) / targets.frame_count)
+    cut = targets.semantic_codebooks - 1
+    parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())
+    parts["acoustic"] = per_code[cut:].mean() if cut < len(per_code) else per_code.new_zeros(())
+    parts["text"] = text / targets.text_count
     known = targets.prosody_known.float()
     voiced = known * targets.prosody[:, 1]
     prosody = prosody.float()
@@ -170,6 +160,28 @@ def conversational_loss(
     scale = {"semantic": share, "acoustic": 1 - share}
     total = torch.stack([getattr(weights, n) * scale.get(n, 1.0) * value for n, value in parts.items()]).sum()
     return ConversationalLoss(total, parts)
+
+
+def _nats(
+    outputs: CSMOutput, targets: ConversationTargets, smoothing: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, " K1"], Float[Tensor, ""]]:
+    """Cross-entropies summed over rows: of codebook 0, of each further codebook, of the text."""
+    if outputs.codebook0_nats is not None:
+        assert outputs.depth_nats is not None and outputs.text_nats is not None
+        return outputs.codebook0_nats, outputs.depth_nats, outputs.text_nats
+    assert outputs.codebook0_logits is not None
+    assert outputs.depth_logits is not None and outputs.text_logits is not None
+
+    def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
+
+    depth = outputs.depth_logits
+    per_code = cross_entropy(depth.flatten(0, 1), targets.depth.flatten()).view(depth.shape[:2]).sum(dim=0)
+    return (
+        cross_entropy(outputs.codebook0_logits, targets.codebook0).sum(),
+        per_code,
+        cross_entropy(outputs.text_logits, targets.text).sum(),
+    )
 
 
 # Speech averages about 150 Hz and -3.5 (log RMS): heads that start near 0 start near there.

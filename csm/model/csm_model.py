@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from csm.data.frames import IGNORE, CrossSpan, PastTurns, RowBatch, RowBuilder, TurnFrames
 from csm.model.backbone import Backbone, ReadingKeys
 from csm.model.cross_attention import SourceEncoder, pack_reading
+from csm.model.cross_entropy import Head, linear_cross_entropy
 from csm.model.depth_decoder import DepthDecoder
 from csm.model.layers import PackedSequences, constants_device, feed_forward_width
 from csm.model.memory import ConversationMemory, MemoryState
@@ -146,6 +147,8 @@ class CSMOutput:
         codebook0_logits: [A, V], for every row that is followed by a voice frame or an end row.
         depth_logits: [F, K - 1, V], for the frames the depth decoder was run on.
         text_logits: [L, W], for every row that is followed by text to be written.
+        codebook0_nats, depth_nats, text_nats: Cross-entropies instead of logits, where they were asked for:
+            sums over the same rows, [], [K - 1] (by codebook) and [].
         prosody: [A, 3] log-F0, voicing logit, log energy of the frame that follows.
         duration: [U], log frames of each spoken turn.
         voice_codes: int64 [B, K, T], generated voice (padded with the end code), where only text was given.
@@ -155,6 +158,9 @@ class CSMOutput:
     codebook0_logits: Tensor | None = None
     depth_logits: Tensor | None = None
     text_logits: Tensor | None = None
+    codebook0_nats: Tensor | None = None
+    depth_nats: Tensor | None = None
+    text_nats: Tensor | None = None
     prosody: Tensor | None = None
     duration: Tensor | None = None
     voice_codes: Tensor | None = None
@@ -226,7 +232,7 @@ class CSMModel(nn.Module):
         )
         self.text_source, self.voice_source = SourceEncoder(width), SourceEncoder(width)
         self.memory = ConversationMemory(width, c.memory_slots)
-        self.codebook0_head = nn.Linear(width, vocab, bias=False)
+        self.codebook0_head = Head(width, vocab, bias=False)
         self.prosody_head = nn.Linear(width, 3)
         self.duration_head = nn.Linear(width, 1)
         offsets = torch.arange(c.num_codebooks, device=constants_device()) * vocab
@@ -309,6 +315,7 @@ class CSMModel(nn.Module):
         voice_codes: Int[Tensor, "B K T"] | None = None,
         *,
         batch: RowBatch | None = None,
+        label_smoothing: float | None = None,
     ) -> CSMOutput:
         """Teacher-forced outputs of text and voice together; with one of them alone, generates the other.
 
@@ -316,6 +323,8 @@ class CSMModel(nn.Module):
             text_tokens: Texts, or byte ids int64 [B, L] padded with 256.
             voice_codes: int64 [B, K, T] with K at least `num_codebooks`.
             batch: Prepared rows, as the training uses them; excludes the other two.
+            label_smoothing: With a number (0 too), a batch gives cross-entropies with this smoothing instead
+                of logits, which are never formed whole.
 
         Raises:
             ValueError: Nothing or too much was given, an empty text, a wrong shape, codes out of range, or a
@@ -326,7 +335,7 @@ class CSMModel(nn.Module):
                 raise ValueError(
                     "got batch together with text_tokens or voice_codes: expected one or the other"
                 )
-            return self.forward_rows(batch)
+            return self.forward_rows(batch, label_smoothing)
         if text_tokens is None and voice_codes is None:
             raise ValueError("expected text_tokens, voice_codes, both, or batch; got none")
         texts = None if text_tokens is None else self._texts(text_tokens)
@@ -363,8 +372,8 @@ class CSMModel(nn.Module):
             rows.add_heard(turn)
         return rows.build().to(self.audio_embedding.weight.device)
 
-    def forward_rows(self, batch: RowBatch) -> CSMOutput:
-        """Teacher-forced outputs for prepared rows.
+    def forward_rows(self, batch: RowBatch, label_smoothing: float | None = None) -> CSMOutput:
+        """Teacher-forced outputs for prepared rows; `forward` says what label_smoothing does.
 
         Raises:
             ValueError: A sequence beyond max_context.
@@ -378,15 +387,24 @@ class CSMModel(nn.Module):
         speaks = batch.code_target[:, 0] != IGNORE
         depth_rows = self.depth_rows(batch)
         target = batch.code_target[depth_rows]
-        depth_logits = self.depth_decoder(hidden[depth_rows], self.embed_codes(target[:, :-1]))
         writes = batch.text_target != IGNORE
-        return CSMOutput(
-            codebook0_logits=self.codebook0_head(hidden[speaks]),
-            depth_logits=depth_logits,
-            text_logits=F.linear(hidden[writes], self.text_embedding.weight),
-            prosody=self.prosody_head(hidden[speaks]),
+        spoken, written = hidden[speaks], hidden[writes]
+        frames = hidden[depth_rows], self.embed_codes(target[:, :-1])
+        output = CSMOutput(
+            prosody=self.prosody_head(spoken),
             duration=self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
         )
+        if label_smoothing is None:
+            output.codebook0_logits = self.codebook0_head(spoken)
+            output.depth_logits = self.depth_decoder(*frames)
+            output.text_logits = F.linear(written, self.text_embedding.weight)
+            return output
+        first, text = batch.code_target[speaks, 0], batch.text_target[writes]
+        output.codebook0_nats = self.codebook0_head(spoken, first, label_smoothing)
+        output.depth_nats = self.depth_decoder(*frames, target[:, 1:], label_smoothing)
+        table = self.text_embedding.weight.T
+        output.text_nats = linear_cross_entropy(written[None], table[None], text[None], label_smoothing)[0]
+        return output
 
     def hidden_rows(self, batch: RowBatch) -> Float[Tensor, "R D"]:
         """The backbone's normalised rows."""

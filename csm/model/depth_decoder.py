@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from csm.model.cross_entropy import linear_cross_entropy
 from csm.model.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
 
 
@@ -60,13 +61,18 @@ class DepthDecoder(nn.Module):
         self.heads = nn.Parameter(torch.randn(num_codebooks - 1, width, vocab_size) * width**-0.5)
 
     def forward(
-        self, hidden: Float[Tensor, "F D"], code_embeddings: Float[Tensor, "F K1 D"]
-    ) -> Float[Tensor, "F K1 V"]:
-        """Logits of codes 1..K-1 of F frames (F may be 0).
+        self,
+        hidden: Float[Tensor, "F D"],
+        code_embeddings: Float[Tensor, "F K1 D"],
+        targets: Int[Tensor, "F K1"] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, "F K1 V"] | Float[Tensor, " K1"]:
+        """Logits of codes 1..K-1 of F frames (F may be 0); with targets, cross-entropies summed over frames.
 
         Args:
             hidden: [F, D], the backbone's row before each frame.
             code_embeddings: [F, K - 1, D], embeddings of codes 0..K-2 of the frame.
+            targets: Codes 1..K-1; label_smoothing goes with them.
         """
         frames, steps = hidden.shape[0], self.num_codebooks
         x = self.projection(torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)).flatten(0, 1)
@@ -74,8 +80,10 @@ class DepthDecoder(nn.Module):
         attend = FrameAttention(steps)
         for index, block in enumerate(self.blocks):
             x = block(x, positions, attend, index)
-        x = self.norm(x).unflatten(0, (frames, steps))[:, 1:]
-        return torch.bmm(x.transpose(0, 1), self.heads.to(x.dtype)).transpose(0, 1)
+        rows = self.norm(x).unflatten(0, (frames, steps))[:, 1:].transpose(0, 1)
+        if targets is not None:
+            return linear_cross_entropy(rows, self.heads, targets.T, label_smoothing)
+        return torch.bmm(rows, self.heads.to(rows.dtype)).transpose(0, 1)
 
     def start(self) -> KeyValueCache:
         """An empty cache for one frame."""

@@ -51,7 +51,9 @@ class ModelTask:
     def loss(self, name: str, module: Any, batch: RowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, whose mean over shards is the step's, and its parts before their weights."""
         targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
-        result = conversational_loss(module(batch=batch), targets, self.weights)
+        result = conversational_loss(
+            module(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights
+        )
         return result.total, {name: value.detach() for name, value in result.parts.items()}
 
     def after_step(self, step: int) -> None:
@@ -62,7 +64,9 @@ class ModelTask:
         """Loss and parts on the same two minutes of validation turns every time, in nats per target."""
         batch = self._validation.to(self.device)
         targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
-        result = conversational_loss(self.model(batch=batch), targets, self.weights)
+        result = conversational_loss(
+            self.model(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights
+        )
         return {
             "model/loss": float(result.total),
             **{f"model/{n}": float(v) for n, v in result.parts.items()},
