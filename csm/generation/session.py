@@ -74,6 +74,8 @@ class Session:
                 f"turn {turn.id}: codes have shape {tuple(turn.codes.shape)}, expected [K, T] with at least "
                 f"one frame"
             )
+        # Copied: a slice would keep its whole recording in memory.
+        turn = turn._replace(codes=turn.codes.clone())
         context = ContextTurn(turn, turn.codes.shape[1])
         batch = self._turn_rows(context)
         self._make_room(len(batch.text))
@@ -124,7 +126,7 @@ class Session:
             free = config.max_context - self._cache.length - len(ids) - 1
             codes = torch.full((len(ids), config.num_codebooks), -1, device=self.device)
             hidden = self._forward(model.embed_rows(ids, codes))[-1]
-            expected = frames or self._expected_frames(hidden, len(ids))
+            expected = min(frames or self._expected_frames(hidden, len(ids)), config.max_context)
             timed = frames is not None or model.knows_durations()
             limit = max(1, min(limit, free, cut_off(expected) if timed else limit))
             keys = self._text_keys(ids, expected)

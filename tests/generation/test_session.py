@@ -248,3 +248,17 @@ def test_a_turn_of_more_codebooks_than_the_model_is_cut(tiny_model, random_turn)
     sessions[0].listen(wide)
     sessions[1].listen(TurnFrames("a", wide.text, 0, wide.codes[:5]))
     assert torch.equal(speak(sessions[0], "hi"), speak(sessions[1], "hi"))
+
+
+def test_a_length_beyond_the_context_is_taken_for_the_whole_context(tiny_model) -> None:
+    model = tiny_model()
+    session = Session(model, SamplingConfig(temperature=1.0, max_seconds=100.0, shortest=1.0))
+    list(session.speak("hello", 0, frames=10**6))
+    assert session.turns[-1].length == model.config.max_context
+
+
+def test_a_turn_that_was_listened_to_does_not_keep_its_recording(tiny_model) -> None:
+    session = Session(tiny_model(), SamplingConfig())
+    recording = torch.zeros(5, 10_000, dtype=torch.int64)
+    session.listen(TurnFrames("t", "hello", 0, recording[:, 100:120]))
+    assert session.turns[0].turn.codes.untyped_storage().nbytes() == 5 * 20 * 8

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from csm.data.frames import TurnFrames
+from csm.evaluation.alignment import CodeLogits, align, compare
+from csm.evaluation.session_alignment import Played, SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.model.csm_model import CSMModel
@@ -17,13 +19,104 @@ TEXTS = ["one", "a longer second turn", "third", "and the fourth of them", "five
 FRAMES = [7, 12, 5, 14, 9]
 
 
+def turns(random_turn) -> list[TurnFrames]:
+    parts = zip(TEXTS, FRAMES, strict=True)
+    return [random_turn(f"t{i}", text, frames, i % 2) for i, (text, frames) in enumerate(parts)]
+
+
+# Playing takes seconds and is a function of these alone; no test changes what it gives.
+PLAYED: dict[float, tuple[CSMModel, Played]] = {}
+
+
+def play(pace: float, tiny_model, random_turn) -> tuple[CSMModel, Played]:
+    """Two conversations that overflow the context into the memory and, there, into its gist."""
+    if pace not in PLAYED:
+        model, conversation = tiny_model(max_context=80), [*turns(random_turn), *turns(random_turn)[::-1]]
+        PLAYED[pace] = (
+            model,
+            SessionAdapter(model).play([conversation, conversation[1:]], spoken=[1, 4, 9], pace=pace),
+        )
+    return PLAYED[pace]
+
+
+@pytest.fixture
+def played(tiny_model, random_turn) -> tuple[CSMModel, Played]:
+    return play(1.0, tiny_model, random_turn)
+
+
+# ---- every logit, for every prefix ----
+
+
+@pytest.mark.parametrize("pace", [1.0, 0.15, 3.0])
+def test_for_every_prefix_every_logit_of_training_is_what_the_generator_saw(
+    pace, tiny_model, random_turn
+) -> None:
+    """Packed, with memory and cross-attention, at the turn's own length and far off it."""
+    model, played = play(pace, tiny_model, random_turn)
+    report = align(SessionAdapter(model), played)
+    assert report.equal, report
+    spoken = [prefix.context[-1] for prefix in played.prefixes]
+    frames = sum(context.turn.codes.shape[1] for context in spoken)
+    books = model.config.num_codebooks
+    assert report.compared == frames * books + len(spoken) and report.untaught == 0
+    assert len(report.by_codebook) == books
+    # Among them are prefixes whose memory has a gist, and one whose voice runs out of the reach of its text.
+    assert max(len(prefix.past) for prefix in played.prefixes) > model.config.memory_slots
+    assert max(len(prefix.context) for prefix in played.prefixes) >= 2
+    assert pace != 0.15 or max(c.turn.codes.shape[1] - c.length for c in spoken) > model.config.cross_window
+
+
+@pytest.mark.parametrize("share", [1 / 16, 1 / 4])
+def test_a_drawn_share_of_the_frames_is_what_the_generator_saw_of_them(played, share) -> None:
+    model, passage = played
+    adapter = SessionAdapter(model, depth_share=share, seed=3)
+    report = align(adapter, passage)
+    assert report.equal and report.untaught == 0, report
+    whole = len(CSMModel.depth_rows(SessionAdapter(model).rows(passage)))
+    drawn = len(CSMModel.depth_rows(adapter.rows(passage)))
+    assert drawn == round(share * whole) > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zeros_end": True},
+        {"n_kv_heads": 1, "depth_n_kv_heads": 1},
+        {"rope_scaling": 32.0},
+        {"memory_layers": (0, 1, 2, 3), "cross_layers": (0, 1, 2, 3)},
+        {"memory_layers": (), "cross_layers": ()},
+    ],
+    ids=str,
+)
+def test_it_holds_for_models_of_other_parts(changes, tiny_model, random_turn) -> None:
+    model, conversation = tiny_model(max_context=60, **changes), turns(random_turn)[:4]
+    adapter = SessionAdapter(model)
+    report = align(adapter, adapter.play([conversation], spoken=[3]))
+    # A row of zeros is drawn codebook by codebook, an end code by the first alone.
+    assert report.equal and report.untaught == 0, report
+    assert report.compared == 14 * 5 + (5 if "zeros_end" in changes else 1)
+
+
+@torch.no_grad()
+def test_a_pack_gives_the_logits_of_each_sequence_alone(played) -> None:
+    model, passage = played
+    adapter = SessionAdapter(model)
+    packed = adapter.teacher_forced_logits(passage)
+    for index, prefix in enumerate(passage.prefixes):
+        alone = adapter.teacher_forced_logits(Played([prefix], passage.seen))
+        alone.places[:, 0] = index
+        assert compare(alone, packed).equal
+
+
+# ---- turns that are heard, written or stopped ----
+
+
 class Recorder:
-    """Keeps every row that a backbone gives, and every depth logit, in the order of generation."""
+    """Keeps every row that a backbone gives, in the order of generation."""
 
     def __init__(self, model: CSMModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[torch.Tensor] = []
-        self.depth: list[torch.Tensor] = []
-        backbone, logits = model.backbone.forward, model.depth_decoder.logits
+        backbone = model.backbone.forward
 
         def recorded(x, positions, attend, **others):
             hidden = backbone(x, positions, attend, **others)
@@ -32,33 +125,17 @@ class Recorder:
                 self.rows = [*(self.rows if attend.length else []), hidden]
             return hidden
 
-        def recorded_logits(row, codebook):
-            out = logits(row, codebook)
-            self.depth.append(out)
-            return out
-
         monkeypatch.setattr(model.backbone, "forward", recorded)
-        monkeypatch.setattr(model.depth_decoder, "logits", recorded_logits)
 
     def hidden(self) -> torch.Tensor:
         return torch.cat(self.rows)
 
 
-def turns(random_turn) -> list[TurnFrames]:
-    parts = zip(TEXTS, FRAMES, strict=True)
-    return [random_turn(f"t{i}", text, frames, i % 2) for i, (text, frames) in enumerate(parts)]
-
-
-def speak(session: Session, text: str, speaker: int, frames: int | None) -> torch.Tensor:
-    return torch.stack(list(session.speak(text, speaker, frames=frames)), dim=1)
-
-
-def forward_of(model: CSMModel, context, past, *, train_last: bool = True):
-    """The training batch of the turns in a session's context: same order, same lengths, same past."""
+def rows_of(model: CSMModel, context):
+    """The training batch of the turns in a session's context: same order, same lengths."""
     builder = model.new_rows()
-    builder.begin_sequence(past)
-    for index, (turn, length) in enumerate(context):
-        builder.add_spoken(turn, length=length, train=train_last and index == len(context) - 1)
+    for turn, length in context:
+        builder.add_spoken(turn, length=length, train=False)
     return builder.build()
 
 
@@ -67,94 +144,19 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@pytest.fixture(params=["own length", "much shorter", "much longer"])
-def spoken(request, tiny_model, random_turn, monkeypatch):
-    """A session that heard turns, lost some to the memory, and spoke; its rows; the batch of training."""
-    model = tiny_model(max_context=110)
-    session = Session(model, SamplingConfig(max_seconds=1.6, shortest=0.0, seed=3))
-    heard = turns(random_turn)
-    for turn in heard:
-        session.listen(turn)
-    recorder = Recorder(model, monkeypatch)
-    # Two frames expected, and twenty may come: far beyond the window of three frames to each side.
-    frames = {"own length": None, "much shorter": 2, "much longer": 40}[request.param]
-    monkeypatch.setattr("csm.generation.session.LONGEST_SHARE", 9.0)
-    codes = speak(session, "now I speak", 1, frames)
-    kept = len(session.turns) - 1
-    assert 0 < kept < len(heard) and codes.shape[1] > 8
-    past = heard[: len(heard) - kept]
-    assert int(session.memory.turns) == len(past) > 0
-    batch = forward_of(model, session.turns, past)
-    return model, session, recorder, batch, codes
-
-
-@torch.no_grad()
-def test_every_hidden_row_is_the_one_of_training(spoken) -> None:
-    model, session, recorder, batch, codes = spoken
-    hidden = model.hidden_rows(batch)
-    last = len(hidden) - len(recorder.hidden())
-    assert last >= 0
-    assert difference(recorder.hidden(), hidden[last:]) < TOLERANCE
-    # The rows of the spoken turn are among them: its text, its frames and the end row.
-    assert len(recorder.hidden()) >= len(model.codec.encode_turn("now I speak", 1)) + codes.shape[1] + 1
-
-
-@torch.no_grad()
-def test_every_logit_is_the_one_of_training_codebook_by_codebook(spoken) -> None:
-    model, session, recorder, batch, codes = spoken
-    output = model.forward_rows(batch)
-    steps, books = codes.shape[1], model.config.num_codebooks
-    depth = torch.stack(recorder.depth[: steps * (books - 1)]).unflatten(0, (steps, books - 1))
-    assert difference(depth, output.depth_logits) < TOLERANCE
-    rows = recorder.hidden()[-(steps + 2) : -1]
-    assert difference(model.codebook0_head(rows), output.codebook0_logits) < TOLERANCE
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "fault", ["hidden off by one", "depth labels shifted", "query off by one", "no memory"]
-)
-def test_the_comparison_catches_planted_faults(spoken, fault, monkeypatch) -> None:
-    model, session, recorder, batch, codes = spoken
-    hidden = model.hidden_rows(batch)
-    mine = recorder.hidden()
-    steps, books = codes.shape[1], model.config.num_codebooks
-    depth = torch.stack(recorder.depth[: steps * (books - 1)]).unflatten(0, (steps, books - 1))
-    if fault == "hidden off by one":
-        assert difference(mine[1:], hidden[-len(mine) : -1]) > 100 * TOLERANCE
-        rows = model.depth_rows(batch)
-        late = model.depth_decoder(hidden[rows + 1], model.embed_codes(batch.code_target[rows, :-1]))
-        assert difference(depth, late) > 100 * TOLERANCE
-    elif fault == "depth labels shifted":
-        rows = model.depth_rows(batch)
-        shifted = model.depth_decoder(hidden[rows], model.embed_codes(batch.code_target[rows, 1:]))
-        assert difference(depth, shifted) > 100 * TOLERANCE
-    elif fault == "query off by one":
-        moved = [
-            s._replace(first_query=s.first_query + 1, num_queries=s.num_queries - 1) for s in batch.spans
-        ]
-        wrong = model.hidden_rows(replace(batch, spans=moved))
-        assert difference(mine, wrong[-len(mine) :]) > 100 * TOLERANCE
-    else:
-        builder_past = replace(batch.past, counts=batch.past.counts * 0, sequence=batch.past.sequence - 1)
-        wrong = model.hidden_rows(replace(batch, past=builder_past))
-        assert difference(mine, wrong[-len(mine) :]) > 100 * TOLERANCE
-
-
 @torch.no_grad()
 def test_a_turn_listened_to_gives_the_rows_of_training(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
     recorder = Recorder(model, monkeypatch)
     session = Session(model)
-    heard = turns(random_turn)[:3]
-    for turn in heard:
+    for turn in turns(random_turn)[:3]:
         session.listen(turn)
-    batch = forward_of(model, session.turns, [], train_last=False)
+    batch = rows_of(model, session.turns)
     assert difference(recorder.hidden(), model.hidden_rows(batch)) < TOLERANCE
 
 
 @torch.no_grad()
-def test_writing_gives_the_rows_and_logits_of_training(tiny_model, random_turn, monkeypatch) -> None:
+def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
     # The end id is never the likeliest: as many ids are written as may be.
     model.text_embedding.weight[model.codec.end_id] = 0
@@ -168,7 +170,6 @@ def test_writing_gives_the_rows_and_logits_of_training(tiny_model, random_turn, 
     written: list[int] = []
     monkeypatch.setattr(model.codec, "decode", lambda ids: written.extend(ids) or "x")
     session.write(heard.codes, speaker=1)
-    hidden = kept[0]
     assert len(written) > 10
 
     builder = model.new_rows()
@@ -176,18 +177,30 @@ def test_writing_gives_the_rows_and_logits_of_training(tiny_model, random_turn, 
     monkeypatch.setattr(model.codec, "encode_text", lambda text: [*written, model.codec.end_id])
     builder.add_heard(heard._replace(text="what was written"))
     batch = builder.build()
-    trained = model.hidden_rows(batch)
+
+    def said(rows: torch.Tensor, first: int, ids) -> CodeLogits:
+        places = torch.stack(
+            [torch.zeros(len(rows)), torch.arange(len(rows)) + first, torch.zeros(len(rows))]
+        )
+        return CodeLogits(places.T.long(), ids, F.linear(rows, model.text_embedding.weight))
+
     # Training also runs the row of the end id, which predicts nothing.
-    assert difference(hidden, trained[-len(hidden) - 1 : -1]) < TOLERANCE
-    rows = hidden[-len(written) - 1 :]
-    logits = F.linear(rows, model.text_embedding.weight)
-    assert difference(logits, model.forward_rows(batch).text_logits) < TOLERANCE
-    assert logits[:-1].argmax(dim=1).tolist() == written
+    first = len(batch.text) - 1 - len(kept[0])
+    drawn = torch.tensor([*written, model.codec.end_id])
+    rows = kept[0][-len(drawn) :]
+    generation = said(rows, first + len(kept[0]) - len(drawn), drawn)
+    assert generation.logits[:-1].argmax(dim=1).tolist() == written
+
+    def training(batch) -> CodeLogits:
+        writes = (batch.text_target >= 0).nonzero()[:, 0]
+        return said(model.hidden_rows(batch)[writes], int(writes[0]), batch.text_target[writes])
+
+    assert compare(training(batch), generation).equal
     # The fault of reading the voice one row late is seen.
     *others, span = batch.spans
     late = span._replace(first_query=span.first_query + 1, num_queries=span.num_queries - 1)
-    wrong = model.hidden_rows(replace(batch, spans=[*others, late]))
-    assert difference(hidden, wrong[-len(hidden) - 1 : -1]) > 100 * TOLERANCE
+    report = compare(training(replace(batch, spans=[*others, late])), generation)
+    assert not report.equal and report.first.size > 100 * TOLERANCE
 
 
 @torch.no_grad()
@@ -202,5 +215,5 @@ def test_a_turn_stopped_in_the_middle_leaves_the_rows_of_training(
     said = [next(voice) for _ in range(4)]
     voice.close()
     assert torch.equal(session.turns[-1].turn.codes, torch.stack(said, dim=1))
-    batch = forward_of(model, session.turns, [])
+    batch = rows_of(model, session.turns)
     assert difference(recorder.hidden(), model.hidden_rows(batch)) < TOLERANCE
