@@ -1,4 +1,4 @@
-"""Two packages from two folders: csm from csm/, csm_kernels from kernels/csm_kernels/, and its CPU kernels."""
+"""Two packages from two folders, csm and kernels/csm_kernels, and the latter's compiled CPU kernels."""
 
 import platform
 import re
@@ -48,7 +48,7 @@ EVALUATION = [
 ]
 
 NATIVE = "kernels/csm_kernels"
-# Every operation is compiled once for each, and the CPU chooses at run time: a wheel built here runs anywhere.
+# Every operation is compiled once for each, and the CPU chooses at run time: the wheel runs anywhere.
 INSTRUCTION_SETS = {"base": []}
 if platform.machine() in ("x86_64", "AMD64"):
     AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
@@ -75,8 +75,8 @@ class BuildNative(build_ext):
                 macros=[("CSM_ISA", name)],
                 extra_postargs=[*FLAGS, *flags],
             )
-        # No -fopenmp here: its functions come from the OpenMP runtime that torch has loaded. A second one would
-        # keep its own threads spinning on the same cores.
+        # No -fopenmp here: its functions come from the OpenMP runtime that torch has loaded. A second one
+        # would keep its own threads spinning on the same cores.
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(extension.name), target_lang="c++")
 
 

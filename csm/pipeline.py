@@ -7,6 +7,7 @@ step that finds its work done says so and changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -28,10 +29,14 @@ from csm.data.utterances import UtteranceDataset, one_thread
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
 from csm.generation.voices import Voice, voice_of, with_manner
-from csm.model.csm_model import CSMModel
+from csm.model.checkpoints import meta_model
+from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.lora import is_adapter, merged_state, save_adapter
 from csm.run_config import RunConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
 from csm.training.checkpoint import sha256_of, write_atomically
+from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
 from csm.training.model_task import ModelTask
 from csm.training.reproducibility import seed_everything
@@ -43,6 +48,8 @@ from csm.training.world import World, start_world
 ENCODE_BATCH = 32
 PACKAGED = Path(__file__).parent / "weights"
 PRETRAINED_FILES = ("config.json", "model.safetensors")
+# Of a run that trained adapters: they alone, beside the merged model.
+ADAPTER = "adapter"
 
 
 def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
@@ -100,11 +107,41 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
 
 
 def start_model(run: RunConfig) -> CSMModel:
-    """The model a recipe starts from."""
+    """The model a recipe starts from, what it does not train frozen.
+
+    Raises:
+        ValueError: The folder holds no model or one of other sizes, or nothing of it is trained.
+    """
     seed_everything(run.training.seed, "model")
     if run.model_start == "scratch":
-        return CSMModel(run.model)
-    return CSMModel.from_pretrained(_start_folder(run.model_start, "model"))
+        model = CSMModel(run.model)
+    else:
+        folder = _start_folder(run.model_start, "model")
+        model = load_for_training(folder, run.model, run.finetune)
+    make_trainable(model, run.finetune)
+    return model
+
+
+def trained_shape(run: RunConfig) -> CSMConfig:
+    """What `start_model` makes, without a look at files: a folder is taken to be of a public layout."""
+    return run.model if run.model_start == "scratch" else without_idle_layers(run.model, run.finetune)
+
+
+def open_tokenizer(folder: Path, num_codebooks: int) -> ConversationalRVQ | MimiTokenizer:
+    """The tokenizer of a folder: ours, or Mimi where it is transformers' (alone, or inside its CSM).
+
+    Args:
+        folder: With config.json.
+        num_codebooks: How many of Mimi's codebooks are encoded.
+
+    Raises:
+        ValueError: No tokenizer there.
+    """
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if raw.get("model_type") in ("mimi", "csm"):
+        return MimiTokenizer.from_pretrained(folder, n_codebooks=num_codebooks)
+    return ConversationalRVQ.from_pretrained(folder)
 
 
 def load_module_weights(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -123,10 +160,10 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     """
     corpus = read_corpus(run.corpus)
     turns = corpus.turns()
-    tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
+    tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(device)
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
-        "tokenizer_sha256": sha256_of(tokenizer_folder / "model.safetensors"),
+        "tokenizer_sha256": _sha256_of_weights(tokenizer_folder),
     }
     if (found := read_index(output)) is not None:
         there = found["turns"]
@@ -140,18 +177,20 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
             )
     if found is None:
         write_code_shards(output, encoded_turns(corpus, tokenizer), description)
-    elif (tokenizer_folder / "codebooks.json").is_file():
+    elif isinstance(tokenizer, MimiTokenizer) or (tokenizer_folder / "codebooks.json").is_file():
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
+        return len(turns)
+    if isinstance(tokenizer, MimiTokenizer):
         return len(turns)
     report = codebook_report(tokenizer, [turn.codes.long() for turn in read_code_shards(output).values()])
     write_atomically(tokenizer_folder / "codebooks.json", (json.dumps(report) + "\n").encode())
     return len(turns)
 
 
-def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ) -> Iterator[EncodedTurn]:
-    """Codes, prosody and speaker embedding of every turn of a corpus, the shortest first."""
+def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer) -> Iterator[EncodedTurn]:
+    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first."""
     config = tokenizer.config
-    device = tokenizer.decoder.embed.weight.device
+    device = next(tokenizer.parameters()).device
     # Neighbours in length share a batch: little padding, and the codes do not depend on it.
     ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
     with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
@@ -165,17 +204,18 @@ def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ) -> Iterator[Enco
                 with one_thread():
                     prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
                 frames = -(-waveform.shape[1] // config.samples_per_frame)
-                yield EncodedTurn(
-                    turn.id, codes[row, :, :frames].cpu(), prosody[:frames], info.speaker[row].cpu()
-                )
+                speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
+                yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
             bar.update(len(group))
 
 
 def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device) -> Path:
     """Trains the model of a recipe on encoded conversations; leaves config.json and model.safetensors.
 
+    Adapters are merged into these and also left alone in adapter/, in peft's format.
+
     Raises:
-        ValueError: No corpus or codes, or `output` belongs to another run.
+        ValueError: No corpus or codes, some that do not fit the model, or `output` belongs to another run.
     """
     description = {"recipe": run.recipe, "run": config_files.to_dict(run)}
     require_same_run(output, description, run.training)
@@ -184,6 +224,9 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         return output
     corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
     model = start_model(run)
+    require_fit(corpus, encoded, model, run.data)
+    # Asked now: ZeRO-3 changes the parameters.
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     dataset = partial(
         ConversationDataset,
         corpus,
@@ -194,18 +237,27 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         config=run.data,
         seed=run.training.seed,
     )
+    # Few recordings of one's own may all be for training: the split is drawn by their names.
+    watched = "validation" if corpus.turns("validation") else "train"
+    if watched == "train" and world.rank == 0:
+        say(f"{corpus.root} has no validation turns: the validation loss is that of training turns")
     task = ModelTask(
         model,
         dataset("train", shards=run.training.shards),
-        dataset("validation", shards=1),
+        dataset(watched, shards=1),
         run.loss,
         device=world.device,
     )
     train(task, run.training, output, run_description=description, device=device.type)
     if world.rank == 0:
-        trained = CSMModel(model.config)
-        trained.load_state_dict(load_module_weights(output / "weights_model.safetensors"))
-        save_whole(trained, output)
+        state = load_module_weights(output / "weights_model.safetensors")
+        if run.finetune.adapts:
+            whole = [name for name in trained if not is_adapter(name)]
+            save_adapter(output / ADAPTER, state, run.finetune.lora, base=run.model_start, whole=whole)
+            state = merged_state(state, run.finetune.lora)
+        finished = meta_model(model.config)
+        finished.load_state_dict(state, assign=True)
+        save_whole(finished, output)
     world.barrier()
     return output
 
@@ -289,6 +341,15 @@ def save_whole(module: Pretrained, folder: Path) -> None:
 def say(line: str) -> None:
     """One line of news, where the progress bars go."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _sha256_of_weights(folder: Path) -> str:
+    """Of model.safetensors, or of the SHA-256s of the files it is cut into."""
+    whole = folder / PRETRAINED_FILES[1]
+    if whole.is_file():
+        return sha256_of(whole)
+    digests = [sha256_of(path) for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _is_finished(output: Path, world: World) -> bool:

@@ -12,8 +12,10 @@ from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
 from csm.model.csm_model import CSMConfig
+from csm.model.presets import csm_1b
 from csm.run_config import RunConfig
 from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 
 # The packaged tokenizer's sizes and those of a voice for it: telephone-band speech, weights of at most 15 and
@@ -139,6 +141,43 @@ def quickstart() -> RunConfig:
     )
 
 
+def finetune_csm_1b() -> RunConfig:
+    """csm-1b on one's own recordings, through Mimi: docs/finetune.md.
+
+    csm-1b's weights cannot be fetched where this was written, so no figure is known: the way was gone end to
+    end by random models of csm-1b's form at small size. Needs a folder of its weights in transformers'
+    layout, which holds Mimi too. All of it is trained by default; `--dry-run` estimates 15 GB on one GPU and
+    38 GB in the host's memory for it.
+
+    `deepspeed launch/train.py --recipe finetune_csm_1b --set model_start=models/csm-1b --output runs/mine`
+    """
+    return RunConfig(
+        recipe="finetune_csm_1b",
+        corpus="corpora/mine",
+        model=csm_1b(),
+        model_start="models/csm-1b",
+        finetune=FinetuneConfig(freeze=("added",)),
+        # csm-1b speaks and does not write, has no memory and no heads but its codes'.
+        data=DatasetConfig(
+            rows_per_shard=2048, max_rows=2048, depth_share=1 / 16, transcribe_share=0.0, past_turns=0
+        ),
+        loss=LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0),
+        training=TrainingConfig(
+            steps=500,
+            shards=8,
+            learning_rate=2e-5,
+            betas=(0.9, 0.95),
+            warmup_steps=50,
+            zero_stage=3,
+            offload="all",
+            precision="bf16",
+            checkpoint_every=250,
+            validate_every=50,
+        ),
+        sampling=SamplingConfig(temperature=0.9, top_k=50),
+    )
+
+
 def tiny() -> RunConfig:
     """Every step of a run in a minute, for tests: it learns nothing. Its corpus is given by `--set`."""
     training = TrainingConfig(
@@ -182,7 +221,8 @@ def tiny() -> RunConfig:
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (quickstart, telephone_tokenizer, telephone_model, tiny)
+    recipe.__name__: recipe
+    for recipe in (quickstart, telephone_tokenizer, telephone_model, finetune_csm_1b, tiny)
 }
 
 

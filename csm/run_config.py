@@ -11,6 +11,7 @@ from csm.losses import LossConfig
 from csm.model.csm_model import CSMConfig
 from csm.tokenizer.conversational_rvq import TokenizerConfig
 from csm.tokenizer.losses import TokenizerLossConfig
+from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 
 
@@ -25,7 +26,9 @@ class RunConfig:
         tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
         model, data, loss, training: The conversational model and its training.
-        model_start: "scratch" or a folder of save_pretrained; "packaged" once the package carries a voice.
+        model_start: "scratch", or a folder of save_pretrained or of csm-1b in a public layout; "packaged"
+            once the package carries a voice.
+        finetune: Which parts of the model are trained.
         sampling: Generation.
     """
 
@@ -42,4 +45,5 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     model_start: str = "scratch"
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -79,7 +79,7 @@ class PlainEngine:
                 dist.broadcast(tensor.data, 0)
         self.optimizer = build_optimizer(module, config, world)
         for parameter in self.parameters.values():
-            self.optimizer.state[parameter] = _fresh_state(parameter, world)
+            self.optimizer.state[parameter] = _fresh_state(parameter)
         self.average = (
             {key: p.detach().clone() for key, p in self.parameters.items()} if config.ema_decay else {}
         )
@@ -147,6 +147,7 @@ class DeepSpeedEngine:
     def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
         deepspeed = _import_deepspeed(world)
         self.name, self.module, self.world, self.stage = name, module, world, config.zero_stage
+        self.offloaded = config.offload != "none"
         self.replicated, self.partitioned_weights = config.zero_stage == 0, config.zero_stage == 3
         self.updates = 0
         self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
@@ -158,7 +159,7 @@ class DeepSpeedEngine:
             config=deepspeed_config(module, config, world),
         )
         for flat in self._flat_parameters():
-            self.optimizer.state[flat] = _fresh_state(flat, world)
+            self.optimizer.state[flat] = _fresh_state(flat)
         self.average = {}
         if config.ema_decay:
             self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
@@ -178,12 +179,21 @@ class DeepSpeedEngine:
         """Return this rank's partition of the step's gradients, averaged over ranks."""
         if self.stage == 0:
             return _filled_gradients(self.parameters.values())
+        if self.offloaded:
+            if self.world.device.type == "cuda":
+                torch.cuda.synchronize()  # they are copied to the host without waiting
+            return [flat.grad for flat in self._flat_parameters() if flat.grad is not None]
         return [piece for pieces in self.zero.averaged_gradients.values() for piece in pieces]
 
     def step(self, learning_rate: float) -> None:
         """Update the weights with the gradients as they are now."""
         set_learning_rate(self.optimizer, learning_rate)
         self.engine.step()
+        if self.offloaded:
+            # DeepSpeed keeps these buffers: what the next loss does not reach must not be updated again.
+            for flat in self._flat_parameters():
+                if flat.grad is not None:
+                    flat.grad.zero_()
         self.updates += 1
 
     def fragments(self) -> list[Fragment]:
@@ -272,6 +282,10 @@ class _LossModule(nn.Module):
     DeepSpeed prepares ZeRO's backward pass by hooks on the outputs of forward, and finds tensors, tuples,
     lists and dicts only. Given the module itself it would miss outputs in a dataclass and calls of other
     methods, and reduce no gradient.
+
+    ZeRO-3 gathers a parameter that is read outside its own module's forward when it is read, and again before
+    the backward pass of the module that read it, which it learns from that module's outputs. What the wrapped
+    module reads so is therefore held by this one.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -279,26 +293,46 @@ class _LossModule(nn.Module):
         self.module = module
 
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        return loss()
+        result = loss()
+        read_outside = vars(self.module).get("_external_params")
+        if read_outside:
+            vars(self)["_external_params"].update(read_outside)
+            read_outside.clear()
+        return result
 
 
 def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) -> dict[str, Any]:
     """Derive DeepSpeed's configuration; nothing in it is set anywhere else."""
-    numbers = [parameter.numel() for parameter in module.parameters()]
-    # DeepSpeed's default of 5e8 elements would allocate 2 GB for the smallest module.
-    bucket = max(max(numbers), min(sum(numbers), 50_000_000))
-    bucket = -(-bucket // 1024) * 1024  # it asks for an even number
+    bucket = bucket_elements([p.numel() for p in module.parameters() if p.requires_grad])
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": bucket, "overlap_comm": False}
     if config.zero_stage in (1, 2):
-        zero.update(allgather_bucket_size=bucket, compute_grad_norm=False)
+        # With offloading DeepSpeed does not let its own norm be switched off.
+        zero.update(allgather_bucket_size=bucket, compute_grad_norm=config.offload != "none")
+    if config.zero_stage == 3:
+        # Parameters below are kept whole on every rank: norms, at any size of model. DeepSpeed's own 100,000
+        # is the same for csm-1b, but would keep a small model whole: tests would not see what is cut.
+        zero["stage3_param_persistence_threshold"] = sum(p.numel() for p in module.parameters()) // 10_000
+    host = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
+    if config.offload != "none":
+        zero["offload_optimizer"] = host
+    if config.offload == "all":
+        zero["offload_param"] = host
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": config.shards // world.size,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "gradient_clipping": 0.0,
         "steps_per_print": 10**9,
     }
+
+
+def bucket_elements(numbers: Sequence[int]) -> int:
+    """Return how many gradient elements are reduced at a time, for trained parameters of these sizes."""
+    # DeepSpeed's default of 5e8 elements would allocate 2 GB for the smallest module.
+    bucket = max(max(numbers), min(sum(numbers), 50_000_000))
+    return -(-bucket // 1024) * 1024  # it asks for an even number
 
 
 def deepspeed_installed() -> bool:
@@ -329,14 +363,15 @@ def _import_deepspeed(world: World) -> Any:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    # Said of every optimizer class that DeepSpeed has no list entry for; tests hold ours equal to torch's.
-    return "ZeRO with an untested optimizer" not in record.getMessage()
+    # The first is said of every optimizer class that DeepSpeed has no list entry for; tests hold ours equal
+    # to torch's. The second of outputs in a dataclass: see _LossModule.
+    known = ("ZeRO with an untested optimizer", "A module has unknown inputs or outputs type")
+    return not any(words in record.getMessage() for words in known)
 
 
-def _fresh_state(parameter: Tensor, world: World) -> dict[str, Tensor]:
+def _fresh_state(parameter: Tensor) -> dict[str, Tensor]:
     """Return AdamW's state before the first update; made early, so that a checkpoint always finds it."""
-    device = world.device if world.device.type == "cuda" else "cpu"
-    state = {"step": torch.zeros((), device=device)}
+    state = {"step": torch.zeros((), device=parameter.device)}
     return state | {moment: torch.zeros_like(parameter, requires_grad=False) for moment in MOMENTS}
 
 
@@ -361,9 +396,9 @@ def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str
 
 
 def build_optimizer(module: nn.Module, config: TrainingConfig, world: World) -> torch.optim.AdamW:
-    """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere."""
+    """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere and for what is kept on the host."""
     groups = parameter_groups(module, config)
-    if world.device.type == "cuda":
+    if world.device.type == "cuda" and config.offload == "none":
         return torch.optim.AdamW(groups, betas=config.betas, fused=True)
     return CpuAdamW(groups, betas=config.betas)
 

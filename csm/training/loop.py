@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -284,7 +285,12 @@ def validation(
         for module in task.modules.values():
             module.eval()
         with autocast(config, world):
-            values = task.validate(step)
+            validate: Callable[[], Any] = partial(task.validate, step)
+            for engine in engines.values():
+                if engine.partitioned_weights:
+                    # Only inside a forward of theirs does ZeRO-3 gather what is read.
+                    validate = partial(engine.forward, validate)
+            values = validate()
         for module in task.modules.values():
             module.train()
     world.barrier()

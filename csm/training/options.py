@@ -23,6 +23,8 @@ class TrainingConfig:
         clip: largest norm of the gradient of one module; 0 switches clipping off.
         zero_stage: what DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer state, 2 and gradients,
             3 and parameters.
+        offload: what ZeRO keeps in the host's memory instead of the GPU's: "none"; "optimizer", the moments
+            and the weights they update (zero_stage 1 or more); "all", the cut weights too (zero_stage 3).
         precision: "fp32", or "bf16": autocast to bfloat16 over fp32 weights, moments and buffers.
         ema_decay: decay of the moving average of the weights; 0 switches it off. When on, the average is
             what the run exports.
@@ -42,6 +44,7 @@ class TrainingConfig:
     final_learning_rate_ratio: float = 0.05
     clip: float = 1.0
     zero_stage: int = 2
+    offload: Literal["none", "optimizer", "all"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
     ema_decay: float = 0.0
     checkpoint_every: int = 200
@@ -79,6 +82,14 @@ class TrainingConfig:
             raise ValueError(f"ema_decay: expected 0 (off) or a number below 1, got {self.ema_decay}")
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"zero_stage: expected 0, 1, 2 or 3, got {self.zero_stage}")
+        if self.offload not in ("none", "optimizer", "all"):
+            raise ValueError(f"offload: expected 'none', 'optimizer' or 'all', got {self.offload!r}")
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload: expected 'none' with zero_stage {self.zero_stage}, got {self.offload!r}, which "
+                f"needs stage {needed} or more; set offload first to change both"
+            )
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(
                 f"precision: expected 'fp32' or 'bf16', got {self.precision!r}; fp16 is not supported "

@@ -93,9 +93,10 @@ def leave_world() -> None:
 def _let_gloo_come_to_rest(seconds: float = 5.0) -> None:
     """Wait until gloo's threads sleep.
 
-    DeepSpeed keeps references to its groups, so gloo's threads outlive them. One that has yet to drop the tensors
-    of a finished operation asks for the interpreter to do it; where that is gone, the process aborts: a complete
-    run with a status of -6. Asleep three times in a row, interpreter free, none has anything left to drop.
+    DeepSpeed keeps references to its groups, so gloo's threads outlive them. One that has yet to drop the
+    tensors of a finished operation asks for the interpreter to do it; where that is gone, the process aborts:
+    a complete run with a status of -6. Asleep three times in a row, interpreter free, none has anything left
+    to drop.
     """
     deadline, asleep = time.monotonic() + seconds, 0
     while asleep < 3 and time.monotonic() < deadline:

@@ -1,8 +1,8 @@
 """The compiled CPU kernels: found, loaded and chosen for this CPU.
 
-setup.py builds one library from `native.cpp` and every `cpu.cpp`, the latter once for each instruction set. It
-is plain C: it neither links torch nor depends on its version. Where there is no library (no compiler at the
-installation) the blocked torch code runs.
+setup.py builds one library from `native.cpp` and every `cpu.cpp`, the latter once for each instruction set.
+It is plain C: it neither links torch nor depends on its version. Where there is no library (no compiler at
+the installation) the blocked torch code runs.
 """
 
 import ctypes

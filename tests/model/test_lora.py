@@ -114,13 +114,17 @@ def test_targets_are_found_by_their_end_or_whole_and_added_parts_take_none() -> 
         "backbone.blocks.0.attention.q_proj",
         "backbone.blocks.1.attention.q_proj",
     ]
-    assert layers(targets=("attention.o_proj",), inside=("depth_decoder",)) == ["depth_decoder.blocks.0.attention.o_proj"]
+    assert layers(targets=("attention.o_proj",), inside=("depth_decoder",)) == [
+        "depth_decoder.blocks.0.attention.o_proj"
+    ]
     assert layers(targets=("codebook0_head",)) == ["codebook0_head"]
 
 
 @pytest.mark.parametrize("target", ["query", "backbone.voice_reads.1.q_proj", "norm", "text_embedding"])
 def test_a_target_that_matches_nothing_is_refused_by_name(target: str) -> None:
-    with pytest.raises(ValueError, match=rf"LoRA target '{target}' matches no linear layer .* some of .*q_proj"):
+    with pytest.raises(
+        ValueError, match=rf"LoRA target '{target}' matches no linear layer .* some of .*q_proj"
+    ):
         add_adapters(small_model(), LoRAConfig(targets=("q_proj", target)))
 
 
@@ -159,7 +163,7 @@ def test_parts_trained_whole_go_along_with_the_adapter(tmp_path: Path) -> None:
     gate = "backbone.voice_reads.1.gate"
     state = {**model.state_dict(), gate: torch.full((1,), 0.7)}
     save_adapter(tmp_path / "adapter", state, LORA, base="base", whole=[gate])
-    assert "gate" not in " ".join(load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS))
+    assert all(map(is_adapter, load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS)))
     stored = merge(checkpoints.read(tmp_path / "base"), tmp_path / "adapter")
     assert float(stored.weights[gate].read()) == pytest.approx(0.7)
     save_adapter(tmp_path / "adapter", state, LORA, base="base")
@@ -207,7 +211,9 @@ def csm_1b_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_csm_1b(tmp_path_factory.mktemp("csm") / "csm-1b")
 
 
-def test_peft_puts_our_adapter_where_ours_is_and_computes_the_same(csm_1b_folder: Path, tmp_path: Path) -> None:
+def test_peft_puts_our_adapter_where_ours_is_and_computes_the_same(
+    csm_1b_folder: Path, tmp_path: Path
+) -> None:
     import peft
     import transformers
 
@@ -220,7 +226,7 @@ def test_peft_puts_our_adapter_where_ours_is_and_computes_the_same(csm_1b_folder
     save_adapter(tmp_path, ours.state_dict(), config, base=str(csm_1b_folder))
     base = transformers.CsmForConditionalGeneration.from_pretrained(csm_1b_folder).eval()
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
-    found = peft.get_peft_model_state_dict(theirs)
+    found = peft.get_peft_model_state_dict(theirs, save_embedding_layers=False)
     written = load_file(tmp_path / ADAPTER_WEIGHTS)
     assert found.keys() == written.keys() and len(found) == 2 * len(layers)
     assert all(torch.equal(found[name], written[name]) for name in written)
@@ -252,4 +258,6 @@ def test_an_adapter_of_peft_merges_here_as_it_does_there(csm_1b_folder: Path, tm
         merged = theirs.merge_and_unload().state_dict()
         for index in range(3):
             value = merged[f"backbone_model.layers.{index}.self_attn.q_proj.weight"]
-            assert torch.allclose(stored.weights[f"backbone.blocks.{index}.attention.q_proj.weight"].read(), value, atol=1e-6)
+            assert torch.allclose(
+                stored.weights[f"backbone.blocks.{index}.attention.q_proj.weight"].read(), value, atol=1e-6
+            )

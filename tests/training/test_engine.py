@@ -112,6 +112,33 @@ def test_the_deepspeed_config_follows_the_options(stage: int) -> None:
     assert "fp16" not in derived and "bf16" not in derived
 
 
+def test_what_is_offloaded_lies_on_the_host_pinned_where_there_is_a_gpu() -> None:
+    def zero(offload: str, device: str) -> dict[str, object]:
+        world = World(rank=0, size=1, local_size=1, device=torch.device(device))
+        config = TrainingConfig(zero_stage=3, offload=offload)  # type: ignore[arg-type]
+        derived = deepspeed_config(nn.Linear(3, 5), config, world)
+        assert derived["zero_force_ds_cpu_optimizer"] is False
+        return derived["zero_optimization"]
+
+    assert not {"offload_optimizer", "offload_param"} & zero("none", "cuda").keys()
+    assert zero("optimizer", "cpu")["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
+    assert "offload_param" not in zero("optimizer", "cpu")
+    assert zero("all", "cuda")["offload_param"] == {"device": "cpu", "pin_memory": True}
+
+
+def test_the_bucket_is_that_of_the_trained_parameters_alone() -> None:
+    module = nn.Sequential(nn.Linear(100, 100), nn.Linear(3, 5))
+    module[0].requires_grad_(False)
+    derived = deepspeed_config(module, TrainingConfig(), WORLD)
+    assert derived["zero_optimization"]["reduce_bucket_size"] == 1024
+
+
+def test_zero_3_cuts_small_models_as_it_cuts_large_ones() -> None:
+    module = nn.Linear(1000, 1000)
+    derived = deepspeed_config(module, TrainingConfig(zero_stage=3), WORLD)
+    assert derived["zero_optimization"]["stage3_param_persistence_threshold"] == 100
+
+
 def test_an_unknown_or_missing_device_is_refused() -> None:
     with pytest.raises(ValueError, match="device: expected 'auto', 'cpu' or 'cuda', got 'gpu'"):
         start_world("gpu")

@@ -24,6 +24,8 @@ from csm.training.options import TrainingConfig
         ("ema_decay", 1.0),
         ("zero_stage", 4),
         ("precision", "fp16"),
+        ("offload", "disk"),
+        ("offload", "all"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_value(field: str, value: object) -> None:
@@ -35,3 +37,10 @@ def test_options_come_back_from_json_and_take_overrides() -> None:
     config = config_files.override(TrainingConfig(), "betas=0.8,0.95")
     assert config.betas == (0.8, 0.95)
     assert config_files.from_dict(TrainingConfig, config_files.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(("offload", "stage"), [("optimizer", 1), ("all", 3)])
+def test_offloading_needs_a_stage_that_cuts_what_is_offloaded(offload: str, stage: int) -> None:
+    assert TrainingConfig(offload=offload, zero_stage=stage).offload == offload  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"offload: expected 'none' .*needs stage {stage} or more"):
+        TrainingConfig(offload=offload, zero_stage=stage - 1)  # type: ignore[arg-type]

@@ -1,0 +1,218 @@
+"""Fine-tuning: which parameters are trained, and whether a checkpoint and a corpus fit the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from csm.data.code_shards import EncodedTurn
+from csm.data.dataset import DatasetConfig
+from csm.data.manifest import Corpus
+from csm.model import checkpoints
+from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.lora import LoRAConfig, add_adapters, is_adapter
+from csm.model.presets import PUBLIC_PARTS, is_added
+from csm.model.public_configs import shapes_of
+
+# Named parts of a model. "lora" stands for the adapters, which only it adds.
+PARTS = ("all", "added", "gates", "backbone", *PUBLIC_PARTS, "lora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """What of the model is trained.
+
+    Attributes:
+        train: Parts that are trained: "all"; "backbone", "depth_decoder", "text_embedding",
+            "audio_embedding", "codebook0_head"; "added", what csm-1b lacks (cross-attention, memory, prosody
+            and duration heads); "gates", the gates of these alone; "lora", adapters on frozen layers.
+        freeze: Parts of these that are not.
+        lora: The adapters, where `train` has "lora".
+
+    Raises:
+        ValueError: An unknown part, none, or "all" beside "lora".
+    """
+
+    train: tuple[str, ...] = ("all",)
+    freeze: tuple[str, ...] = ()
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "freeze"):
+            unknown = [part for part in getattr(self, name) if part not in PARTS]
+            if unknown:
+                raise ValueError(f"{name} has {', '.join(unknown)}: expected some of {', '.join(PARTS)}")
+        if not self.train:
+            raise ValueError(f"train is empty: expected some of {', '.join(PARTS)}")
+        if {"all", "lora"} <= {*self.train} or "lora" in self.freeze:
+            raise ValueError(
+                "lora is trained beside single parts or alone, not beside all, and not frozen: "
+                "expected for example train=lora"
+            )
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are trained."""
+        return "lora" in self.train
+
+    def trains(self, name: str) -> bool:
+        """Whether the parameter of this name is trained."""
+        if is_adapter(name):
+            return True
+        return _is_in(name, self.train) and not _is_in(name, self.freeze)
+
+    def trains_added_parts(self) -> bool:
+        """Whether anything that csm-1b lacks can come to compute something: its gates are trained."""
+        return self.trains("backbone.voice_reads.0.gate")
+
+
+def _is_in(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a parameter belongs to one of these parts."""
+    if "all" in parts or ("added" in parts and is_added(name)):
+        return True
+    if "gates" in parts and name.endswith(".gate"):
+        return True
+    return not is_added(name) and name.split(".")[0] in parts
+
+
+def make_trainable(model: CSMModel, config: FinetuneConfig) -> None:
+    """Adds the adapters and freezes what is not trained; leaves the model in training mode.
+
+    Raises:
+        ValueError: Nothing is left to train, or a LoRA target that names no layer.
+    """
+    if config.adapts:
+        add_adapters(model, config.lora)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(config.trains(name))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"finetune.train {', '.join(config.train)} without {', '.join(config.freeze)} leaves nothing to "
+            f"train: freeze less"
+        )
+    model.train()
+
+
+def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -> CSMModel:
+    """The model of a folder in any layout, with the recipe's dropout.
+
+    The folder's tokenizer.json is its text codec; the recipe's where there is none.
+    Of the public layouts, cross-attention and memory layers are added where their gates are trained; closed
+    ones would compute nothing.
+
+    Raises:
+        ValueError: As `csm.model.checkpoints.read`, or sizes other than the recipe's: all are listed.
+    """
+    stored = checkpoints.read(folder)
+    require_sizes(stored.config, recipe, folder)
+    text = recipe.text if stored.config.text == "none" else stored.config.text
+    chosen = replace(stored.config, dropout=recipe.dropout, frame_dropout=recipe.frame_dropout, text=text)
+    if stored.layout != "csm":
+        layers = without_idle_layers(recipe, config)
+        chosen = replace(chosen, cross_layers=layers.cross_layers, memory_layers=layers.memory_layers)
+    return checkpoints.load(folder, config=chosen)
+
+
+def without_idle_layers(recipe: CSMConfig, config: FinetuneConfig) -> CSMConfig:
+    """The recipe's model as it is made of csm-1b: without added layers, where their gates stay closed."""
+    return recipe if config.trains_added_parts() else replace(recipe, cross_layers=(), memory_layers=())
+
+
+def require_sizes(found: CSMConfig, recipe: CSMConfig, folder: Path) -> None:
+    """Checks that a checkpoint has the recipe's sizes.
+
+    Raises:
+        ValueError: It has not; every size that differs is listed with its field.
+    """
+    there, here = _sizes(found), _sizes(recipe)
+    if not recipe.text_vocab_size:
+        there.pop("text_vocab_size")
+    differing = [name for name in there if there[name] != here[name]]
+    if differing:
+        listed = ", ".join(f"model.{name} {there[name]} there, {here[name]} here" for name in differing)
+        raise ValueError(
+            f"the checkpoint in {folder} has other sizes than the recipe: {listed}. Give the folder of the "
+            f"model that the recipe names, or set these fields"
+        )
+
+
+def _sizes(config: CSMConfig) -> dict[str, object]:
+    sizes: dict[str, object] = {}
+    names = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
+    for part, shape in zip(("", "depth_"), shapes_of(config), strict=True):
+        sizes.update({f"{part}{name}": value for name, value in zip(names, shape, strict=True)})
+    for name in ("num_codebooks", "codebook_size", "extra_codes", "zeros_end", "text_vocab_size"):
+        sizes[name] = getattr(config, name)
+    sizes["rope_base"], sizes["rope_scaling"] = config.rope_base, config.rope_scaling
+    return sizes
+
+
+def require_fit(
+    corpus: Corpus, encoded: Mapping[str, EncodedTurn], model: CSMModel, data: DatasetConfig
+) -> None:
+    """Checks a corpus and its codes against a model before any step.
+
+    Raises:
+        ValueError: Chunks beyond the context, a speaker that the text codec has no id for or that the corpus
+            lacks, a text longer than the context, codes of another tokenizer, or a conversation of which no
+            turn has voice.
+    """
+    config = model.config
+    if data.max_rows > config.max_context:
+        raise ValueError(
+            f"data.max_rows is {data.max_rows}: expected at most the model's max_context {config.max_context}"
+        )
+    speakers = corpus.speakers()
+    absent = sorted({*data.exclude_speakers} - {*speakers})
+    if absent:
+        raise ValueError(
+            f"data.exclude_speakers has {', '.join(absent)}, not in {corpus.root}: expected some of "
+            f"{', '.join(speakers[:20])}"
+        )
+    model.codec.encode_text("a")  # a model without its text tokenizer says so
+    try:
+        model.codec.speaker_id(max(0, len(speakers) - 1))
+    except ValueError as error:
+        raise ValueError(
+            f"{corpus.root} has {len(speakers)} speakers, too many for the model: {error}"
+        ) from error
+    long = [
+        t.id for t in corpus.turns() if t.text.strip() and _text_rows(model, t.text) + 2 > config.max_context
+    ]
+    if long:
+        raise ValueError(
+            f"the text of {len(long)} turns ({', '.join(long[:5])}) is longer than the context of "
+            f"{config.max_context} rows: split them in the recordings' .json"
+        )
+    silent = [
+        conversation.id
+        for conversation in corpus.conversations
+        if not any(t.id in encoded and encoded[t.id].codes.shape[1] for t in conversation.turns)
+    ]
+    if silent:
+        raise ValueError(
+            f"{len(silent)} conversations of {corpus.root} have no voice ({', '.join(silent[:5])}): encode "
+            f"the corpus with launch/encode_corpus.py, or take them out of its manifest"
+        )
+    for turn in encoded.values():
+        _require_codes(turn, config)
+
+
+def _text_rows(model: CSMModel, text: str) -> int:
+    return len(model.codec.encode_turn(text, 0))
+
+
+def _require_codes(turn: EncodedTurn, config: CSMConfig) -> None:
+    codes = turn.codes
+    if codes.shape[0] < config.num_codebooks:
+        raise ValueError(
+            f"turn {turn.id} has {codes.shape[0]} codebooks, the model {config.num_codebooks}: encode the "
+            f"corpus with the model's own tokenizer"
+        )
+    low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+    if low < 0 or high >= config.codebook_size:
+        raise ValueError(
+            f"turn {turn.id}: codes range over {low}..{high}, expected 0..{config.codebook_size - 1}: encode "
+            f"the corpus with the model's own tokenizer"
+        )
