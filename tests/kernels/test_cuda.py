@@ -19,7 +19,7 @@ def quantizer() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_codes_are_the_cpus_codes_up_to_rounding_and_the_same_bits_for_any_split_and_tf32_setting():
     x, codebooks = quantizer()
-    expected = rvq_search(x, codebooks)
+    expected = rvq_search(x, codebooks, impl="blocked")
     found = rvq_search(x.cuda(), codebooks.cuda())
     assert (found.codes.cpu() != expected.codes).any(1).float().mean() < 2e-3
     torch.testing.assert_close(found.commitment.cpu(), expected.commitment, rtol=1e-3, atol=1e-6)
@@ -57,6 +57,20 @@ def test_the_update_has_the_cpus_bits():
     # usage totals are summed in another order on another device: the last bit of a double may differ
     for host, device in zip(*states, strict=True):
         torch.testing.assert_close(device.cpu(), host, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("impl", ["triton", "blocked"])
+def test_every_implementation_is_there_on_the_device_and_repeats_its_bits(impl):
+    x, codebooks = (t.cuda() for t in quantizer())
+    first, again = (rvq_search(x, codebooks, impl=impl) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    ends = torch.tensor([0, 2000], device="cuda"), torch.tensor([0, 500], device="cuda")
+    where = (*ends, ends[0].diff(), torch.zeros(1, dtype=torch.int64, device="cuda"), 8, 0.125)
+    q, k = x.view(2000, 2, 32), x[:500].view(500, 2, 32)
+    results = [torch.ops.csm.interpolated_attention(q, k, k, *where, impl) for _ in range(2)]
+    for output, lse in results:
+        assert output.shape == q.shape and lse.shape == q.shape[:2] and lse.isfinite().all()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_search_and_update_never_wait_for_the_device():
