@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from csm_kernels import ema_update, rvq_search
+from csm_kernels import Assignment, rvq_search
 
 
 class CodebookStack(nn.Module):
@@ -84,35 +84,15 @@ class CodebookStack(nn.Module):
         self.vector_sum.copy_(self.codebooks)
         self.usage.fill_(1.0)
 
-    @torch.no_grad()
-    def update(
-        self,
-        x: Float[Tensor, "N D"],
-        codes: Int[Tensor, "N Q"],
-        levels: Int[Tensor, " N"],
-        *,
-        decay: float,
-        revive_below: float,
-        step: int,
-    ) -> None:
-        """One step of the moving average over the rows of all ranks, and the revival of dead codes, in place.
+    def assigned(
+        self, x: Float[Tensor, "N D"], codes: Int[Tensor, "N Q"], levels: Int[Tensor, " N"]
+    ) -> Assignment:
+        """What a step's update of these codebooks needs; `csm_kernels.ema_update_stacks` makes it, in place.
 
         Args:
             x: [N, D], what was quantized in this step.
             codes: int64 [N, Q], chosen with the codebooks as they are now.
             levels: int64 [N], how many codebooks row n was quantized with; it counts in no later one.
-            decay: Share of the old statistics kept, in [0, 1).
-            revive_below: Share of uniform usage below which a code is dead; 0 revives none.
-            step: The optimizer step, the seed of the revival.
         """
-        ema_update(
-            x.detach().float(),
-            codes,
-            self.codebooks,
-            self.usage,
-            self.vector_sum,
-            decay=decay,
-            revive_below=revive_below,
-            step=step,
-            levels=levels,
-        )
+        rows = x.detach().float()
+        return Assignment(rows, codes, self.codebooks, self.usage, self.vector_sum, levels=levels)

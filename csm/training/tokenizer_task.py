@@ -20,6 +20,7 @@ from csm.tokenizer.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
+from csm_kernels import ema_update_stacks
 
 # CTC needs at least one output per letter: four per frame are 50 a second, above any speaker's rate.
 CTC_OUTPUTS_PER_FRAME = 4
@@ -217,7 +218,7 @@ class TokenizerTask:
         if self.decoder_only:
             self._pending.clear()
             return {}
-        metrics = {}
+        metrics, stacks = {}, []
         revive = step <= 200 or step % self.weights.revive_every == 0
         for name, stack, first in (
             ("semantic", quantizer.semantic, 0),
@@ -231,14 +232,14 @@ class TokenizerTask:
                 part = outputs["codes"][:, first : first + stack.num_codebooks]
                 codes.append(part.transpose(1, 2).reshape(-1, stack.num_codebooks)[keep])
                 levels.append(used.repeat_interleave(outputs["valid"].shape[1])[keep])
-            stack.update(
-                torch.cat(rows),
-                torch.cat(codes),
-                torch.cat(levels),
-                decay=self.weights.decay,
-                revive_below=self.weights.revive_below if revive else 0.0,
-                step=step,
-            )
+            stacks.append(stack.assigned(torch.cat(rows), torch.cat(codes), torch.cat(levels)))
+        ema_update_stacks(
+            stacks,
+            decay=self.weights.decay,
+            revive_below=self.weights.revive_below if revive else 0.0,
+            step=step,
+        )
+        for name, stack in (("semantic", quantizer.semantic), ("acoustic", quantizer.acoustic)):
             share = stack.usage / stack.usage.sum(dim=1, keepdim=True)
             entropy = -(share * share.clamp_min(1e-9).log()).sum(dim=1)
             metrics[f"{name}_perplexity"] = entropy.exp().mean()

@@ -4,8 +4,16 @@
 towards what was assigned to them, `interpolated_attention` attends to keys resampled to another length.
 """
 
-from csm_kernels.ema_update import REVIVALS_PER_STEP, ema_update
+from csm_kernels.ema_update import REVIVALS_PER_STEP, Assignment, ema_update, ema_update_stacks
 from csm_kernels.interpolated_attention import interpolated_attention
 from csm_kernels.rvq_search import RVQSearchResult, rvq_search
 
-__all__ = ["REVIVALS_PER_STEP", "RVQSearchResult", "ema_update", "interpolated_attention", "rvq_search"]
+__all__ = [
+    "REVIVALS_PER_STEP",
+    "Assignment",
+    "RVQSearchResult",
+    "ema_update",
+    "ema_update_stacks",
+    "interpolated_attention",
+    "rvq_search",
+]

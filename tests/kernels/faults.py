@@ -89,8 +89,9 @@ SEARCH = of(
     (
         "triton: tie flipped",
         "triton_kernel.py",
-        "| codes.to(tl.int64)",
-        "| (0x7FFFFFFF - codes).to(tl.int64)",
+        "| codes.to(tl.int64)\n\n\n@triton.jit\ndef _code_of(keys):\n    return keys & 0xFFFFFFFF",
+        "| (0x7FFFFFFF - codes).to(tl.int64)\n\n\n@triton.jit\ndef _code_of(keys):\n"
+        "    return 0x7FFFFFFF - (keys & 0xFFFFFFFF)",
     ),
     ("triton: tail of codes competes", "triton_kernel.py", 'known, other=float("inf"))', "known, other=0.0)"),
     ("triton: missing level offset", "triton_kernel.py", "        norms += size\n", ""),

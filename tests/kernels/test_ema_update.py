@@ -14,11 +14,13 @@ from torch import Tensor
 import csm_kernels
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.quantizer import SplitQuantizer
-from csm_kernels import REVIVALS_PER_STEP, ema_update, native, rvq_search
+from csm_kernels import REVIVALS_PER_STEP, Assignment, ema_update, ema_update_stacks, native, rvq_search
 from csm_kernels.ema_update import cpu, message
 
 sys.path.append(str(Path(__file__).parent))
 import ema_worker  # noqa: E402
+
+STATE = ("codebooks", "usage", "vector_sum")
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -199,6 +201,23 @@ def test_sums_are_as_exact_as_fp32_values_and_hold_a_steps_worth_of_the_largest(
     state = codebook, torch.zeros(1, 1), torch.zeros(1, 1, 1)
     total = updated(*vast, state, decay=0.0, revive_below=0.0, impl=impl)[2]
     assert total.item() == rows * 2.0 ** (message.VALUE_BITS - message.FRACTION_BITS + 1)
+
+
+def test_stacks_updated_together_have_the_bits_of_stacks_updated_alone():
+    generator = torch.Generator().manual_seed(3)
+    stacks = []
+    for levels, size, width, rows in ((3, 20, 8, 50), (2, 33, 5, 41)):
+        x, codebooks = (
+            torch.randn(*shape, generator=generator) for shape in ((rows, width), (levels, size, width))
+        )
+        state = codebooks, torch.zeros(levels, size), torch.zeros(levels, size, width)
+        stacks.append(Assignment(x, rvq_search(x, codebooks).codes, *state))
+    alone = [stack._replace(**{name: getattr(stack, name).clone() for name in STATE}) for stack in stacks]
+    ema_update_stacks(stacks, step=4)
+    for stack, single in zip(stacks, alone, strict=True):
+        ema_update(*single[:5], step=4)
+        assert all(torch.equal(getattr(stack, name), getattr(single, name)) for name in STATE)
+        assert stack.usage.any()
 
 
 def test_one_to_four_ranks_with_shuffled_unequal_shards_give_one_ranks_bits_with_one_all_reduce_a_step(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csm.tokenizer.codebook import CodebookStack
-from csm_kernels import rvq_search
+from csm_kernels import ema_update_stacks, rvq_search
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def stack():
 def updated(stack, rows, **options):
     codes = rvq_search(rows, stack.codebooks).codes
     levels = torch.full((len(rows),), stack.num_codebooks)
-    stack.update(rows, codes, levels, **{"decay": 0.9, "revive_below": 0.0, "step": 1, **options})
+    given = {"decay": 0.9, "revive_below": 0.0, "step": 1, **options}
+    ema_update_stacks([stack.assigned(rows, codes, levels)], **given)
 
 
 @pytest.mark.parametrize("cast", ["bfloat16", "half", "double"])

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from csm.data.audio import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
@@ -131,6 +132,21 @@ def test_codebooks_start_at_the_data_and_change_in_after_step_alone(make):
     metrics = task.after_step(1)
     assert not torch.equal(stack.codebooks, start) and stack.codebooks.data_ptr() == place
     assert 1 <= metrics["semantic_perplexity"] <= 32 and 1 <= metrics["acoustic_perplexity"] <= 32
+
+
+def test_both_stacks_share_one_all_reduce_a_step(make, monkeypatch):
+    task = make()
+    for shard in range(2):
+        task.loss("tokenizer", task.trainer, task.batch(1, shard), 1)
+    sent = []
+    all_reduce = dist.all_reduce
+    monkeypatch.setattr(dist, "all_reduce", lambda flat, **kw: (sent.append(flat), all_reduce(flat, **kw)))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        task.after_step(1)
+    finally:
+        dist.destroy_process_group()
+    assert len(sent) == 1 and sent[0].dtype == torch.int64
 
 
 def test_decoder_only_leaves_encoder_and_codebooks_bit_equal(make):

@@ -1,6 +1,7 @@
 """ema_update: the call, its checks, its one all-reduce and its registration with torch.library."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -67,13 +68,52 @@ def ema_update(
     Raises:
         ValueError: A shape, dtype, device or option does not fit; the message names it.
     """
-    _check(x, codes, codebooks, usage, vector_sum, mask, levels)
-    count = codebooks.shape[0] if num_levels is None else num_levels
-    if not 1 <= count <= codebooks.shape[0] or codes.shape[1] < count:
-        raise ValueError(
-            f"num_levels: expected 1 to {min(codebooks.shape[0], codes.shape[1])} "
-            f"(codebooks and codes have {codebooks.shape[0]} and {codes.shape[1]} levels), got {count}"
-        )
+    stack = Assignment(x, codes, codebooks, usage, vector_sum, num_levels, mask, levels)
+    ema_update_stacks(
+        (stack,),
+        step=step,
+        decay=decay,
+        epsilon=epsilon,
+        revive_below=revive_below,
+        group=group,
+        impl=impl,
+    )
+
+
+class Assignment(NamedTuple):
+    """The rows assigned to one stack of residual codebooks, and its state: as `ema_update` takes them."""
+
+    x: Tensor
+    codes: Tensor
+    codebooks: Tensor
+    usage: Tensor
+    vector_sum: Tensor
+    num_levels: int | None = None
+    mask: Tensor | None = None
+    levels: Tensor | None = None
+
+
+def ema_update_stacks(
+    stacks: Sequence[Assignment],
+    *,
+    step: int | Tensor,
+    decay: float = 0.99,
+    epsilon: float = 1e-5,
+    revive_below: float = 0.05,
+    group: dist.ProcessGroup | None = None,
+    impl: str = "auto",
+) -> None:
+    """`ema_update` of several stacks on one device, with one all-reduce for all of them.
+
+    Args:
+        stacks: Such as a tokenizer's semantic and acoustic ones; the same on every rank.
+        step, decay, epsilon, revive_below, group, impl: For all stacks alike, as in `ema_update`.
+
+    Raises:
+        ValueError: As `ema_update`.
+    """
+    for stack in stacks:
+        _check_stack(stack)
     if not 0 <= decay < 1 or epsilon < 0 or not 0 <= revive_below < 0.5:
         raise ValueError(
             "decay in [0, 1), epsilon >= 0 and revive_below in [0, 0.5) expected, "
@@ -81,30 +121,60 @@ def ema_update(
         )
     together = dist.is_available() and dist.is_initialized()
     ranks, rank = (dist.get_world_size(group), dist.get_rank(group)) if together else (1, 0)
+    with torch.no_grad():
+        messages = [_message(stack, step, revive_below, ranks, rank, impl) for stack in stacks]
+        if together:
+            flat = messages[0] if len(messages) == 1 else torch.cat(messages)
+            dist.all_reduce(flat, group=group)
+            messages = list(flat.split([len(one) for one in messages]))
+        for stack, flat in zip(stacks, messages, strict=True):
+            count = _count(stack)
+            _ema_apply(
+                *(flat, stack.codebooks[:count].detach(), stack.usage[:count], stack.vector_sum[:count]),
+                *(ranks, _slots(stack, revive_below), decay, epsilon, revive_below, impl),
+            )
+
+
+def _count(stack: Assignment) -> int:
+    return stack.codebooks.shape[0] if stack.num_levels is None else stack.num_levels
+
+
+def _slots(stack: Assignment, revive_below: float) -> int:
+    return min(message.REVIVALS_PER_STEP, stack.codebooks.shape[1]) if revive_below > 0 else 0
+
+
+def _message(
+    stack: Assignment, step: int | Tensor, revive_below: float, ranks: int, rank: int, impl: str
+) -> Tensor:
+    """This rank's message about a stack."""
+    x, count = stack.x, _count(stack)
     if x.shape[0] * ranks > message.MAX_ROWS:
         raise ValueError(
             f"x: {x.shape[0]} rows on each of {ranks} ranks exceed {message.MAX_ROWS} rows in a step, "
             "the room of the integer sums; update more often or on a sample of the rows"
         )
-
     # A fill, not a copy from the host: no synchronisation on CUDA.
     counter = step if isinstance(step, Tensor) else x.new_full((), step, dtype=torch.int64)
+    levels = stack.levels
     row_levels = levels if levels is not None else x.new_full(x.shape[:1], count, dtype=torch.int64)
     counted = x.isfinite().all(1)
-    if mask is not None:
-        counted = counted & mask
+    if stack.mask is not None:
+        counted = counted & stack.mask
     row_levels = torch.where(counted, row_levels, 0)
     rows = torch.where(counted[:, None], x.detach(), 0).float()
-    slots = min(message.REVIVALS_PER_STEP, codebooks.shape[1]) if revive_below > 0 else 0
-    used = codebooks[:count].detach()
-    with torch.no_grad():
-        assigned = codes[:, :count]
-        flat = _ema_statistics(rows, assigned, used, row_levels, counter, ranks, rank, slots, impl)
-        if together:
-            dist.all_reduce(flat, group=group)
-        _ema_apply(
-            *(flat, used, usage[:count], vector_sum[:count]),
-            *(ranks, slots, decay, epsilon, revive_below, impl),
+    codebooks, slots = stack.codebooks[:count].detach(), _slots(stack, revive_below)
+    return _ema_statistics(
+        rows, stack.codes[:, :count], codebooks, row_levels, counter, ranks, rank, slots, impl
+    )
+
+
+def _check_stack(stack: Assignment) -> None:
+    _check(*stack[:5], stack.mask, stack.levels)
+    count, available = _count(stack), min(stack.codebooks.shape[0], stack.codes.shape[1])
+    if not 1 <= count <= available:
+        raise ValueError(
+            f"num_levels: expected 1 to {available} (codebooks and codes have {stack.codebooks.shape[0]} and "
+            f"{stack.codes.shape[1]} levels), got {count}"
         )
 
 

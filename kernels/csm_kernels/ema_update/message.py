@@ -21,7 +21,7 @@ REVIVALS_PER_STEP = 64
 
 FRACTION_BITS = 22  # below the largest codebook entry of the level: an fp32 value's own precision
 VALUE_BITS = 42  # so entries up to 2^20 times the largest codebook entry are summed as they are
-MAX_ROWS = 1 << (63 - VALUE_BITS)  # no sum of this many values can overflow
+MAX_ROWS = (1 << (63 - VALUE_BITS)) - 1  # no sum of this many values can overflow
 
 # splitmix64's constants (Steele, Lea, Flood 2014), as signed 64-bit numbers.
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)

@@ -229,6 +229,26 @@ CSM_INLINE Sums geometric(vf exponent, int64_t n) {
 // Over t < n of each lane.
 template <bool SQUARES>
 CSM_INLINE Sums geometric(vf exponent, vi n, int64_t most) {
+  if (most > HORNER) {
+    const vf fall_of_one = one_minus_exp(exponent);
+    vf p = {}, u = {}, v = {}, fall = {}, m = {};
+    for (int bit = 63 - __builtin_clzll((uint64_t)most); bit >= 0; --bit) {
+      const vf power = 1.0f - fall, twice = 2.0f - fall;
+      if (SQUARES) v = fma(v, twice, power * fma(u, m * 2.0f, p * m * m));
+      u = fma(u, twice, power * p * m);
+      p *= twice;
+      fall *= twice;
+      m *= 2.0f;
+      const vi odd = ((n >> bit) & 1) > 0;
+      const vf next = 1.0f - fall;
+      if (SQUARES) v = select(odd, fma(next, m * m, v), v);
+      u = select(odd, fma(next, m, u), u);
+      p = select(odd, p + next, p);
+      fall = select(odd, fma(next, fall_of_one, fall), fall);
+      m = select(odd, m + 1.0f, m);
+    }
+    return {p, u, v};
+  }
   const vf r = exp_negative(exponent);
   vf p = all(1.0f), slope = {}, bend = {};
   for (int64_t k = 1; k < most; ++k) {

@@ -47,6 +47,7 @@ def search(x: Tensor, codebooks: Tensor, mask: Tensor | None) -> tuple[Tensor, T
             torch.bmm(tiles, transposed[level].expand(tiles.shape[0], -1, -1), out=scores)
             torch.sub(half_norms[level], scores, out=scores)
             chosen = _first_smallest(scores.view(r.shape[0], -1, GROUP)).squeeze(1)
+            chosen.clamp_(max=size - 1)  # a spare code of zeros scores NaN in a row with an infinite value
             code = tables[level].index_select(0, chosen)
             r.sub_(code)
             total.add_(code)

@@ -48,6 +48,13 @@ void pack_panel(const Codebook& book, int64_t p, float* panel, float* norms) {
   }
 }
 
+// Asks for the codes of panel p, which lie together: pack_panel reads many rows at once, more than a CPU foresees.
+void prefetch_panel(const Codebook& book, int64_t p) {
+  const float* from = book.codes + p * NR * book.width;
+  const int64_t left = (book.size - p * NR) * book.width, whole = NR * book.width;
+  for (int64_t i = 0; i < (left < whole ? left : whole); i += 16) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Scores of M rows against a panel; a lane keeps its first smallest.
 template <int M>
 void score_tile(const float* rows, int64_t width, const float* panel, const float* norms, int32_t first, float* best,
@@ -176,6 +183,10 @@ void search_few(const Work& work, int threads) {
       const Codebook book = work.level(q);
       forget(n, best, index);
       for (int64_t p = begin; p < end; ++p) {
+        if (p + 1 < end)
+          prefetch_panel(book, p + 1);
+        else if (q + 1 < work.levels)
+          prefetch_panel(work.level(q + 1), begin);
         pack_panel(book, p, panel, norms);
         score_rows(mine, n, work.width, panel, norms, (int32_t)(p * NR), best, index);
       }
