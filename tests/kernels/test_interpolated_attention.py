@@ -256,6 +256,13 @@ def test_long_turns_of_many_tasks_are_as_exact(kernel, window):
         assert_as_exact_as_the_reference(kernel, qkv, where)
 
 
+@pytest.mark.parametrize("window", [700, 10**6])
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "blocked"])
+def test_runs_of_thousands_inside_a_window_are_as_exact(name, window):
+    qkv = normals(40, 5, 1, 16)
+    assert_as_exact_as_the_reference(KERNELS[name], qkv, layout([40], [5], [10_000], [500], window))
+
+
 def many_sequences(seed: int = 3) -> tuple[list[int], list[int], list[int], list[int]]:
     """Queries, keys, L, offsets of 32 sequences, some without queries, keys or positions, or all unseen."""
     generator = torch.Generator().manual_seed(seed)
