@@ -65,7 +65,7 @@ class Resources:
     Attributes:
         registers: Per thread (AMD: vector registers).
         shared: Bytes per program.
-        spills: Accesses to spilled registers and bytes of stack (AMD: spilled registers and bytes of stack).
+        spills: Accesses to spilled registers and bytes of stack (AMD: vector registers and bytes of stack).
         instructions: In the machine code.
         matrix: Matrix instructions among them.
         fused: Fused multiply-adds of fp32 among them.
@@ -113,7 +113,8 @@ def amd_resources(assembly: str, shared: int) -> Resources:
     return Resources(
         registers=field("vgpr_count"),
         shared=shared,
-        spills=field("vgpr_spill_count") + field("sgpr_spill_count") + field("private_segment_fixed_size"),
+        # Scalar registers spill into lanes of vector ones: no memory is touched.
+        spills=field("vgpr_spill_count") + field("private_segment_fixed_size"),
         instructions=_count(r"^\s+(?:[sv]|ds|global|buffer|flat|scratch)_\w+", assembly),
         matrix=_count(r"^\s+v_s?mfmac?_", assembly),
         fused=_count(r"^\s+v_(?:pk_)?(?:fma|fmac|fmak|fmaak|fmamk)_f32", assembly),

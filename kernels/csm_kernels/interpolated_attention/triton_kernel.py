@@ -186,8 +186,9 @@ def _moments(
         count = tl.minimum(end, high) - start
     else:
         count = end - begin
-    away = tl.where(slope > 0, -step, step)  # of w, from the larger end
-    anchor = tl.fma((count - 1).to(tl.float32), tl.maximum(-away, 0.0), share)
+    rising = slope > 0
+    anchor = share + tl.where(rising, (count - 1).to(tl.float32) * step, 0.0)
+    away = tl.where(rising, -step, step)  # of w, from the larger end
     top = tl.where(count > 0, tl.fma(slope, anchor, logit), -float("inf"))
     total, first, second = _power_sums(_power_less_one(slope * away), count, longest, SECOND)
     moved = away * first
@@ -402,11 +403,10 @@ def _query_gradients(
         own += tl.sum(g * _load(output + places, inside, start, width, CHUNK).to(tl.float32), axis=1)
     level = _level(tl.load(lse + row, inside, other=0.0))
     PASSES: tl.constexpr = 2 if k.dtype.element_ty == tl.float32 else 1
-    inverse = tl.zeros([ROWS], tl.float32)
-    total = tl.zeros([ROWS, PADDED], tl.float32)
-    for turn in range(PASSES):
+    for turn in tl.static_range(PASSES):
         norm = tl.zeros([ROWS], tl.float32)
         excess = tl.zeros([ROWS], tl.float32)
+        total = tl.zeros([ROWS, PADDED], tl.float32)
         for start in range(first_run, runs, RUNS):
             top, to_left, to_right, second, known, left, right = _meet(
                 q, k, places, inside, level, low, high, start + tl.arange(0, RUNS), runs, begins, lefts,
