@@ -25,7 +25,7 @@ PEERS = [
 
 
 def bars(shape):
-    """Least peer time / our time, by issue 3; Mimi's search is torch.cdist."""
+    """The ratio, peer time / our time, aimed at; Mimi's search is torch.cdist."""
     rows, width, _, _ = shape
     if rows < 20:
         return dict.fromkeys(PEERS, 2.0), {}
