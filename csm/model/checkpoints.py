@@ -77,28 +77,6 @@ def save(
     write(folder, model.config, weights, layout, codec_from=codec_from, shard_bytes=shard_bytes)
 
 
-def convert(
-    source: Path | str,
-    target: Path | str,
-    layout: Layout,
-    *,
-    text: str | None = None,
-    codec_from: Path | str | None = None,
-    shard_bytes: int = 50 * 10**9,
-) -> StoredModel:
-    """Writes a folder's model in another layout, one tensor in memory at a time; values keep their dtype.
-
-    Returns:
-        What was read.
-
-    Raises:
-        ValueError: As `read` and `write`.
-    """
-    stored = read(source, text=text)
-    write(target, stored.config, stored.weights, layout, codec_from=codec_from, shard_bytes=shard_bytes)
-    return stored
-
-
 def meta_model(config: CSMConfig) -> CSMModel:
     """A model whose parameters have shapes and no values; its buffers are real."""
     with torch.device("meta"):

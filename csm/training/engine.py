@@ -23,10 +23,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from csm.training.optimizer import MOMENTS, build_optimizer, fresh_state, set_learning_rate
 from csm.training.options import TrainingConfig
 from csm.training.world import World, leave_world
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 LossAndParts = tuple[Tensor, dict[str, Tensor]] | None
 
 
@@ -79,7 +79,7 @@ class PlainEngine:
                 dist.broadcast(tensor.data, 0)
         self.optimizer = build_optimizer(module, config, world)
         for parameter in self.parameters.values():
-            self.optimizer.state[parameter] = _fresh_state(parameter)
+            self.optimizer.state[parameter] = fresh_state(parameter)
         self.average = (
             {key: p.detach().clone() for key, p in self.parameters.items()} if config.ema_decay else {}
         )
@@ -159,7 +159,7 @@ class DeepSpeedEngine:
             config=deepspeed_config(module, config, world),
         )
         for flat in self._flat_parameters():
-            self.optimizer.state[flat] = _fresh_state(flat)
+            self.optimizer.state[flat] = fresh_state(flat)
         self.average = {}
         if config.ema_decay:
             self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
@@ -369,12 +369,6 @@ def _worth_saying(record: logging.LogRecord) -> bool:
     return not any(words in record.getMessage() for words in known)
 
 
-def _fresh_state(parameter: Tensor) -> dict[str, Tensor]:
-    """Return AdamW's state before the first update; made early, so that a checkpoint always finds it."""
-    state = {"step": torch.zeros((), device=parameter.device)}
-    return state | {moment: torch.zeros_like(parameter, requires_grad=False) for moment in MOMENTS}
-
-
 def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """Return all gradients; a parameter the loss did not reach gets zeros, as in ZeRO's flat partitions."""
     gradients = []
@@ -383,60 +377,6 @@ def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
     return gradients
-
-
-def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Split the trainable parameters: weight decay for two or more dimensions, none for norms and biases."""
-    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            groups[config.weight_decay if parameter.ndim >= 2 else 0.0].append(parameter)
-    # The learning rate of the schedule is set before every step; 0 here guards against a step without it.
-    return [{"params": group, "lr": 0.0, "weight_decay": decay} for decay, group in groups.items() if group]
-
-
-def build_optimizer(module: nn.Module, config: TrainingConfig, world: World) -> torch.optim.AdamW:
-    """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere and for what is kept on the host."""
-    groups = parameter_groups(module, config)
-    if world.device.type == "cuda" and config.offload == "none":
-        return torch.optim.AdamW(groups, betas=config.betas, fused=True)
-    return CpuAdamW(groups, betas=config.betas)
-
-
-class CpuAdamW(torch.optim.AdamW):
-    """torch's AdamW to the bit, in pieces that stay in the cache: for large flat tensors, half the time.
-
-    Torch's fused CPU kernel is faster still, but it rounds the last elements of a tensor otherwise than the
-    rest, so that the result would depend on where ZeRO cuts.
-    """
-
-    PIECE = 2**16
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, self.state[parameter], group)
-
-    def _update(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        state["step"] += 1
-        count, (beta1, beta2), rate = float(state["step"]), group["betas"], group["lr"]
-        scale, root = rate / (1 - beta1**count), (1 - beta2**count) ** 0.5
-        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        pieces = (tensor.view(-1).split(self.PIECE) for tensor in tensors if tensor is not None)
-        for weight, gradient, mean, square in zip(*pieces, strict=True):
-            weight.mul_(1 - rate * group["weight_decay"])
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            weight.addcdiv_(mean, square.sqrt().div_(root).add_(group["eps"]), value=-scale)
-
-
-def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def build_engines(modules: dict[str, nn.Module], config: TrainingConfig, world: World) -> dict[str, Engine]:

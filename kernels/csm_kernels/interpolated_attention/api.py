@@ -32,8 +32,8 @@ def interpolated_attention(
     (its window lies outside [0, L), or the sequence has no keys) gives 0 and gets gradient 0.
 
     Products are fp32 for half-precision inputs (float64 for float64). Under autocast q, k and v are first
-    cast to its dtype, as scaled_dot_product_attention does. On CUDA the gradients of k and v are summed by
-    atomics unless torch.use_deterministic_algorithms(True).
+    cast to its dtype, as scaled_dot_product_attention does. Two runs give the same bits; only impl="blocked"
+    on CUDA sums the gradients of k and v by atomics unless torch.use_deterministic_algorithms(True).
 
     Args:
         q: [total_q, H, d], the queries of all sequences one after another.
