@@ -168,6 +168,38 @@ CSM_INLINE void transpose(const float* from, int64_t stride, float* to, int64_t 
     for (int r = 0; r < W; ++r) to[c * to_stride + r] = r < rows ? from[r * stride + c] : 0.0f;
 }
 
+// Small matrix products go in tiles of MR rows by NR lanes, whose sums stay in registers: with AVX-512 24 sums, two
+// vectors of lanes and one row's value are 27 of 32 registers.
+#if defined(__AVX512F__)
+constexpr int MR = 12;
+#else
+constexpr int MR = 6;
+#endif
+constexpr int NV = 2;
+constexpr int NR = NV * W;
+
+template <int M>
+struct Height {
+  static constexpr int value = M;
+};
+
+template <int M = MR, typename Take>
+CSM_INLINE void take_height(int64_t height, int64_t row, const Take& take) {
+  if (height == M) return take(Height<M>{}, row);
+  if constexpr (M > 1) take_height<M - 1>(height, row, take);
+}
+
+// Cuts `rows` into tiles of nearly equal height, at most MR: take(Height<M>, first row) for each.
+template <typename Take>
+CSM_INLINE void in_tiles(int64_t rows, const Take& take) {
+  const int64_t tiles = (rows + MR - 1) / MR;
+  for (int64_t t = 0, row = 0; t < tiles; ++t) {
+    const int64_t height = rows / tiles + (t < rows % tiles);
+    take_height(height, row, take);
+    row += height;
+  }
+}
+
 CSM_INLINE float* scratch(int64_t floats) {
   void* memory = nullptr;
   if (posix_memalign(&memory, 64, (size_t)(floats > 0 ? floats : 1) * sizeof(float))) abort();

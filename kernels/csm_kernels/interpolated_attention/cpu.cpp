@@ -12,13 +12,6 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int MR = 12;
-#else
-constexpr int MR = 6;
-#endif
-constexpr int NV = 2;
-constexpr int NR = NV * W;          // queries of a tile
 constexpr int64_t CHUNK = 128;      // runs whose logits are held at a time: 16 kB
 constexpr int64_t BLOCK = 8 * NR;   // queries of one forward task
 constexpr int64_t SLICE = 32;
@@ -44,27 +37,12 @@ void product_tile(const float* a, int64_t as, const float* b, int64_t bk, int64_
     }
 }
 
-typedef void (*ProductTile)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
-template <int M, bool ACROSS>
-struct Tiles {
-  static ProductTile of(int64_t rows) {
-    return rows == M ? product_tile<M, ACROSS> : Tiles<M - 1, ACROSS>::of(rows);
-  }
-};
-template <bool ACROSS>
-struct Tiles<0, ACROSS> {
-  static ProductTile of(int64_t) { return nullptr; }
-};
-
 template <bool ACROSS>
 void product(int64_t rows, const float* a, int64_t as, const float* b, int64_t bk, int64_t n, float* c, int64_t cm,
              bool add) {
-  const int64_t tiles = (rows + MR - 1) / MR;
-  for (int64_t t = 0, row = 0; t < tiles; ++t) {
-    const int64_t height = rows / tiles + (t < rows % tiles);
-    Tiles<MR, ACROSS>::of(height)(a + row * (ACROSS ? 1 : as), as, b, bk, n, c + row * cm, cm, add);
-    row += height;
-  }
+  in_tiles(rows, [&](auto height, int64_t row) {
+    product_tile<height.value, ACROSS>(a + row * (ACROSS ? 1 : as), as, b, bk, n, c + row * cm, cm, add);
+  });
 }
 
 // Logits: sums over SLICE numbers are added up, so that a logit of 500 is not rounded at that size d times.

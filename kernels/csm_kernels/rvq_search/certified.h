@@ -56,16 +56,6 @@ void scan_tile(const uint32_t* rows, int64_t pairs, const float* panel, const fl
   }
 }
 
-typedef void (*ScanTile)(const uint32_t*, int64_t, const float*, const float*, float*, int64_t, float*);
-template <int M>
-struct ScanTiles {
-  static ScanTile of(int64_t rows) { return rows == M ? scan_tile<M> : ScanTiles<M - 1>::of(rows); }
-};
-template <>
-struct ScanTiles<0> {
-  static ScanTile of(int64_t) { return nullptr; }
-};
-
 // The first best of `count` candidates by score_tile's fp32 score, four sums at a time: one alone would wait for itself.
 int32_t choose_exactly(const float* row, const float* codes, int64_t width, const float* norms,
                        const int32_t* candidates, int64_t count) {
@@ -171,15 +161,12 @@ void search_certified(const Work& work, int threads) {
           errors[row] = sqrt(errors[row]) * 1.0001;
         }
         for (int64_t i = 0; i < count * W; ++i) smallest[i] = INFINITY;
-        const int64_t tiles = (count + MR - 1) / MR;
         for (int64_t p = 0; p < panels; ++p)
-          for (int64_t t = 0, row = 0; t < tiles; ++t) {
-            const int64_t height = count / tiles + (t < count % tiles);
-            ScanTiles<MR>::of(height)(reinterpret_cast<uint32_t*>(row_pairs + row * pairs), pairs,
-                                      book.packed + p * pairs * NR, book.norms + p * NR,
-                                      scores + row * book.padded + p * NR, book.padded, smallest + row * W);
-            row += height;
-          }
+          in_tiles(count, [&](auto height, int64_t row) {
+            scan_tile<height.value>(reinterpret_cast<uint32_t*>(row_pairs + row * pairs), pairs,
+                                    book.packed + p * pairs * NR, book.norms + p * NR,
+                                    scores + row * book.padded + p * NR, book.padded, smallest + row * W);
+          });
         for (int64_t row = 0; row < count; ++row) {
           const float* r = work.residual + (start + row) * work.width;
           work.choose(q, start + row, certify(work, q, level, r, scores + row * book.padded, smallest + row * W,

@@ -12,13 +12,6 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int MR = 12;  // 24 sums, two candidates' vectors and one row's value: 27 of 32 registers
-#else
-constexpr int MR = 6;  // 12 sums of 16 registers
-#endif
-constexpr int NV = 2;
-constexpr int NR = NV * W;
 constexpr int64_t FEW_ROWS = 192;   // up to here the threads share candidates instead of rows
 constexpr int64_t NARROW = 8;       // columns of a row that stays in registers whole
 constexpr int64_t CERTIFIED = 32;   // below, storing and reading bf16 scores costs more than the product saves
@@ -83,26 +76,12 @@ void score_tile(const float* rows, int64_t width, const float* panel, const floa
   }
 }
 
-typedef void (*Tile)(const float*, int64_t, const float*, const float*, int32_t, float*, int32_t*);
-
-template <int M>
-struct Tiles {
-  static Tile of(int64_t rows) { return rows == M ? score_tile<M> : Tiles<M - 1>::of(rows); }
-};
-template <>
-struct Tiles<0> {
-  static Tile of(int64_t) { return nullptr; }
-};
-
 // All rows against one panel, in tiles of nearly equal height.
 void score_rows(const float* rows, int64_t count, int64_t width, const float* panel, const float* norms, int32_t first,
                 float* best, int32_t* index) {
-  const int64_t tiles = (count + MR - 1) / MR;
-  for (int64_t t = 0, row = 0; t < tiles; ++t) {
-    const int64_t height = count / tiles + (t < count % tiles);
-    Tiles<MR>::of(height)(rows + row * width, width, panel, norms, first, best + row * NR, index + row * NR);
-    row += height;
-  }
+  in_tiles(count, [&](auto height, int64_t row) {
+    score_tile<height.value>(rows + row * width, width, panel, norms, first, best + row * NR, index + row * NR);
+  });
 }
 
 void forget(int64_t rows, float* best, int32_t* index) {
