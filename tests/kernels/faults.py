@@ -75,7 +75,6 @@ SEARCH = of(
         "for (int64_t e = 0; e < width; ++e) {\n    const int64_t d = M > 3 ? e : width - 1 - e;\n"
         "    vf c[NV];",
     ),
-    ("last tile of rows too short", "cpu.cpp", "(t < count % tiles)", "(t + 1 < count % tiles)"),
     (
         "scores of all rows kept",
         "cpu.cpp",
@@ -126,14 +125,14 @@ UPDATE = of(
     (
         "scale from this rank's data",
         "api.py",
-        "flat = _ema_statistics(rows, assigned, used,",
-        "flat = _ema_statistics(rows, assigned, used * (1 + rows.abs().amax()) if len(rows) else used,",
+        "stack.codes[:, :count], codebooks, row_levels",
+        "stack.codes[:, :count], codebooks * (1 + rows.abs().amax()) if len(rows) else codebooks, row_levels",
     ),
     (
         "one message a level",
         "api.py",
         "dist.all_reduce(flat, group=group)",
-        "[dist.all_reduce(f, group=group) for f in flat.chunk(count)]",
+        "[dist.all_reduce(f, group=group) for f in flat.chunk(3)]",
     ),
     (
         "the lottery depends on the place",
@@ -211,8 +210,14 @@ ATTENTION = of(
     (
         "end of sums lost near r = 1",
         "cpu.cpp",
-        "const vf fall_of_one = one_minus_exp(exponent);",
-        "const vf fall_of_one = 1.0f - exp_negative(exponent);",
+        "\n  const vf fall_of_one = one_minus_exp(exponent);",
+        "\n  const vf fall_of_one = 1.0f - exp_negative(exponent);",
+    ),
+    (
+        "end of windowed sums lost near r = 1",
+        "cpu.cpp",
+        "\n    const vf fall_of_one = one_minus_exp(exponent);",
+        "\n    const vf fall_of_one = 1.0f - exp_negative(exponent);",
     ),
     ("blocked: wrong window edge", "blocked.py", ".abs() > window", ".abs() >= window"),
     ("blocked: share of the left key", "blocked.py", "torch.lerp(left, right,", "torch.lerp(right, left,"),
@@ -230,6 +235,20 @@ SHARED = [
         old="p = fma(p, r, all(4.1665795894e-2f));",
         new="p = fma(p, r, all(4.1e-2f));",
         test="test_interpolated_attention.py",
+    ),
+    Fault(
+        name="last tile of rows too short",
+        path="simd.h",
+        old="(t < rows % tiles)",
+        new="(t + 1 < rows % tiles)",
+        test="test_rvq_search.py",
+    ),
+    Fault(
+        name="triton: gradient kernels round otherwise",
+        path="interpolated_attention/tiles.py",
+        old="(16, 16, 16, 4, 1), (16, 16, 16, 4, 1)),",
+        new="(16, 16, 16, 4, 1), (16, 16, 64, 4, 1)),",
+        test="test_interpolated_attention_triton.py",
     ),
     Fault(
         name="auto falls back to torch",
