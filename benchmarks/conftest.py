@@ -22,7 +22,7 @@ import torch
 from csm.host_memory import keep_freed_memory
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-OURS = "csm_kernels"
+OURS = "csm"
 PEERS = ("vector-quantize-pytorch", "encodec", "transformers", "faiss-cpu")
 SECONDS, LEAST, MOST = 10.0, 7, 41  # of one group: what its rounds may take, and how many there are
 SHORT = 0.05  # seconds; a shorter call is repeated once, untimed, right before it is timed

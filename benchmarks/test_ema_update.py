@@ -34,7 +34,7 @@ def averaged(sums, x, codes, codebooks, usage, vector_sum):
         torch.div(vector_sum[level], smoothed[:, None], out=codebook)
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", "one-hot product", "torch index_add_"])
+@pytest.mark.parametrize("name", ["csm", "one-hot product", "torch index_add_"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "N{}_D{}_V{}_Q{}".format(*s))
 @torch.no_grad()
 def test_update(name, shape, device, compare):
@@ -78,7 +78,7 @@ def test_update(name, shape, device, compare):
             return lambda: averaged(sums, x, codes, *own)
 
         return {
-            "csm_kernels": lambda: lambda: ema_update(x, codes, *kept, step=1),
+            "csm": lambda: lambda: ema_update(x, codes, *kept, step=1),
             "one-hot product": lambda: peer(one_hot_sums),
             "torch index_add_": lambda: peer(scattered_sums),
         }

@@ -22,7 +22,7 @@ BOTH = dict.fromkeys(list(FORWARD)[:2], {EAGER: 8.0, COMPILED: 8.0})
 LOOP, RAW_LOOP, GLOBAL = (
     "loop of F.interpolate + SDPA",
     "loop of SDPA over the raw keys",
-    "csm_kernels global",
+    "csm global",
 )
 BILINEAR_LOOP = "loop of bilinear F.interpolate + SDPA"
 
@@ -97,13 +97,13 @@ def moved(turns, backward=False):
     return 2 * size if backward else size
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", EAGER, COMPILED, BILINEAR, RAW])
+@pytest.mark.parametrize("name", ["csm", EAGER, COMPILED, BILINEAR, RAW])
 @pytest.mark.parametrize("shape", FORWARD, ids=lambda s: "B{}_H{}_L{}_Tk{}".format(*s))
 def test_forward(name, shape, device, compare):
     _dense(name, shape, device, compare, backward=False)
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", EAGER, COMPILED, BILINEAR, RAW])
+@pytest.mark.parametrize("name", ["csm", EAGER, COMPILED, BILINEAR, RAW])
 @pytest.mark.parametrize("shape", BOTH, ids=lambda s: "B{}_H{}_L{}_Tk{}".format(*s))
 def test_forward_and_backward(name, shape, device, compare):
     _dense(name, shape, device, compare, backward=True)
@@ -131,7 +131,7 @@ def _dense(name, shape, device, compare, backward):
 
         op = partial(interpolated_attention, **turns.layout)
         return {
-            "csm_kernels": lambda: timed(op, turns.packed, turns.gradient),
+            "csm": lambda: timed(op, turns.packed, turns.gradient),
             EAGER: lambda: peer(resampled),
             COMPILED: lambda: peer(torch.compile(resampled, dynamic=False)),
             BILINEAR: lambda: peer(resampled_bilinear),
@@ -140,7 +140,7 @@ def _dense(name, shape, device, compare, backward):
 
     pairs = batch * heads * length * WIDTH
     # Two products forward, five backward: over the keys for ours and the raw keys, else over the positions.
-    flops = 4 * pairs * (count if name in ("csm_kernels", RAW) else length)
+    flops = 4 * pairs * (count if name in ("csm", RAW) else length)
     factor = 3.5 if backward else 1.0
     kind = "forward + backward" if backward else "forward"
     compare(
@@ -153,7 +153,7 @@ def _dense(name, shape, device, compare, backward):
     )
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", GLOBAL, EAGER])
+@pytest.mark.parametrize("name", ["csm", GLOBAL, EAGER])
 def test_window(name, device, compare):
     heads, length, count, window = 12, 2048, 256, 16
     turns = Turns([length], [count], heads, device)
@@ -171,7 +171,7 @@ def test_window(name, device, compare):
 
         op = partial(interpolated_attention, *turns.packed, **turns.layout)
         return {
-            "csm_kernels": lambda: partial(op, window=window),
+            "csm": lambda: partial(op, window=window),
             GLOBAL: lambda: op,
             EAGER: peer,
         }
@@ -181,13 +181,13 @@ def test_window(name, device, compare):
         name,
         f"interpolated_attention forward window {window}, B*H {heads}, L {length}, Tk {count}, d {WIDTH}",
         contenders,
-        flops={"csm_kernels": 8 * pairs * seen, GLOBAL: 8 * pairs * count}.get(name, 4 * pairs * length),
+        flops={"csm": 8 * pairs * seen, GLOBAL: 8 * pairs * count}.get(name, 4 * pairs * length),
         moved=moved(turns),
         bars={GLOBAL: 3.0},
     )
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", LOOP, BILINEAR_LOOP, RAW_LOOP])
+@pytest.mark.parametrize("name", ["csm", LOOP, BILINEAR_LOOP, RAW_LOOP])
 @pytest.mark.parametrize("keys", ["a key per 8 queries", "keys of 5-400 too"])
 def test_packed_turns(name, keys, device, compare):
     """32 turns of 5 to 400 queries. With as many keys as queries nothing is saved: shown, without a bar."""
@@ -207,7 +207,7 @@ def test_packed_turns(name, keys, device, compare):
             return lambda: [function(*turn) for turn in split]
 
         return {
-            "csm_kernels": lambda: partial(interpolated_attention, *turns.packed, **turns.layout),
+            "csm": lambda: partial(interpolated_attention, *turns.packed, **turns.layout),
             LOOP: lambda: peer(resampled),
             BILINEAR_LOOP: lambda: peer(resampled_bilinear),
             RAW_LOOP: lambda: lambda: [scaled_dot_product_attention(*turn) for turn in split],
@@ -219,7 +219,7 @@ def test_packed_turns(name, keys, device, compare):
         name,
         f"interpolated_attention forward 32 packed turns of 5-400 queries, {keys}, {heads} heads, d {WIDTH}",
         contenders,
-        flops=4 * (pairs if name in ("csm_kernels", RAW_LOOP) else full),
+        flops=4 * (pairs if name in ("csm", RAW_LOOP) else full),
         moved=moved(turns),
         bars={LOOP: 10.0} if sparse else {},
     )

@@ -9,7 +9,7 @@ SHAPES = [(4096, 256, 2048, 8), (4096, 128, 1024, 32)]
 BARS = {"encodec": 4.0, "vector-quantize-pytorch": 5.0}
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", *BARS])
+@pytest.mark.parametrize("name", ["csm", *BARS])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "N{}_D{}_V{}_Q{}".format(*s))
 @torch.no_grad()
 def test_step(name, shape, device, compare, peer_quantizer):
@@ -46,7 +46,7 @@ def test_step(name, shape, device, compare, peer_quantizer):
 
         numbers = iter(range(1, 1 << 30))
         return {
-            "csm_kernels": lambda: lambda: step(ours, next(numbers)),
+            "csm": lambda: lambda: step(ours, next(numbers)),
             "encodec": lambda: peer("encodec"),
             "vector-quantize-pytorch": lambda: peer("vector-quantize-pytorch"),
         }
@@ -57,7 +57,7 @@ def test_step(name, shape, device, compare, peer_quantizer):
         f"training step N {rows}, D {width}, V {size}, Q {levels}",
         contenders,
         # The packages multiply by one-hot rows once more (encodec) or twice (vector-quantize-pytorch).
-        flops=search * {"csm_kernels": 1, "encodec": 2, "vector-quantize-pytorch": 3}[name],
+        flops=search * {"csm": 1, "encodec": 2, "vector-quantize-pytorch": 3}[name],
         moved=4 * (rows * width + 2 * levels * size * (2 * width + 1)) + 8 * rows * levels,
         bars=BARS,
     )

@@ -104,7 +104,7 @@ def check(codes, x, codebooks):
         residual = residual - codebook[chosen]
 
 
-@pytest.mark.parametrize("name", ["csm_kernels", *PEERS])
+@pytest.mark.parametrize("name", ["csm", *PEERS])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "N{}_D{}_V{}_Q{}".format(*s))
 @torch.no_grad()
 def test_search(name, shape, device, compare, peer_quantizer):
@@ -135,7 +135,7 @@ def test_search(name, shape, device, compare, peer_quantizer):
             return same(lambda: by_addmm(x, codebooks, half_norms, level))
 
         return {
-            "csm_kernels": lambda: lambda: rvq_search(x, codebooks),
+            "csm": lambda: lambda: rvq_search(x, codebooks),
             "FAISS": lambda: same(by_faiss(x, codebooks)),
             "torch.cdist": lambda: same(lambda: by_cdist(x, codebooks)),
             "transformers Mimi": lambda: same(by_mimi(x, codebooks)),
