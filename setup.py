@@ -108,6 +108,7 @@ setup(
         "cuda": ["flash-attn", "liger-kernel"],
         # What benchmarks/ compares with; a missing one is left out of the table, with a line that says so.
         "bench": ["vector-quantize-pytorch", "encodec", "faiss-cpu", "transformers"],
-        "dev": ["pytest", "pytest-benchmark", "beartype", "ruff", "mypy"],
+        # liger-kernel's kernels are tested in Triton's interpreter.
+        "dev": ["pytest", "pytest-benchmark", "beartype", "ruff", "mypy", f"liger-kernel{LINUX}"],
     },
 )

@@ -31,6 +31,7 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.voices import Voice, voice_of, with_manner
 from csm.model.checkpoints import meta_model
 from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.execution import apply_execution
 from csm.model.lora import is_adapter, merged_state, save_adapter
 from csm.run_config import RunConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -59,7 +60,8 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         ValueError: No corpus, or `output` belongs to another run.
     """
     # Only what makes a tokenizer: the same one serves runs whose models differ.
-    parts = ("corpus", "tokenizer", "utterances", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen")
+    parts = ("corpus", "tokenizer", "utterances", "tokenizer_loss", "tokenizer_start", "tokenizer_resized")
+    parts = (*parts, "tokenizer_frozen")
     resolved = config_files.to_dict(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts}}
     require_same_run(output, description, run.tokenizer_training)
@@ -103,7 +105,8 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
     seed_everything(run.tokenizer_training.seed, "tokenizer")
     if run.tokenizer_start == "scratch":
         return ConversationalRVQ(run.tokenizer)
-    return ConversationalRVQ.from_pretrained(_start_folder(run.tokenizer_start, "tokenizer"))
+    folder = _start_folder(run.tokenizer_start, "tokenizer")
+    return ConversationalRVQ.from_pretrained(folder, config=run.tokenizer if run.tokenizer_resized else None)
 
 
 def start_model(run: RunConfig) -> CSMModel:
@@ -227,6 +230,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     require_fit(corpus, encoded, model, run.data)
     # Asked now: ZeRO-3 changes the parameters.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
     dataset = partial(
         ConversationDataset,
         corpus,

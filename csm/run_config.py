@@ -9,6 +9,7 @@ from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
 from csm.model.csm_model import CSMConfig
+from csm.model.execution import ExecutionConfig
 from csm.tokenizer.conversational_rvq import TokenizerConfig
 from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
@@ -24,11 +25,14 @@ class RunConfig:
         corpus: Folder of the prepared corpus.
         tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
         tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained.
+        tokenizer_resized: Whether the start is brought to the recipe's sizes: what fits is taken over, the
+            rest is new. Else a start keeps its own sizes.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
         model, data, loss, training: The conversational model and its training.
         model_start: "scratch", or a folder of save_pretrained or of csm-1b in a public layout; "packaged"
             once the package carries a voice.
         finetune: Which parts of the model are trained.
+        execution: How the model is run while it is trained.
         sampling: Generation.
     """
 
@@ -39,6 +43,7 @@ class RunConfig:
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_start: str = "scratch"
+    tokenizer_resized: bool = False
     tokenizer_frozen: bool = False
     model: CSMConfig = field(default_factory=CSMConfig)
     data: DatasetConfig = field(default_factory=DatasetConfig)
@@ -46,4 +51,5 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     model_start: str = "scratch"
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -27,7 +27,11 @@ def work(options: argparse.Namespace) -> None:
     """Trains, or says what a training would take."""
     run = resolved_recipe(options)
     if options.dry_run:
-        print("\n".join(dry_run(pipeline.trained_shape(run), run.finetune, run.data, run.training)))
+        print(
+            "\n".join(
+                dry_run(pipeline.trained_shape(run), run.finetune, run.data, run.training, run.execution)
+            )
+        )
         return
     if options.output is None:
         raise ValueError("--output FOLDER is needed: of this run")

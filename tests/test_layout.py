@@ -30,6 +30,7 @@ HOMES = {  # who alone imports a heavy or optional package
     "deepspeed": ("csm/training/engine.py",),
     "transformers": ("csm/tokenizer/mimi.py",),
     "flash_attn": ("csm/model/layers.py",),
+    "liger_kernel": ("csm/model/cross_entropy.py",),
 }
 # launch/ is first on sys.path under the launcher: a file there hides an installed module of its name.
 DEPENDENCIES = {

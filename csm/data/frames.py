@@ -63,6 +63,7 @@ class PastTurns:
         codes: int64 [F, K], frames of all turns; codes_turn: int64 [F], turn of each.
         speaker: int64 [P], text id of each turn's speaker.
         sequence: int64 [P], which sequence remembers the turn; age: int64 [P], 0 for the newest.
+        learns: bool [P], whether the gradient of what is read passes through the turn.
         counts: int64 [S], turns each sequence remembers.
     """
 
@@ -73,6 +74,7 @@ class PastTurns:
     speaker: Tensor
     sequence: Tensor
     age: Tensor
+    learns: Tensor
     counts: Tensor
 
     def to(self, device: torch.device) -> PastTurns:
@@ -80,13 +82,19 @@ class PastTurns:
         return PastTurns(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def pack_past(past: Sequence[Sequence[TurnFrames]], codec: TextCodec, num_codebooks: int) -> PastTurns:
+def pack_past(
+    past: Sequence[Sequence[TurnFrames]],
+    codec: TextCodec,
+    num_codebooks: int,
+    gradient_turns: int | None = None,
+) -> PastTurns:
     """Packs the past of every sequence for the memory.
 
     Args:
         past: Turns before each sequence, oldest first.
         codec: Text codec.
         num_codebooks: Codebooks kept of each turn.
+        gradient_turns: Newest turns of each sequence that gradients pass through; None: all.
 
     Raises:
         ValueError: A turn without voice frames.
@@ -124,6 +132,9 @@ def pack_past(past: Sequence[Sequence[TurnFrames]], codec: TextCodec, num_codebo
         speaker=torch.tensor(speakers, dtype=torch.int64),
         sequence=torch.tensor(sequence, dtype=torch.int64),
         age=torch.tensor(age, dtype=torch.int64),
+        learns=torch.tensor(
+            [gradient_turns is None or turns < gradient_turns for turns in age], dtype=torch.bool
+        ),
         counts=torch.tensor([len(turns) for turns in past], dtype=torch.int64),
     )
 
@@ -187,13 +198,21 @@ class RowBuilder:
             zeros ends a turn, every codebook learns its zero, and zeros are codes like others.
         vocab_size: Entries of the audio vocabulary, the bound of the codes where end_code is 0; None leaves
             them unchecked there.
+        gradient_turns: As `pack_past` has it.
     """
 
     def __init__(
-        self, codec: TextCodec, num_codebooks: int, end_code: int, vocab_size: int | None = None
+        self,
+        codec: TextCodec,
+        num_codebooks: int,
+        end_code: int,
+        vocab_size: int | None = None,
+        *,
+        gradient_turns: int | None = None,
     ) -> None:
         self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
         self.bound = end_code or vocab_size
+        self.gradient_turns = gradient_turns
         self.ids: list[str] = []
         self.past: list[list[TurnFrames]] = []
         self.spans: list[CrossSpan] = []
@@ -292,7 +311,7 @@ class RowBuilder:
             cu_seqlens=cu_seqlens,
             longest=int(lengths.max()),
             spans=self.spans,
-            past=pack_past(self.past, self.codec, self.num_codebooks),
+            past=pack_past(self.past, self.codec, self.num_codebooks, self.gradient_turns),
             text=joined["text"],
             codes=joined["codes"],
             code_target=joined["code_target"],

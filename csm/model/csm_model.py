@@ -265,10 +265,24 @@ class CSMModel(nn.Module):
 
     def embed_rows(self, text: Int[Tensor, " R"], codes: Int[Tensor, "R K"]) -> Float[Tensor, "R D"]:
         """Rows of the backbone's input: a text embedding, or the sum of a frame's code embeddings."""
+        (frames,) = self.gather_sums(codes.clamp_min(0) + self.codebook_offsets)
+        return self._text_or_frames(text, frames)
+
+    def gather_sums(self, *indices: Int[Tensor, "N k"]) -> tuple[Float[Tensor, "N D"], ...]:
+        """Sums of the audio table's rows at each row of indices, in one gather: one gradient of the table.
+
+        Args:
+            indices: int64 [N, k] each, places in the table (code + codebook * vocab), k of one sum.
+        """
+        sizes = [len(index) for index in indices]
+        lengths = torch.cat([index.new_full((len(index),), index.shape[1]) for index in indices])
+        places = torch.cat([index.flatten() for index in indices])
+        sums = F.embedding_bag(places, self.audio_embedding.weight, lengths.cumsum(0) - lengths, mode="sum")
+        return sums.split(sizes)
+
+    def _text_or_frames(self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         is_text = text >= 0
         words = self.text_embedding(text.clamp_min(0))
-        index = codes.clamp_min(0) + self.codebook_offsets
-        frames = F.embedding_bag(index, self.audio_embedding.weight, mode="sum")
         if self.training and self.config.frame_dropout:
             frames = frames * (torch.rand_like(frames[:, :1]) >= self.config.frame_dropout)
         return torch.where(is_text.unsqueeze(1), words, frames.to(words.dtype))
@@ -305,7 +319,11 @@ class CSMModel(nn.Module):
         """The memory of every sequence of a batch; None where the model has no memory layers."""
         if not self.backbone.memory_reads:
             return None
-        return self.memory.fold(past, *self.turn_vectors(past))
+        semantic, style = (
+            torch.where(past.learns.unsqueeze(1), vectors, vectors.detach())
+            for vectors in self.turn_vectors(past)
+        )
+        return self.memory.fold(past, semantic, style)
 
     # ---- training ----
 
@@ -383,13 +401,17 @@ class CSMModel(nn.Module):
                 f"a sequence has {batch.longest} rows, the model's max_context is {self.config.max_context}: "
                 f"cut the conversation into shorter chunks; what came before goes to the memory"
             )
-        hidden = self.hidden_rows(batch)
         speaks = batch.code_target[:, 0] != IGNORE
         depth_rows = self.depth_rows(batch)
         target = batch.code_target[depth_rows]
+        heard, codes = self.gather_sums(
+            batch.codes.clamp_min(0) + self.codebook_offsets,
+            (target[:, :-1] + self.codebook_offsets[:-1]).view(-1, 1),
+        )
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, heard))
         writes = batch.text_target != IGNORE
         spoken, written = hidden[speaks], hidden[writes]
-        frames = hidden[depth_rows], self.embed_codes(target[:, :-1])
+        frames = hidden[depth_rows], codes.view(len(target), self.config.num_codebooks - 1, codes.shape[1])
         output = CSMOutput(
             prosody=self.prosody_head(spoken),
             duration=self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
@@ -406,9 +428,10 @@ class CSMModel(nn.Module):
         output.text_nats = linear_cross_entropy(written[None], table[None], text[None], label_smoothing)[0]
         return output
 
-    def hidden_rows(self, batch: RowBatch) -> Float[Tensor, "R D"]:
-        """The backbone's normalised rows."""
-        rows = self.embed_rows(batch.text, batch.codes)
+    def hidden_rows(self, batch: RowBatch, rows: Float[Tensor, "R D"] | None = None) -> Float[Tensor, "R D"]:
+        """The backbone's normalised rows; `rows` are the batch's embedded ones, where they are known."""
+        if rows is None:
+            rows = self.embed_rows(batch.text, batch.codes)
         attend = PackedSequences(batch.cu_seqlens, batch.longest)
         # Both directions always run, if only over a reading without queries: ZeRO adds up the gradients of
         # the ranks in the order in which they come, so all must run the same operations on any batch.

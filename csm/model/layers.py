@@ -7,12 +7,13 @@ Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to ea
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 try:
     from flash_attn import flash_attn_varlen_func
@@ -252,6 +253,21 @@ class SelfAttention(nn.Module):
         return self.o_proj(attend(layer, q, k, v).flatten(1))
 
 
+class _GatedSiLU(torch.autograd.Function):
+    """silu(gate) * up, keeping its two inputs alone for the backward pass, not silu(gate) beside them."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        of_gate = torch.ops.aten.silu_backward(gradient * up, gate)
+        return of_gate, F.silu(gate).mul_(gradient)
+
+
 class FeedForward(nn.Module):
     """SwiGLU. Source: Shazeer 2020."""
 
@@ -262,7 +278,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "*R D"]) -> Float[Tensor, "*R D"]:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(_GatedSiLU.apply(self.gate_proj(x), self.up_proj(x)))
 
 
 def feed_forward_width(width: int) -> int:
@@ -271,7 +287,11 @@ def feed_forward_width(width: int) -> int:
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and SwiGLU, each added to the residual stream."""
+    """Pre-norm self-attention and SwiGLU, each added to the residual stream.
+
+    Attributes:
+        checkpointed: In training, keep the input alone and compute the rest again in the backward pass.
+    """
 
     def __init__(
         self,
@@ -289,9 +309,17 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = FeedForward(width, hidden)
         self.dropout = nn.Dropout(dropout)
+        self.checkpointed = False
 
     def forward(
         self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
     ) -> Float[Tensor, "R D"]:
+        if self.checkpointed and self.training and torch.is_grad_enabled():
+            # Reentrant: ZeRO-3's hooks gather the weights for the second computation only then.
+            rows: Tensor = checkpoint(self._rows, x, positions, attend, layer, use_reentrant=True)
+            return rows
+        return self._rows(x, positions, attend, layer)
+
+    def _rows(self, x: Tensor, positions: Tensor, attend: Attend, layer: int) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), positions, attend, layer))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -13,6 +13,7 @@ from torch import nn
 from csm.data.dataset import DatasetConfig
 from csm.model.checkpoints import meta_model
 from csm.model.csm_model import CSMConfig
+from csm.model.execution import ExecutionConfig
 from csm.model.presets import TransformerShape
 from csm.model.public_configs import shapes_of
 from csm.text import ByteCodec
@@ -33,10 +34,11 @@ FORMULAS = """bytes of one rank; N parameters, T of them trained, L in linear la
                a weight average (training.ema_decay): 4 T or 4 T / P more
   offload      "optimizer": optimizer and 8 T / P of gradients, summed and to be used, are on the host; "all":
                4 N / P of weights too
-  activations  an estimate, no layer computed twice: rows of a shard x backbone layers x (34 w + 8 k + 8 f) in
-               bf16, (40 w + 16 k + 16 f) in fp32; w width, k width of the keys, f feed-forward; the same for
-               the depth decoder over frames x depth_share x codebooks; 4 bytes a weight of the heads; the
-               embedded codes of these frames; what cross-attention and memory read
+  activations  an estimate: rows of a shard x backbone layers x (34 w + 8 k + 6 f) in bf16, (40 w + 16 k +
+               12 f) in fp32; w width, k width of the keys, f feed-forward; the same for the depth decoder
+               over frames x depth_share x codebooks; with execution.checkpoint_layers 4 w a layer and one
+               whole layer of each; 4 bytes a weight of the heads; the embedded codes of these frames; what
+               cross-attention and memory read
   not counted  the allocator's slack, NCCL, CUDA's context (about 1 GB), copies during the update, when no
                activations are left; a checkpoint's copy on the host; and the start: each rank reads the model
                whole (4 N on the host, then once 4 N on its GPU) before ZeRO cuts it"""
@@ -118,18 +120,26 @@ def block_bytes(shape: TransformerShape, precision: str) -> float:
     """
     keys = shape.width // shape.heads * shape.kv_heads
     if precision == "bf16":
-        return 34 * shape.width + 8 * keys + 8 * shape.hidden
-    return 40 * shape.width + 16 * keys + 16 * shape.hidden
+        return 34 * shape.width + 8 * keys + 6 * shape.hidden
+    return 40 * shape.width + 16 * keys + 12 * shape.hidden
 
 
-def activation_bytes(model: CSMConfig, data: DatasetConfig, precision: str) -> float:
+def transformer_bytes(shape: TransformerShape, precision: str, execution: ExecutionConfig) -> float:
+    """Bytes that a transformer's blocks keep of a row: everything, or their inputs and one block."""
+    whole = block_bytes(shape, precision)
+    return 4 * shape.width * shape.layers + whole if execution.checkpoint_layers else shape.layers * whole
+
+
+def activation_bytes(
+    model: CSMConfig, data: DatasetConfig, precision: str, execution: ExecutionConfig
+) -> float:
     """Bytes of one shard's forward pass that wait for the backward pass: an estimate from the sizes."""
     outer, inner = shapes_of(model)
     rows, size = data.rows_per_shard, 2 if precision == "bf16" else 4
     # The depth decoder runs on all codebooks of the drawn frames.
     depth_rows = round(rows * data.depth_share) * model.num_codebooks
-    blocks = rows * outer.layers * block_bytes(outer, precision)
-    blocks += depth_rows * inner.layers * block_bytes(inner, precision)
+    blocks = rows * transformer_bytes(outer, precision, execution)
+    blocks += depth_rows * transformer_bytes(inner, precision, execution)
     # Heads keep the gradient of their weights and of their inputs, fp32, instead of logits.
     text = model.text_vocab_size or ByteCodec().vocab_size
     heads = (model.audio_vocab_size + text) * outer.width
@@ -144,7 +154,11 @@ def activation_bytes(model: CSMConfig, data: DatasetConfig, precision: str) -> f
 
 
 def dry_run(
-    model: CSMConfig, finetune: FinetuneConfig, data: DatasetConfig, training: TrainingConfig
+    model: CSMConfig,
+    finetune: FinetuneConfig,
+    data: DatasetConfig,
+    training: TrainingConfig,
+    execution: ExecutionConfig,
 ) -> list[str]:
     """The lines of `launch/train.py --dry-run`.
 
@@ -152,7 +166,7 @@ def dry_run(
         ValueError: As `make_trainable`.
     """
     counts = count_parameters(model, finetune)
-    activations = activation_bytes(model, data, training.precision)
+    activations = activation_bytes(model, data, training.precision, execution)
     lines = [
         f"{counts.all:,} parameters, {counts.trained:,} of them trained ({', '.join(finetune.train)}"
         + (f" without {', '.join(finetune.freeze)}" if finetune.freeze else "")

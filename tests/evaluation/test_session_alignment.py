@@ -66,7 +66,7 @@ def test_a_hidden_state_off_by_one_in_the_depth_decoder_is_caught(played, monkey
 
 def test_hidden_states_off_by_one_in_the_backbone_are_caught(played, monkeypatch) -> None:
     hidden_rows = played[0].hidden_rows
-    monkeypatch.setattr(played[0], "hidden_rows", lambda batch: hidden_rows(batch).roll(1, 0))
+    monkeypatch.setattr(played[0], "hidden_rows", lambda batch, rows: hidden_rows(batch, rows).roll(1, 0))
     assert caught(played).first[:4] == ("logits", *first_place(played), 0)
 
 

@@ -67,3 +67,23 @@ def test_a_head_gives_logits_or_their_cross_entropy():
     head, x, targets = Head(5, 9, bias=False), torch.randn(7, 5), torch.randint(0, 9, (7,))
     expected = F.cross_entropy(head(x), targets, reduction="sum")
     torch.testing.assert_close(head(x, targets), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ligers_kernel_gives_the_same_sums_and_gradients(smoothing):
+    """In Triton's interpreter; on CUDA it takes the place of the chunks."""
+    pytest.importorskip("liger_kernel")
+    x, heads, targets = (t.float().detach().requires_grad_() if t.is_floating_point() else t
+                         for t in problem(2, 9, 16, 37))  # fmt: skip
+    weights = torch.tensor([1.0, 3.0])
+    found, expected = (
+        compute(x, heads, targets, smoothing)
+        for compute in (cross_entropy.liger_cross_entropy, linear_cross_entropy)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for got, want in zip(
+        torch.autograd.grad((found * weights).sum(), (x, heads)),
+        torch.autograd.grad((expected * weights).sum(), (x, heads)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from csm.model import layers
 from csm.model.layers import (
+    FeedForward,
     KeyValueCache,
     PackedSequences,
     RMSNorm,
@@ -164,3 +165,21 @@ def test_the_norm_makes_rows_of_unit_mean_square() -> None:
 def test_the_feed_forward_is_as_large_as_a_plain_one(width) -> None:
     hidden = feed_forward_width(width)
     assert hidden % 64 == 0 and 0 <= 3 * hidden - 8 * width <= 192
+
+
+def test_the_feed_forward_is_its_formula_in_value_and_gradient_and_keeps_two_tensors() -> None:
+    torch.manual_seed(0)
+    layer, x = FeedForward(6, 10).double(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = layer(x)
+    expected = layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
+    torch.testing.assert_close(out, expected)
+    # gate, up and their product, which the last layer reads.
+    assert len({t.data_ptr() for t in kept if t.shape == (4, 10)}) == 3
+    assert torch.autograd.gradcheck(layer, (x,))

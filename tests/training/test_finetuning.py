@@ -23,6 +23,7 @@ from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.losses import LossConfig
 from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.execution import ExecutionConfig
 from csm.model.lora import LoRAConfig
 from csm.model.presets import csm_1b, is_added
 from csm.run_config import RunConfig
@@ -178,6 +179,15 @@ def test_two_ranks_have_the_same_losses_in_every_zero_stage_and_the_same_bits_of
     # The hooks of stage 3 change the order in which gradients of the backbone's rows are added up.
     for one, two in zip(losses(plain), losses(cut), strict=True):
         assert one.keys() == two.keys()
+        assert all(one[name] == pytest.approx(two[name], rel=1e-5) for name in one if name != "split")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("stage", [2, 3])
+def test_recomputed_activations_change_no_loss_whoever_gathers_the_weights(ranks: Path, stage: int) -> None:
+    for one, two in zip(
+        losses(ranks / f"full_{stage}_none"), losses(ranks / f"full_{stage}_recomputed"), strict=True
+    ):
         assert all(one[name] == pytest.approx(two[name], rel=1e-5) for name in one if name != "split")
 
 
@@ -364,6 +374,11 @@ def main(folder: Path) -> None:
         for stage, offload in STAGES[method]:
             run = recipe(folder, method, zero_stage=stage, offload=offload)
             trained(folder, run, f"{method}_{stage}_{offload}")
+    for stage in (2, 3):
+        run = replace(
+            recipe(folder, "full", zero_stage=stage), execution=ExecutionConfig(checkpoint_layers=True)
+        )
+        trained(folder, run, f"full_{stage}_recomputed")
 
 
 if __name__ == "__main__":
