@@ -15,6 +15,7 @@ from csm.model.csm_model import CSMConfig
 from csm.model.presets import csm_1b
 from csm.run_config import RunConfig
 from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 
@@ -23,9 +24,12 @@ from csm.training.options import TrainingConfig
 TELEPHONE_TOKENIZER = TokenizerConfig(
     sample_rate=11_025,
     encoder_widths=(128, 192, 288),
-    encoder_depths=(1, 2, 2),
+    encoder_depths=(1, 2, 1),
     decoder_widths=(320, 240, 176),
-    decoder_depths=(2, 3, 3),
+    decoder_depths=(1, 3, 3),
+    encoder_layers=1,
+    decoder_layers=1,
+    attention_expansion=1,
 )
 TELEPHONE_MODEL = CSMConfig(
     d_model=256,
@@ -41,17 +45,24 @@ TELEPHONE_MODEL = CSMConfig(
 )
 
 
-def telephone_tokenizer() -> RunConfig:
-    """The packaged tokenizer: the whole amazon_queen corpus, all speakers but six.
+def telephone_spectral() -> RunConfig:
+    """Where the packaged tokenizer began: spectral losses alone, all speakers of amazon_queen but six.
 
     6.6 minutes on one H100; validation mel 0.475, word error rate 0.16 with 32 codebooks (docs/MEASURED.md).
 
-    `python launch/train_tokenizer.py --recipe telephone_tokenizer --output runs/telephone/tokenizer`
+    `python launch/train_tokenizer.py --recipe telephone_spectral --output runs/telephone/spectral`
     """
     return RunConfig(
-        recipe="telephone_tokenizer",
+        recipe="telephone_spectral",
         corpus="data/amazon_queen",
-        tokenizer=TELEPHONE_TOKENIZER,
+        tokenizer=replace(
+            TELEPHONE_TOKENIZER,
+            encoder_depths=(1, 2, 2),
+            decoder_depths=(2, 3, 3),
+            encoder_layers=0,
+            decoder_layers=0,
+        ),
+        tokenizer_loss=TokenizerLossConfig(reversal=0.0),
         utterances=UtteranceConfig(
             items=64, max_seconds=4.0, slice_frames=18, exclude_speakers=HELD_OUT_SPEAKERS
         ),
@@ -66,6 +77,36 @@ def telephone_tokenizer() -> RunConfig:
             checkpoint_every=1000,
             validate_every=250,
             log_every=50,
+        ),
+    )
+
+
+def telephone_tokenizer() -> RunConfig:
+    """The packaged tokenizer: on from telephone_spectral with judges, two layers replaced by attention.
+
+    `deepspeed --num_accelerators 2 launch/train_tokenizer.py --recipe telephone_tokenizer --output
+    runs/telephone/tokenizer`
+    """
+    return RunConfig(
+        recipe="telephone_tokenizer",
+        corpus="data/amazon_queen",
+        tokenizer=TELEPHONE_TOKENIZER,
+        tokenizer_start="runs/telephone/spectral",
+        tokenizer_resized=True,
+        tokenizer_loss=TokenizerLossConfig(adversarial=1.0, judged=0.25, adversarial_start=200),
+        utterances=UtteranceConfig(
+            items=8, max_seconds=3.0, slice_frames=18, exclude_speakers=HELD_OUT_SPEAKERS
+        ),
+        tokenizer_training=TrainingConfig(
+            steps=3000,
+            shards=2,
+            learning_rate=5e-4,
+            betas=(0.8, 0.99),
+            warmup_steps=100,
+            ema_decay=0.999,
+            checkpoint_every=250,
+            validate_every=250,
+            log_every=25,
         ),
     )
 
@@ -222,7 +263,14 @@ def tiny() -> RunConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
-    for recipe in (quickstart, telephone_tokenizer, telephone_model, finetune_csm_1b, tiny)
+    for recipe in (
+        quickstart,
+        telephone_spectral,
+        telephone_tokenizer,
+        telephone_model,
+        finetune_csm_1b,
+        tiny,
+    )
 }
 
 

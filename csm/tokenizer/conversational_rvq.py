@@ -20,6 +20,7 @@ from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.layers import streaming
 from csm.tokenizer.quantizer import SplitQuantizer
+from csm.tokenizer.transformer import TransformerLayer
 from csm.tokenizer.utterance_encoders import UtteranceEncoder
 
 
@@ -37,6 +38,9 @@ class TokenizerConfig:
         strides: Reductions of the rate, from the STFT rate to the frame rate.
         encoder_widths, encoder_depths: Per stage, from the STFT rate down.
         decoder_widths, decoder_depths: Per stage, from the frame rate up.
+        expansion: Width of the blocks' perceptrons, in widths of their stage.
+        encoder_layers, decoder_layers: Transformer layers at the frame rate, of `attention_heads` heads, each
+            seeing the last `attention_frames` frames; perceptrons are `attention_expansion` widths wide.
         speaker_dim, emotion_dim: Width of the utterance embeddings.
     """
 
@@ -53,6 +57,12 @@ class TokenizerConfig:
     encoder_depths: tuple[int, ...] = (2, 3, 3)
     decoder_widths: tuple[int, ...] = (512, 384, 256)
     decoder_depths: tuple[int, ...] = (3, 4, 4)
+    expansion: int = 3
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    attention_heads: int = 8
+    attention_frames: int = 50
+    attention_expansion: int = 2
     speaker_dim: int = 64
     emotion_dim: int = 16
 
@@ -80,6 +90,18 @@ class TokenizerConfig:
                 raise ValueError(
                     f"{name} has {len(getattr(self, name))} entries, expected {stages} (strides + 1)"
                 )
+        for name in ("encoder_layers", "decoder_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
+        for name, width in (("encoder", self.encoder_widths[-1]), ("decoder", self.decoder_widths[0])):
+            if self.attention_heads < 1 or width % self.attention_heads:
+                raise ValueError(
+                    f"attention_heads is {self.attention_heads}: expected a divisor of the {name}'s width at "
+                    f"the frame rate, {width}"
+                )
+        for name in ("attention_frames", "attention_expansion", "expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if not 0 < self.semantic_codebooks < self.n_codebooks:
             raise ValueError(
                 f"semantic_codebooks is {self.semantic_codebooks}: expected 1 to n_codebooks - 1 = "
@@ -138,10 +160,16 @@ class ConversationalRVQ(nn.Module):
             sample_rate=config.sample_rate if sample_rate is None else sample_rate,
         )
         hop = config.samples_per_frame // config.hops_per_frame
-        self.encoder = Encoder(
-            hop, config.window_hops, config.encoder_widths, config.encoder_depths, config.strides
-        )
         width = config.encoder_widths[-1]
+        self.encoder = Encoder(
+            hop,
+            config.window_hops,
+            config.encoder_widths,
+            config.encoder_depths,
+            config.strides,
+            expansion=config.expansion,
+            transformer=_transformer(config, width, config.encoder_layers),
+        )
         self.quantizer = SplitQuantizer(
             width, config.n_codebooks, config.semantic_codebooks, config.codebook_size, config.codebook_dim
         )
@@ -153,6 +181,8 @@ class ConversationalRVQ(nn.Module):
             config.decoder_widths,
             config.decoder_depths,
             config.strides[::-1],
+            expansion=config.expansion,
+            transformer=_transformer(config, config.decoder_widths[0], config.decoder_layers),
         )
         bins = self.encoder.spectrum.feature_width // 3
         # STFT frames read together must fill codec frames: else the last ones are read in padded audio alone.
@@ -271,13 +301,22 @@ class ConversationalRVQ(nn.Module):
         emotion: Float[Tensor, "B M"] | None = None,
     ) -> Float[Tensor, "B 1 S"]:
         """The waveform [B, 1, S] of the quantizer's latent [B, T, D]; speaker and emotion where known."""
-        condition = None
-        if speaker is not None or emotion is not None:
-            batch = latent.shape[0]
-            speaker = latent.new_zeros(batch, self.config.speaker_dim) if speaker is None else speaker
-            emotion = latent.new_zeros(batch, self.config.emotion_dim) if emotion is None else emotion
-            condition = torch.cat([speaker, emotion], dim=-1)
-        return self.decoder(latent, condition).unsqueeze(1)
+        return self.decoder(latent, self.condition(len(latent), speaker, emotion)).unsqueeze(1)
+
+    def condition(
+        self, batch: int, speaker: Float[Tensor, "B E"] | None, emotion: Float[Tensor, "B M"] | None
+    ) -> Float[Tensor, "B EM"] | None:
+        """What the decoder is told of an utterance: both embeddings, zeros for an unknown one, or None."""
+        if speaker is None and emotion is None:
+            return None
+        blank = self.quantizer.semantic_in.weight.new_zeros
+        return torch.cat(
+            [
+                blank(batch, self.config.speaker_dim) if speaker is None else speaker,
+                blank(batch, self.config.emotion_dim) if emotion is None else emotion,
+            ],
+            dim=-1,
+        )
 
     @contextmanager
     def streaming(self, batch_size: int) -> Iterator[None]:
@@ -308,8 +347,15 @@ class ConversationalRVQ(nn.Module):
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> ConversationalRVQ:
+    def from_pretrained(
+        cls, folder: Path | str, *, config: TokenizerConfig | None = None
+    ) -> ConversationalRVQ:
         """Reads a folder of `save_pretrained`; weights kept in half precision are read as fp32.
+
+        Args:
+            folder: With config.json and model.safetensors.
+            config: Other sizes, to train on from there: what has the folder's names and shapes is taken over,
+                the rest stays new. None takes the folder's, and everything must fit.
 
         Returns:
             The tokenizer in eval mode.
@@ -320,7 +366,7 @@ class ConversationalRVQ(nn.Module):
         folder = Path(folder)
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise ValueError(f"no tokenizer in {folder}: expected config.json and model.safetensors there")
-        tokenizer = cls(config_files.load(TokenizerConfig, folder / "config.json"))
+        tokenizer = cls(config or config_files.load(TokenizerConfig, folder / "config.json"))
         state = load_file(folder / "model.safetensors")
         state = {name: value.float() for name, value in state.items()}
         # A packaged tokenizer comes without the codebooks' running sums: they follow from vectors and usage.
@@ -328,6 +374,9 @@ class ConversationalRVQ(nn.Module):
             names = [f"quantizer.{part}.{name}" for name in ("codebooks", "usage", "vector_sum")]
             if names[0] in state and names[1] in state:
                 state.setdefault(names[2], state[names[0]] * state[names[1]].unsqueeze(-1))
+        if config is not None:
+            own = tokenizer.state_dict()
+            state = own | {n: v for n, v in state.items() if n in own and own[n].shape == v.shape}
         try:
             tokenizer.load_state_dict(state)
         except RuntimeError as error:
@@ -348,3 +397,15 @@ class ConversationalRVQ(nn.Module):
             raise ValueError(f"audio is {audio.dtype}: expected floating point, full scale = 1")
         if not bool(torch.isfinite(audio).all()):
             raise ValueError("audio holds NaN or infinite samples: repair or drop the recording first")
+
+
+def _transformer(config: TokenizerConfig, width: int, layers: int) -> list[TransformerLayer]:
+    return [
+        TransformerLayer(
+            width,
+            n_heads=config.attention_heads,
+            window=config.attention_frames,
+            expansion=config.attention_expansion,
+        )
+        for _ in range(layers)
+    ]

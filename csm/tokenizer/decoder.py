@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from csm.tokenizer.layers import ConvNeXtBlock, Upsample
 from csm.tokenizer.spectrum import OverlapAdd
+from csm.tokenizer.transformer import TransformerLayer
 
 
 class Decoder(nn.Module):
@@ -22,6 +23,8 @@ class Decoder(nn.Module):
         widths: Width of each stage, one more than `strides`.
         depths: Blocks of each stage.
         strides: Rise of the rate between stages.
+        expansion: Width of the blocks' perceptrons in widths.
+        transformer: Layers at the frame rate, after its blocks.
     """
 
     def __init__(
@@ -33,6 +36,9 @@ class Decoder(nn.Module):
         widths: Sequence[int],
         depths: Sequence[int],
         strides: Sequence[int],
+        *,
+        expansion: int,
+        transformer: Sequence[TransformerLayer],
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(input_width, widths[0])
@@ -41,7 +47,11 @@ class Decoder(nn.Module):
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             if stage:
                 blocks.append(Upsample(widths[stage - 1], width, strides[stage - 1]))
-            blocks.extend(ConvNeXtBlock(width) for _ in range(depth))
+            blocks.extend(ConvNeXtBlock(width, expansion=expansion) for _ in range(depth))
+            if not stage:
+                blocks.extend(transformer)
+        # Those at the frame rate come first.
+        self.frame_blocks = depths[0] + len(transformer)
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(widths[-1])
         self.head = OverlapAdd(widths[-1], hop, window_hops)
@@ -50,7 +60,17 @@ class Decoder(nn.Module):
         self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
     ) -> Float[Tensor, "B S"]:
         """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says."""
+        return self.head(self.features(self.frames(latents, condition)))
+
+    def frames(
+        self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
+    ) -> Float[Tensor, "B T W"]:
+        """What is known of each frame at the frame rate, the cheap part: training runs it on whole clips."""
         x = self.embed(latents)
         if condition is not None:
             x = x + self.condition(condition).unsqueeze(1)
-        return self.head(self.norm(self.blocks(x)))
+        return self.blocks[: self.frame_blocks](x)
+
+    def features(self, frames: Float[Tensor, "B T W"]) -> Float[Tensor, "B T2 C"]:
+        """What the head reads, at the STFT rate, of `frames` or of a stretch of them."""
+        return self.norm(self.blocks[self.frame_blocks :](frames))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from csm.tokenizer.layers import ConvNeXtBlock, Downsample
 from csm.tokenizer.spectrum import SpectralFrames
+from csm.tokenizer.transformer import TransformerLayer
 
 
 class Encoder(nn.Module):
-    """STFT frames through ConvNeXt stages of falling rate and rising width.
+    """STFT frames through ConvNeXt stages of falling rate and rising width, then a transformer.
 
     Early stages run at the STFT rate and are narrow, late ones at the frame rate and wide: most parameters
     sit where a second of audio costs the fewest operations.
@@ -23,10 +24,20 @@ class Encoder(nn.Module):
         widths: Width of each stage, one more than `strides`.
         depths: Blocks of each stage.
         strides: Reduction of the rate between stages.
+        expansion: Width of the blocks' perceptrons in widths.
+        transformer: Layers at the frame rate.
     """
 
     def __init__(
-        self, hop: int, window_hops: int, widths: Sequence[int], depths: Sequence[int], strides: Sequence[int]
+        self,
+        hop: int,
+        window_hops: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        strides: Sequence[int],
+        *,
+        expansion: int,
+        transformer: Sequence[TransformerLayer],
     ) -> None:
         super().__init__()
         self.spectrum = SpectralFrames(hop, window_hops)
@@ -35,8 +46,8 @@ class Encoder(nn.Module):
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             if stage:
                 blocks.append(Downsample(widths[stage - 1], width, strides[stage - 1]))
-            blocks.extend(ConvNeXtBlock(width) for _ in range(depth))
-        self.blocks = nn.Sequential(*blocks)
+            blocks.extend(ConvNeXtBlock(width, expansion=expansion) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks, *transformer)
         self.norm = nn.LayerNorm(widths[-1])
 
     def forward(
