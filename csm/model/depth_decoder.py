@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from csm.model.cross_entropy import linear_cross_entropy
 from csm.model.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
 
+RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
+
 
 class FrameAttention:
     """Causal attention among the `steps` rows of each frame; frames lie one after the other."""
@@ -74,16 +76,23 @@ class DepthDecoder(nn.Module):
             code_embeddings: [F, K - 1, D], embeddings of codes 0..K-2 of the frame.
             targets: Codes 1..K-1; label_smoothing goes with them.
         """
-        frames, steps = hidden.shape[0], self.num_codebooks
-        x = self.projection(torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)).flatten(0, 1)
-        positions = torch.arange(steps, device=x.device).repeat(frames)
-        attend = FrameAttention(steps)
-        for index, block in enumerate(self.blocks):
-            x = block(x, positions, attend, index)
-        rows = self.norm(x).unflatten(0, (frames, steps))[:, 1:].transpose(0, 1)
+        x = self.projection(torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1))
+        # Frames do not see each other: recomputed, so many at a time that one layer's insides stay small.
+        parts = x.split(RECOMPUTED_FRAMES) if self.blocks[0].checkpointed and len(x) else [x]
+        x = torch.cat([self._frames(part) for part in parts])
+        rows = self.norm(x)[:, 1:].transpose(0, 1)
         if targets is not None:
             return linear_cross_entropy(rows, self.heads, targets.T, label_smoothing)
         return torch.bmm(rows, self.heads.to(rows.dtype)).transpose(0, 1)
+
+    def _frames(self, x: Float[Tensor, "F K W"]) -> Float[Tensor, "F K W"]:
+        frames, steps = x.shape[:2]
+        positions = torch.arange(steps, device=x.device).repeat(frames)
+        attend = FrameAttention(steps)
+        rows = x.flatten(0, 1)
+        for index, block in enumerate(self.blocks):
+            rows = block(rows, positions, attend, index)
+        return rows.unflatten(0, (frames, steps))
 
     def start(self) -> KeyValueCache:
         """An empty cache for one frame."""

@@ -42,6 +42,19 @@ def test_recomputed_blocks_give_every_bit_of_loss_and_gradient_dropout_included(
         torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-5)
 
 
+def test_recomputed_blocks_above_frozen_embeddings_still_learn(tiny_model, random_turn) -> None:
+    model = tiny_model(cross_layers=(), memory_layers=()).train()
+    model.text_embedding.requires_grad_(False)
+    model.audio_embedding.requires_grad_(False)
+    batch = batch_of(model, random_turn, [9])
+    _, gradients = loss_and_gradients(model, batch)
+    apply_execution(model, ExecutionConfig(checkpoint_layers=True), zero_stage=0)
+    _, recomputed = loss_and_gradients(model, batch)
+    assert gradients.keys() == recomputed.keys() and "backbone.blocks.0.attention.q_proj.weight" in gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-5)
+
+
 def test_recomputed_blocks_keep_no_activation_of_theirs(tiny_model, random_turn) -> None:
     model = tiny_model().train()
     batch = batch_of(model, random_turn, [30, 30])
