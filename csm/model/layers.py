@@ -315,8 +315,9 @@ class TransformerBlock(nn.Module):
         self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
     ) -> Float[Tensor, "R D"]:
         if self.checkpointed and self.training and torch.is_grad_enabled():
-            # Reentrant: ZeRO-3's hooks gather the weights for the second computation only then. It gives the
-            # weights a gradient only where the input has one: above frozen embeddings it must be asked for.
+            # The reentrant form, whose losses are equal in all ZeRO stages (tests/training/test_finetuning.py).
+            # It gives the weights a gradient only where the input has one: above frozen embeddings it is
+            # asked for.
             x = x if x.requires_grad else x.detach().requires_grad_()
             rows: Tensor = checkpoint(self._rows, x, positions, attend, layer, use_reentrant=True)
             return rows
