@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ from csm.training.loop import train
 from csm.training.model_task import ModelTask
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import is_complete, require_same_run
+from csm.training.teacher import Teacher, require_teacher
 from csm.training.tokenizer_task import TokenizerTask, codebook_report
 from csm.training.world import World, start_world
 
@@ -57,17 +58,20 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     """Trains the tokenizer of a recipe; leaves config.json and model.safetensors in `output`.
 
     Raises:
-        ValueError: No corpus, or `output` belongs to another run.
+        ValueError: No corpus or teacher, or `output` belongs to another run.
     """
     # Only what makes a tokenizer: the same one serves runs whose models differ.
-    parts = ("corpus", "tokenizer", "utterances", "tokenizer_loss", "tokenizer_start", "tokenizer_resized")
-    parts = (*parts, "tokenizer_frozen")
-    resolved = config_files.to_dict(run)
-    description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts}}
+    parts = ["corpus", "utterances", "tokenizer", "tokenizer_loss"]
+    parts += ["tokenizer_start", "tokenizer_resized", "tokenizer_frozen"]
+    parts += ["teacher", "teacher_features"]
+    resolved = described(run)
+    description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts if part in resolved}}
     require_same_run(output, description, run.tokenizer_training)
     world = start_world(device.type)
     if _is_finished(output, world):
         return output
+    if run.teacher:
+        require_teachable(run)
     corpus = read_corpus(run.corpus)
     tokenizer = start_tokenizer(run)
     dataset = partial(
@@ -87,6 +91,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         initialise_codebooks=run.tokenizer_start == "scratch",
         decoder_only=run.tokenizer_frozen,
         device=world.device,
+        teacher=start_teacher(run, tokenizer) if run.teacher else None,
     )
     train(task, run.tokenizer_training, output, run_description=description, device=device.type)
     if world.rank == 0:
@@ -107,6 +112,41 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
         return ConversationalRVQ(run.tokenizer)
     folder = _start_folder(run.tokenizer_start, "tokenizer")
     return ConversationalRVQ.from_pretrained(folder, config=run.tokenizer if run.tokenizer_resized else None)
+
+
+def described(run: RunConfig) -> dict[str, Any]:
+    """The configuration as run.json keeps it, nothing of a teacher where there is none.
+
+    So a run that began before there were teachers goes on.
+    """
+    resolved = config_files.to_dict(run)
+    if not run.teacher:
+        del resolved["teacher"], resolved["teacher_features"], resolved["tokenizer_loss"]["distillation"]
+    return resolved
+
+
+def require_teachable(run: RunConfig) -> None:
+    """Looks at the teacher and at what it is to teach before anything is loaded.
+
+    Raises:
+        ValueError: No teacher there, or one for a tokenizer whose codes stay as they are.
+    """
+    if run.tokenizer_frozen:
+        raise ValueError(
+            "tokenizer_frozen keeps the codes as they are, so a teacher can teach nothing: leave the teacher "
+            "out, or train the whole tokenizer with --set tokenizer_frozen=false"
+        )
+    require_teacher(run.teacher)
+
+
+def start_teacher(run: RunConfig, tokenizer: ConversationalRVQ) -> Teacher:
+    """The teacher of a recipe, at the tokenizer's rates."""
+    return Teacher.from_pretrained(
+        run.teacher,
+        sample_rate=tokenizer.config.sample_rate,
+        frame_rate=tokenizer.config.frame_rate,
+        config=run.teacher_features,
+    )
 
 
 def start_model(run: RunConfig) -> CSMModel:
@@ -220,7 +260,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     Raises:
         ValueError: No corpus or codes, some that do not fit the model, or `output` belongs to another run.
     """
-    description = {"recipe": run.recipe, "run": config_files.to_dict(run)}
+    description = {"recipe": run.recipe, "run": described(run)}
     require_same_run(output, description, run.training)
     world = start_world(device.type)
     if _is_finished(output, world):

@@ -14,6 +14,7 @@ from csm.tokenizer.conversational_rvq import TokenizerConfig
 from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
+from csm.training.teacher import TeacherConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class RunConfig:
         tokenizer_resized: Whether the start is brought to the recipe's sizes: what fits is taken over, the
             rest is new. Else a start keeps its own sizes.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
+        teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
+            codebooks (`tokenizer_loss.distillation`); empty: none.
+        teacher_features: What of it they are taught.
         model, data, loss, training: The conversational model and its training.
         model_start: "scratch", or a folder of save_pretrained or of csm-1b in a public layout; "packaged"
             once the package carries a voice.
@@ -45,6 +49,8 @@ class RunConfig:
     tokenizer_start: str = "scratch"
     tokenizer_resized: bool = False
     tokenizer_frozen: bool = False
+    teacher: str = ""
+    teacher_features: TeacherConfig = field(default_factory=TeacherConfig)
     model: CSMConfig = field(default_factory=CSMConfig)
     data: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)

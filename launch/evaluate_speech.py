@@ -1,7 +1,10 @@
-"""Judges what a run has said and writes its report: ``report.json`` and a page, ``report.html``.
+"""Judges speech and writes a report: ``report.json`` and a page, ``report.html``.
 
 python launch/evaluate_speech.py --run runs/quickstart --corpus corpora/amazon_queen_excerpt
 python launch/evaluate_speech.py --compare runs/a runs/b      (paired bootstrap of two reports)
+python launch/evaluate_speech.py --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
+
+The last judges a voice tokenizer on held-out clips beside Opus and Codec2 (apt install opus-tools codec2).
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ from pathlib import Path
 
 sys.path[1:1] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "kernels")]
 
+from csm.evaluation import tokenizer_command  # noqa: E402
 from csm.evaluation.comparison import compare_reports, comparison_table  # noqa: E402
 from csm.evaluation.material import SuiteOptions  # noqa: E402
-from csm.evaluation.report import write_page  # noqa: E402
+from csm.evaluation.report import is_judged, write_page  # noqa: E402
 from csm.evaluation.suite import evaluate  # noqa: E402
 from csm.evaluation.table import report_table  # noqa: E402
 
@@ -25,17 +29,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, help="folder of a run, with speech/speech.jsonl in it")
-    parser.add_argument("--corpus", type=Path, help="corpus folder: reference recordings of the speakers")
+    parser.add_argument("--corpus", type=Path, help="corpus folder: reference recordings, or held-out clips")
     parser.add_argument(
         "--asr", help="faster-whisper model, by name or folder (default: the packaged tiny.en)"
     )
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs or report.json")
     parser.add_argument("--keep", action="store_true", help="leave a report that is newer than the speech")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the clips drawn")
     parser.add_argument("--workers", type=int, default=2, help="judges at the same time")
+    tokenizer_command.add_arguments(parser)
     options = parser.parse_args(arguments)
-    if (options.run is None) == (options.compare is None):
-        parser.error("give --run DIR or --compare A B, one of them")
+    if sum(choice is not None for choice in (options.run, options.compare, options.tokenizer)) != 1:
+        parser.error("give --run DIR, --compare A B or --tokenizer FOLDER, one of them")
+    if options.tokenizer and not (options.corpus and options.output):
+        parser.error("--tokenizer FOLDER needs --corpus FOLDER, to take clips from, and --output DIR")
     return options
 
 
@@ -44,18 +51,15 @@ def say(message: str) -> None:
     print(f"  {message}".encode("ascii", "replace").decode(), flush=True)
 
 
-def is_judged(run: Path) -> bool:
-    """Whether the run has a report that is newer than its speech."""
-    page, speech = run / "report.html", run / "speech" / "speech.jsonl"
-    return page.is_file() and speech.is_file() and page.stat().st_mtime >= speech.stat().st_mtime
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Evaluates or compares; the exit status is 1 with one line on bad input."""
     options = parse(arguments)
     try:
         if options.compare:
             print(comparison_table(compare_reports(*options.compare, seed=options.seed)))
+            return 0
+        if options.tokenizer:
+            print(f"report: {tokenizer_command.judge(options, say)}")
             return 0
         if options.keep and is_judged(options.run):
             print(f"report: {options.run / 'report.html'} (the evaluation is complete; nothing to do)")

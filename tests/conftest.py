@@ -16,6 +16,7 @@ if not torch.cuda.is_available():
 SHAPED = [
     *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
     *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "discriminator")),
+    *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery")),
     *(f"csm.model.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
     "csm.losses",
     "csm.generation.sampling",

@@ -28,7 +28,7 @@ DEFERRED = {("model", "generation")}
 HOMES = {  # who alone imports a heavy or optional package
     "triton": ("triton_kernel.py", "kernels/csm_kernels/aot.py"),
     "deepspeed": ("csm/training/engine.py",),
-    "transformers": ("csm/tokenizer/mimi.py",),
+    "transformers": ("csm/tokenizer/mimi.py", "csm/training/teacher.py"),
     "flash_attn": ("csm/model/layers.py",),
     "liger_kernel": ("csm/model/cross_entropy.py",),
 }

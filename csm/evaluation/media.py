@@ -37,6 +37,11 @@ def load_sound(path: Path, *, lossless: bool) -> Sound | None:
         channels, sample_rate = read_channels(path)
     except ValueError:
         return None
+    return sound_of(channels, sample_rate, lossless=lossless)
+
+
+def sound_of(channels: np.ndarray, sample_rate: int, *, lossless: bool) -> Sound:
+    """A waveform [C, S] as FLAC, or as MP3 where space counts."""
     channels = np.clip(np.nan_to_num(channels), -1.0, 1.0)
     buffer = io.BytesIO()
     kind = "flac" if lossless else "mpeg"

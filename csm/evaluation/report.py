@@ -9,10 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import Series, bar_chart, histogram, line_chart
+from csm.evaluation.charts import Series, histogram, line_chart
 from csm.evaluation.media import PAGE_AUDIO_BYTES
 from csm.evaluation.report_clips import LABELS, ClipValues, Gallery, total_audio_bytes
-from csm.evaluation.report_style import SCRIPT, STYLE
+from csm.evaluation.report_codebooks import codebook_charts
+from csm.evaluation.report_page import page_text, save_page
 from csm.evaluation.report_tables import cards, judges, metric_tables
 from csm.evaluation.speech_folder import CONDITIONS, SpeechFolder, read_speech_folder
 
@@ -43,31 +44,22 @@ def write_page(run: Path, report: Mapping[str, Any]) -> Path:
         ("dialogues", "Dialogues", _dialogues(gallery, folder, report)),
         ("conversation", "Conversation", _conversation(report)),
         ("training", "Training", _training(run)),
-        ("codebooks", "Codebooks", _codebooks(report)),
+        ("codebooks", "Codebooks", codebook_charts(report["details"].get("codebooks"))),
         ("tables", "All metrics", metric_tables(report)),
         ("judges", "Judges", judges(report, pictures=gallery.pictures)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in parts if body]
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
-    body = "".join(
-        f'<section id="{anchor}"><h2>{title}</h2>{text}</section>' for anchor, title, text in shown
+    footer = (
+        f"Seed {report['seed']}, schema {report['schema_version']}. Judges ran on "
+        f"{escape(report['hardware'])}. The figures are in report.json."
     )
-    name = escape(str(report["run"]))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Speech report: {name}</title><style>{STYLE}</style></head><body>"
-        f'<header><h1>Speech report: {name}</h1><p class="note">{_summary(folder, report)}</p></header>'
-        f"<nav><div>{links}</div></nav><main>{body}</main>"
-        f"<footer>Seed {report['seed']}, schema {report['schema_version']}. Judges ran on "
-        f"{escape(report['hardware'])}. The figures are in report.json.</footer>"
-        f"<script>{SCRIPT}</script></body></html>"
-    )
-    target = run / "report.html"
-    temporary = run / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
-    return target
+    title = f"Speech report: {escape(str(report['run']))}"
+    return save_page(run, page_text(title, _summary(folder, report), parts, footer))
+
+
+def is_judged(run: Path) -> bool:
+    """Whether the run has a report that is newer than its speech."""
+    page, speech = run / "report.html", run / "speech" / "speech.jsonl"
+    return page.is_file() and speech.is_file() and page.stat().st_mtime >= speech.stat().st_mtime
 
 
 def _summary(folder: SpeechFolder, report: Mapping[str, Any]) -> str:
@@ -208,32 +200,3 @@ def _smoothed(points: Sequence[tuple[float, float]], window: int = 9) -> list[tu
         near = [value for _, value in points[max(0, place - window) : place + window + 1]]
         result.append((step, sum(near) / len(near)))
     return result
-
-
-def _codebooks(report: Mapping[str, Any]) -> str:
-    books = report["details"].get("codebooks")
-    if not books:
-        return ""
-    usage, perplexity = books["usage"], books["perplexity"]
-    labels = [
-        f"codebook {place}: {100 * share:.0f} % used, perplexity {perplexity[place]:.0f}, "
-        f"{books['dead'][place]} dead"
-        for place, share in enumerate(usage)
-    ]
-    styles = ["resynthesis" if place < 10 else "recording" for place in range(len(usage))]
-    size = books["codebook_size"]
-    rows = [
-        ("Share of codes in use", usage, 1.0),
-        (f"Perplexity (of {size})", perplexity, float(max(size / 4, *perplexity))),
-    ]
-    plots = "".join(
-        f'<div class="plot wide"><h4>{title}</h4>'
-        + bar_chart(
-            values, title=title, styles=styles, labels=labels, top=top * 1.02, x_title="codebook", y_title=""
-        )
-        + "</div>"
-        for title, values, top in rows
-    )
-    legend = '<div class="legend"><span class="resynthesis"><i></i>semantic, 0 to 9</span>'
-    legend += '<span class="recording"><i></i>acoustic</span></div>'
-    return legend + plots

@@ -77,14 +77,14 @@ def marked(reference: str, heard: str) -> str:
     return " ".join(parts)
 
 
-def chips(values: ClipValues, condition: str, clip: str) -> str:
-    """Word error rate and opinions of one clip, small."""
+def chips(values: ClipValues, condition: str, clip: str, shown: Sequence[tuple[str, str]] = CHIPS) -> str:
+    """Word error rate and opinions of one clip, small; `shown` are further metrics and their names."""
     parts = []
     wer = values.of_clip("wer", condition, clip)
     if wer is not None:
-        shown = "no WER" if wer["value"] is None else f"WER {100 * wer['value']:.0f} %"
-        parts.append(f"<span{' class=bad' if wer['value'] is None else ''}>{shown}</span>")
-    for metric, title in CHIPS:
+        rate = "no WER" if wer["value"] is None else f"WER {100 * wer['value']:.0f} %"
+        parts.append(f"<span{' class=bad' if wer['value'] is None else ''}>{rate}</span>")
+    for metric, title in shown:
         found = values.of_clip(metric, condition, clip)
         if found is None:
             continue

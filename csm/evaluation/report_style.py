@@ -85,7 +85,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.n{
 table.figures{table-layout:fixed;min-width:820px}
 table.figures th:first-child{width:29%}table.figures th:last-child{width:19%}
 table.figures th:nth-child(5){width:6%}table.figures th:nth-child(6){width:12%}
-td small{color:var(--soft);display:block;font-size:11.5px}
+td small,th small{color:var(--soft);display:block;font-size:11.5px}
 td.bad{color:var(--wrong)}
 details{margin:10px 0}summary{cursor:pointer;color:var(--soft);font-size:14px;padding:4px 0}
 .item summary{font-size:13px}

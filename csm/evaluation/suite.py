@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -90,19 +90,26 @@ def evaluate(
         "bootstrap": {"repeats": options.repeats, "resampled": "conversations", "level": 0.95},
         "conditions": list(CONDITIONS),
         "hardware": material.hardware,
-        "software": {
-            "python": platform.python_version(),
-            **{name: package_version(name) for name in PACKAGES},
-        },
+        "software": software(),
         "metrics": [entry for finding in findings for entry in finding.entries],
         "missing": [reason for _, reasons in outcomes for reason in reasons],
         "details": {key: value for finding in findings for key, value in finding.details.items()},
     }
-    text = json.dumps(report, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    temporary = run / "report.json.tmp"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(run / "report.json")
+    save_report(run, report)
     return report
+
+
+def software() -> dict[str, str]:
+    """Versions of Python and of every package that judges."""
+    return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
+
+
+def save_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes ``report.json`` into the folder, whole or not at all."""
+    text = json.dumps(report, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    temporary = folder / "report.json.tmp"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / "report.json")
 
 
 def _attempt(

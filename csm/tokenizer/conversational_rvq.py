@@ -41,6 +41,9 @@ class TokenizerConfig:
         expansion: Width of the blocks' perceptrons, in widths of their stage.
         encoder_layers, decoder_layers: Transformer layers at the frame rate, of `attention_heads` heads, each
             seeing the last `attention_frames` frames; perceptrons are `attention_expansion` widths wide.
+        recover_phase: The decoder predicts magnitudes, and phases are those that make its frames agree; else
+            it predicts phases too, which takes judges and long training to be learned.
+        ahead: STFT frames that phase recovery looks ahead, at most hops_per_frame: better sound, later.
         speaker_dim, emotion_dim: Width of the utterance embeddings.
     """
 
@@ -63,6 +66,8 @@ class TokenizerConfig:
     attention_heads: int = 8
     attention_frames: int = 50
     attention_expansion: int = 2
+    recover_phase: bool = False
+    ahead: int = 3
     speaker_dim: int = 64
     emotion_dim: int = 16
 
@@ -102,6 +107,8 @@ class TokenizerConfig:
         for name in ("attention_frames", "attention_expansion", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.ahead <= self.hops_per_frame:
+            raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")
         if not 0 < self.semantic_codebooks < self.n_codebooks:
             raise ValueError(
                 f"semantic_codebooks is {self.semantic_codebooks}: expected 1 to n_codebooks - 1 = "
@@ -183,6 +190,8 @@ class ConversationalRVQ(nn.Module):
             config.strides[::-1],
             expansion=config.expansion,
             transformer=_transformer(config, config.decoder_widths[0], config.decoder_layers),
+            recover_phase=config.recover_phase,
+            ahead=config.ahead,
         )
         bins = self.encoder.spectrum.feature_width // 3
         # STFT frames read together must fill codec frames: else the last ones are read in padded audio alone.
@@ -339,12 +348,21 @@ class ConversationalRVQ(nn.Module):
         """
         return self.decoder.head.flush().unsqueeze(1)
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Writes config.json and model.safetensors, codebook statistics included; makes the folder."""
+    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
+        """Writes config.json and model.safetensors; makes the folder.
+
+        Args:
+            folder: Where to.
+            half: In half precision and without the codebooks' running sums, which follow from vectors and
+                usage: the packaged form, 2.5 times smaller. Else everything, as training goes on from it.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config_files.save(self.config, folder / "config.json")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        if half:
+            state = {name: v.half() for name, v in state.items() if not name.endswith("vector_sum")}
+        save_file(state, folder / "model.safetensors")
 
     @classmethod
     def from_pretrained(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.tokenizer.layers import ConvNeXtBlock, Upsample
+from csm.tokenizer.phase_recovery import PhaseRecovery
 from csm.tokenizer.spectrum import OverlapAdd
 from csm.tokenizer.transformer import TransformerLayer
 
@@ -25,6 +27,8 @@ class Decoder(nn.Module):
         strides: Rise of the rate between stages.
         expansion: Width of the blocks' perceptrons in widths.
         transformer: Layers at the frame rate, after its blocks.
+        recover_phase: Whether the head predicts magnitudes alone.
+        ahead: STFT frames that phase recovery looks ahead.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class Decoder(nn.Module):
         *,
         expansion: int,
         transformer: Sequence[TransformerLayer],
+        recover_phase: bool = False,
+        ahead: int = 0,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(input_width, widths[0])
@@ -54,7 +60,12 @@ class Decoder(nn.Module):
         self.frame_blocks = depths[0] + len(transformer)
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(widths[-1])
-        self.head = OverlapAdd(widths[-1], hop, window_hops)
+        self.head: OverlapAdd | PhaseRecovery
+        if recover_phase:
+            block = torch.Size(strides).numel()
+            self.head = PhaseRecovery(widths[-1], hop, window_hops, block=block, ahead=ahead)
+        else:
+            self.head = OverlapAdd(widths[-1], hop, window_hops)
 
     def forward(
         self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None

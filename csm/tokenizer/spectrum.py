@@ -55,6 +55,10 @@ class SpectralFrames(nn.Module):
             # About zero mean and unit variance over speech at -25 dBFS.
             return torch.cat([magnitude.log() * 0.4 + 1.0, compressed.flatten(-2)], dim=-1)
 
+    def log_magnitude(self, features: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
+        """Natural log magnitudes [B, T, bins] back from features, floored at MAGNITUDE_FLOOR."""
+        return (features[..., : self.window_length // 2 + 1] - 1.0) / 0.4
+
 
 class OverlapAdd(nn.Module):
     """Magnitude and phase of frames to a waveform by inverse STFT; frame t fills samples up to (t + 1) * hop.

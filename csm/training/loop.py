@@ -43,12 +43,15 @@ from csm.training.run_folder import (
     write_complete,
     write_run,
 )
+from csm.training.samples import Audible, Clips, write_samples
 from csm.training.schedule import average_decay, learning_rate
 from csm.training.world import World, start_world
 
 
 class Task(Protocol):
     """What is trained. Steps count from 1; shards from 0 to `TrainingConfig.shards` - 1.
+
+    One that can be listened to has the methods of `csm.training.samples.Audible` too.
 
     Attributes:
         modules: the modules in the order of their updates; same initial weights on every rank.
@@ -105,7 +108,8 @@ def train(
     """Train `task`, or resume it, or find it complete; return the output folder.
 
     The folder then holds `weights_<module>.safetensors` (the weight average where `ema_decay` is on),
-    `metrics.jsonl`, `run.json`, `checkpoints/` and, with TensorBoard installed, `tensorboard/`.
+    `metrics.jsonl`, `run.json`, `checkpoints/`, with TensorBoard installed `tensorboard/` and, of a task that
+    can be listened to, `samples/`.
 
     Args:
         run_description: the resolved config of the run, as JSON values; a folder of another one is refused.
@@ -139,7 +143,9 @@ def train(
                 if last or step % config.log_every == 0:
                     report.write(step, "train", window.means(world))
                 if last or step % config.validate_every == 0:
-                    report.write(step, "validation", validation(task, engines, config, world, step))
+                    values, clips = validation(task, engines, config, world, step)
+                    report.write(step, "validation", values)
+                    keep_samples(task, output, step, clips, world)
                 stopping = world.any(bool(stop)) and not last
                 if last or stopping or step % config.checkpoint_every == 0:
                     folder = output / "checkpoints"
@@ -277,24 +283,44 @@ def move_average(engine: Engine, config: TrainingConfig) -> None:
 @torch.no_grad()
 def validation(
     task: Task, engines: dict[str, Engine], config: TrainingConfig, world: World, step: int
-) -> dict[str, float]:
-    """Validate on rank 0 while the others wait; leave every module in training mode."""
+) -> tuple[dict[str, float], Clips]:
+    """Validate on rank 0 while the others wait; leave every module in training mode.
+
+    Returns:
+        The metrics, and clips to listen to where the task makes some.
+    """
     values: dict[str, float] = {}
+    clips: Clips = {}
     if world.rank == 0 or any(engine.partitioned_weights for engine in engines.values()):
         seed_everything(config.seed, step, "validation")
         for module in task.modules.values():
             module.eval()
         with autocast(config, world):
-            validate: Callable[[], Any] = partial(task.validate, step)
+            validate: Callable[[], Any] = partial(validated, task, step)
             for engine in engines.values():
                 if engine.partitioned_weights:
                     # Only inside a forward of theirs does ZeRO-3 gather what is read.
                     validate = partial(engine.forward, validate)
-            values = validate()
+            values, clips = validate()
         for module in task.modules.values():
             module.train()
     world.barrier()
-    return values
+    return values, clips
+
+
+def validated(task: Task, step: int) -> tuple[dict[str, float], Clips]:
+    """Return the task's validation metrics and clips."""
+    return task.validate(step), task.samples(step) if isinstance(task, Audible) else {}
+
+
+def keep_samples(task: Task, output: Path, step: int, clips: Clips, world: World) -> None:
+    """Write the clips on rank 0; what goes wrong is said and costs the training nothing."""
+    if world.rank != 0 or not isinstance(task, Audible):
+        return
+    try:
+        write_samples(output, step, clips, task.originals())
+    except (OSError, ValueError) as error:
+        say(True, f"the samples of step {step} are not written: {error}")
 
 
 def export(output: Path, engines: dict[str, Engine], world: World, step: int) -> None:

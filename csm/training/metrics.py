@@ -63,7 +63,7 @@ class MetricsFile:
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
         self.path = folder / "metrics.jsonl"
-        kept = [line for line in _lines(self.path) if line["step"] <= after_step]
+        kept = [line for line in read_metrics(self.path) if line["step"] <= after_step]
         temporary = self.path.with_name("metrics.jsonl.tmp")
         temporary.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
         temporary.replace(self.path)
@@ -144,7 +144,8 @@ class Progress:
             self.bar.close()
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a metrics file, none where there is no file."""
     if not path.is_file():
         return []
     lines = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -13,17 +14,27 @@ from csm.data.utterances import CTC_ALPHABET, UtteranceBatch, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.discriminator import Discriminator
 from csm.tokenizer.losses import (
+    MagnitudeLoss,
     SpectralLoss,
     TokenizerLossConfig,
     adversarial_loss,
     balanced_judges_loss,
     discriminator_loss,
+    distillation_loss,
     feature_matching_loss,
 )
+from csm.tokenizer.phase_recovery import PhaseRecovery
+from csm.tokenizer.quantizer import Quantized
+from csm.tokenizer.spectrum import MAGNITUDE_FLOOR
+from csm.training.samples import Clips
+from csm.training.teacher import Teacher, TeacherFrames
 from csm_kernels import ema_update_stacks
 
 # CTC needs at least one output per letter: four per frame are 50 a second, above any speaker's rate.
 CTC_OUTPUTS_PER_FRAME = 4
+LOG_FLOOR = math.log(MAGNITUDE_FLOOR)
+# Validation clips to listen to: few enough to be heard one after the other.
+SAMPLED_CLIPS = 4
 
 
 class TokenizerTrainer(nn.Module):
@@ -33,9 +44,17 @@ class TokenizerTrainer(nn.Module):
         tokenizer: Trained in place.
         num_speakers: Classes of the speaker loss.
         num_statistics: Prosody statistics of an utterance.
+        teacher_width: Of the features that a teacher gives; 0: there is none.
     """
 
-    def __init__(self, tokenizer: ConversationalRVQ, num_speakers: int, num_statistics: int = 6) -> None:
+    def __init__(
+        self,
+        tokenizer: ConversationalRVQ,
+        num_speakers: int,
+        num_statistics: int = 6,
+        *,
+        teacher_width: int = 0,
+    ) -> None:
         super().__init__()
         config = tokenizer.config
         self.tokenizer = tokenizer
@@ -49,9 +68,17 @@ class TokenizerTrainer(nn.Module):
         self.speaker_classes = nn.Parameter(torch.randn(num_speakers, config.speaker_dim) * 0.1)
         self.statistics_head = nn.Linear(config.emotion_dim, num_statistics)
         self.spectral_loss = SpectralLoss(config.sample_rate)
+        self.magnitude_loss = MagnitudeLoss(config.sample_rate, tokenizer.encoder.spectrum.window_length)
+        if teacher_width:
+            # The last one drawn: the others start as they do without a teacher.
+            self.teacher_head = nn.Linear(config.codebook_dim, teacher_width)
 
     def forward(
-        self, batch: UtteranceBatch, weights: TokenizerLossConfig, slice_frames: int
+        self,
+        batch: UtteranceBatch,
+        weights: TokenizerLossConfig,
+        slice_frames: int,
+        taught: TeacherFrames | None = None,
     ) -> dict[str, Tensor]:
         """Losses by name, the decoded slices beside the originals, and what the codebook update needs.
 
@@ -59,11 +86,13 @@ class TokenizerTrainer(nn.Module):
             batch: Utterances; their encoder sees the whole, the decoder `slice_frames` of it.
             weights: For its shares of dropout and bypass, which count in training mode alone.
             slice_frames: Frames decoded and compared.
+            taught: What the teacher says of the batch, where there is one.
 
         Returns:
-            Scalars mel, magnitude, phase, commitment, isotropy, text, speaker, reversal, emotion; output and
-            target [B, 1, S]; features [B, T2, C] of the decoder's head; codes [B, K, T]; semantic_rows and
-            acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T].
+            Scalars mel, magnitude, commitment, isotropy, text, speaker, reversal, emotion, and
+            distillation where taught; codes [B, K, T]; semantic_rows and acoustic_rows [B * T, C]; levels
+            int64 [B]; valid bool [B, T]. Where phases are recovered: scalar bins. Else: output and target
+            [B, 1, S] and features [B, T2, C] of the decoder's head.
         """
         tokenizer = self.tokenizer
         frame = tokenizer.config.samples_per_frame
@@ -75,40 +104,65 @@ class TokenizerTrainer(nn.Module):
         quantized = tokenizer.quantizer(latent, levels, valid, bypass=bypass)
         speaker, emotion = tokenizer.embed_utterance(features, batch.lengths)
 
-        window = batch.slice_start.unsqueeze(1) + torch.arange(slice_frames, device=latent.device)
-        window = window.clamp(max=latent.shape[1] - 1)
         keep = (batch.condition >= weights.condition_dropout).to(latent.dtype).unsqueeze(1)
         # Detached: the embeddings are trained to identify, not to smuggle sound past the codes.
         condition = tokenizer.condition(len(latent), speaker.detach() * keep, emotion.detach() * keep)
         known = tokenizer.decoder.frames(quantized.latent, condition)
+        if tokenizer.config.recover_phase:
+            sound = self._magnitudes(known, features, batch.lengths)
+        else:
+            sound = self._waveforms(known, batch, slice_frames)
+        outputs = {} if taught is None else {"distillation": self._teacher_loss(quantized, valid, taught)}
+        return (
+            outputs
+            | sound
+            | {
+                "commitment": quantized.commitment_loss,
+                "isotropy": quantized.isotropy_loss,
+                "text": self._text_loss(quantized.semantic, valid, batch),
+                "speaker": self._speaker_loss(speaker, batch.speaker),
+                "reversal": self._reversal_loss(quantized.semantic, valid, batch.speaker),
+                "emotion": F.mse_loss(self.statistics_head(emotion), batch.statistics),
+                "codes": quantized.codes,
+                "semantic_rows": quantized.semantic_rows,
+                "acoustic_rows": quantized.acoustic_rows,
+                "levels": levels,
+                "valid": valid,
+            }
+        )
+
+    def _magnitudes(self, known: Tensor, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Whole utterances compared at the decoder's STFT: no waveform is made."""
+        tokenizer = self.tokenizer
+        head, spectrum = tokenizer.decoder.head, tokenizer.encoder.spectrum
+        assert isinstance(head, PhaseRecovery)
+        predicted = head.log_magnitude(tokenizer.decoder.features(known)).clamp(min=LOG_FLOOR)
+        steps = torch.arange(features.shape[1], device=features.device)
+        heard = (steps < ((lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
+        losses = self.magnitude_loss(predicted, spectrum.log_magnitude(features), heard)
+        return dict(zip(("mel", "magnitude", "bins"), losses, strict=True))
+
+    def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
+        """A slice of every utterance decoded to sound and compared with the original."""
+        tokenizer, frame = self.tokenizer, self.tokenizer.config.samples_per_frame
+        window = batch.slice_start.unsqueeze(1) + torch.arange(slice_frames, device=known.device)
+        window = window.clamp(max=known.shape[1] - 1)
         chosen = known.gather(1, window.unsqueeze(-1).expand(-1, -1, known.shape[2]))
         features = tokenizer.decoder.features(chosen)
         output = tokenizer.decoder.head(features).unsqueeze(1)
-        samples = (window.unsqueeze(-1) * frame + torch.arange(frame, device=latent.device)).flatten(1)
+        samples = (window.unsqueeze(-1) * frame + torch.arange(frame, device=known.device)).flatten(1)
         target = batch.audio[:, 0].gather(1, samples)
         # The last `delay` samples of a slice lack the frames that complete them.
         mask = (samples < batch.lengths.unsqueeze(1)).float()
         mask[:, -tokenizer.latency_samples :] = 0
         output, target = output * mask.unsqueeze(1), target * mask
-        mel, magnitude, phase = self.spectral_loss(output[:, 0], target, mask.mean())
+        mel, magnitude = self.spectral_loss(output[:, 0], target, mask.mean())
         return {
             "mel": mel,
             "magnitude": magnitude,
-            "phase": phase,
-            "commitment": quantized.commitment_loss,
-            "isotropy": quantized.isotropy_loss,
-            "text": self._text_loss(quantized.semantic, valid, batch),
-            "speaker": self._speaker_loss(speaker, batch.speaker),
-            "reversal": self._reversal_loss(quantized.semantic, valid, batch.speaker),
-            "emotion": F.mse_loss(self.statistics_head(emotion), batch.statistics),
             "features": features,
             "output": output,
             "target": target.unsqueeze(1),
-            "codes": quantized.codes,
-            "semantic_rows": quantized.semantic_rows,
-            "acoustic_rows": quantized.acoustic_rows,
-            "levels": levels,
-            "valid": valid,
         }
 
     def _draw_levels(self, draws: Float[Tensor, "B 3"], weights: TokenizerLossConfig) -> Tensor:
@@ -136,6 +190,9 @@ class TokenizerTrainer(nn.Module):
         known = (batch.text_lengths > 0).float()
         return (loss * known / batch.text_lengths.clamp_min(1)).sum() / known.sum().clamp_min(1)
 
+    def _teacher_loss(self, quantized: Quantized, valid: Tensor, taught: TeacherFrames) -> Tensor:
+        return distillation_loss(self.teacher_head(quantized.semantic), taught.features, valid & taught.known)
+
     def _reversal_loss(self, semantic: Tensor, valid: Tensor, speaker: Tensor) -> Tensor:
         """The head learns to tell speakers apart by a clip's mean; the codes learn the opposite."""
         weight = valid.unsqueeze(-1).to(semantic.dtype)
@@ -159,9 +216,10 @@ class TokenizerTask:
         initialise_codebooks: Set the codebooks from the first batch, for a tokenizer that is not trained yet.
         decoder_only: Encoder and codebooks stay as they are, so that codes keep their meaning.
         device: Where the modules are.
+        teacher: Of the semantic codebooks; moved to the device, not trained and not saved.
 
     Raises:
-        ValueError: Both initialise_codebooks and decoder_only.
+        ValueError: Both decoder_only and initialise_codebooks or a teacher.
     """
 
     def __init__(
@@ -174,18 +232,29 @@ class TokenizerTask:
         initialise_codebooks: bool,
         decoder_only: bool,
         device: torch.device,
+        teacher: Teacher | None = None,
     ) -> None:
+        if decoder_only and teacher is not None:
+            raise ValueError("decoder_only keeps the codes as they are, so a teacher can teach nothing")
         if decoder_only and initialise_codebooks:
             raise ValueError(
                 "decoder_only keeps the codebooks, initialise_codebooks replaces them: give a tokenizer that "
                 "is trained already and leave initialise_codebooks out"
+            )
+        if loss.adversarial > 0 and tokenizer.config.recover_phase:
+            raise ValueError(
+                "tokenizer_loss.adversarial with tokenizer.recover_phase: no gradient passes through "
+                "recovered phases; expected adversarial=0, or recover_phase=false"
             )
         self.decoder_only = decoder_only
         if decoder_only:
             tokenizer.requires_grad_(False).decoder.requires_grad_(True)
             # It decodes codes and nothing else: there is no encoder left to keep from collapsing.
             loss = replace(loss, bypass=0.0)
-        self.trainer = TokenizerTrainer(tokenizer, len(train.speakers))
+        # Not among the modules, which are what is trained and saved.
+        self.teacher = None if teacher is None else teacher.to(device)
+        width = 0 if teacher is None else teacher.width
+        self.trainer = TokenizerTrainer(tokenizer, len(train.speakers), teacher_width=width)
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
         if loss.adversarial > 0:
@@ -211,10 +280,12 @@ class TokenizerTask:
             return self._judges_loss(module, batch) if judged else None
         if step == 1 and self.initialise_codebooks and not self._pending:
             self._initialise()
-        outputs = module(batch, self.weights, self.train.config.slice_frames)
-        names = ["mel", "magnitude", "phase"]
+        outputs = self._outputs(module, batch)
+        names = ["mel", "magnitude", *(["bins"] if self.trainer.tokenizer.config.recover_phase else [])]
         if not self.decoder_only:
             names += ["commitment", "isotropy", "text", "speaker", "reversal", "emotion"]
+        if self.teacher is not None:
+            names.append("distillation")
         parts = {name: outputs[name] for name in names}
         total = torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
         if judged:
@@ -227,9 +298,7 @@ class TokenizerTask:
             parts["feature_matching"] = feature_matching_loss(real, fake)
             total = total + balanced_judges_loss(
                 outputs["features"],
-                torch.stack(
-                    [getattr(self.weights, n) * parts[n] for n in ("mel", "magnitude", "phase")]
-                ).sum(),
+                torch.stack([getattr(self.weights, n) * parts[n] for n in ("mel", "magnitude")]).sum(),
                 parts["adversarial"] + self.weights.feature_matching * parts["feature_matching"],
                 self.weights.adversarial,
             )
@@ -276,8 +345,39 @@ class TokenizerTask:
         """Losses over up to 32 validation utterances, with all codebooks."""
         count = min(32, len(self.validation))
         batch = self.validation.in_order(0, count).to(self.device)
-        outputs = self.trainer(batch, self.weights, self.train.config.slice_frames)
-        return {name: float(outputs[name]) for name in ("mel", "magnitude", "phase", "commitment", "text")}
+        outputs = self._outputs(self.trainer, batch)
+        names = ["mel", "magnitude", "commitment", "text"]
+        if self.trainer.tokenizer.config.recover_phase:
+            names.append("bins")
+        if self.teacher is not None:
+            names.append("distillation")
+        return {name: float(outputs[name]) for name in names}
+
+    def originals(self) -> Clips:
+        """The first validation utterances, as the tokenizer hears them."""
+        batch = self.validation.in_order(0, SAMPLED_CLIPS)
+        return self._clips(batch, batch.audio)
+
+    @torch.no_grad()
+    def samples(self, step: int) -> Clips:
+        """The same utterances through all codebooks, from their codes alone."""
+        batch = self.validation.in_order(0, SAMPLED_CLIPS).to(self.device)
+        codes, _ = self.trainer.tokenizer.encode(batch.audio, batch.lengths)
+        return self._clips(batch, self.trainer.tokenizer.decode(codes))
+
+    def _clips(self, batch: UtteranceBatch, audio: Tensor) -> Clips:
+        lengths = batch.lengths.tolist()
+        rate = self.validation.sample_rate
+        return {
+            name: (clip[:, :length], rate)
+            for name, clip, length in zip(batch.ids, audio, lengths, strict=True)
+        }
+
+    def _outputs(self, module: nn.Module, batch: UtteranceBatch) -> dict[str, Tensor]:
+        """What the trainer returns for a batch, the teacher asked first."""
+        taught = None if self.teacher is None else self.teacher(batch.audio, batch.lengths)
+        outputs: dict[str, Tensor] = module(batch, self.weights, self.train.config.slice_frames, taught)
+        return outputs
 
     def _judges_loss(self, module: nn.Module, batch: UtteranceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         kept = next(outputs for ids, outputs in self._pending if ids == batch.ids)

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from csm.data.manifest import Conversation, Corpus, Turn
 from csm.evaluation.judge import Clip
+from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 
 EXCERPT = Path(__file__).resolve().parents[2] / "csm" / "data" / "excerpt"
 
@@ -111,3 +114,39 @@ def run_folder(tmp_path: Path, real_clips: dict[str, list[Clip]]) -> Path:
         encoding="utf-8",
     )
     return run
+
+
+@pytest.fixture
+def small_corpus(tmp_path: Path, real_clips: dict[str, list[Clip]]) -> Corpus:
+    """Two test conversations of three real clips each, and one clip of 1 s."""
+    conversations = []
+    for name, speaker in (("C0", "JOE"), ("C1", "FAYE")):
+        turns = []
+        for index, clip in enumerate(real_clips[speaker][:3]):
+            assert clip.waveform is not None
+            path = f"{clip.id}.wav"
+            soundfile.write(tmp_path / path, clip.waveform, clip.sample_rate)
+            whole = {"conversation": name, "speaker": speaker, "text": clip.text, "audio": path}
+            turns.append(Turn(id=clip.id, index=index, end=clip.duration, **whole))
+        if name == "C0":
+            turns.append(Turn(id="short", index=3, end=1.0, **whole))
+        conversations.append(Conversation(id=name, split="test", turns=tuple(turns)))
+    return Corpus(root=tmp_path, conversations=tuple(conversations), info={"name": "small"})
+
+
+@pytest.fixture
+def tiny_tokenizer() -> ConversationalRVQ:
+    """Four codebooks of sixteen codes at 11,025 Hz, random and therefore deaf, but of the right shape."""
+    torch.manual_seed(0)
+    config = TokenizerConfig(
+        sample_rate=11025,
+        n_codebooks=4,
+        semantic_codebooks=2,
+        codebook_size=16,
+        codebook_dim=8,
+        encoder_widths=(8, 8, 8),
+        encoder_depths=(1, 1, 1),
+        decoder_widths=(8, 8, 8),
+        decoder_depths=(1, 1, 1),
+    )
+    return ConversationalRVQ(config).eval()

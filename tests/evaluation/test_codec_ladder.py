@@ -1,64 +1,69 @@
-"""The table of codebooks counts every clip and leaves the recording as it is."""
+"""One run judges the recording, every number of codebooks and the anchors, and says it twice alike."""
+
+import json
 
 import pytest
-import torch
 
-from csm.data.audio import write_audio
-from csm.data.manifest import Conversation, Corpus, Turn
-from csm.evaluation.codec_ladder import codec_ladder, held_out_clips, ladder_table
-from csm.tokenizer import ConversationalRVQ, TokenizerConfig
+from csm.evaluation import codec_judges, codec_ladder
+from csm.evaluation.codec_ladder import ExtraTable, LadderOptions, judge_tokenizer, refuse_other_report
+from csm.evaluation.judge import JudgeUnavailable
+
+SMALL = LadderOptions(codebooks=(2, 4), clips=4, repeats=20)
 
 
-class Parrot:
-    """A judge that hears the same words in everything."""
-
-    def transcribe(self, waveform, sample_rate):
-        return "one two"
+def no_opinion(panel):
+    raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm[eval]'")
 
 
 @pytest.fixture
-def corpus(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    turns = []
-    for index, seconds in enumerate((2.0, 0.5, 2.0)):
-        audio = torch.randn(1, int(11025 * seconds), generator=generator) * 0.1
-        write_audio(tmp_path / f"{index}.wav", audio, 11025)
-        turns.append(
-            Turn(
-                id=f"t{index}",
-                conversation="c",
-                index=index,
-                speaker="A",
-                text="one two three four",
-                audio=f"{index}.wav",
-                end=seconds,
-            )
-        )
-    return Corpus(root=tmp_path, conversations=(Conversation(id="c", split="test", turns=tuple(turns)),))
+def cheap(monkeypatch):
+    """Only the judge that costs nothing, and one that is not installed."""
+    judges = {"log-mel distance": codec_judges.JUDGES["log-mel distance"], "distillMOS": no_opinion}
+    monkeypatch.setattr(codec_judges, "JUDGES", judges)
 
 
-def test_short_clips_are_left_out_and_the_recording_comes_first(corpus) -> None:
-    turns = held_out_clips(corpus, 10)
-    assert [turn.id for turn in turns] == ["t0", "t2"]
-    config = TokenizerConfig(
-        sample_rate=11025,
-        n_codebooks=4,
-        semantic_codebooks=2,
-        codebook_size=16,
-        codebook_dim=8,
-        encoder_widths=(8, 8, 8),
-        encoder_depths=(1, 1, 1),
-        decoder_widths=(8, 8, 8),
-        decoder_depths=(1, 1, 1),
-    )
-    rungs = codec_ladder(ConversationalRVQ(config).eval(), corpus, turns, [2, 4], Parrot())
-    assert [rung.codebooks for rung in rungs] == [0, 2, 4]
-    assert rungs[2].kbits == pytest.approx(4 * 4 * 12.5 / 1000)
-    assert all(rung.values["wer"] == pytest.approx(0.5) for rung in rungs)
-    assert rungs[0].values["log_mel_l1"] == pytest.approx(0.0)
-    assert len(ladder_table(rungs).splitlines()) == 4
+def test_every_version_is_judged_and_two_runs_agree(cheap, small_corpus, tiny_tokenizer):
+    report, versions = judge_tokenizer(tiny_tokenizer, small_corpus, SMALL)
+    names = ["original", "codebooks_2", "codebooks_4", "opus_6k", "opus_12k", "codec2_3200", "codec2_1300"]
+    assert report["conditions"] == names and [version.name for version in versions] == names
+    assert report["clips"]["count"] == 4 and report["clips"]["conversations"] == 2
+    assert all(entry["n_ok"] + entry["n_failed"] == 4 for entry in report["metrics"])
+    assert {entry["condition"] for entry in report["metrics"]} == {v.name for v in versions if not v.missing}
+    assert report["missing"][-1]["section"] == "distillMOS"
+    assert len(report["details"]["codebooks"]["usage"]) == 4
+    again, _ = judge_tokenizer(tiny_tokenizer, small_corpus, SMALL)
+    assert json.dumps(again, sort_keys=True) == json.dumps(report, sort_keys=True)
 
 
-def test_a_corpus_without_long_test_turns_is_refused(corpus) -> None:
-    with pytest.raises(ValueError, match="no test turn"):
-        held_out_clips(corpus, 3, shortest=30.0)
+def test_anchors_that_are_not_installed_are_listed_and_never_scored(
+    cheap, small_corpus, tiny_tokenizer, monkeypatch
+):
+    monkeypatch.setattr(codec_ladder, "ANCHORS", codec_ladder.ANCHORS[:1])
+    monkeypatch.setattr("shutil.which", lambda command: None)
+    report, _ = judge_tokenizer(tiny_tokenizer, small_corpus, SMALL)
+    assert report["versions"][-1]["missing"] == "not installed: apt install opus-tools"
+    assert report["missing"][0]["reason"] == "Opus 6k not installed: apt install opus-tools"
+    assert not [entry for entry in report["metrics"] if entry["condition"] == "opus_6k"]
+
+
+def test_more_codebooks_than_there_are_and_torn_tables_are_refused(small_corpus, tiny_tokenizer):
+    with pytest.raises(ValueError, match="codebooks 32: the tokenizer has 4"):
+        judge_tokenizer(tiny_tokenizer, small_corpus, LadderOptions())
+    torn = ExtraTable("Probes", ("what", "accuracy"), [("phones",)], "")
+    with pytest.raises(ValueError, match="'Probes': a row has 1 cells, expected 2"):
+        judge_tokenizer(tiny_tokenizer, small_corpus, SMALL, extra=[torn])
+
+
+@pytest.mark.parametrize("bad", [{"codebooks": ()}, {"codebooks": (4, 4)}, {"clips": 0}, {"codebooks": (0,)}])
+def test_options_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        LadderOptions(**bad)
+
+
+def test_the_report_of_a_run_is_not_overwritten(tmp_path):
+    refuse_other_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"kind": "tokenizer"}')
+    refuse_other_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"schema_version": 1}')
+    with pytest.raises(ValueError, match="report of a run; name another --output"):
+        refuse_other_report(tmp_path)

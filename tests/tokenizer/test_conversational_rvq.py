@@ -224,10 +224,8 @@ def test_saved_and_read_again_it_is_the_same_tokenizer(tokenizer, speech, tmp_pa
 @torch.no_grad()
 def test_the_packaged_half_precision_form_has_its_running_sums_again(tokenizer, tmp_path):
     tokenizer.quantizer.semantic.usage.fill_(3.0)
-    tokenizer.save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    small = {name: value.half() for name, value in state.items() if not name.endswith("vector_sum")}
-    save_file(small, tmp_path / "model.safetensors")
+    tokenizer.save_pretrained(tmp_path, half=True)
+    assert not any(name.endswith("vector_sum") for name in load_file(tmp_path / "model.safetensors"))
     again = ConversationalRVQ.from_pretrained(tmp_path)
     assert all(value.dtype == torch.float32 for value in again.state_dict().values())
     stack = again.quantizer.semantic
@@ -245,3 +243,16 @@ def test_a_folder_that_is_no_tokenizer_is_refused(tokenizer, config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"sample_rat": 8000}))
     with pytest.raises(ValueError, match="sample_rat"):
         ConversationalRVQ.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_of_other_sizes_takes_over_what_fits_and_keeps_the_rest_new(tokenizer, config, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    sizes = dataclasses.replace(config, decoder_depths=(1, 2, 1), decoder_layers=1, encoder_layers=2)
+    torch.manual_seed(5)
+    new = ConversationalRVQ(sizes)
+    torch.manual_seed(5)
+    grown = ConversationalRVQ.from_pretrained(tmp_path, config=sizes)
+    there, fresh, state = tokenizer.state_dict(), new.state_dict(), grown.state_dict()
+    taken = {name for name, value in state.items() if name in there and there[name].shape == value.shape}
+    assert taken and all(torch.equal(state[name], there[name]) for name in taken)
+    assert all(torch.equal(state[name], fresh[name]) for name in state.keys() - taken)

@@ -4,11 +4,13 @@ import torch
 
 from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.layers import streaming
+from csm.tokenizer.transformer import TransformerLayer
 
 
 def small():
     torch.manual_seed(0)
-    return Decoder(16, 6, hop=20, window_hops=4, widths=(20, 16, 12), depths=(1, 2, 1), strides=(2, 3))
+    transformer = [TransformerLayer(20, n_heads=2, window=3)]
+    return Decoder(16, 6, 20, 4, (20, 16, 12), (1, 2, 1), (2, 3), expansion=2, transformer=transformer)
 
 
 @torch.no_grad()
@@ -39,3 +41,15 @@ def test_the_condition_is_heard_and_zeros_are_no_condition():
     decoder, latents = small(), torch.randn(1, 4, 16)
     assert not torch.allclose(decoder(latents), decoder(latents, torch.randn(1, 6)))
     torch.testing.assert_close(decoder(latents), decoder(latents, torch.zeros(1, 6)))
+
+
+@torch.no_grad()
+def test_a_stretch_of_frames_is_decoded_from_what_the_whole_signal_told_of_them():
+    """As training does it: all frames at the frame rate, a slice of them to sound."""
+    decoder, latents = small(), torch.randn(2, 9, 16)
+    frames = decoder.frames(latents)
+    whole = decoder.head(decoder.features(frames))
+    torch.testing.assert_close(whole, decoder(latents))
+    changed = latents.clone()
+    changed[:, 2] += 1
+    assert not torch.equal(decoder.frames(changed)[:, 4], frames[:, 4])  # two frames later it is still known

@@ -4,11 +4,13 @@ import torch
 
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.layers import streaming
+from csm.tokenizer.transformer import TransformerLayer
 
 
 def small():
     torch.manual_seed(0)
-    return Encoder(hop=20, window_hops=4, widths=(12, 16, 20), depths=(1, 2, 1), strides=(3, 2))
+    transformer = [TransformerLayer(20, n_heads=2, window=3)]
+    return Encoder(20, 4, (12, 16, 20), (1, 2, 1), (3, 2), expansion=2, transformer=transformer)
 
 
 @torch.no_grad()

@@ -1,0 +1,42 @@
+"""The charts of the codebooks: how many of their codes occur, and how evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from csm.evaluation.charts import bar_chart
+
+
+def codebook_charts(books: Mapping[str, Any] | None, semantic: int = 10) -> str:
+    """Share in use and perplexity of every codebook; empty without statistics.
+
+    Args:
+        books: What :func:`csm.evaluation.codec.codebook_statistics` counted.
+        semantic: How many of the first codebooks carry what is said.
+    """
+    if not books:
+        return ""
+    usage, perplexity = books["usage"], books["perplexity"]
+    labels = [
+        f"codebook {place}: {100 * share:.0f} % used, perplexity {perplexity[place]:.0f}, "
+        f"{books['dead'][place]} dead"
+        for place, share in enumerate(usage)
+    ]
+    styles = ["resynthesis" if place < semantic else "recording" for place in range(len(usage))]
+    size = books["codebook_size"]
+    rows = [
+        ("Share of codes in use", usage, 1.0),
+        (f"Perplexity (of {size})", perplexity, float(max(size / 4, *perplexity))),
+    ]
+    plots = "".join(
+        f'<div class="plot wide"><h4>{title}</h4>'
+        + bar_chart(
+            values, title=title, styles=styles, labels=labels, top=top * 1.02, x_title="codebook", y_title=""
+        )
+        + "</div>"
+        for title, values, top in rows
+    )
+    legend = f'<div class="legend"><span class="resynthesis"><i></i>semantic, 0 to {semantic - 1}</span>'
+    legend += '<span class="recording"><i></i>acoustic</span></div>'
+    return legend + plots

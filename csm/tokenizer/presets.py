@@ -1,0 +1,43 @@
+"""Sizes of the tokenizer by name: one for telephone-band speech on a laptop, one for 24 kHz."""
+
+from __future__ import annotations
+
+from csm.tokenizer.conversational_rvq import TokenizerConfig
+
+
+def quickstart() -> TokenizerConfig:
+    """Telephone-band speech at 11,025 Hz: weights of at most 15 MiB in half precision."""
+    return TokenizerConfig(
+        sample_rate=11_025,
+        encoder_widths=(128, 192, 288),
+        encoder_depths=(1, 2, 1),
+        decoder_widths=(320, 240, 176),
+        decoder_depths=(1, 3, 3),
+        encoder_layers=1,
+        decoder_layers=1,
+        attention_expansion=1,
+        recover_phase=True,
+    )
+
+
+def speech_24khz() -> TokenizerConfig:
+    """24 kHz speech at Mimi's frame rate and number of codebooks: 12.5 x 32 x 10 bits = 4.0 kbit/s.
+
+    50 million parameters, two thirds of them at the frame rate, where a second of audio meets them 12.5 times
+    and not 75 times. 10 s cost 9.5 GFLOP to encode, search included, and 13.0 to decode; transformers' EnCodec at 24 kHz needs
+    29.8 and 23.5, its Mimi 53.2 and 53.9 (torch.utils.flop_counter), and theirs are long thin convolutions,
+    ours wide matrix products: benchmarks/test_codec_speed.py compares the times.
+    """
+    return TokenizerConfig(
+        sample_rate=24_000,
+        n_codebooks=32,
+        codebook_size=1024,
+        codebook_dim=128,
+        encoder_widths=(256, 384, 640),
+        encoder_depths=(2, 3, 2),
+        decoder_widths=(640, 448, 384),
+        decoder_depths=(2, 3, 4),
+        encoder_layers=4,
+        decoder_layers=4,
+        attention_heads=10,
+    )
