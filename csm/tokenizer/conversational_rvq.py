@@ -301,7 +301,8 @@ class ConversationalRVQ(nn.Module):
                 f"codes range over {low}..{high}: expected 0..{config.codebook_size - 1}; end-of-speech rows "
                 f"and padding must be cut off before decoding"
             )
-        return self.decode_latent(self.quantizer.decode(codes), speaker, emotion)
+        dtype = torch.float64 if config.recover_phase else torch.float32
+        return self.decode_latent(self.quantizer.decode(codes, dtype), speaker, emotion)
 
     def decode_latent(
         self,
@@ -310,7 +311,15 @@ class ConversationalRVQ(nn.Module):
         emotion: Float[Tensor, "B M"] | None = None,
     ) -> Float[Tensor, "B 1 S"]:
         """The waveform [B, 1, S] of the quantizer's latent [B, T, D]; speaker and emotion where known."""
-        return self.decoder(latent, self.condition(len(latent), speaker, emotion)).unsqueeze(1)
+        condition = self.condition(len(latent), speaker, emotion)
+        if not self.config.recover_phase:
+            return self.decoder(latent, condition).unsqueeze(1)
+        # Phases that agree are sensitive: a last bit of a magnitude moves them visibly. In fp64 what depends on
+        # the cutting of a stream or on the batch is gone once the magnitudes are rounded to fp32.
+        exact = {name: weight.double() for name, weight in self.decoder.named_parameters()}
+        inputs = latent.double(), None if condition is None else condition.double()
+        waveform: Tensor = torch.func.functional_call(self.decoder, exact, inputs)
+        return waveform.unsqueeze(1)
 
     def condition(
         self, batch: int, speaker: Float[Tensor, "B E"] | None, emotion: Float[Tensor, "B M"] | None

@@ -80,14 +80,15 @@ class PhaseRecovery(nn.Module):
         return self._silence(batch_size)
 
     def log_magnitude(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Natural log of the STFT magnitudes [B, T, bins] of features [B, T, C], in fp32."""
+        """Natural log of the STFT magnitudes [B, T, bins] of features [B, T, C], in fp32 or the features' fp64."""
+        x = x if x.dtype == torch.float64 else x.float()
         with torch.autocast(x.device.type, enabled=False):
-            return self.project(x.float()).clamp(max=MAX_LOG_MAGNITUDE)
+            return self.project(x).clamp(max=MAX_LOG_MAGNITUDE)
 
     @torch.no_grad()
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B S"]:
         """The waveform [B, T * hop]; in streaming it trails by `delay`, the first calls' are shorter."""
-        magnitude = self.log_magnitude(x).exp()
+        magnitude = self.log_magnitude(x).float().exp()
         state = self.stream_state
         if state is not None:
             ready, self.stream_state = self._blocks(magnitude, state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -142,14 +143,25 @@ class SplitQuantizer(nn.Module):
             acoustic_rows=x_a,
         )
 
-    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B T D"]:
-        """The latent [B, T, D] of codes [B, K, T] in range; K may be any prefix of the codebooks."""
+    def decode(
+        self, codes: Int[Tensor, "B K T"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B T D"]:
+        """The latent [B, T, D] of codes [B, K, T] in range; K may be any prefix of the codebooks.
+
+        Args:
+            codes: int64.
+            dtype: Of the latent and of the products that make it.
+        """
         batch, count, steps = codes.shape
         rows = codes.transpose(1, 2).reshape(batch * steps, count)
         first = min(count, self.semantic_codebooks)
-        latent = self.semantic_out(self.semantic.lookup(rows[:, :first]))
+
+        def projected(project: nn.Linear, rows: Tensor) -> Tensor:
+            return F.linear(rows.to(dtype), project.weight.to(dtype), project.bias.to(dtype))
+
+        latent = projected(self.semantic_out, self.semantic.lookup(rows[:, :first]))
         if count > first:
-            latent = latent + self.acoustic_out(self.acoustic.lookup(rows[:, first:]))
+            latent = latent + projected(self.acoustic_out, self.acoustic.lookup(rows[:, first:]))
         return latent.reshape(batch, steps, -1)
 
     @staticmethod

@@ -1,14 +1,18 @@
 """A small random tokenizer of the real design: 8 kHz, 640 samples per frame, 4 + 4 codebooks of 32."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.transformer import WindowAttention
 
 
-@pytest.fixture
-def config() -> TokenizerConfig:
+@pytest.fixture(params=[False, True], ids=["predicted phases", "recovered phases"])
+def config(request) -> TokenizerConfig:
     return TokenizerConfig(
+        recover_phase=request.param,
         sample_rate=8000,
         n_codebooks=8,
         codebook_size=32,
@@ -29,13 +33,29 @@ def config() -> TokenizerConfig:
 def tokenizer(config) -> ConversationalRVQ:
     torch.manual_seed(0)
     tokenizer = ConversationalRVQ(config).eval()
-    # Codebooks from real latents: all codes of random ones would be a handful of values.
-    with torch.no_grad():
-        latent, _ = tokenizer.encoder(speech_like(4, 16000)[:, 0])
-        quantizer, generator = tokenizer.quantizer, torch.Generator().manual_seed(0)
-        quantizer.semantic.initialise(quantizer.semantic_in(latent).flatten(0, 1), generator)
-        quantizer.acoustic.initialise(quantizer.acoustic_in(latent).flatten(0, 1), generator)
+    set_codebooks(tokenizer)
     return tokenizer
+
+
+@pytest.fixture
+def windowed(config) -> ConversationalRVQ:
+    """With attention windows of 8 frames and distances that count."""
+    torch.manual_seed(1)
+    tokenizer = ConversationalRVQ(dataclasses.replace(config, attention_frames=8)).eval()
+    for block in tokenizer.modules():
+        if isinstance(block, WindowAttention):
+            block.distance_bias.data.normal_()
+    set_codebooks(tokenizer)
+    return tokenizer
+
+
+@torch.no_grad()
+def set_codebooks(tokenizer: ConversationalRVQ) -> None:
+    """Codebooks from real latents: all codes of random ones would be a handful of values."""
+    latent, _ = tokenizer.encoder(speech_like(4, 16000)[:, 0])
+    quantizer, generator = tokenizer.quantizer, torch.Generator().manual_seed(0)
+    quantizer.semantic.initialise(quantizer.semantic_in(latent).flatten(0, 1), generator)
+    quantizer.acoustic.initialise(quantizer.acoustic_in(latent).flatten(0, 1), generator)
 
 
 @pytest.fixture
