@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 from torch import Tensor
+
+from csm.data.resampling import resample
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: under the noise floor of 16-bit speech recordings
@@ -95,7 +95,7 @@ def read_audio(
     if not np.isfinite(samples).all():
         raise ValueError(f"{file.name}: holds samples that are NaN or infinite")
     waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
-    return waveform if rate == sample_rate else _resampler(rate, sample_rate)(waveform)
+    return waveform if rate == sample_rate else resample(waveform[0], rate, sample_rate)[None]
 
 
 def write_audio(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
@@ -164,6 +164,16 @@ class AtomicAudioWriter:
             os.replace(self._temporary, self.path)
         else:
             self._temporary.unlink(missing_ok=True)
+
+
+def sample_rate_of(path: str | Path) -> int:
+    """Hz of an audio file, by its header.
+
+    Raises:
+        ValueError: Missing, empty, unreadable or truncated; the message names the file.
+    """
+    with _AudioFile(path) as file:
+        return int(file.sound.samplerate)
 
 
 def iter_blocks(path: str | Path, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
@@ -287,8 +297,3 @@ def _refuse_truncated_wav(path: Path, name: str) -> None:
                     )
                 return
             file.seek(length + length % 2, 1)
-
-
-@lru_cache(maxsize=16)
-def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(source, target)
