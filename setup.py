@@ -106,6 +106,7 @@ setup(
         "eval": EVALUATION,
         "hf": ["transformers", "tokenizers"],
         "cuda": ["flash-attn", "liger-kernel"],
+        "export": ["onnx", "onnxscript"],
         # What benchmarks/ compares with; a missing one is left out of the table, with a line that says so.
         "bench": ["vector-quantize-pytorch", "encodec", "faiss-cpu", "transformers"],
         # liger-kernel's kernels are tested in Triton's interpreter.

@@ -314,8 +314,8 @@ class ConversationalRVQ(nn.Module):
         condition = self.condition(len(latent), speaker, emotion)
         if not self.config.recover_phase:
             return self.decoder(latent, condition).unsqueeze(1)
-        # Phases that agree are sensitive: a last bit of a magnitude moves them visibly. In fp64 what depends on
-        # the cutting of a stream or on the batch is gone once the magnitudes are rounded to fp32.
+        # Phases that agree are sensitive: a last bit of a magnitude moves them visibly. In fp64 what depends
+        # on the cutting of a stream or on the batch is gone once the magnitudes are rounded to fp32.
         exact = {name: weight.double() for name, weight in self.decoder.named_parameters()}
         inputs = latent.double(), None if condition is None else condition.double()
         waveform: Tensor = torch.func.functional_call(self.decoder, exact, inputs)

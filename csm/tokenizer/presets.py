@@ -23,10 +23,10 @@ def quickstart() -> TokenizerConfig:
 def speech_24khz() -> TokenizerConfig:
     """24 kHz speech at Mimi's frame rate and number of codebooks: 12.5 x 32 x 10 bits = 4.0 kbit/s.
 
-    50 million parameters, two thirds of them at the frame rate, where a second of audio meets them 12.5 times
-    and not 75 times. 10 s cost 9.5 GFLOP to encode, search included, and 13.0 to decode; transformers' EnCodec at 24 kHz needs
-    29.8 and 23.5, its Mimi 53.2 and 53.9 (torch.utils.flop_counter), and theirs are long thin convolutions,
-    ours wide matrix products: benchmarks/test_codec_speed.py compares the times.
+    51 million parameters, 70 % of them at the frame rate, where a second of audio meets them 12.5 times and
+    not 75 times. 10 s cost 9.5 GFLOP to encode, the search included, and 13.0 to decode; transformers'
+    EnCodec at 24 kHz needs 29.8 and 23.5, its Mimi 53.2 and 53.9 (torch.utils.flop_counter), and theirs are
+    long thin convolutions, ours wide matrix products: benchmarks/test_codec_speed.py compares the times.
     """
     return TokenizerConfig(
         sample_rate=24_000,

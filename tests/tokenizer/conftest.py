@@ -11,8 +11,12 @@ from csm.tokenizer.transformer import WindowAttention
 
 @pytest.fixture(params=[False, True], ids=["predicted phases", "recovered phases"])
 def config(request) -> TokenizerConfig:
+    return small_config(recover_phase=request.param)
+
+
+def small_config(*, recover_phase: bool) -> TokenizerConfig:
     return TokenizerConfig(
-        recover_phase=request.param,
+        recover_phase=recover_phase,
         sample_rate=8000,
         n_codebooks=8,
         codebook_size=32,
@@ -38,8 +42,18 @@ def tokenizer(config) -> ConversationalRVQ:
 
 
 @pytest.fixture
-def windowed(config) -> ConversationalRVQ:
-    """With attention windows of 8 frames and distances that count."""
+def windowed() -> ConversationalRVQ:
+    """With predicted phases, attention windows of 8 frames and distances that count."""
+    return with_windows(small_config(recover_phase=False))
+
+
+@pytest.fixture
+def recovering() -> ConversationalRVQ:
+    """The same with recovered phases."""
+    return with_windows(small_config(recover_phase=True))
+
+
+def with_windows(config: TokenizerConfig) -> ConversationalRVQ:
     torch.manual_seed(1)
     tokenizer = ConversationalRVQ(dataclasses.replace(config, attention_frames=8)).eval()
     for block in tokenizer.modules():

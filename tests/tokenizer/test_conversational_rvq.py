@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
 

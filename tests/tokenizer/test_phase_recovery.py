@@ -1,4 +1,4 @@
-"""Phases that make frames agree: near the signal they were taken from, the same in a stream, final in time."""
+"""Phases that make frames agree: near the signal they came from, the same in a stream, final in time."""
 
 import pytest
 import torch

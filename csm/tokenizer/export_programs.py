@@ -1,0 +1,242 @@
+"""The tokenizer's two ways in operations that every runtime has, for any length: what `export` writes down.
+
+What cannot be traced with a free length, or has no ONNX operator, is written once more here in plain tensor
+operations: the window attention's loop, the STFT, the codebook search and the sum of code vectors. Weights
+are the tokenizer's own.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from csm.tokenizer.codebook import CodebookStack
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.phase_recovery import MAX_LOG_MAGNITUDE
+from csm.tokenizer.spectrum import MAGNITUDE_FLOOR
+from csm.tokenizer.transformer import TransformerLayer, WindowAttention
+
+
+class BandedAttention(nn.Module):
+    """WindowAttention of a whole signal without its loop: windows of queries side by side.
+
+    The queries of one window see its own keys and those of the window before: memory grows with T * window
+    here too.
+
+    Args:
+        attention: Whose weights are used.
+    """
+
+    bias: Tensor
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__()
+        self.qkv, self.out = attention.qkv, attention.out
+        self.n_heads, self.window = attention.n_heads, attention.window
+        bias = attention._bias(self.window, self.window, 2 * self.window)
+        self.register_buffer("bias", bias.detach().unsqueeze(1))  # [N, 1, window, 2 * window]
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """[B, T, C] -> [B, T, C]."""
+        batch, steps, width = x.shape
+        # One window more than is needed: a trace takes a count that may be 1 for fixed.
+        count = steps // self.window + 2
+        head = width // self.n_heads
+        spare = x.new_zeros(batch, count * self.window - steps, 3 * width)
+        rows = torch.cat([self.qkv(x), spare], dim=1)
+        q, k, v = rows.reshape(batch, count, self.window, 3, self.n_heads, head).permute(3, 0, 4, 1, 2, 5)
+        keys, values = self._with_window_before(k), self._with_window_before(v)
+        scores = q * head**-0.5 @ keys.transpose(-1, -2) + self.bias
+        # Before the first window lies nothing, not keys of zero.
+        place = torch.arange(2 * self.window, device=x.device)
+        first = torch.arange(count, device=x.device).reshape(-1, 1, 1) == 0
+        scores = scores.masked_fill(first & (place < self.window), float("-inf"))
+        seen = scores.softmax(-1) @ values
+        out = seen.permute(0, 2, 3, 1, 4).reshape(batch, count * self.window, width)
+        return self.out(out[:, :steps])
+
+    @staticmethod
+    def _with_window_before(x: Tensor) -> Tensor:
+        """[B, N, windows, W, H] -> [B, N, windows, 2 W, H]."""
+        return torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], dim=3)
+
+
+class EncoderProgram(nn.Module):
+    """audio [B, 1, S] -> codes [B, K, T], as `ConversationalRVQ.encode`, without its checks.
+
+    Args:
+        tokenizer: Copied.
+        num_codebooks: K, the first ones.
+        fourier_matrix: The STFT by a matrix product in float64 (ONNX) and not by an FFT.
+    """
+
+    window: Tensor
+    fourier: Tensor
+
+    def __init__(self, tokenizer: ConversationalRVQ, num_codebooks: int, *, fourier_matrix: bool) -> None:
+        super().__init__()
+        encoder = copy.deepcopy(tokenizer.encoder)
+        self.samples_per_frame = tokenizer.config.samples_per_frame
+        self.hops_per_frame = tokenizer.config.hops_per_frame
+        self.hop, self.window_hops = encoder.spectrum.hop, tokenizer.config.window_hops
+        self.embed, self.blocks, self.norm = encoder.embed, _banded(encoder.blocks), encoder.norm
+        self.register_buffer("window", encoder.spectrum.window.clone())
+        if fourier_matrix:
+            self.register_buffer("fourier", _fourier(len(self.window)).to(self.window.device))
+        self.fourier_matrix = fourier_matrix
+        quantizer = copy.deepcopy(tokenizer.quantizer)
+        first = min(num_codebooks, quantizer.semantic_codebooks)
+        self.semantic_in, self.semantic_out = quantizer.semantic_in, quantizer.semantic_out
+        self.acoustic_in = quantizer.acoustic_in
+        self.semantic = PlainSearch(quantizer.semantic, first)
+        self.acoustic = PlainSearch(quantizer.acoustic, num_codebooks - first)
+
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B K T"]:
+        """Codes int64 [B, K, T], T = ceil(S / samples_per_frame)."""
+        latent = self.norm(self.blocks(self.embed(self.features(audio[:, 0]))))
+        batch, steps, width = latent.shape
+        rows = latent.reshape(batch * steps, width)
+        semantic, codes = self.semantic(self.semantic_in(rows))
+        if len(self.acoustic.tables):
+            remainder = rows - self.semantic_out(semantic)
+            codes = torch.cat([codes, self.acoustic(self.acoustic_in(remainder))[1]], dim=1)
+        return codes.reshape(batch, steps, -1)[:, :-1].transpose(1, 2)
+
+    def features(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T2 C"]:
+        """What SpectralFrames makes of the waveform, filled up to whole frames and one of silence more.
+
+        The model is causal, so that the frame too many changes no other; and a trace then takes no number of
+        frames for fixed, as it does with one that may be 1.
+        """
+        batch, samples = waveform.shape
+        frames = (samples + self.samples_per_frame - 1) // self.samples_per_frame + 1
+        spare = waveform.new_zeros(batch, frames * self.samples_per_frame - samples)
+        padded = torch.cat([F.pad(waveform, ((self.window_hops - 1) * self.hop, 0)), spare], dim=1)
+        steps = frames * self.hops_per_frame
+        hops = padded.reshape(batch, steps + self.window_hops - 1, self.hop)
+        windows = torch.cat([hops[:, i : i + steps] for i in range(self.window_hops)], dim=-1) * self.window
+        if self.fourier_matrix:
+            product = (windows.double() @ self.fourier).float()
+            real, imaginary = (
+                product[..., : len(self.window) // 2 + 1],
+                product[..., len(self.window) // 2 + 1 :],
+            )
+            magnitude = (real.square() + imaginary.square()).sqrt().clamp_min(MAGNITUDE_FLOOR)
+            parts = torch.stack([real, imaginary], dim=-1)
+        else:
+            spectrum = torch.fft.rfft(windows)
+            magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
+            parts = torch.view_as_real(spectrum)
+        compressed = parts * magnitude.pow(-0.7).unsqueeze(-1)
+        return torch.cat([magnitude.log() * 0.4 + 1.0, compressed.flatten(-2)], dim=-1)
+
+
+class PlainSearch(nn.Module):
+    """`rvq_search` in operations that every runtime has: rows [N, D] -> their sum [N, D] and codes [N, Q]."""
+
+    tables: Tensor
+    half_norms: Tensor
+
+    def __init__(self, stack: CodebookStack, count: int) -> None:
+        super().__init__()
+        self.register_buffer("tables", stack.codebooks[:count].clone())
+        self.register_buffer("half_norms", 0.5 * self.tables.square().sum(-1))
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest vector of each level to what the levels before left."""
+        residual, codes = rows, []
+        for table, half_norms in zip(self.tables.unbind(), self.half_norms.unbind(), strict=True):
+            codes.append((half_norms - residual @ table.T).argmin(dim=1))
+            residual = residual - F.embedding(codes[-1], table)
+        return rows - residual, torch.stack(codes, dim=1)
+
+
+class DecoderProgram(nn.Module):
+    """codes [B, K, T] -> audio [B, 1, S], as `ConversationalRVQ.decode` of codes alone, without its checks.
+
+    Where phases are recovered: -> log magnitudes [B, T * hops_per_frame, bins], what `PhaseRecovery` begins
+    with; its blocks wait for each other, which is a loop that no graph of free length holds.
+
+    Args:
+        tokenizer: Copied.
+        num_codebooks: K, the first ones.
+        fourier_matrix: The inverse STFT by a matrix product (ONNX) and not by an FFT.
+    """
+
+    table: Tensor
+    offsets: Tensor
+    window: Tensor
+    fourier: Tensor
+
+    def __init__(self, tokenizer: ConversationalRVQ, num_codebooks: int, *, fourier_matrix: bool) -> None:
+        super().__init__()
+        decoder, quantizer = copy.deepcopy(tokenizer.decoder), copy.deepcopy(tokenizer.quantizer)
+        self.first = min(num_codebooks, quantizer.semantic_codebooks)
+        books = torch.cat([quantizer.semantic.codebooks, quantizer.acoustic.codebooks])[:num_codebooks]
+        self.register_buffer("table", books.flatten(0, 1).clone())
+        offsets = torch.arange(num_codebooks, device=books.device) * books.shape[1]
+        self.register_buffer("offsets", offsets)
+        self.semantic_out, self.acoustic_out = quantizer.semantic_out, quantizer.acoustic_out
+        self.embed, self.blocks, self.norm = decoder.embed, _banded(decoder.blocks), decoder.norm
+        self.project = decoder.head.project
+        self.hop, self.window_hops = decoder.head.hop, decoder.head.window_hops
+        self.hops_per_frame = tokenizer.config.hops_per_frame
+        self.register_buffer("window", decoder.head.window.clone())
+        self.recover_phase = tokenizer.config.recover_phase
+        self.fourier_matrix = fourier_matrix and not self.recover_phase
+        if self.fourier_matrix:
+            self.register_buffer("fourier", _inverse_fourier(len(self.window)).to(self.window.device))
+
+    def forward(self, codes: Int[Tensor, "B K T"]) -> Tensor:
+        """The waveform [B, 1, T * samples_per_frame], or log magnitudes [B, T * hops_per_frame, bins]."""
+        # A frame too many, as in the encoder; its sound is dropped before it overlaps with that of others.
+        codes = F.pad(codes, (0, 1))
+        vectors = F.embedding(codes.transpose(1, 2) + self.offsets, self.table)
+        latent = self.semantic_out(vectors[:, :, : self.first].sum(dim=2))
+        if self.first < len(self.offsets):
+            latent = latent + self.acoustic_out(vectors[:, :, self.first :].sum(dim=2))
+        features = self.norm(self.blocks(self.embed(latent)))
+        if self.recover_phase:
+            return self.project(features).clamp(max=MAX_LOG_MAGNITUDE)[:, : -self.hops_per_frame]
+        frames = (self.frames(features) * self.window)[:, : -self.hops_per_frame]
+        batch, steps, _ = frames.shape
+        parts = frames.reshape(batch, steps, self.window_hops, self.hop)
+        total = F.pad(parts[:, :, 0], (0, 0, 0, self.window_hops - 1))
+        for offset in range(1, self.window_hops):
+            total = total + F.pad(parts[:, :, offset], (0, 0, offset, self.window_hops - 1 - offset))
+        # The hops before the first frame's own are what OverlapAdd leaves out as its delay.
+        return total[:, self.window_hops - 1 :].reshape(batch, 1, steps * self.hop)
+
+    def frames(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
+        """Time-domain frames of the head's features, before their window."""
+        log_magnitude, phase = self.project(x).chunk(2, dim=-1)
+        magnitude = log_magnitude.clamp(max=5.0).exp()
+        if self.fourier_matrix:
+            spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
+            return spectrum @ self.fourier
+        return torch.fft.irfft(torch.polar(magnitude, phase), n=len(self.window))
+
+
+def _banded(blocks: nn.Sequential) -> nn.Sequential:
+    for block in blocks:
+        if isinstance(block, TransformerLayer):
+            block.add_module("attention", BandedAttention(block.attention))
+    return blocks
+
+
+def _fourier(length: int) -> Tensor:
+    """float64 [N, 2 * bins]: real and imaginary parts of rfft as a product with the frames."""
+    spectrum = torch.fft.rfft(torch.eye(length, dtype=torch.float64))
+    return torch.cat([spectrum.real, spectrum.imag], dim=1)
+
+
+def _inverse_fourier(length: int) -> Tensor:
+    """fp32 [2 * bins, N]: irfft as a product with real parts and imaginary parts."""
+    unit = torch.eye(length // 2 + 1, dtype=torch.float64)
+    real = torch.fft.irfft(torch.complex(unit, torch.zeros_like(unit)), n=length)
+    imaginary = torch.fft.irfft(torch.complex(torch.zeros_like(unit), unit), n=length)
+    return torch.cat([real, imaginary]).float()
