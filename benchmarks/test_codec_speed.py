@@ -1,27 +1,232 @@
-"""How many times faster than real time the packaged tokenizer encodes and decodes, one stream."""
+"""Voice codecs on one thread: beside real time and transformers' codecs, a frame, a training step."""
 
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import csm
-from csm.tokenizer import ConversationalRVQ
+from csm.data.audio import write_audio
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.utterances import UtteranceDataset
+from csm.recipes import quickstart
+from csm.tokenizer import ConversationalRVQ, presets
+from csm.training.tokenizer_task import TokenizerTask
 
-SECONDS = 10
+SECONDS, CODEBOOKS = 10, 32
+MIMI, ENCODEC = "transformers Mimi", "transformers EnCodec"
+BAR = 4.0  # of both peers' time over ours, for encode and for decode
+TIMES_REAL_TIME = 25  # at least, of encode and decode together at the quickstart's size
+FRAME_MILLISECONDS = 15  # at most, of encode and decode of one frame; a frame lasts 80 ms
 
 
-@pytest.mark.parametrize("name", ["encode", "decode", "encode one frame", "decode one frame"])
-def test_codec(name, device, timed, benchmark):
-    benchmark.group = f"tokenizer {device.type}"
-    folder = Path(csm.__file__).parent / "weights" / "tokenizer"
-    tokenizer = ConversationalRVQ.from_pretrained(folder).to(device)
-    size = tokenizer.config.samples_per_frame
-    samples = size if "one frame" in name else SECONDS * tokenizer.config.sample_rate // size * size
-    audio = torch.randn(1, 1, samples, device=device) * 0.1
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A codec runs beside a model, on a server one stream a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with torch.no_grad():
-        codes, _ = tokenizer.encode(audio)
-        assert tokenizer.decode(codes).shape == audio.shape
-        timed(lambda: tokenizer.encode(audio) if "encode" in name else tokenizer.decode(codes))
-    seconds = samples / tokenizer.config.sample_rate
-    benchmark.extra_info["times_real_time"] = round(seconds / benchmark.stats["median"], 1)
+        yield
+    torch.set_num_threads(threads)
+
+
+def packaged(device: torch.device) -> ConversationalRVQ:
+    folder = Path(csm.__file__).parent / "weights" / "tokenizer"
+    return ConversationalRVQ.from_pretrained(folder).to(device)
+
+
+def quickstart_size(device: torch.device) -> ConversationalRVQ:
+    return ConversationalRVQ(presets.quickstart()).to(device).eval()
+
+
+def noise(samples: int, device: torch.device) -> torch.Tensor:
+    return torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(0)).to(device) * 0.1
+
+
+def both(tokenizer: ConversationalRVQ, audio: torch.Tensor) -> torch.Tensor:
+    return tokenizer.decode(tokenizer.encode(audio)[0])
+
+
+@pytest.mark.parametrize("name", ["encode", "decode", "encode and decode"])
+@pytest.mark.parametrize("make", [quickstart_size, packaged])
+def test_ten_seconds(make, name, device, timed, benchmark):
+    benchmark.group = f"11 kHz tokenizers, 10 s [{device.type}]"
+    tokenizer = make(device)
+    frame, rate = tokenizer.config.samples_per_frame, tokenizer.config.sample_rate
+    audio = noise(SECONDS * rate // frame * frame, device)
+    codes, _ = tokenizer.encode(audio)
+    assert tokenizer.decode(codes).shape == audio.shape
+    calls = {"encode": partial(tokenizer.encode, audio), "decode": partial(tokenizer.decode, codes)}
+    timed(calls.get(name) or partial(both, tokenizer, audio))
+    if not benchmark.disabled:
+        times = audio.shape[-1] / rate / benchmark.stats["median"]
+        benchmark.extra_info["times_real_time"] = round(times, 1)
+        if name == "encode and decode":
+            benchmark.extra_info |= {"bar": TIMES_REAL_TIME, "met": times >= TIMES_REAL_TIME}
+
+
+@pytest.mark.parametrize("make", [quickstart_size, packaged])
+def test_one_frame_of_a_stream(make, device, timed, benchmark):
+    """In and out again, the state carried from frame to frame: what a conversation waits for."""
+    benchmark.group = f"11 kHz tokenizers, one frame of a stream [{device.type}]"
+    tokenizer = make(device)
+    frame = noise(tokenizer.config.samples_per_frame, device)
+    with tokenizer.streaming(1):
+        # Attention has the whole of its window then.
+        for _ in range(tokenizer.config.attention_frames):
+            assert both(tokenizer, frame).shape[-1] <= frame.shape[-1]
+        timed(partial(both, tokenizer, frame), rounds=41)
+    if not benchmark.disabled:
+        milliseconds = 1e3 * benchmark.stats["median"]
+        benchmark.extra_info["milliseconds"] = round(milliseconds, 2)
+        benchmark.extra_info |= {"bar": FRAME_MILLISECONDS, "met": milliseconds <= FRAME_MILLISECONDS}
+
+
+class Ours:
+    """The 24 kHz size, random weights."""
+
+    def __init__(self) -> None:
+        self.model = ConversationalRVQ(presets.speech_24khz()).eval()
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        return self.model.encode(audio)[0]
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(codes)
+
+
+class Mimi:
+    """transformers' defaults: 24 kHz, 12.5 frames per second."""
+
+    def __init__(self) -> None:
+        from transformers import MimiConfig, MimiModel
+
+        self.model = MimiModel(MimiConfig()).eval()
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        return self.model.encode(audio, num_quantizers=CODEBOOKS).audio_codes
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(codes).audio_values
+
+
+class EnCodec:
+    """transformers' defaults: 24 kHz, 75 frames per second, of 32 codebooks at 24 kbit/s."""
+
+    def __init__(self) -> None:
+        from transformers import EncodecConfig, EncodecModel
+
+        self.model = EncodecModel(EncodecConfig()).eval()
+
+    def encode(self, audio: torch.Tensor) -> torch.Tensor:
+        return self.model.encode(audio, bandwidth=24.0).audio_codes[0]
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(codes.unsqueeze(0), [None]).audio_values
+
+
+CODECS = {"csm": (Ours, 12.5), MIMI: (Mimi, 12.5), ENCODEC: (EnCodec, 75)}
+
+
+@cache
+def codec(name: str, device: torch.device) -> Ours | Mimi | EnCodec:
+    made = CODECS[name][0]()
+    made.model.to(device)
+    return made
+
+
+def prepared(name: str, way: str, device: torch.device):
+    """What encodes or decodes 10 s, asserted to be 10 s of 32 codebooks."""
+    audio, it = noise(SECONDS * 24_000, device), codec(name, device)
+    codes = it.encode(audio)
+    assert codes.shape == (1, CODEBOOKS, SECONDS * CODECS[name][1]), codes.shape
+    assert it.decode(codes).shape == audio.shape
+    return partial(it.encode, audio) if way == "encode" else partial(it.decode, codes)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_24_khz(way, name, device, compare, benchmark):
+    def contenders():
+        audio = noise(SECONDS * 24_000, device)
+        ours = codec("csm", device)
+        codes = ours.encode(audio)
+        waveform = ours.decode(codes)
+        # A stream in blocks is the whole; a code may differ where two vectors are equally near.
+        with ours.model.streaming(1):
+            heard = torch.cat([ours.encode(part) for part in audio.split(25 * 1920, dim=-1)], -1)
+            parts = [ours.decode(part) for part in codes.split(25, dim=-1)]
+            torch.testing.assert_close(
+                torch.cat([*parts, ours.model.flush()], -1), waveform, atol=1e-4, rtol=0
+            )
+        assert (heard == codes).float().mean() > 0.999
+        return {other: partial(prepared, other, way, device) for other in CODECS}
+
+    flops = moved = 0.0
+    if not benchmark.disabled:
+        try:
+            call = prepared(name, way, device)
+        except ImportError as error:
+            pytest.skip(f"{name}: not installed: {error}")
+        with FlopCounterMode(display=False) as counted:
+            call()
+        flops = float(counted.get_total_flops())
+        # Weights once, and the waveform.
+        moved = 4.0 * (sum(p.numel() for p in codec(name, device).model.parameters()) + SECONDS * 24_000)
+    bars = {MIMI: BAR, ENCODEC: BAR}
+    compare(name, f"24 kHz codecs, {way} 10 s", contenders, flops=flops, moved=moved, bars=bars)
+
+
+@pytest.fixture
+def task(tmp_path, device) -> TokenizerTask:
+    """The quickstart's tokenizer, all of it trained from random weights, on noise."""
+    run = quickstart()
+    rate, frame = run.tokenizer.sample_rate, run.tokenizer.samples_per_frame
+    conversations = []
+    for split in ("train", "validation"):
+        turns = []
+        for index in range(run.utterances.items):
+            name, seconds = f"{split}{index}", run.utterances.max_seconds
+            write_audio(tmp_path / f"{name}.wav", noise(int(seconds * rate), torch.device("cpu"))[0], rate)
+            kept = {"conversation": split, "index": index, "speaker": "AB"[index % 2], "text": "yes no"}
+            turns.append(Turn(id=name, audio=f"{name}.wav", end=int(seconds * rate) / rate, **kept))
+        conversations.append(Conversation(id=split, split=split, turns=tuple(turns)))
+    corpus = Corpus(root=tmp_path, conversations=tuple(conversations))
+    options = {
+        "sample_rate": rate,
+        "samples_per_frame": frame,
+        "config": run.utterances,
+        "seed": 0,
+        "shards": 1,
+    }
+    data = [UtteranceDataset(corpus, split, **options) for split in ("train", "validation")]
+    loss, tokenizer = run.tokenizer_loss, ConversationalRVQ(run.tokenizer).to(device)
+    made = TokenizerTask(tokenizer, *data, loss, initialise_codebooks=True, decoder_only=False, device=device)
+    made.trainer.to(device)
+    return made
+
+
+def test_training_step(task, device, timed, benchmark):
+    """Losses, backward, fused AdamW and codebook update of one shard, per second of audio that is encoded."""
+    benchmark.group = f"tokenizer training step [{device.type}]"
+    trainer, steps = task.trainer.train(), iter(range(1, 10_000))
+    optimizer = torch.optim.AdamW(trainer.parameters(), 1e-4, fused=True)
+    batch = task.batch(1, 0).to(device)
+
+    @torch.enable_grad()
+    def step() -> None:
+        number = next(steps)
+        loss, _ = task.loss("tokenizer", trainer, batch, number)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        task.after_step(number)
+
+    step()  # sets the codebooks from the data, and makes the optimizer's moments
+    timed(step)
+    if not benchmark.disabled:
+        seconds = int(batch.lengths.sum()) / task.train.sample_rate
+        spent = 1e3 * benchmark.stats["median"] / seconds
+        benchmark.extra_info["milliseconds_per_second_of_audio"] = round(spent, 2)
