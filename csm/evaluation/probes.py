@@ -1,8 +1,8 @@
 """What do the codes carry? Linear probes of our own: letters and speakers out of code vectors.
 
 A probe sees, of each frame, the sum of the code vectors of the semantic codebooks, that of the acoustic ones,
-or both side by side. It is linear, so that what it finds was laid out in the vectors and not worked out by the
-probe (Alain and Bengio 2016), and it is judged on clips that it was not trained on.
+or both side by side. It is linear, so that what it finds was laid out in the vectors and not worked out by
+the probe (Alain and Bengio 2016), and it is judged on clips that it was not trained on.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ProbeConfig:
     """How the probes are trained and judged.
 
     Attributes:
-        train_clips: Clips of the train split at most, drawn in turns from every speaker: one alone speaks four
-            tenths of the quickstart corpus.
+        train_clips: Clips of the train split at most, drawn in turns from every speaker: one of them alone
+            speaks four tenths of the quickstart corpus.
         max_seconds: Longer clips are left out everywhere.
         judged_texts: Test clips at most that are judged by letters.
         fewest_clips: A speaker with fewer training clips is none of the speaker probe's answers.
@@ -108,6 +108,7 @@ def code_vectors(quantizer: SplitQuantizer, codes: Int[Tensor, "K T"]) -> dict[s
     return dict(zip(STREAMS, (part.detach().cpu() for part in (semantic, acoustic, both)), strict=True))
 
 
+@one_thread()
 @torch.no_grad()
 def encode_clips(tokenizer: ConversationalRVQ, corpus: Corpus, turns: Sequence[Turn]) -> list[CodedClip]:
     """Every turn's code vectors, in the order of `turns`."""
@@ -129,6 +130,7 @@ def encode_clips(tokenizer: ConversationalRVQ, corpus: Corpus, turns: Sequence[T
     return [found[turn.id] for turn in turns]
 
 
+@one_thread()
 def character_scores(
     train: Sequence[CodedClip], held_out: Sequence[CodedClip], stream: str, config: ProbeConfig
 ) -> list[Score]:
@@ -189,6 +191,7 @@ def character_scores(
     return scores
 
 
+@one_thread()
 def speaker_scores(
     train: Sequence[CodedClip], held_out: Sequence[CodedClip], stream: str, config: ProbeConfig
 ) -> list[Score]:
@@ -252,15 +255,14 @@ def what_the_codes_carry(
         probes, verification: Sizes; None takes the defaults.
         encoder: The embedding beside the tokenizer's. None: Resemblyzer, where it is installed.
     """
-    with one_thread():
-        try:
-            first = probe_table(tokenizer, corpus, probes)
-        except ValueError as error:
-            first = ExtraTable(TITLE, HEADER, [], f"Not measured: {error}.")
-        try:
-            second = speaker_verification(tokenizer, corpus, verification, encoder=encoder)
-        except ValueError as error:
-            second = ExtraTable(VERIFICATION_TITLE, VERIFICATION_HEADER, [], f"Not measured: {error}.")
+    try:
+        first = probe_table(tokenizer, corpus, probes)
+    except ValueError as error:
+        first = ExtraTable(TITLE, HEADER, [], f"Not measured: {error}.")
+    try:
+        second = speaker_verification(tokenizer, corpus, verification, encoder=encoder)
+    except ValueError as error:
+        second = ExtraTable(VERIFICATION_TITLE, VERIFICATION_HEADER, [], f"Not measured: {error}.")
     return [first, second]
 
 
@@ -292,14 +294,14 @@ def probe_table(
     commonest = max(sum(turn.speaker == name for turn in by_speaker) for name in known) / len(by_speaker)
     rows.append(("guessing", "1.000 (reads nothing)", "-", f"{commonest:.3f} (the commonest)", "-"))
     note = (
-        f"Linear probes trained by ourselves (seed {config.seed}) on {len(train)} clips of the train split of "
-        f"up to {config.max_seconds:g} s, drawn evenly over speakers. Letters: one layer over {config.window} "
-        f"frames' vectors, {CTC_OUTPUTS_PER_FRAME} CTC outputs a frame, {config.steps} steps of Adam, read "
-        f"greedily, judged on {len(by_text)} test clips whose lines are not in the train split. Speakers: "
-        f"logistic regression on mean and deviation over a clip, judged on {len(by_speaker)} clips of "
-        f"validation and test, {len(known)} speakers, up to {config.judged_per_speaker} clips each. Intervals "
-        f"resample conversations. A probe that finds little does not show that little is there: another, not "
-        f"linear, may find more."
+        f"Linear probes trained by ourselves (seed {config.seed}) on {len(train)} clips of the train split, "
+        f"up to {config.max_seconds:g} s, drawn evenly over speakers. Letters: one layer over "
+        f"{config.window} frames' vectors, {CTC_OUTPUTS_PER_FRAME} CTC outputs a frame, {config.steps} "
+        f"steps of Adam, read greedily, judged on {len(by_text)} test clips whose lines are not in the "
+        f"train split. Speakers: logistic regression on mean and deviation over a clip, judged on "
+        f"{len(by_speaker)} clips of validation and test, {len(known)} speakers, up to "
+        f"{config.judged_per_speaker} clips each. Intervals resample conversations. A probe that finds "
+        f"little does not show that little is there: one that is not linear may find more."
     )
     return ExtraTable(TITLE, HEADER, rows, note)
 
@@ -332,8 +334,8 @@ def _draw(corpus: Corpus, config: ProbeConfig) -> tuple[list[Turn], list[Turn], 
     by_speaker = [turn for number, turn in evenly(candidates) if number < config.judged_per_speaker]
     if not by_text or len({turn.speaker for turn in by_speaker}) < 2:
         raise ValueError(
-            f"{corpus.root} has, up to {config.max_seconds:g} s, {len(by_text)} test clips with new lines and "
-            f"{len(by_speaker)} clips to judge by speaker: expected one at least, and two speakers with "
+            f"{corpus.root} has, up to {config.max_seconds:g} s, {len(by_text)} test clips with new lines "
+            f"and {len(by_speaker)} clips to judge by speaker: expected one at least, and two speakers with "
             f"{config.fewest_clips} of {len(train)} training clips each; raise train_clips or lower "
             f"fewest_clips"
         )
