@@ -51,10 +51,13 @@ class SamplingConfig:
 def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generator: torch.Generator) -> Tensor:
     """Draws one index. On the CPU, so that devices agree for a seed.
 
+    By one uniform number in [0, 1): in the order of the indices, the first whose weights summed up to it
+    pass that share of their total. `csm_kernels.depth_frame` draws by the same rule.
+
     Args:
         logits: [V]; -inf rules an index out.
         temperature: 0 takes the likeliest.
-        top_k: 0 draws from all.
+        top_k: 0 draws from all; of equal logits the lowest indices are kept.
         generator: Of the CPU.
 
     Returns:
@@ -63,13 +66,18 @@ def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generato
     Raises:
         ValueError: A logit is NaN, or all are -inf.
     """
-    if not bool(logits.amax().isfinite()):
+    largest = logits.amax()
+    if not bool(largest.isfinite()):
         raise ValueError("logits hold NaN or rule out every index: the model's weights are damaged")
     if temperature == 0:
         return logits.argmax()
-    scores = logits.detach().float().cpu() / temperature
+    scores = logits.detach().float().cpu()
+    indices = torch.arange(len(scores))
     if 0 < top_k < len(scores):
-        values, indices = scores.topk(top_k)
-        choice = torch.multinomial(values.softmax(0), 1, generator=generator)
-        return indices[choice][0].to(logits.device)
-    return torch.multinomial(scores.softmax(0), 1, generator=generator)[0].to(logits.device)
+        least = scores.topk(top_k).values[-1]
+        above, equal = scores > least, scores == least
+        indices = (above | equal & (equal.cumsum(0) <= top_k - above.sum())).nonzero()[:, 0]
+    # Weights and sums as the compiled kernel rounds them: a seed gives the same codes on both ways.
+    passed = ((scores[indices] - largest.cpu()) / temperature).exp().double().cumsum(0)
+    uniform = torch.rand((), dtype=torch.float64, generator=generator)
+    return indices[torch.searchsorted(passed, uniform * passed[-1], right=True)].to(logits.device)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.data.frames import CrossSpan, RowBatch, TurnFrames, pack_past
+from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sampling import SamplingConfig, sample
 from csm.model.backbone import ReadingKeys
 from csm.model.cross_attention import Reading
@@ -44,19 +45,28 @@ class Session:
     Args:
         model: In eval mode.
         sampling: How codes are drawn; its seed makes the session repeatable.
+        drawer: Draws the later codes of every frame; None makes one of fp32 weights. Sessions with one model
+            may share theirs, and with it an int8 copy of the weights.
 
     Attributes:
         turns: The turns in the exact context, oldest first.
         memory: What is remembered of older ones; None where the model has no memory layers.
     """
 
-    def __init__(self, model: CSMModel, sampling: SamplingConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: CSMModel,
+        sampling: SamplingConfig | None = None,
+        *,
+        drawer: FrameDrawer | None = None,
+    ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
         self.device = model.audio_embedding.weight.device
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
         self._generator = torch.Generator().manual_seed(self.sampling.seed)
+        self._drawer = drawer or FrameDrawer(model)
         self._cache = self._new_cache()
         self._speaking = False
 
@@ -322,15 +332,14 @@ class Session:
         depth_temperature = (
             drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
         )
-        codes = [code]
-        cache = model.depth_decoder.start()
-        rows = torch.stack([hidden, model.audio_embedding(code)])
-        for codebook in range(1, config.num_codebooks):
-            row = model.depth_decoder.step(rows, cache)[-1]
-            logits = model.depth_decoder.logits(row, codebook).float()[:drawn]
-            codes.append(sample(logits, depth_temperature, drawing.top_k, self._generator))
-            rows = model.audio_embedding(codes[-1] + model.codebook_offsets[codebook]).unsqueeze(0)
-        frame = torch.stack(codes)
+        frame = self._drawer.later_codes(
+            hidden,
+            code,
+            drawn=drawn,
+            temperature=depth_temperature,
+            top_k=drawing.top_k,
+            generator=self._generator,
+        )
         if may_end and not config.end_code and not bool(frame.any()):
             return None
         return frame

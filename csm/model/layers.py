@@ -315,9 +315,8 @@ class TransformerBlock(nn.Module):
         self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
     ) -> Float[Tensor, "R D"]:
         if self.checkpointed and self.training and torch.is_grad_enabled():
-            # The reentrant form, whose losses are equal in all ZeRO stages (tests/training/test_finetuning.py).
-            # It gives the weights a gradient only where the input has one: above frozen embeddings it is
-            # asked for.
+            # The reentrant form: its losses are equal in all ZeRO stages. It gives the weights a gradient
+            # only where the input has one, so above frozen embeddings that is asked for.
             x = x if x.requires_grad else x.detach().requires_grad_()
             rows: Tensor = checkpoint(self._rows, x, positions, attend, layer, use_reentrant=True)
             return rows

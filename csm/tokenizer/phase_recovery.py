@@ -80,7 +80,7 @@ class PhaseRecovery(nn.Module):
         return self._silence(batch_size)
 
     def log_magnitude(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Natural log of STFT magnitudes [B, T, bins] of features [B, T, C], in fp32 or the features' fp64."""
+        """Natural log of STFT magnitudes [B, T, bins] of features [B, T, C], in fp32 or their fp64."""
         x = x if x.dtype == torch.float64 else x.float()
         with torch.autocast(x.device.type, enabled=False):
             return self.project(x).clamp(max=MAX_LOG_MAGNITUDE)

@@ -1,19 +1,28 @@
-"""Three tensor operations of the speech stack: tensors in, tensors out, no knowledge of `csm`.
+"""Four tensor operations of the speech stack: tensors in, tensors out, no knowledge of `csm`.
 
 `rvq_search` finds the nearest code at every level of a residual quantizer, `ema_update` moves the codebooks
-towards what was assigned to them, `interpolated_attention` attends to keys resampled to another length.
+towards what was assigned to them, `interpolated_attention` attends to keys resampled to another length,
+`depth_frame` draws the codes of a frame with a depth decoder's weights.
 """
 
+from csm_kernels.depth_frame import DepthFrame, DepthLayer, DepthWeights, Int8Rows, depth_frame
 from csm_kernels.ema_update import REVIVALS_PER_STEP, Assignment, ema_update, ema_update_stacks
 from csm_kernels.interpolated_attention import interpolated_attention
+from csm_kernels.native import has_compiled
 from csm_kernels.rvq_search import RVQSearchResult, rvq_search
 
 __all__ = [
     "REVIVALS_PER_STEP",
     "Assignment",
+    "DepthFrame",
+    "DepthLayer",
+    "DepthWeights",
+    "Int8Rows",
     "RVQSearchResult",
+    "depth_frame",
     "ema_update",
     "ema_update_stacks",
+    "has_compiled",
     "interpolated_attention",
     "rvq_search",
 ]

@@ -72,6 +72,12 @@ def kernel(name: str, instruction_set: str | None = None) -> Callable[..., None]
     raise ValueError(f"{name}: not compiled for {instruction_set or available}")
 
 
+@cache
+def has_compiled(name: str) -> bool:
+    """Whether this machine has a compiled kernel of this name."""
+    return any(hasattr(library(), f"csm_{name}_{choice}") for choice in instruction_sets())
+
+
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     """The address of a contiguous CPU tensor's first element, for a kernel's pointer argument."""
     assert tensor is None or (tensor.is_contiguous() and tensor.device.type == "cpu")

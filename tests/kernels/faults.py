@@ -265,7 +265,41 @@ SHARED = [
         test="test_aot.py",
     ),
 ]
-FAULTS = [*SEARCH, *UPDATE, *ATTENTION, *SHARED]
+FRAME = of(
+    "depth_frame",
+    ("keys of another head", "cpu.cpp", "n / (s.heads / s.kv_heads) * of_head", "n % s.kv_heads * of_head"),
+    ("rotation the other way", "cpu.cpp", "- from[half + i] * sin[i]", "+ from[half + i] * sin[i]"),
+    ("tail of a row dropped", "cpu.cpp", "  if (i < n) {", "  if (false) {"),
+    (
+        "tie of the likeliest flipped",
+        "cpu.cpp",
+        "const vi larger = x > best;",
+        "const vi larger = x >= best;",
+    ),
+    ("more than k where logits are equal", "cpu.cpp", "equal-- > 0", "true"),
+    (
+        "a code that may not be drawn competes",
+        "cpu.cpp",
+        "select(place < (int32_t)count,",
+        "select(place <= (int32_t)count,",
+    ),
+    ("one uniform for all steps", "cpu.cpp", "frame.uniforms[book - 1]", "frame.uniforms[0]"),
+    ("embedding of the next codebook", "cpu.cpp", "(code + (book - 1) * s.vocab)", "(code + book * s.vocab)"),
+    ("scales of the first head", "cpu.cpp", "all_heads.scale + book * vocab", "all_heads.scale"),
+    (
+        "shares that end inside a block",
+        "cpu.cpp",
+        "blocks * me / team * BLOCK, last",
+        "blocks * me / team * BLOCK + me, last",
+    ),
+    (
+        "an int8 copy is never out of date",
+        "weights.py",
+        "return all(_state(tensor) == (where, version) for",
+        "return all(True for",
+    ),
+)
+FAULTS = [*SEARCH, *UPDATE, *ATTENTION, *FRAME, *SHARED]
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from csm_kernels import native
 
 KERNELS = (
-    *("rvq_search", "ema_statistics", "ema_apply"),
+    *("rvq_search", "ema_statistics", "ema_apply", "depth_frame"),
     *("interpolated_attention", "interpolated_attention_backward"),
 )
 WIDE = re.compile(r"%zmm|%ymm|%k[0-7]\b")
@@ -37,6 +37,10 @@ def test_every_kernel_is_there_for_every_instruction_set_and_the_fastest_is_the_
     for choice in native.instruction_sets():
         assert native.kernel(name, choice).__name__ == f"csm_{name}_{choice}"
     assert native.kernel(name).__name__ == f"csm_{name}_{native.instruction_sets()[-1]}"
+
+
+def test_a_kernel_that_was_not_compiled_is_not_there():
+    assert all(native.has_compiled(name) for name in KERNELS) and not native.has_compiled("rvq_surge")
 
 
 def test_an_unknown_instruction_set_or_kernel_is_named():

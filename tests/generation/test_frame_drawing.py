@@ -1,0 +1,152 @@
+"""The native loop and the modules: the same codes and logits, for a seed too, and each where it belongs."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from csm.generation import frame_drawing
+from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.sampling import SamplingConfig
+from csm.generation.session import Session
+from csm.model.lora import LoRAConfig, add_adapters
+from csm_kernels import depth_frame, has_compiled
+
+pytestmark = pytest.mark.skipif(not has_compiled("depth_frame"), reason="no compiled kernels")
+
+CHANGES = [{}, {"zeros_end": True}, {"depth_n_kv_heads": 1}, {"num_codebooks": 2}, {"rope_scaling": 32.0}]
+
+
+def draw(drawer: FrameDrawer, seed: int, **options) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(drawer.model.config.d_model, generator=generator)
+    code = torch.randint(24, (), generator=generator)
+    chosen = {"drawn": 24, "temperature": 0.9, "top_k": 5, "generator": generator, **options}
+    return drawer.later_codes(hidden, code, **chosen)
+
+
+def converse(model, random_turn, temperature: float) -> list[Tensor]:
+    """What is said in a conversation that overflows into the memory."""
+    session = Session(model, SamplingConfig(temperature=temperature, top_k=6, max_seconds=1.2, seed=3))
+    said = []
+    for index in range(5):
+        session.listen(random_turn(f"t{index}", "words that were said", 14, index % 2))
+        said += list(session.speak(f"reply {index}", 1, frames=8))
+    return said
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_a_conversation_has_the_codes_and_logits_of_the_modules(
+    changes, temperature, tiny_model, random_turn, monkeypatch
+) -> None:
+    model = tiny_model(max_context=80, **changes)
+    native: list[Tensor] = []
+    stepwise: list[Tensor] = []
+
+    def recorded(*arguments, **options):
+        frame = depth_frame(*arguments, **options, with_logits=True)
+        native.extend(frame.logits)
+        return frame
+
+    monkeypatch.setattr(frame_drawing, "depth_frame", recorded)
+    ours = converse(model, random_turn, temperature)
+    logits = model.depth_decoder.logits
+
+    def seen(row, codebook):
+        stepwise.append(logits(row, codebook))
+        return stepwise[-1]
+
+    monkeypatch.setattr(model.depth_decoder, "logits", seen)
+    theirs = converse(model, random_turn, temperature)
+    assert torch.equal(torch.stack(ours), torch.stack(theirs)) and len(ours) > 20
+    assert len(native) == len(stepwise) >= len(ours) * (model.config.num_codebooks - 1)
+    torch.testing.assert_close(torch.stack(native), torch.stack(stepwise), atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_seed_gives_the_same_frame_on_both_ways(tiny_model, monkeypatch) -> None:
+    drawer = FrameDrawer(tiny_model())
+    for top_k in (0, 1, 5, 24, 99):
+        native = [draw(drawer, seed, top_k=top_k, drawn=22) for seed in range(20)]
+        with monkeypatch.context() as patch:
+            patch.setattr(FrameDrawer, "is_native", lambda self: False)
+            assert [f.tolist() for f in native] == [
+                draw(drawer, seed, top_k=top_k, drawn=22).tolist() for seed in range(20)
+            ]
+        assert max(int(frame[1:].max()) for frame in native) < 22
+
+
+@torch.no_grad()
+def test_what_the_native_loop_does_not_compute_is_left_to_the_modules(tiny_model, monkeypatch) -> None:
+    def with_adapters(model) -> None:
+        add_adapters(model, LoRAConfig(rank=2, targets=("gate_proj",), inside=("depth_decoder",)))
+
+    def with_a_hook(model) -> None:
+        model.depth_decoder.blocks[0].register_forward_hook(lambda *arguments: None)
+
+    def with_another_step(model) -> None:
+        monkeypatch.setattr(model.depth_decoder, "step", model.depth_decoder.step)
+
+    assert FrameDrawer(tiny_model()).is_native()
+    for change in (
+        with_adapters,
+        with_a_hook,
+        with_another_step,
+        lambda model: model.train(),
+        lambda model: model.bfloat16(),
+        lambda model: model.double(),
+    ):
+        model = tiny_model()
+        change(model)
+        drawer = FrameDrawer(model)
+        assert not drawer.is_native()
+        if model.audio_embedding.weight.dtype == torch.float32:
+            assert draw(drawer, 0).shape == (5,)
+        with pytest.raises(ValueError, match="weights is 'int8': expected an fp32 model"):
+            draw(FrameDrawer(model, "int8"), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not FrameDrawer(tiny_model()).is_native()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_weights_that_change_between_two_frames_count(tiny_model, weights) -> None:
+    model = tiny_model()
+    drawer = FrameDrawer(model, weights)
+    options = {"temperature": 0.0, "drawn": 27}
+    before = [draw(drawer, seed, **options).tolist() for seed in range(6)]
+    model.depth_decoder.heads.neg_()
+    after = [draw(drawer, seed, **options).tolist() for seed in range(6)]
+    assert after != before and after == [
+        draw(FrameDrawer(model, weights), seed, **options).tolist() for seed in range(6)
+    ]
+
+
+@torch.no_grad()
+def test_int8_says_nearly_what_fp32_says(tiny_model) -> None:
+    model = tiny_model()
+    exact, rough = (
+        torch.stack([draw(FrameDrawer(model, kind), seed, temperature=0.0) for seed in range(40)])
+        for kind in ("fp32", "int8")
+    )
+    # The first drawn code alone: after another one the others are drawn from other logits.
+    assert 0.85 < float((exact[:, 1] == rough[:, 1]).float().mean())
+    session = Session(model, SamplingConfig(max_seconds=0.5), drawer=FrameDrawer(model, "int8"))
+    assert torch.stack(list(session.speak("hello", 0))).shape[1] == 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["native", "modules"])
+def test_damaged_weights_are_refused_on_both_ways(tiny_model, monkeypatch, way) -> None:
+    model = tiny_model()
+    model.depth_decoder.blocks[1].feed_forward.down_proj.weight[3, 2] = torch.nan
+    if way == "modules":
+        monkeypatch.setattr(model.depth_decoder, "start", model.depth_decoder.start)
+    with pytest.raises(ValueError, match="logits hold NaN or rule out every index"):
+        draw(FrameDrawer(model), 0)
+
+
+def test_unknown_weights_are_refused(tiny_model) -> None:
+    with pytest.raises(ValueError, match="weights is 'int4': expected one of fp32, int8"):
+        FrameDrawer(tiny_model(), "int4")
