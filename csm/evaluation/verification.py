@@ -181,7 +181,7 @@ def speaker_verification(
         f"Cosine of two clips' embeddings; {len(kept)} clips of {config.shortest} s or more of {voices}, "
         f"{len(failures)} left out{': ' + ', '.join(failures) if failures else ''}. {len(trials.same)} pairs "
         f"drawn with seed {config.seed}, the same in every row; each voice and each pair of voices counts "
-        f"alike, guessing has 0.5. Intervals resample conversations, not voices. Trainings by the recipes "
+        f"alike, guessing has 0.5. Intervals resample conversations, not voices. The telephone recipes "
         f"leave the default voices out, but their actors may speak other roles.{missing}"
     )
     return ExtraTable(TITLE, HEADER, rows, note)

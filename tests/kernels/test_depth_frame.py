@@ -126,16 +126,15 @@ def test_codes_are_the_references_and_logits_as_near_to_float64(draw, shape, kin
 
 @compiled
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
-@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[::2], LARGE], ids=str)
 def test_the_number_of_threads_changes_no_bit(draw, shape, kind):
     weights = random_weights(shape)
     weights = weights.int8() if kind == "int8" else weights
     row, uniforms = random_row(weights), uniforms_of(weights)
     for temperature in (0.0, 1.0):
         rest = (row, 1, weights, weights.vocab, temperature, 3, uniforms)
-        one, two, five = (draw(*rest, with_logits=True, team=team) for team in (1, 2, 5))
-        for other in (two, five):
-            assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+        one, two = (draw(*rest, with_logits=True, team=team) for team in (1, 2))
+        assert all(a.equal(b) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.skipif(not COMPILED, reason="no compiled kernels")
