@@ -198,6 +198,7 @@ class ConversationalRVQ(nn.Module):
         stack = next(count for count in (3, 2, 1) if config.hops_per_frame % count == 0)
         self.speaker_encoder = UtteranceEncoder(bins, 96, config.speaker_dim, stack=stack)
         self.emotion_encoder = UtteranceEncoder(bins, 48, config.emotion_dim, stack=stack)
+        self._stream_weights: dict[str, Tensor] | None = None
 
     @property
     def latency_samples(self) -> int:
@@ -316,7 +317,7 @@ class ConversationalRVQ(nn.Module):
             return self.decoder(latent, condition).unsqueeze(1)
         # Phases that agree are sensitive: a last bit of a magnitude moves them visibly. In fp64 what depends
         # on the cutting of a stream or on the batch is gone once the magnitudes are rounded to fp32.
-        exact = {name: weight.double() for name, weight in self.decoder.named_parameters()}
+        exact = self._stream_weights or self._exact_weights()
         inputs = latent.double(), None if condition is None else condition.double()
         waveform: Tensor = torch.func.functional_call(self.decoder, exact, inputs)
         return waveform.unsqueeze(1)
@@ -347,7 +348,16 @@ class ConversationalRVQ(nn.Module):
             ValueError: Streaming is entered already.
         """
         with streaming(self, batch_size):
-            yield
+            # Once a stream and not once a frame: weights do not change inside.
+            self._stream_weights = self._exact_weights() if self.config.recover_phase else None
+            try:
+                yield
+            finally:
+                self._stream_weights = None
+
+    def _exact_weights(self) -> dict[str, Tensor]:
+        """The decoder's weights in fp64."""
+        return {name: weight.detach().double() for name, weight in self.decoder.named_parameters()}
 
     def flush(self) -> Float[Tensor, "B 1 S"]:
         """The last `latency_samples` samples of a decoded stream: [B, 1, latency_samples].

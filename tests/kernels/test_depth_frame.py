@@ -168,7 +168,7 @@ def test_draws_follow_the_distribution_of_temperature_and_top_k(impl):
 
 @pytest.mark.parametrize("impl", ["reference", *(["cpu"] if COMPILED else [])])
 def test_of_equal_logits_the_lowest_codes_are_kept_and_the_lowest_is_the_likeliest(impl):
-    weights = random_weights((3, 8, 8, 16, 2, 1, 8, 16, 1))
+    weights = random_weights((3, 40, 8, 16, 2, 1, 8, 16, 1))  # equal ones in one vector and in several
     weights.heads.zero_()
     row, options = random_row(weights), {"temperature": 1.0, "top_k": 4, "impl": impl}
     assert depth_frame(row, 5, weights, impl=impl).codes.tolist() == [5, 0, 0]
