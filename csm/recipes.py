@@ -77,8 +77,7 @@ def telephone_spectral() -> RunConfig:
 def telephone_judged() -> RunConfig:
     """The packaged tokenizer's second training: on from telephone_spectral with judges and attention.
 
-    An hour on two CPU cores; the judges bettered nothing that was measured (docs/LOG.md), but its semantic
-    codes learned to spell new lines.
+    An hour on two CPU cores; the judges bettered neither PESQ nor STOI (docs/LOG.md).
 
     `deepspeed --num_accelerators 2 launch/train_tokenizer.py --recipe telephone_judged --output
     runs/telephone/judged`
