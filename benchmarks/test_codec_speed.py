@@ -203,7 +203,7 @@ def task(tmp_path, device) -> TokenizerTask:
     }
     data = [UtteranceDataset(corpus, split, **options) for split in ("train", "validation")]
     loss, tokenizer = run.tokenizer_loss, ConversationalRVQ(run.tokenizer).to(device)
-    made = TokenizerTask(tokenizer, *data, loss, initialise_codebooks=True, decoder_only=False, device=device)
+    made = TokenizerTask(tokenizer, *data, loss, initialise=True, decoder_only=False, device=device)
     made.trainer.to(device)
     return made
 

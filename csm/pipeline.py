@@ -20,15 +20,17 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from csm import config as config_files
-from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, write_code_shards
+from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, version_id, write_code_shards
 from csm.data.dataset import ConversationDataset
 from csm.data.manifest import Corpus, read_corpus
 from csm.data.prosody import frame_prosody
+from csm.data.speakers import speaker_numbers
 from csm.data.turn_audio import read_turn
 from csm.data.utterances import UtteranceDataset, one_thread
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
-from csm.generation.voices import Voice, voice_of, with_manner
+from csm.generation.talker import PACKAGED, Talker, known_numbers
+from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
 from csm.model.checkpoints import meta_model
 from csm.model.csm_model import CSMConfig, CSMModel
 from csm.model.execution import apply_execution
@@ -48,7 +50,7 @@ from csm.training.world import World, start_world
 
 # Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
 ENCODE_BATCH = 32
-PACKAGED = Path(__file__).parent / "weights"
+
 PRETRAINED_FILES = ("config.json", "model.safetensors")
 # Of a run that trained adapters: they alone, beside the merged model.
 ADAPTER = "adapter"
@@ -88,7 +90,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         dataset("train"),
         dataset("validation"),
         run.tokenizer_loss,
-        initialise_codebooks=run.tokenizer_start == "scratch",
+        initialise=run.tokenizer_start == "scratch",
         decoder_only=run.tokenizer_frozen,
         device=world.device,
         teacher=start_teacher(run, tokenizer) if run.teacher else None,
@@ -100,6 +102,9 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         trained.load_state_dict(
             load_module_weights(output / "weights_tokenizer.safetensors", prefix="tokenizer.")
         )
+        if not run.tokenizer_frozen:
+            say("fitting the codebooks to the finished encoder")
+            task.refit(trained)
         save_whole(trained, output)
     world.barrier()
     return output
@@ -159,10 +164,18 @@ def start_model(run: RunConfig) -> CSMModel:
     if run.model_start == "scratch":
         model = CSMModel(run.model)
     else:
-        folder = _start_folder(run.model_start, "model")
+        folder = _start_folder(run.model_start, "voice")
         model = load_for_training(folder, run.model, run.finetune)
     make_trainable(model, run.finetune)
     return model
+
+
+def numbers_of_speakers(run: RunConfig, corpus: Corpus) -> dict[str, int]:
+    """The model's number of every speaker of a corpus: those of a voice that the run starts from stay."""
+    known: dict[str, int] = {}
+    if run.model_start != "scratch":
+        known = known_numbers(_start_folder(run.model_start, "voice"))
+    return speaker_numbers(corpus.speakers(), known)
 
 
 def trained_shape(run: RunConfig) -> CSMConfig:
@@ -203,6 +216,9 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     """
     corpus = read_corpus(run.corpus)
     turns = corpus.turns()
+    versions = run.data.versions
+    names = {turn.id for turn in turns}
+    names |= {version_id(turn.id, v) for turn in corpus.turns("train") for v in range(versions)}
     tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(device)
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
@@ -212,14 +228,14 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
         there = found["turns"]
         assert isinstance(there, dict)
         differing = [name for name, value in description.items() if found.get(name) != value]
-        differing += ["turns"] if set(there) != {turn.id for turn in turns} else []
+        differing += ["turns"] if set(there) != names else []
         if differing:
             raise ValueError(
                 f"{output} holds codes of another run: {', '.join(differing)} differ; choose another "
                 f"--output, or delete it if no model needs it"
             )
     if found is None:
-        write_code_shards(output, encoded_turns(corpus, tokenizer), description)
+        write_code_shards(output, encoded_turns(corpus, tokenizer, versions), description)
     elif isinstance(tokenizer, MimiTokenizer) or (tokenizer_folder / "codebooks.json").is_file():
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
         return len(turns)
@@ -230,12 +246,19 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     return len(turns)
 
 
-def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer) -> Iterator[EncodedTurn]:
-    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first."""
+def encoded_turns(
+    corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer, versions: int = 1
+) -> Iterator[EncodedTurn]:
+    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first.
+
+    Training turns come in `versions`, each with silence of another part of a frame before it, cut to as many
+    frames as the first.
+    """
     config = tokenizer.config
     device = next(tokenizer.parameters()).device
     # Neighbours in length share a batch: little padding, and the codes do not depend on it.
     ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
+    trained = {turn.id for turn in corpus.turns("train")}
     with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
         for start in range(0, len(ordered), ENCODE_BATCH):
             group = ordered[start : start + ENCODE_BATCH]
@@ -243,12 +266,22 @@ def encoded_turns(corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer) 
             lengths = torch.tensor([w.shape[1] for w in waveforms])
             audio = torch.stack([F.pad(w, (0, int(lengths.max()) - w.shape[1])) for w in waveforms])
             codes, info = tokenizer.encode(audio.to(device), lengths)
+            known = {}
             for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
                 with one_thread():
                     prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
                 frames = -(-waveform.shape[1] // config.samples_per_frame)
                 speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
                 yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
+                known[turn.id] = prosody[:frames], speaker
+            for number in range(1, versions):
+                early = config.samples_per_frame * number // versions
+                codes, _ = tokenizer.encode(F.pad(audio, (early, 0)).to(device), lengths + early)
+                for row, turn in enumerate(group):
+                    if turn.id in trained:
+                        prosody, speaker = known[turn.id]
+                        kept = codes[row, :, : len(prosody)].cpu()
+                        yield EncodedTurn(version_id(turn.id, number), kept, prosody, speaker)
             bar.update(len(group))
 
 
@@ -280,6 +313,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         end_code=model.config.end_code,
         config=run.data,
         seed=run.training.seed,
+        speakers=numbers_of_speakers(run, corpus),
     )
     # Few recordings of one's own may all be for training: the split is drawn by their names.
     watched = "validation" if corpus.turns("validation") else "train"
@@ -346,14 +380,31 @@ def trained_cast(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
     model = CSMModel.from_pretrained(folder).to(device)
+    numbers = numbers_of_speakers(run, material)
 
     @cache
     def voice(name: str) -> Voice:
-        return with_manner(voice_of(material, encoded, name), material, tokenizer)
+        if name not in numbers:
+            raise ValueError(f"unknown speaker {name!r}; {material.root} has {', '.join(numbers)}")
+        return with_manner(voice_of(material, encoded, name, numbers[name]), material, tokenizer)
 
     return Cast(
         model=model, tokenizer=tokenizer, corpus=material, voice=voice, sampling=sampling or run.sampling
     )
+
+
+def trained_talker(folder: Path, device: torch.device, *, corpus: Path | None = None) -> Talker:
+    """The trained model of a run with all voices that it was trained on, the main one first; to be saved.
+
+    Raises:
+        ValueError: As `trained_cast`.
+    """
+    cast, run = trained_cast(folder, device, corpus=corpus), load_run(folder)
+    main = main_speaker(cast.corpus)
+    names = [name for name in minutes_of_speakers(cast.corpus) if name not in run.data.exclude_speakers]
+    ordered = sorted(names, key=lambda name: (name != main, name))
+    voices = {name: cast.voice(name) for name in tqdm(ordered, desc="voices", ascii=True, unit="voice")}
+    return Talker(model=cast.model, tokenizer=cast.tokenizer, voices=voices, sampling=cast.sampling)
 
 
 def show(folder: Path, cast: Cast, output: Path) -> int:

@@ -25,9 +25,9 @@ from csm.training.options import TrainingConfig
 TELEPHONE_TOKENIZER = presets.quickstart()
 TELEPHONE_MODEL = CSMConfig(
     d_model=256,
-    n_layers=6,
+    n_layers=5,
     n_heads=4,
-    depth_d_model=192,
+    depth_d_model=160,
     depth_n_layers=2,
     depth_n_heads=4,
     num_codebooks=16,
@@ -37,77 +37,10 @@ TELEPHONE_MODEL = CSMConfig(
 )
 
 
-def telephone_spectral() -> RunConfig:
-    """Where the packaged tokenizer began: spectral losses alone, all speakers of amazon_queen but six.
-
-    6.6 minutes on one H100; validation mel 0.475, word error rate 0.16 with 32 codebooks (docs/MEASURED.md).
-
-    `python launch/train_tokenizer.py --recipe telephone_spectral --output runs/telephone/spectral`
-    """
-    return RunConfig(
-        recipe="telephone_spectral",
-        corpus="data/amazon_queen",
-        tokenizer=replace(
-            TELEPHONE_TOKENIZER,
-            encoder_depths=(1, 2, 2),
-            decoder_depths=(2, 3, 3),
-            encoder_layers=0,
-            decoder_layers=0,
-            recover_phase=False,
-        ),
-        tokenizer_loss=TokenizerLossConfig(reversal=0.0),
-        utterances=UtteranceConfig(
-            items=64, max_seconds=4.0, slice_frames=18, exclude_speakers=HELD_OUT_SPEAKERS
-        ),
-        tokenizer_training=TrainingConfig(
-            steps=3200,
-            shards=1,
-            learning_rate=1.5e-3,
-            betas=(0.8, 0.99),
-            warmup_steps=200,
-            ema_decay=0.999,
-            precision="bf16",
-            checkpoint_every=1000,
-            validate_every=250,
-            log_every=50,
-        ),
-    )
-
-
-def telephone_judged() -> RunConfig:
-    """The packaged tokenizer's second training: on from telephone_spectral with judges and attention.
-
-    An hour on two CPU cores; the judges bettered neither PESQ nor STOI (docs/LOG.md).
-
-    `deepspeed --num_accelerators 2 launch/train_tokenizer.py --recipe telephone_judged --output
-    runs/telephone/judged`
-    """
-    return RunConfig(
-        recipe="telephone_judged",
-        corpus="data/amazon_queen",
-        tokenizer=replace(TELEPHONE_TOKENIZER, recover_phase=False),
-        tokenizer_start="runs/telephone/spectral",
-        tokenizer_resized=True,
-        tokenizer_loss=TokenizerLossConfig(adversarial=1.0, judged=0.25, adversarial_start=200),
-        utterances=UtteranceConfig(
-            items=8, max_seconds=3.0, slice_frames=18, exclude_speakers=HELD_OUT_SPEAKERS
-        ),
-        tokenizer_training=TrainingConfig(
-            steps=3000,
-            shards=2,
-            learning_rate=5e-4,
-            betas=(0.8, 0.99),
-            warmup_steps=100,
-            ema_decay=0.999,
-            checkpoint_every=250,
-            validate_every=250,
-            log_every=25,
-        ),
-    )
-
-
 def telephone_tokenizer() -> RunConfig:
-    """The packaged tokenizer: on from telephone_judged, magnitudes alone, the phases recovered.
+    """The packaged tokenizer: all speakers of amazon_queen but six, from its principal components on.
+
+    22 minutes on two CPU cores (docs/MEASURED.md).
 
     `deepspeed --num_accelerators 2 launch/train_tokenizer.py --recipe telephone_tokenizer --output
     runs/telephone/tokenizer`
@@ -116,16 +49,29 @@ def telephone_tokenizer() -> RunConfig:
         recipe="telephone_tokenizer",
         corpus="data/amazon_queen",
         tokenizer=TELEPHONE_TOKENIZER,
-        tokenizer_start="runs/telephone/judged",
-        tokenizer_resized=True,
-        tokenizer_loss=TokenizerLossConfig(bypass=0.1, quantizer_dropout=0.4, condition_dropout=0.5),
+        # Started at the principal components, latents fill all directions: isotropy would take that away. The
+        # reversed gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).
+        tokenizer_loss=TokenizerLossConfig(
+            mel=0.2,
+            magnitude=5.0,
+            commitment=1.0,
+            isotropy=0.0,
+            text=0.3,
+            reversal=0.0,
+            bypass=0.0,
+            quantizer_dropout=0.3,
+            condition_dropout=0.5,
+            decay=0.99,
+            revive_below=0.1,
+        ),
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
-            steps=3600,
+            steps=2600,
             shards=2,
-            learning_rate=1e-3,
+            learning_rate=4e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
+            final_learning_rate_ratio=0.01,
             ema_decay=0.998,
             checkpoint_every=250,
             validate_every=250,
@@ -168,33 +114,38 @@ def speech_24khz() -> RunConfig:
 
 
 def telephone_model() -> RunConfig:
-    """A voice from the whole amazon_queen corpus through the packaged tokenizer, meant for one GPU.
+    """The packaged voice: the whole amazon_queen corpus but six speakers, through the packaged tokenizer.
 
-    Not yet run to its end: no voice is packaged, and no time or figure is known.
+    45 minutes on two CPU cores (docs/MEASURED.md); csm/weights/NOTICE.md has the commands before this one.
 
-    `python launch/train.py --recipe telephone_model --output runs/telephone`
+    `deepspeed --num_accelerators 2 launch/train.py --recipe telephone_model --output runs/voice`
     """
     return RunConfig(
         recipe="telephone_model",
         corpus="data/amazon_queen",
         tokenizer=TELEPHONE_TOKENIZER,
         tokenizer_start="packaged",
-        model=TELEPHONE_MODEL,
-        data=DatasetConfig(rows_per_shard=6000, max_rows=600, depth_share=0.5),
-        loss=LossConfig(label_smoothing=0.05),
+        model=replace(TELEPHONE_MODEL, frame_dropout=0.2),
+        data=DatasetConfig(
+            rows_per_shard=1000,
+            max_rows=450,
+            depth_share=0.25,
+            transcribe_share=0.1,
+            versions=3,
+            exclude_speakers=HELD_OUT_SPEAKERS,
+        ),
         training=TrainingConfig(
-            steps=6000,
-            shards=1,
-            learning_rate=1e-3,
+            steps=2700,
+            shards=2,
+            learning_rate=1.5e-3,
             warmup_steps=200,
             weight_decay=0.05,
-            ema_decay=0.999,
-            precision="bf16",
-            checkpoint_every=1000,
+            ema_decay=0.995,
+            checkpoint_every=500,
             validate_every=250,
-            log_every=50,
+            log_every=25,
         ),
-        sampling=SamplingConfig(temperature=0.8, top_k=50),
+        sampling=SamplingConfig(temperature=0.7, top_k=40),
     )
 
 
@@ -322,8 +273,6 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
         quickstart,
-        telephone_spectral,
-        telephone_judged,
         telephone_tokenizer,
         telephone_model,
         speech_24khz,

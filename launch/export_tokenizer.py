@@ -4,7 +4,7 @@
 
 OUTPUT/encoder.pt2 makes codes int64 [B, K, T] of audio float32 [B, 1, S], full scale = 1, at the rate in
 OUTPUT/config.json, for any B and S; OUTPUT/decoder.pt2 makes audio of codes, or where the config says
-"recover_phase" (the packaged tokenizer) log magnitudes [B, T * hops_per_frame, bins], whose phases
+"recover_phase" (the packaged tokenizer) magnitudes [B, T * hops_per_frame, bins], whose phases
 csm/tokenizer/phase_recovery.py recovers. torch alone runs them:
 
     codes = torch.export.load("exported/encoder.pt2").module()(audio)

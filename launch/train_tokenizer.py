@@ -7,7 +7,7 @@ OUTPUT then holds config.json and model.safetensors. The same command again goes
 training; a finished one is left as it is. Ctrl-C writes a checkpoint before it ends. Listen to it meanwhile:
 OUTPUT/samples/index.html plays validation clips as they were resynthesised at each validation.
 
-    python launch/train_tokenizer.py --recipe telephone_spectral --teacher models/wavlm-base-plus --output DIR
+    python launch/train_tokenizer.py --recipe telephone_tokenizer --teacher models/wavlm --output DIR
 
 teaches the semantic codebooks to give the features of a self-supervised model: a folder that holds a WavLM,
 HuBERT or wav2vec2 in transformers' layout (extra [hf]). Nothing is downloaded.

@@ -31,6 +31,11 @@ class EncodedTurn(NamedTuple):
     speaker: Tensor
 
 
+def version_id(turn: str, number: int) -> str:
+    """Id of another encoding of a turn; number 0 is the turn itself."""
+    return f"{turn}~{number}" if number else turn
+
+
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:
     """Writes the shards and, last, the index (so that a folder with an index is complete); returns the count.
 

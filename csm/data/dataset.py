@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from csm.data.code_shards import EncodedTurn
+from csm.data.code_shards import EncodedTurn, version_id
 from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
+from csm.data.speakers import speaker_numbers
 from csm.text import TextCodec
 
 
@@ -29,6 +31,9 @@ class DatasetConfig:
         past_gradient_turns: The newest of these, through which gradients pass; 0: the memory is read and its
             writing not trained.
         exclude_speakers: Speakers whose turns are heard in context but never trained on.
+        versions: Encodings of each training turn, of which every visit draws one: version v begins v/versions
+            of a frame earlier, so that frames are cut elsewhere and most codes are others for the same sound.
+            A model of few hours learns less of them by heart.
 
     Raises:
         ValueError: A share, jitter or count out of its range.
@@ -42,6 +47,7 @@ class DatasetConfig:
     past_turns: int = 64
     past_gradient_turns: int = 24
     exclude_speakers: tuple[str, ...] = ()
+    versions: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_share <= 1:
@@ -54,6 +60,8 @@ class DatasetConfig:
             raise ValueError(f"past_turns is {self.past_turns}: expected 0 (no memory) or above")
         if self.past_gradient_turns < 0:
             raise ValueError(f"past_gradient_turns is {self.past_gradient_turns}: expected 0 or above")
+        if self.versions < 1:
+            raise ValueError(f"versions is {self.versions}: expected at least 1")
         if self.max_rows < 1:
             raise ValueError(f"max_rows is {self.max_rows}: expected at least 1")
         if not 0 <= self.length_jitter < 1:
@@ -73,6 +81,7 @@ class ConversationDataset:
         codec, num_codebooks, end_code: Of the model.
         config: How to draw.
         shards, seed: Of the run.
+        speakers: Number of every speaker's name; None counts them in the corpus's order, over all splits.
 
     Attributes:
         conversations: Usable turns of every conversation, in order.
@@ -96,13 +105,14 @@ class ConversationDataset:
         config: DatasetConfig,
         shards: int,
         seed: int,
+        speakers: Mapping[str, int] | None = None,
     ) -> None:
         self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
         self.config, self.seed = config, seed
-        # A speaker's index counts over all splits, so that it is the same in each.
-        speakers = {name: index for index, name in enumerate(corpus.speakers())}
+        speakers = speakers or speaker_numbers(corpus.speakers())
         self.conversations: list[list[TurnFrames]] = []
         self.untrained: set[str] = set()
+        self._others: dict[str, list[torch.Tensor]] = {}
         self.left_out = 0
         for conversation in corpus.conversations:
             if conversation.split != split:
@@ -117,6 +127,8 @@ class ConversationDataset:
                 turns.append(
                     TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
                 )
+                names = (version_id(turn.id, number) for number in range(1, config.versions))
+                self._others[turn.id] = [encoded[name].codes.long() for name in names if name in encoded]
                 if turn.speaker in config.exclude_speakers:
                     self.untrained.add(turn.id)
             if turns:
@@ -145,7 +157,9 @@ class ConversationDataset:
             ValueError: A step below 1.
         """
         batch = self._build(
-            self.sampler.step(step)[shard], np.random.default_rng([self.seed, 11, step, shard])
+            self.sampler.step(step)[shard],
+            np.random.default_rng([self.seed, 11, step, shard]),
+            np.random.default_rng([self.seed, 13, step, shard]),
         )
         batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count = self._counts(step)
         return batch
@@ -192,7 +206,15 @@ class ConversationDataset:
         share, jitter = rng.random(2)
         return bool(share < self.config.transcribe_share), float(2 * jitter - 1) * self.config.length_jitter
 
-    def _build(self, chunks: list[Chunk], rng: np.random.Generator) -> RowBatch:
+    def _version(self, turn: TurnFrames, rng: np.random.Generator | None) -> TurnFrames:
+        others = self._others[turn.id]
+        number = 0 if rng is None or not others else int(rng.integers(len(others) + 1))
+        return turn._replace(codes=others[number - 1]) if number else turn
+
+    def _build(
+        self, chunks: list[Chunk], rng: np.random.Generator, versions: np.random.Generator | None = None
+    ) -> RowBatch:
+        """Rows of chunks; `versions` draws which encoding of each turn, None takes the first."""
         builder = RowBuilder(
             self.codec,
             self.num_codebooks,
@@ -205,6 +227,7 @@ class ConversationDataset:
             for turn in self._turns(chunk):
                 transcribe, jitter = self._draw(rng)
                 train = turn.id not in self.untrained
+                turn = self._version(turn, versions)
                 if transcribe:
                     builder.add_heard(turn, train=train)
                 else:

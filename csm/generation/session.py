@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.frames import CrossSpan, RowBatch, TurnFrames, pack_past
+from csm.data.frames import RowBatch, TurnFrames, pack_past
 from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sampling import SamplingConfig, sample
+from csm.generation.spoken_turn import PlannedTurn, SpokenTurn, one_query, text_keys
 from csm.model.backbone import ReadingKeys
-from csm.model.cross_attention import Reading
 from csm.model.csm_model import CSMModel
 from csm.model.layers import KeyValueCache
 
@@ -78,7 +77,7 @@ class Session:
             ValueError: No frames, empty text, an unknown speaker, codes of a wrong shape or range, a turn
                 longer than the context, or a turn that is still being spoken. The session stays as it was.
         """
-        self._refuse_while_speaking()
+        self.refuse_while_speaking()
         if turn.codes.ndim != 2 or turn.codes.shape[1] == 0:
             raise ValueError(
                 f"turn {turn.id}: codes have shape {tuple(turn.codes.shape)}, expected [K, T] with at least "
@@ -107,59 +106,22 @@ class Session:
             ValueError: Empty text, one too long for the context, an unknown speaker, fewer than 1 expected
                 frames, or (at the first frame) another turn still being spoken. The session stays as it was.
         """
-        ids = self.model.codec.encode_turn(text, speaker)
-        if frames is not None and frames < 1:
-            raise ValueError(f"frames is {frames}: expected at least 1, or None to ask the model")
-        # The text, one frame and the end row.
-        if len(ids) + 2 > self.model.config.max_context:
-            raise ValueError(
-                f"the text has {len(ids)} ids, max_context is {self.model.config.max_context} rows: split it "
-                f"into sentences"
-            )
-        return self._speak(torch.tensor(ids, device=self.device), text, speaker, frames)
+        return self._speak(self.plan_turn(text, speaker, frames))
 
     @torch.no_grad()
-    def _speak(self, ids: Tensor, text: str, speaker: int, frames: int | None) -> Iterator[Int[Tensor, " K"]]:
-        self._refuse_while_speaking()
-        self._speaking = True
-        model, config = self.model, self.model.config
-        limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
-        said: list[Tensor] = []
-        heard = 0
-        keys: ReadingKeys | None = None
-        expected = 1
-        started = False
+    def _speak(self, plan: PlannedTurn) -> Iterator[Int[Tensor, " K"]]:
+        turn = self.begin_turn(plan)
         # A consumer that stops early still leaves a whole turn behind: what was said so far.
         try:
-            # Room for the longest the turn can become; what the text leaves free is the turn's limit.
-            self._make_room(min(len(ids) + limit + 1, config.max_context))
-            free = config.max_context - self._cache.length - len(ids) - 1
-            codes = torch.full((len(ids), config.num_codebooks), -1, device=self.device)
-            hidden = self._forward(model.embed_rows(ids, codes))[-1]
-            expected = min(frames or self._expected_frames(hidden, len(ids)), config.max_context)
-            timed = frames is not None or model.knows_durations()
-            limit = max(1, min(limit, free, cut_off(expected) if timed else limit))
-            keys = self._text_keys(ids, expected)
-            started = True
-            shortest = self.sampling.shortest * expected if timed else 0
-            while len(said) < limit:
-                frame = self._next_frame(hidden, may_end=len(said) >= shortest)
-                if frame is None:
-                    break
-                said.append(frame)
+            while (frame := self.next_frame(turn)) is not None:
+                turn.said.append(frame)
                 yield frame.cpu()
-                hidden = self._run_frame(frame, keys, len(said))[-1]
-                heard = len(said)
+                turn.hidden = self._run_next(turn)
         finally:
             self._speaking = False
-            if started:
-                if heard < len(said):
-                    self._run_frame(said[-1], keys, len(said))
-                end = torch.full((config.num_codebooks,), config.end_code, device=self.device)
-                self._run_frame(end, keys, len(said) + 1)
-                self.turns.append(
-                    ContextTurn(TurnFrames("spoken", text, speaker, self._stack(said)), expected)
-                )
+            while turn.rows_left:
+                self._run_next(turn)
+            self.end_turn(turn)
 
     @torch.no_grad()
     def write(self, codes: Int[Tensor, "K T"], speaker: int = 0) -> str:
@@ -173,7 +135,7 @@ class Session:
             ValueError: Codes of a wrong shape or range, a voice longer than the context, an unknown speaker,
                 or a turn that is still being spoken. The session stays as it was.
         """
-        self._refuse_while_speaking()
+        self.refuse_while_speaking()
         model, longest = self.model, self.model.config.max_context
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(
@@ -200,26 +162,86 @@ class Session:
                 break
             written.append(token)
             row = model.text_embedding(torch.tensor([token], device=self.device))
-            step = _one_query(keys, len(written), model.config.frames_per_text_id)
-            hidden = self._forward(row, text_keys=step)[-1]
+            if keys is not None:
+                keys = one_query(keys, len(written), model.config.frames_per_text_id)
+            hidden = self._forward(row, text_keys=keys)[-1]
         text = model.codec.decode(written).strip()
         # From now on the turn counts like any other: as text and voice.
         context = ContextTurn(self._written_turn(text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
         return text
 
-    # ---- rows and caches ----
+    # ---- the parts of `speak`, for who runs the rows of several sessions at once, without gradients ----
 
-    def _refuse_while_speaking(self) -> None:
+    def refuse_while_speaking(self) -> None:
+        """Raises ValueError while a turn is being spoken."""
         if self._speaking:
             raise ValueError("a turn is still being spoken: exhaust or close() its iterator first")
 
+    def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
+        """What `speak` is to say; nothing changes yet.
+
+        Raises:
+            ValueError: As `speak` at its call.
+        """
+        ids = self.model.codec.encode_turn(text, speaker)
+        if frames is not None and frames < 1:
+            raise ValueError(f"frames is {frames}: expected at least 1, or None to ask the model")
+        # The text, one frame and the end row.
+        if len(ids) + 2 > self.model.config.max_context:
+            raise ValueError(
+                f"the text has {len(ids)} ids, max_context is {self.model.config.max_context} rows: split it "
+                f"into sentences"
+            )
+        return PlannedTurn(text, speaker, torch.tensor(ids, device=self.device), frames)
+
+    def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
+        """Makes room and runs the text; from now on the session is speaking, until `end_turn`.
+
+        Raises:
+            ValueError: Another turn is still being spoken.
+        """
+        self.refuse_while_speaking()
+        model, longest, ids = self.model, self.model.config.max_context, plan.ids
+        limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
+        # Room for the longest the turn can become; what the text leaves free is the turn's limit.
+        self._make_room(min(len(ids) + limit + 1, longest))
+        free = longest - self._cache.length - len(ids) - 1
+        codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
+        hidden = self._forward(model.embed_rows(ids, codes))[-1]
+        expected = min(plan.frames or self._expected_frames(hidden, len(ids)), longest)
+        timed = plan.frames is not None or model.knows_durations()
+        turn = SpokenTurn(
+            plan=plan,
+            model=model,
+            cache=self._cache,
+            memory=self.memory,
+            keys=text_keys(model, ids, expected),
+            hidden=hidden,
+            expected=expected,
+            shortest=self.sampling.shortest * expected if timed else 0,
+            limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
+        )
+        self._speaking = True
+        return turn
+
+    def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
+        """Draws the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
+        if len(turn.said) >= turn.limit:
+            return None
+        return self._next_frame(turn.hidden, may_end=len(turn.said) >= turn.shortest)
+
+    def end_turn(self, turn: SpokenTurn) -> None:
+        """Keeps a turn whose rows have all been run."""
+        assert not turn.rows_left, f"{turn.rows_left} rows of the turn have not been run"
+        self._speaking = False
+        said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes())
+        self.turns.append(ContextTurn(said, turn.expected))
+
+    # ---- rows and caches ----
+
     def _new_cache(self) -> KeyValueCache:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
-
-    def _stack(self, said: Sequence[Tensor]) -> Int[Tensor, "K T"]:
-        empty = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
-        return torch.stack(list(said), dim=1).cpu() if said else empty
 
     def _expected_frames(self, hidden: Float[Tensor, " D"], ids: int) -> int:
         """What the duration head or else the mean pace says, within what the context can hold."""
@@ -281,10 +303,9 @@ class Session:
         rows = self.model.embed_rows(batch.text, batch.codes)
         return self._forward(rows, voice_keys=self.model.reading_keys(rows, batch, voice_reads=True))
 
-    def _run_frame(self, frame: Tensor, keys: ReadingKeys | None, place: int) -> Tensor:
-        """Runs frame number `place` (from 1), which predicts the one after it."""
-        row = self.model.embed_rows(torch.full((1,), -1, device=self.device), frame.unsqueeze(0))
-        return self._forward(row, voice_keys=self._voice_query(keys, place))
+    def _run_next(self, turn: SpokenTurn) -> Float[Tensor, " D"]:
+        coming = turn.next_row()
+        return self._forward(coming.row, voice_keys=coming.voice_keys)[-1]
 
     def _forward(
         self, rows: Tensor, *, voice_keys: ReadingKeys | None = None, text_keys: ReadingKeys | None = None
@@ -296,23 +317,6 @@ class Session:
         )
         self._cache.advance(len(rows))
         return hidden
-
-    def _text_keys(self, ids: Tensor, length: int) -> ReadingKeys | None:
-        """Keys of the turn's text for its voice rows, spread over `length` frames."""
-        batch = text_to_read(self.model, ids, length)
-        rows = self.model.text_embedding(ids)
-        return self.model.reading_keys(rows, batch, voice_reads=True)
-
-    def _voice_query(self, keys: ReadingKeys | None, place: int) -> ReadingKeys | None:
-        if keys is None:
-            return None
-        length = int(keys.reading.lengths[0])
-        # Past the expected end the voice goes on reading the last letters.
-        last = length - 1 + self.model.config.cross_window
-        step = _one_query(keys, min(place, last), 1.0)
-        assert step is not None
-        position = torch.full_like(step.reading.query_positions, float(min(place, length)))
-        return step._replace(reading=step.reading._replace(query_positions=position))
 
     # ---- drawing ----
 
@@ -349,33 +353,6 @@ def cut_off(expected: int) -> int:
     """Frames at which a turn of this expected length is cut off."""
     # 12 frames, about a second, for turns of a single word.
     return round(expected * LONGEST_SHARE) + 12
-
-
-def text_to_read(model: CSMModel, ids: Tensor, length: int) -> RowBatch:
-    """A batch of text rows only, with the span that voice rows still to come will read."""
-    builder = model.new_rows()
-    empty = torch.zeros(model.config.num_codebooks, 0, dtype=torch.int64)
-    builder.add_spoken(TurnFrames("next", ".", 0, empty), finished=False, train=False)
-    return replace(builder.build(), spans=[CrossSpan(0, 1, 0, len(ids), length, voice_reads=True)])
-
-
-def _one_query(keys: ReadingKeys | None, place: int, pace: float) -> ReadingKeys | None:
-    """The same keys, read by one row at `place` on the queries' clock."""
-    if keys is None:
-        return None
-    old = keys.reading
-    reading = Reading(
-        queries=old.queries.new_zeros(1),
-        keys=old.keys,
-        cu_seqlens_q=old.cu_seqlens_q.new_tensor([0, 1]),
-        cu_seqlens_k=old.cu_seqlens_k,
-        lengths=old.lengths,
-        query_offsets=old.query_offsets.new_tensor([place]),
-        query_positions=old.query_positions.new_tensor([place * pace]),
-        key_positions=old.key_positions,
-        longest_key=old.longest_key,
-    )
-    return keys._replace(reading=reading)
 
 
 def voice(

@@ -78,14 +78,15 @@ class Timing(NamedTuple):
     Attributes:
         first_audio_s: Seconds from the request to the first chunk of audio.
         generation_s: Seconds from the request to the last one. audio_s: Seconds of audio.
-        frames: Frames spoken. stopped: "end" where the model ended the turn, "limit" where it was cut off.
+        frames: Frames spoken. stopped: "end" where the model ended the turn, "limit" where it was cut off, ""
+            where that is not known.
     """
 
     first_audio_s: float
     generation_s: float
     audio_s: float
     frames: int
-    stopped: str
+    stopped: str = ""
 
 
 class Spoken(NamedTuple):

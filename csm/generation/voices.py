@@ -23,7 +23,7 @@ class Voice(NamedTuple):
     """A speaker as model and tokenizer know them.
 
     Attributes:
-        name: In the corpus. number: In `Corpus.speakers()`, the model's speaker id.
+        name: In the corpus. number: The model's speaker id.
         speaker: float32 [1, E], unit length, the tokenizer's speaker embedding. emotion: [1, M] or None.
     """
 
@@ -53,7 +53,7 @@ def main_speaker(corpus: Corpus) -> str:
     return min(minutes, key=lambda name: (-minutes[name], name))
 
 
-def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str) -> Voice:
+def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, number: int) -> Voice:
     """A speaker's voice: the speaker embeddings of their train turns averaged and made unit length again.
 
     Raises:
@@ -64,7 +64,7 @@ def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str) -> V
         known = ", ".join(minutes_of_speakers(corpus))
         raise ValueError(f"unknown speaker {name!r}: the voices that training has heard are {known}")
     mean = torch.stack(rows).float().mean(dim=0, keepdim=True)
-    return Voice(name, corpus.speakers().index(name), F.normalize(mean, dim=-1))
+    return Voice(name, number, F.normalize(mean, dim=-1))
 
 
 @torch.no_grad()

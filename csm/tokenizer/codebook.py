@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from csm_kernels import Assignment, rvq_search
 
+KMEANS_STEPS = 6
+# Of uniform usage: vectors below it are set anew.
+FEWEST_SHARE = 0.1
+
 
 class CodebookStack(nn.Module):
     """Q codebooks of V vectors, searched one after the other on what the earlier ones left.
@@ -67,22 +71,46 @@ class CodebookStack(nn.Module):
         return F.embedding_bag(codes + offsets, table, mode="sum", per_sample_weights=weights)
 
     @torch.no_grad()
-    def initialise(self, x: Float[Tensor, "N D"], generator: torch.Generator) -> None:
-        """Sets every codebook to rows of what the earlier ones left of x, with a little noise, in place.
+    def fit(
+        self, x: Float[Tensor, "N D"], generator: torch.Generator, *, keep: bool = False
+    ) -> Float[Tensor, "N D"]:
+        """Sets every codebook by k-means of what the earlier ones left of x, in place.
+
+        A vector that hardly any row is nearest to starts anew at a row that is far from all vectors.
 
         Args:
             x: [N, D], vectors to describe, on any device; N at least 1.
             generator: On the CPU, so that every device draws the same rows.
+            keep: Start at the vectors as they are, else at rows of x with a little noise.
+
+        Returns:
+            What the codebooks together say of x, [N, D].
         """
-        residual = x.detach().float().clone()
+        x = x.detach().float()
+        residual, fewest = x, FEWEST_SHARE * len(x) / self.codebook_size
         for level in range(self.num_codebooks):
-            rows = torch.randint(len(residual), (self.codebook_size,), generator=generator).to(x.device)
-            noise = torch.randn(self.codebook_size, self.codebook_dim, generator=generator).to(x.device)
-            self.codebooks[level] = residual[rows] + 0.1 * residual.std() * noise
-            found = rvq_search(residual, self.codebooks[level : level + 1])
-            residual = found.residual
+            book = self.codebooks[level : level + 1]
+            if not keep:
+                rows = torch.randint(len(x), (self.codebook_size,), generator=generator).to(x.device)
+                noise = torch.randn(self.codebook_size, self.codebook_dim, generator=generator).to(x.device)
+                book[0] = residual[rows] + 0.1 * residual.std(correction=0) * noise
+            for step in range(KMEANS_STEPS):
+                found = rvq_search(residual, book)
+                nearest = found.codes[:, 0]
+                count = torch.bincount(nearest, minlength=self.codebook_size).unsqueeze(1)
+                total = torch.zeros_like(book[0]).index_add_(0, nearest, residual)
+                book[0] = torch.where(count > 0, total / count.clamp_min(1), book[0])
+                rare = (count[:, 0] < fewest).nonzero()[:, 0]
+                # Not in the last step: a vector must have met its rows once.
+                if len(rare) and step < KMEANS_STEPS - 1:
+                    # Farther rows are likelier; on the CPU, with one generator for all devices.
+                    chances = found.residual.square().sum(dim=1).double().cpu() + 1e-12
+                    drawn = torch.multinomial(chances, len(rare), replacement=True, generator=generator)
+                    book[0, rare] = residual[drawn.to(x.device)]
+            residual = rvq_search(residual, book).residual
         self.vector_sum.copy_(self.codebooks)
         self.usage.fill_(1.0)
+        return x - residual
 
     def assigned(
         self, x: Float[Tensor, "N D"], codes: Int[Tensor, "N Q"], levels: Int[Tensor, " N"]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.tokenizer.layers import ConvNeXtBlock, Upsample
+from csm.tokenizer.magnitude_head import MagnitudeHead, magnitudes
 from csm.tokenizer.phase_recovery import PhaseRecovery
 from csm.tokenizer.spectrum import OverlapAdd
 from csm.tokenizer.transformer import TransformerLayer
@@ -63,7 +64,9 @@ class Decoder(nn.Module):
         self.head: OverlapAdd | PhaseRecovery
         if recover_phase:
             block = torch.Size(strides).numel()
-            self.head = PhaseRecovery(widths[-1], hop, window_hops, block=block, ahead=ahead)
+            self.head = PhaseRecovery(hop, window_hops, block=block, ahead=ahead)
+            bins = self.head.window_length // 2 + 1
+            self.magnitude_head = MagnitudeHead(widths[0], widths[-1], bins, block)
         else:
             self.head = OverlapAdd(widths[-1], hop, window_hops)
 
@@ -71,7 +74,10 @@ class Decoder(nn.Module):
         self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
     ) -> Float[Tensor, "B S"]:
         """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says."""
-        return self.head(self.features(self.frames(latents, condition)))
+        frames = self.frames(latents, condition)
+        if isinstance(self.head, PhaseRecovery):
+            return self.head(magnitudes(self.compressed(frames)))
+        return self.head(self.features(frames))
 
     def frames(
         self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
@@ -83,5 +89,9 @@ class Decoder(nn.Module):
         return self.blocks[: self.frame_blocks](x)
 
     def features(self, frames: Float[Tensor, "B T W"]) -> Float[Tensor, "B T2 C"]:
-        """What the head reads, at the STFT rate, of `frames` or of a stretch of them."""
+        """What is known at the STFT rate, of `frames` or of a stretch of them."""
         return self.norm(self.blocks[self.frame_blocks :](frames))
+
+    def compressed(self, frames: Float[Tensor, "B T W"]) -> Float[Tensor, "B T2 N"]:
+        """Where phases are recovered: the compressed magnitudes [B, T2, bins] of `frames`."""
+        return self.magnitude_head(frames, self.features(frames))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ class Encoder(nn.Module):
     """STFT frames through ConvNeXt stages of falling rate and rising width, then a transformer.
 
     Early stages run at the STFT rate and are narrow, late ones at the frame rate and wide: most parameters
-    sit where a second of audio costs the fewest operations.
+    sit where a second of audio costs the fewest operations. Beside the early stages one linear map takes all
+    compressed magnitudes of a codec frame to the frame rate (`csm.tokenizer.principal_components`).
 
     Args:
         hop: Samples between STFT frames.
@@ -42,13 +44,19 @@ class Encoder(nn.Module):
         super().__init__()
         self.spectrum = SpectralFrames(hop, window_hops)
         self.embed = nn.Linear(self.spectrum.feature_width, widths[0])
-        blocks: list[nn.Module] = []
+        self.hops_per_frame = torch.Size(strides).numel()
+        bins = self.spectrum.feature_width // 3
+        self.shortcut = nn.Linear(self.hops_per_frame * bins, widths[-1])
+        stages: list[nn.Module] = []
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             if stage:
-                blocks.append(Downsample(widths[stage - 1], width, strides[stage - 1]))
-            blocks.extend(ConvNeXtBlock(width, expansion=expansion) for _ in range(depth))
+                stages.append(Downsample(widths[stage - 1], width, strides[stage - 1]))
+            if stage == len(strides):
+                break
+            stages.extend(ConvNeXtBlock(width, expansion=expansion) for _ in range(depth))
+        self.stages = nn.Sequential(*stages)
+        blocks = (ConvNeXtBlock(widths[-1], expansion=expansion) for _ in range(depths[-1]))
         self.blocks = nn.Sequential(*blocks, *transformer)
-        self.norm = nn.LayerNorm(widths[-1])
 
     def forward(
         self, waveform: Float[Tensor, "B S"]
@@ -59,4 +67,5 @@ class Encoder(nn.Module):
             (latents [B, T, D] at the frame rate, STFT features [B, T2, C] they were made of).
         """
         features = self.spectrum(waveform)
-        return self.norm(self.blocks(self.embed(features))), features
+        compressed = self.spectrum.compressed(features).unflatten(1, (-1, self.hops_per_frame)).flatten(2)
+        return self.blocks(self.stages(self.embed(features)) + self.shortcut(compressed)), features

@@ -21,7 +21,7 @@ def export_tokenizer(
     """Writes encoder.pt2, decoder.pt2 and config.json, with `onnx` encoder.onnx and decoder.onnx too.
 
     Encoder: "audio" float32 [B, 1, S] at the config's sample_rate -> "codes" int64 [B, K, T], any B and S.
-    Decoder: "codes" [B, K, T] -> "audio" [B, 1, S], or where the config recovers phases "log_magnitude"
+    Decoder: "codes" [B, K, T] -> "audio" [B, 1, S], or where the config recovers phases "magnitude"
     [B, T * hops_per_frame, bins], from which csm/tokenizer/phase_recovery.py goes on; it knows no speaker and
     no emotion embedding. Neither checks its input.
 
@@ -51,7 +51,7 @@ def export_tokenizer(
     codes = torch.zeros(2, count, frames, dtype=torch.int64, device=device)
     for name, program, example, given, returned in (
         ("encoder", EncoderProgram, audio, "audio", "codes"),
-        ("decoder", DecoderProgram, codes, "codes", "log_magnitude" if config.recover_phase else "audio"),
+        ("decoder", DecoderProgram, codes, "codes", "magnitude" if config.recover_phase else "audio"),
     ):
         length = torch.export.Dim("samples" if given == "audio" else "frames", max=LONGEST)
         shapes = ({0: BATCH, 2: length},)

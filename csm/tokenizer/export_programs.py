@@ -8,6 +8,7 @@ are the tokenizer's own.
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.phase_recovery import MAX_LOG_MAGNITUDE
+from csm.tokenizer.magnitude_head import magnitudes
 from csm.tokenizer.spectrum import MAGNITUDE_FLOOR
 from csm.tokenizer.transformer import TransformerLayer, WindowAttention
 
@@ -83,7 +84,8 @@ class EncoderProgram(nn.Module):
         self.samples_per_frame = tokenizer.config.samples_per_frame
         self.hops_per_frame = tokenizer.config.hops_per_frame
         self.hop, self.window_hops = encoder.spectrum.hop, tokenizer.config.window_hops
-        self.embed, self.blocks, self.norm = encoder.embed, _banded(encoder.blocks), encoder.norm
+        self.embed, self.stages, self.shortcut = encoder.embed, encoder.stages, encoder.shortcut
+        self.blocks, self.compressed = _banded(encoder.blocks), encoder.spectrum.compressed
         self.register_buffer("window", encoder.spectrum.window.clone())
         if fourier_matrix:
             self.register_buffer("fourier", _fourier(len(self.window)).to(self.window.device))
@@ -97,7 +99,9 @@ class EncoderProgram(nn.Module):
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B K T"]:
         """Codes int64 [B, K, T], T = ceil(S / samples_per_frame)."""
-        latent = self.norm(self.blocks(self.embed(self.features(audio[:, 0]))))
+        features = self.features(audio[:, 0])
+        compressed = self.compressed(features).unflatten(1, (-1, self.hops_per_frame)).flatten(2)
+        latent = self.blocks(self.stages(self.embed(features)) + self.shortcut(compressed))
         batch, steps, width = latent.shape
         rows = latent.reshape(batch * steps, width)
         semantic, codes = self.semantic(self.semantic_in(rows))
@@ -158,7 +162,7 @@ class PlainSearch(nn.Module):
 class DecoderProgram(nn.Module):
     """codes [B, K, T] -> audio [B, 1, S], as `ConversationalRVQ.decode` of codes alone, without its checks.
 
-    Where phases are recovered: -> log magnitudes [B, T * hops_per_frame, bins], what `PhaseRecovery` begins
+    Where phases are recovered: -> magnitudes [B, T * hops_per_frame, bins], what `PhaseRecovery` begins
     with; its blocks wait for each other, which is a loop that no graph of free length holds.
 
     Args:
@@ -182,26 +186,31 @@ class DecoderProgram(nn.Module):
         self.register_buffer("offsets", offsets)
         self.semantic_out, self.acoustic_out = quantizer.semantic_out, quantizer.acoustic_out
         self.embed, self.blocks, self.norm = decoder.embed, _banded(decoder.blocks), decoder.norm
-        self.project = decoder.head.project
+        self.frame_blocks = decoder.frame_blocks
         self.hop, self.window_hops = decoder.head.hop, decoder.head.window_hops
         self.hops_per_frame = tokenizer.config.hops_per_frame
         self.register_buffer("window", decoder.head.window.clone())
         self.recover_phase = tokenizer.config.recover_phase
+        if self.recover_phase:
+            self.magnitude_head = decoder.magnitude_head
+        else:
+            self.project = cast(nn.Linear, decoder.head.project)
         self.fourier_matrix = fourier_matrix and not self.recover_phase
         if self.fourier_matrix:
             self.register_buffer("fourier", _inverse_fourier(len(self.window)).to(self.window.device))
 
     def forward(self, codes: Int[Tensor, "B K T"]) -> Tensor:
-        """The waveform [B, 1, T * samples_per_frame], or log magnitudes [B, T * hops_per_frame, bins]."""
+        """The waveform [B, 1, T * samples_per_frame], or magnitudes [B, T * hops_per_frame, bins]."""
         # A frame too many, as in the encoder; its sound is dropped before it overlaps with that of others.
         codes = F.pad(codes, (0, 1))
         vectors = F.embedding(codes.transpose(1, 2) + self.offsets, self.table)
         latent = self.semantic_out(vectors[:, :, : self.first].sum(dim=2))
         if self.first < len(self.offsets):
             latent = latent + self.acoustic_out(vectors[:, :, self.first :].sum(dim=2))
-        features = self.norm(self.blocks(self.embed(latent)))
+        frames = self.blocks[: self.frame_blocks](self.embed(latent))
+        features = self.norm(self.blocks[self.frame_blocks :](frames))
         if self.recover_phase:
-            return self.project(features).clamp(max=MAX_LOG_MAGNITUDE)[:, : -self.hops_per_frame]
+            return magnitudes(self.magnitude_head(frames, features))[:, : -self.hops_per_frame]
         frames = (self.frames(features) * self.window)[:, : -self.hops_per_frame]
         batch, steps, _ = frames.shape
         parts = frames.reshape(batch, steps, self.window_hops, self.hop)

@@ -13,16 +13,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from csm.tokenizer.magnitude_head import magnitudes
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLossConfig:
     """Weights of the parts; 0 leaves a part out.
 
     Attributes:
-        mel: L1 of log-mel spectrograms over several window lengths (DAC's main loss).
-        magnitude: L1 of linear magnitudes over the same windows: keeps loud harmonics in place.
-        bins: L1 of log magnitudes bin by bin, for a decoder whose phases are recovered: there mel and
-            magnitude too compare the decoder's own STFT magnitudes with the recording's, and no waveform.
+        mel: L1 of log-mel spectrograms over several window lengths (DAC's main loss), or for a decoder whose
+            phases are recovered of the decoder's own STFT frames: no waveform is made then.
+        magnitude: L1 of linear magnitudes over the same windows: keeps loud harmonics in place. Where phases
+            are recovered: share of the variance of compressed magnitudes that is not explained.
         commitment: Distance of the projections from their code vectors.
         isotropy: Latents varying in all directions instead of a few.
         text: CTC on the semantic codebooks' sum.
@@ -43,7 +45,6 @@ class TokenizerLossConfig:
 
     mel: float = 1.0
     magnitude: float = 0.3
-    bins: float = 0.5
     commitment: float = 0.25
     isotropy: float = 0.02
     text: float = 0.2
@@ -163,52 +164,64 @@ class SpectralLoss(nn.Module):
         return (magnitude @ filters + 1e-5 * length).log(), magnitude.sqrt()
 
 
+def audibility(sample_rate: int, window_length: int) -> Float[Tensor, " N"]:
+    """Weights [bins] of the STFT bins' squared errors, 1 at 0 Hz and falling as critical bands widen.
+
+    A bin counts as 600 / (600 + f) to the power 1.4: critical bands are about as wide at f as (600 + f) / 600
+    times those at 0 Hz (Traunmueller 1990, simplified), and PESQ was best there among powers 0 to 2 with the
+    principal components alone (docs/LOG.md).
+    """
+    frequency = torch.arange(window_length // 2 + 1) * (sample_rate / window_length)
+    return (600 / (600 + frequency)).pow(1.4)
+
+
 class MagnitudeLoss(nn.Module):
     """Distances of predicted STFT magnitudes from a recording's, at the decoder's own resolution.
 
     Args:
         sample_rate: Hz.
         window_length: Samples of the STFT's window.
-        bands: Numbers of mel bands that are compared.
+        bands: Mel bands that are compared.
     """
 
-    def __init__(self, sample_rate: int, window_length: int, bands: Sequence[int] = (80, 24)) -> None:
+    audible: Tensor
+    filters: Tensor
+
+    def __init__(self, sample_rate: int, window_length: int, bands: int = 40) -> None:
         super().__init__()
-        self.window_length, self.scales = window_length, len(bands)
-        for index, count in enumerate(bands):
-            filters = torchaudio.functional.melscale_fbanks(
-                window_length // 2 + 1, 0.0, sample_rate / 2, count, sample_rate, norm=None, mel_scale="htk"
-            )
-            self.register_buffer(f"filters{index}", filters[:, filters.sum(dim=0) > 0], persistent=False)
+        self.window_length = window_length
+        filters = torchaudio.functional.melscale_fbanks(
+            window_length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm=None, mel_scale="htk"
+        )
+        self.register_buffer("filters", filters[:, filters.sum(dim=0) > 0], persistent=False)
+        self.register_buffer("audible", audibility(sample_rate, window_length), persistent=False)
 
     def forward(
         self,
         predicted: Float[Tensor, "B T N"],
         target: Float[Tensor, "B T N"],
         weight: Float[Tensor, "B T"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-        """Compares natural logs of magnitudes.
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Compares compressed magnitudes.
 
         Args:
-            predicted, target: [B, T, bins], floored alike.
+            predicted, target: [B, T, bins], magnitudes to the power COMPRESSION; predicted of any sign.
             weight: [B, T], 0 on padding.
 
         Returns:
-            (mel, magnitude, bins), scalars: mean distance of natural log-mel bands, of square roots of
-            magnitudes, and of the logs themselves.
+            (mel, magnitude), scalars: mean distance of natural log-mel bands; and squared error of the
+            compressed magnitudes, weighted by `audibility`, over their variance about the batch's mean.
         """
+        weight = weight.unsqueeze(-1)
         total = weight.sum().clamp_min(1)
-
-        def distance(a: Tensor, b: Tensor) -> Tensor:
-            return ((a - b).abs().mean(dim=-1) * weight).sum() / total
-
-        sizes = predicted.exp(), target.exp()
-        floor, mel = 1e-5 * self.window_length, predicted.new_zeros(())
-        for index in range(self.scales):
-            filters = self.get_buffer(f"filters{index}")
-            a, b = ((size @ filters + floor).log() for size in sizes)
-            mel = mel + distance(a, b) / self.scales
-        return mel, distance(sizes[0].sqrt(), sizes[1].sqrt()), distance(predicted, target)
+        mean = (target * weight).sum(dim=(0, 1)) / total
+        error, variance = (
+            ((target - other).square() * self.audible * weight).sum() for other in (predicted, mean)
+        )
+        floor = 1e-5 * self.window_length
+        a, b = ((magnitudes(size) @ self.filters + floor).log() for size in (predicted, target))
+        mel = ((a - b).abs().mean(dim=-1, keepdim=True) * weight).sum() / total
+        return mel, error / variance.clamp_min(1e-8)
 
 
 def distillation_loss(

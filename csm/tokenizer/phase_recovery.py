@@ -1,4 +1,4 @@
-"""Log magnitudes of frames to a waveform whose phases are recovered, block by block, as a stream comes in."""
+"""Magnitudes of frames to a waveform whose phases are recovered, block by block, as a stream comes in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 # true magnitudes of speech, 8 give PESQ-WB 3.2 to 3.9 and random phases 1.5 (docs/LOG.md).
 ITERATIONS = 8
 MOMENTUM = 0.9
-MAX_LOG_MAGNITUDE = 5.0  # four times the largest bin of a full-scale sine at 588 samples
 
 
 class PhaseStream(NamedTuple):
@@ -31,7 +30,7 @@ class PhaseStream(NamedTuple):
 
 
 class PhaseRecovery(nn.Module):
-    """Magnitudes by a linear layer, phases from the frames' overlap; frame t fills samples to (t + 1) * hop.
+    """Phases from the overlap of frames; frame t fills samples up to (t + 1) * hop.
 
     A codec cannot send phases at a few kilobits a second, and a network that predicts them from magnitudes
     gives frames that disagree where they overlap. Here they are made to agree: every block of frames starts
@@ -40,11 +39,9 @@ class PhaseRecovery(nn.Module):
     block. Sources: Zhu, Beauregard & Wyse 2007 (real-time iterative spectrogram inversion with look-ahead);
     Perraudin, Balazs & Sondergaard 2013 (fast Griffin-Lim).
 
-    Nothing is learned but the magnitudes, and no gradient passes through the waveform: training compares
-    `log_magnitude` with the recording's.
+    Nothing is learned here and no gradient passes: training compares the magnitudes with the recording's.
 
     Args:
-        width: Of the input.
         hop: Samples between frames.
         window_hops: Length of the Hann window in hops.
         block: Frames that come together: those of a codec frame.
@@ -53,13 +50,10 @@ class PhaseRecovery(nn.Module):
 
     window: Tensor
 
-    def __init__(self, width: int, hop: int, window_hops: int, *, block: int, ahead: int) -> None:
+    def __init__(self, hop: int, window_hops: int, *, block: int, ahead: int) -> None:
         super().__init__()
         self.hop, self.window_hops, self.window_length = hop, window_hops, hop * window_hops
         self.block, self.ahead = block, ahead
-        self.project = nn.Linear(width, self.window_length // 2 + 1)
-        # Speech's bins are about e^-4: the head starts there.
-        nn.init.constant_(self.project.bias, -4.0)
         self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
         self.stream_state: PhaseStream | None = None
         self._preroll = 0
@@ -79,23 +73,20 @@ class PhaseRecovery(nn.Module):
         self._preroll = self.overlap
         return self._silence(batch_size)
 
-    def log_magnitude(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Natural log of STFT magnitudes [B, T, bins] of features [B, T, C], in fp32 or their fp64."""
-        x = x if x.dtype == torch.float64 else x.float()
-        with torch.autocast(x.device.type, enabled=False):
-            return self.project(x).clamp(max=MAX_LOG_MAGNITUDE)
-
     @torch.no_grad()
-    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B S"]:
-        """The waveform [B, T * hop]; in streaming it trails by `delay`, the first calls' are shorter."""
-        magnitude = self.log_magnitude(x).float().exp()
+    def forward(self, magnitude: Float[Tensor, "B T N"]) -> Float[Tensor, "B S"]:
+        """The waveform [B, T * hop] of linear magnitudes [B, T, bins], in fp32.
+
+        In streaming it trails by `delay`, the first calls' are shorter.
+        """
+        magnitude = magnitude.float()
         state = self.stream_state
         if state is not None:
             ready, self.stream_state = self._blocks(magnitude, state)
             skip = min(self._preroll, ready.shape[1])
             self._preroll -= skip
             return ready[:, skip:]
-        ready, state = self._blocks(magnitude, self._silence(len(x)))
+        ready, state = self._blocks(magnitude, self._silence(len(magnitude)))
         return torch.cat([ready, self._rest(state)], dim=1)[:, self.overlap :]
 
     @torch.no_grad()

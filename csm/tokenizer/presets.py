@@ -9,10 +9,14 @@ def quickstart() -> TokenizerConfig:
     """Telephone-band speech at 11,025 Hz: weights of at most 15 MiB in half precision."""
     return TokenizerConfig(
         sample_rate=11_025,
-        encoder_widths=(128, 192, 288),
+        codebook_dim=128,
+        hops_per_frame=9,
+        strides=(3, 3),
+        ahead=4,
+        encoder_widths=(112, 192, 256),
         encoder_depths=(1, 2, 1),
-        decoder_widths=(320, 240, 176),
-        decoder_depths=(1, 3, 3),
+        decoder_widths=(320, 208, 128),
+        decoder_depths=(1, 2, 2),
         encoder_layers=1,
         decoder_layers=1,
         attention_expansion=1,

@@ -59,6 +59,12 @@ class SplitQuantizer(nn.Module):
         self.acoustic_in = nn.Linear(width, codebook_dim)
         self.acoustic_out = nn.Linear(codebook_dim, width)
 
+    @torch.no_grad()
+    def fit(self, latent: Float[Tensor, "N D"], generator: torch.Generator, *, keep: bool = False) -> None:
+        """Sets both stacks' codebooks by k-means of latents [N, D]; as `CodebookStack.fit`."""
+        semantic = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
+        self.acoustic.fit(self.acoustic_in(latent - self.semantic_out(semantic)), generator, keep=keep)
+
     def split_levels(self, levels: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
         """Active levels of each stack when the first `levels` codebooks are used."""
         semantic = levels.clamp(max=self.semantic_codebooks)

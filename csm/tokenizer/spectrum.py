@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 # log magnitudes below this count as silence: 1e-4 is under the 16-bit quantisation noise of one STFT bin.
 MAGNITUDE_FLOOR = 1e-4
+# Magnitudes to this power are near to loudness: their squared errors are about as audible at every level.
+COMPRESSION = 0.3
 
 
 class SpectralFrames(nn.Module):
     """Waveform to STFT features, frame t seeing samples up to (t + 1) * hop and none after.
 
-    Features of a frame: log magnitude, and real and imaginary part compressed to the power 0.3, so that phase
-    is there for the codes that can use it.
+    Features of a frame: log magnitude, and real and imaginary part compressed to the power COMPRESSION, so
+    that phase is there for the codes that can use it.
 
     Args:
         hop: Samples between frames.
@@ -51,13 +53,13 @@ class SpectralFrames(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.fft.rfft(padded.float().unfold(-1, self.window_length, self.hop) * self.window)
             magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
-            compressed = torch.view_as_real(spectrum) * magnitude.pow(-0.7).unsqueeze(-1)
+            compressed = torch.view_as_real(spectrum) * magnitude.pow(COMPRESSION - 1).unsqueeze(-1)
             # About zero mean and unit variance over speech at -25 dBFS.
             return torch.cat([magnitude.log() * 0.4 + 1.0, compressed.flatten(-2)], dim=-1)
 
-    def log_magnitude(self, features: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Natural log magnitudes [B, T, bins] back from features, floored at MAGNITUDE_FLOOR."""
-        return (features[..., : self.window_length // 2 + 1] - 1.0) / 0.4
+    def compressed(self, features: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
+        """Magnitudes [B, T, bins] to the power COMPRESSION, back from features, with their floor."""
+        return ((features[..., : self.window_length // 2 + 1] - 1.0) * (COMPRESSION / 0.4)).exp()
 
 
 class OverlapAdd(nn.Module):

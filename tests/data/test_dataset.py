@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from csm.data.code_shards import EncodedTurn
+from csm.data.code_shards import EncodedTurn, version_id
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.frames import IGNORE
 from csm.data.manifest import Conversation, Corpus, Turn
@@ -191,3 +191,26 @@ def test_what_cannot_be_drawn_is_refused(corpus, encoded) -> None:
     ]:
         with pytest.raises(ValueError, match=field):
             DatasetConfig(**{"rows_per_shard": 300, "max_rows": 120, field: value})
+
+
+def test_training_draws_among_a_turns_versions_and_validation_takes_the_first(corpus, encoded) -> None:
+    other = {
+        version_id(turn.id, 1): encoded[turn.id]._replace(codes=encoded[turn.id].codes * 0 + 23)
+        for turn in corpus.turns()
+        if turn.id in encoded
+    }
+    both = dataset(corpus, encoded | other, versions=2)
+    single = dataset(corpus, encoded)
+    changed = heard = 0
+    for step in range(1, 30):
+        a, b = both.batch(step, 0), single.batch(step, 0)
+        assert torch.equal(a.text, b.text) and torch.equal(a.depth_rows, b.depth_rows)
+        frames = b.codes[:, 0] >= 0
+        assert torch.equal(a.codes[:, 0] >= 0, frames)
+        changed += int((a.codes != b.codes).any(1).sum())
+        heard += int(frames.sum())
+        assert torch.equal(a.codes, both.batch(step, 0).codes)
+    assert 0.35 < changed / heard < 0.65
+    watched = (dataset(corpus, c, "validation", versions=v) for c, v in ((encoded | other, 2), (encoded, 1)))
+    one, two = (data.in_order(200) for data in watched)
+    assert torch.equal(one.codes, two.codes)

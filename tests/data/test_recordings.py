@@ -55,8 +55,8 @@ def tokenizer() -> ConversationalRVQ:
                 block.distance_bias.normal_()
         latent, _ = tokenizer.encoder(speech(64_000)[None])
         quantizer, generator = tokenizer.quantizer, torch.Generator().manual_seed(0)
-        quantizer.semantic.initialise(quantizer.semantic_in(latent).flatten(0, 1), generator)
-        quantizer.acoustic.initialise(quantizer.acoustic_in(latent).flatten(0, 1), generator)
+        quantizer.semantic.fit(quantizer.semantic_in(latent).flatten(0, 1), generator)
+        quantizer.acoustic.fit(quantizer.acoustic_in(latent).flatten(0, 1), generator)
     return tokenizer
 
 

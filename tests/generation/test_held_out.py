@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.generation.held_out import held_out_dialogues, held_out_lines
+from csm.generation.held_out import (
+    held_out_conversation,
+    held_out_dialogues,
+    held_out_lines,
+    lines_of_many,
+    prompt_turns,
+)
 from csm.generation.voices import main_speaker, minutes_of_speakers
 
 
@@ -79,3 +85,37 @@ def test_dialogues_prefer_other_partners_and_conversations_and_share_no_turn():
     one = held_out_dialogues(corpus(TRAIN, conversation("b1", "test", "AB" * 10)), "A")
     assert len(one) == 2
     assert not {turn.id for turn in one[0]} & {turn.id for turn in one[1]}
+
+
+def test_lines_of_many_speakers_are_as_even_as_there_are():
+    tests = [conversation("t0", "test", "BBBBBBCC"), conversation("t1", "test", "DBBAAA")]
+    lines = lines_of_many(corpus(TRAIN, *tests), ["B", "C", "D", "E"], 7)
+    names = [line.speaker for line in lines]
+    assert (names.count("B"), names.count("C"), names.count("D")) == (4, 2, 1) and len(names) == 7
+    assert lines == sorted(lines, key=lambda line: line.id)
+    assert len(lines_of_many(corpus(TRAIN, *tests), ["B", "C"], 100)) == 10
+    kept = lines_of_many(corpus(TRAIN, *tests), ["B"], 100, split=None, without={"t0_0", "train_4"})
+    assert len(kept) == 9 and not {"t0_0", "train_4"} & {line.id for line in kept}
+    assert {line.conversation for line in kept} == {"train", "t0", "t1"}
+
+
+def test_a_prompt_is_of_ten_seconds_at_most_and_leaves_half_to_be_spoken():
+    many = corpus(conversation("t", "train", "A" * 20, seconds=3.0))
+    prompt = prompt_turns(many, "A")
+    assert len(prompt) == len({turn.id for turn in prompt}) == 3 and prompt == prompt_turns(many, "A")
+    assert len(prompt_turns(corpus(conversation("t", "test", "AAA")), "A")) == 1
+    assert prompt_turns(corpus(conversation("t", "test", "A")), "A") == ()
+    assert prompt_turns(corpus(conversation("t", "test", "AAA", seconds=1.5)), "A") == ()
+    assert prompt_turns(corpus(conversation("t", "test", "AAAA", text=" ")), "A") == ()
+
+
+def test_the_conversation_is_the_longest_stretch_of_known_voices_with_the_main_one():
+    tests = [
+        conversation("first", "test", "ABABXABABABABAB"),
+        conversation("alone", "test", "A" * 40),
+        conversation("others", "test", "BC" * 20),
+        conversation("trained", "train", "AB" * 20),
+    ]
+    found = held_out_conversation(corpus(TRAIN, *tests), "A", {"A", "B", "C"}, 8)
+    assert [turn.id for turn in found] == [f"first_{i}" for i in range(5, 13)]
+    assert held_out_conversation(corpus(TRAIN, conversation("t", "test", "ABABB")), "A", {"A", "B"}) == ()

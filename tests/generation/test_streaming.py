@@ -6,6 +6,7 @@ import torch
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.streaming import speak_aloud, stream_audio
+from csm.generation.talker import PACKAGED
 from csm.generation.voices import Voice
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
 
@@ -91,3 +92,29 @@ def test_what_ends_by_itself_and_what_is_cut_off_are_told_apart(tokenizer, tiny_
         reasons.setdefault(timing.stopped, set()).add(timing.frames)
     assert reasons["limit"] == {10}
     assert max(reasons.get("end", {0})) < 10
+
+
+def roughest_border(waveform: torch.Tensor, borders: list[int]) -> float:
+    """Largest second difference within two samples of a border, over the largest anywhere else."""
+    bends = waveform[0].diff(n=2).abs()
+    at = torch.zeros(len(bends), dtype=torch.bool)
+    for border in borders:
+        at[max(0, border - 4) : border + 2] = True
+    return float(bends[at].max() / bends[~at].max())
+
+
+@torch.no_grad()
+def test_no_click_is_heard_where_chunks_meet_and_one_would_be():
+    """A steady low tone through the packaged tokenizer: any step stands out of it."""
+    packaged = ConversationalRVQ.from_pretrained(PACKAGED / "tokenizer")
+    time = torch.arange(30 * packaged.config.samples_per_frame) / packaged.config.sample_rate
+    tone = 0.2 * torch.sin(2 * torch.pi * 150 * time) + 0.1 * torch.sin(2 * torch.pi * 300 * time)
+    codes, _ = packaged.encode(tone[None, None])
+    # The tone's own beginning is left out: it is no border.
+    chunks = list(stream_audio(packaged, iter(codes[0].T)))[4:-2]
+    borders = torch.tensor([chunk.shape[1] for chunk in chunks]).cumsum(0).tolist()[:-1]
+    assert roughest_border(torch.cat(chunks, dim=1), borders) < 1.2
+    # Five samples lost at every border, as of a decoder that counts its delay wrongly.
+    clicking = [chunk[:, :-5] for chunk in chunks]
+    borders = torch.tensor([chunk.shape[1] for chunk in clicking]).cumsum(0).tolist()[:-1]
+    assert roughest_border(torch.cat(clicking, dim=1), borders) > 2.0

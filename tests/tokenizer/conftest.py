@@ -68,8 +68,8 @@ def set_codebooks(tokenizer: ConversationalRVQ) -> None:
     """Codebooks from real latents: all codes of random ones would be a handful of values."""
     latent, _ = tokenizer.encoder(speech_like(4, 16000)[:, 0])
     quantizer, generator = tokenizer.quantizer, torch.Generator().manual_seed(0)
-    quantizer.semantic.initialise(quantizer.semantic_in(latent).flatten(0, 1), generator)
-    quantizer.acoustic.initialise(quantizer.acoustic_in(latent).flatten(0, 1), generator)
+    quantizer.semantic.fit(quantizer.semantic_in(latent).flatten(0, 1), generator)
+    quantizer.acoustic.fit(quantizer.acoustic_in(latent).flatten(0, 1), generator)
 
 
 @pytest.fixture

@@ -75,10 +75,10 @@ def test_lookup_sums_the_vectors_of_the_codes(stack):
 
 def test_initialised_from_data_every_codebook_describes_what_the_earlier_ones_left(stack):
     rows = torch.randn(500, 8) * 3
-    stack.initialise(rows, torch.Generator().manual_seed(0))
+    stack.fit(rows, torch.Generator().manual_seed(0))
     commitment = rvq_search(rows, stack.codebooks).commitment
     assert commitment[0] > commitment[1] > commitment[2]
     assert torch.equal(stack.vector_sum, stack.codebooks) and torch.equal(stack.usage, torch.ones(3, 16))
     again = CodebookStack(3, 16, 8)
-    again.initialise(rows, torch.Generator().manual_seed(0))
+    again.fit(rows, torch.Generator().manual_seed(0))
     assert torch.equal(again.codebooks, stack.codebooks)

@@ -11,11 +11,7 @@ HOP, BINS = 20, 41
 
 
 def recovery(ahead: int = 3) -> PhaseRecovery:
-    """A head whose features are the log magnitudes themselves."""
-    head = PhaseRecovery(BINS, HOP, 4, block=6, ahead=ahead)
-    head.project.weight.data.copy_(torch.eye(BINS))
-    head.project.bias.data.zero_()
-    return head
+    return PhaseRecovery(HOP, 4, block=6, ahead=ahead)
 
 
 def voice(frames: int) -> torch.Tensor:
@@ -26,13 +22,13 @@ def voice(frames: int) -> torch.Tensor:
 
 
 def magnitudes(waveform: torch.Tensor) -> torch.Tensor:
-    """Log STFT magnitudes [B, T, BINS], frame t seeing samples up to (t + 1) * HOP."""
+    """STFT magnitudes [B, T, BINS], frame t seeing samples up to (t + 1) * HOP."""
     frames = F.pad(waveform, (3 * HOP, 0)).unfold(-1, 4 * HOP, HOP) * torch.hann_window(4 * HOP)
-    return torch.fft.rfft(frames).abs().clamp_min(1e-4).log()
+    return torch.fft.rfft(frames).abs()
 
 
 def distance(output: torch.Tensor, waveform: torch.Tensor) -> float:
-    a, b = magnitudes(output).exp(), magnitudes(waveform).exp()
+    a, b = magnitudes(output), magnitudes(waveform)
     return float((a - b).abs().sum() / b.sum())
 
 
@@ -40,7 +36,7 @@ def test_the_sound_has_the_magnitudes_it_was_made_of_where_random_phases_have_no
     waveform = voice(120)
     output = recovery()(magnitudes(waveform))
     assert output.shape == waveform.shape
-    size = magnitudes(waveform).exp()
+    size = magnitudes(waveform)
     angles = 2 * torch.pi * torch.rand(size.shape, generator=torch.Generator().manual_seed(0))
     head = recovery()
     random = head._overlap_add(torch.polar(size, angles), torch.zeros(1, 3 * HOP))[:, 3 * HOP :]
@@ -69,7 +65,7 @@ def test_an_item_of_a_batch_is_what_it_is_alone() -> None:
 def test_a_frame_changes_nothing_that_was_final_before_it_came(ahead) -> None:
     head, features = recovery(ahead), magnitudes(voice(60))
     changed = features.clone()
-    changed[:, 24:] += 1.0
+    changed[:, 24:] *= 2.0
     same = (head(features) == head(changed)).all(0)
     # Frames come in blocks of six: what is final before frame 24 is what a stream has handed out by then.
     assert bool(same[: 24 * HOP - head.delay].all()) and not bool(same.all())
@@ -77,7 +73,7 @@ def test_a_frame_changes_nothing_that_was_final_before_it_came(ahead) -> None:
 
 def test_silence_and_loud_frames_are_finite_and_a_stream_of_one_block_gives_every_sample() -> None:
     head = recovery()
-    for level in (-9.2, 100.0):
+    for level in (0.0, 1e-4, 150.0):
         assert bool(head(torch.full((1, 12, BINS), level)).isfinite().all())
     with streaming(head, 1):
         parts = [head(magnitudes(voice(6))), head.flush()]

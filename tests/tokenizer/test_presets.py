@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from csm import recipes
 from csm.tokenizer import presets
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.packing import packed
 
 SECONDS = 2
 
@@ -16,10 +17,9 @@ def test_the_quickstart_trains_the_quickstart_size():
     assert presets.quickstart().sample_rate == 11_025
 
 
-def test_the_quickstarts_weights_fit_15_mib_in_half_precision():
-    state = ConversationalRVQ(presets.quickstart()).state_dict()
-    kept = sum(value.numel() for name, value in state.items() if not name.endswith("vector_sum"))
-    assert 2 * kept <= 15 * 2**20
+def test_the_quickstarts_packaged_form_fits_15_mb():
+    state = packed(ConversationalRVQ(presets.quickstart()).state_dict())
+    assert sum(value.nbytes for value in state.values()) < 14.98e6
 
 
 def test_the_24_khz_size_is_of_mimis_class():
@@ -36,7 +36,7 @@ def test_the_24_khz_size_is_of_mimis_class():
     ("preset", "encode", "decode"),
     # GFLOP of a second. The 24 kHz size keeps to 60 % of transformers' EnCodec, 2.98 and 2.35 (24 kHz, 32
     # codebooks), in a form that runs several times as many of them a second.
-    [(presets.quickstart, 0.16, 0.25), (presets.speech_24khz, 1.2, 1.4)],
+    [(presets.quickstart, 0.24, 0.25), (presets.speech_24khz, 1.2, 1.4)],
 )
 @torch.no_grad()
 def test_a_second_of_audio_stays_within_its_operations(preset, encode, decode):

@@ -181,7 +181,7 @@ def test_the_tokenizer_is_heard_from_its_codes_alone(small_config, datasets):
         ConversationalRVQ(small_config),
         *datasets,
         TokenizerLossConfig(),
-        initialise_codebooks=True,
+        initialise=True,
         decoder_only=False,
         device=torch.device("cpu"),
     )

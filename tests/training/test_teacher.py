@@ -73,7 +73,7 @@ def make(small_config, datasets, folders):
             ConversationalRVQ(small_config),
             *datasets,
             TokenizerLossConfig(**loss),
-            initialise_codebooks=True,
+            initialise=True,
             decoder_only=False,
             device=torch.device("cpu"),
             teacher=teacher,

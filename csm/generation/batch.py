@@ -1,0 +1,207 @@
+"""Several conversations speak at once: the rows of all go through the backbone together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csm.generation.session import Session
+from csm.generation.spoken_turn import PlannedTurn, SpokenTurn
+from csm.model.backbone import ReadingKeys
+from csm.model.cross_attention import Reading
+from csm.model.layers import KeyValueCache
+from csm.model.memory import MemoryState
+
+
+class Request(NamedTuple):
+    """A text for one session to speak; the fields are those of `Session.speak`."""
+
+    session: Session
+    text: str
+    speaker: int
+    frames: int | None = None
+
+
+class SpeakingTogether(Iterator[list[Tensor | None]]):
+    """Speaks one text in each of several sessions, a frame (80 ms) of all of them at a time.
+
+    Each session says what it would say alone (up to the rounding of a product of many rows or of one), drawn
+    with its own sampling and seed. Every step gives a list in the order of the requests: the next frame of
+    codes, int64 [K] on the CPU, or None for a turn that has ended. Such a turn is whole and its session free
+    to go on, also while the others still speak. The iterator ends when all turns have.
+
+    A consumer that stops early (`close()`, or leaving a `for` loop over the only reference) leaves a whole
+    turn behind in every session: what was yielded so far. So does an error in any of them, which ends all.
+
+    Texts are run one by one in the first step, which so takes as many calls of the backbone as there are
+    requests; every later step takes one for the frames, and another one where turns end.
+
+    Args:
+        requests: Of different sessions with one model; none at all ends at once.
+
+    Raises:
+        ValueError: Sessions of different models, a session twice, or a request that `Session.speak` refuses;
+            at the first step, a session that is still speaking. All sessions stay as they were.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        # What __del__ needs, before anything is refused.
+        self._turns: dict[int, SpokenTurn] = {}
+        self._planned: dict[int, PlannedTurn] = {}
+        self._sessions = [request.session for request in requests]
+        for index, session in enumerate(self._sessions):
+            if session.model is not self._sessions[0].model:
+                raise ValueError(f"request {index} has another model than request 0: expected one for all")
+            if session in self._sessions[:index]:
+                raise ValueError(
+                    f"request {index} has the session of request {self._sessions.index(session)}: a session "
+                    f"speaks one turn at a time"
+                )
+        for index, request in enumerate(requests):
+            try:
+                plan = request.session.plan_turn(request.text, request.speaker, request.frames)
+            except ValueError as error:
+                raise ValueError(f"request {index}: {error}") from error
+            self._planned[index] = plan
+
+    def __iter__(self) -> SpeakingTogether:
+        return self
+
+    @torch.no_grad()
+    def __next__(self) -> list[Int[Tensor, " K"] | None]:
+        for index in self._planned:
+            self._sessions[index].refuse_while_speaking()
+        try:
+            self._begin()
+            self._run_frames()
+            drawn = {i: self._sessions[i].next_frame(turn) for i, turn in self._turns.items()}
+            self._end([i for i, frame in drawn.items() if frame is None])
+        except BaseException:
+            # Frames drawn in this step are not yielded, so they were not said.
+            self.close()
+            raise
+        if not self._turns:
+            raise StopIteration
+        frames: list[Tensor | None] = [None] * len(self._sessions)
+        for index, turn in self._turns.items():
+            frame = drawn[index]
+            assert frame is not None
+            turn.said.append(frame)
+            frames[index] = frame.cpu()
+        return frames
+
+    def stop(self, index: int) -> None:
+        """Ends one request's turn with what was yielded of it; its session is free, the others go on.
+
+        Nothing happens to a turn that has ended. Before the first step, it leaves no trace in the session.
+
+        Raises:
+            ValueError: No such request.
+        """
+        if not 0 <= index < len(self._sessions):
+            raise ValueError(f"index is {index}: expected a request, 0..{len(self._sessions) - 1}")
+        self._planned.pop(index, None)
+        if index in self._turns:
+            self._end([index])
+
+    def close(self) -> None:
+        """Ends all turns with what was yielded of them."""
+        self._planned.clear()
+        self._end(list(self._turns))
+
+    def __del__(self) -> None:
+        # As a generator does where its consumer leaves a `for` loop.
+        self.close()
+
+    def _begin(self) -> None:
+        while self._planned:
+            index = next(iter(self._planned))
+            self._turns[index] = self._sessions[index].begin_turn(self._planned.pop(index))
+
+    def _run_frames(self) -> None:
+        """Runs the newest frame of every turn that has one."""
+        turns = [turn for turn in self._turns.values() if turn.said]
+        if turns:
+            for turn, hidden in zip(turns, run_together(turns), strict=True):
+                turn.hidden = hidden
+
+    @torch.no_grad()
+    def _end(self, indices: Iterable[int]) -> None:
+        """Runs what is left of these turns and gives them to their sessions."""
+        ending = {index: self._turns[index] for index in indices}
+        while unfinished := [turn for turn in ending.values() if turn.rows_left]:
+            run_together(unfinished)
+        for index, turn in ending.items():
+            self._sessions[index].end_turn(turn)
+            del self._turns[index]
+
+
+class SeparateCaches:
+    """Attention of one new row of each of several conversations to all rows so far of its own.
+
+    Args:
+        caches: Of the conversations, in the order of the rows.
+    """
+
+    def __init__(self, caches: Sequence[KeyValueCache]) -> None:
+        self.caches = caches
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows = zip(self.caches, q.split(1), k.split(1), v.split(1), strict=True)
+        return torch.cat([cache(layer, *row) for cache, *row in rows])
+
+    def pad(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, 1, ...]."""
+        return x.unsqueeze(1)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """[B, 1, ...] -> [B, ...]."""
+        return x[:, 0]
+
+
+def run_together(turns: Sequence[SpokenTurn]) -> Float[Tensor, "B D"]:
+    """Runs the next row of each of these turns, at least one, in one call of their model's backbone."""
+    coming = [turn.next_row() for turn in turns]
+    rows = torch.cat([part.row for part in coming])
+    hidden: Tensor = turns[0].model.backbone(
+        rows,
+        torch.tensor([part.cache.length for part in coming], device=rows.device),
+        SeparateCaches([part.cache for part in coming]),
+        voice_keys=join_keys([part.voice_keys for part in coming if part.voice_keys is not None]),
+        memory=join_memories([part.memory for part in coming if part.memory is not None]),
+    )
+    for part in coming:
+        part.cache.advance(1)
+    return hidden
+
+
+def join_keys(parts: Sequence[ReadingKeys]) -> ReadingKeys | None:
+    """What row i reads is parts[i], which one row reads; None of no parts."""
+    if not parts:
+        return None
+    readings = [part.reading for part in parts]
+    counts = torch.cat([reading.cu_seqlens_k[-1:] for reading in readings])
+    joined = Reading(
+        queries=torch.arange(len(parts), device=counts.device),
+        keys=torch.cat([reading.keys for reading in readings]),
+        cu_seqlens_q=torch.arange(len(parts) + 1, dtype=torch.int32, device=counts.device),
+        cu_seqlens_k=F.pad(counts.cumsum(0), (1, 0)).to(torch.int32),
+        lengths=torch.cat([reading.lengths for reading in readings]),
+        query_offsets=torch.cat([reading.query_offsets for reading in readings]),
+        query_positions=torch.cat([reading.query_positions for reading in readings]),
+        key_positions=torch.cat([reading.key_positions for reading in readings]),
+        longest_key=max(reading.longest_key for reading in readings),
+    )
+    keys = [torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)]
+    values = [torch.cat(layer) for layer in zip(*(part.values for part in parts), strict=True)]
+    return ReadingKeys(joined, keys, values)
+
+
+def join_memories(states: Sequence[MemoryState]) -> MemoryState | None:
+    """The states of all these conversations in one; None of no states."""
+    return MemoryState(*map(torch.cat, zip(*states, strict=True))) if states else None

@@ -1,0 +1,187 @@
+"""The tokenizer with the heads that only training needs, and what one batch costs them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from csm.data.utterances import CTC_ALPHABET, UtteranceBatch
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.losses import MagnitudeLoss, SpectralLoss, TokenizerLossConfig, distillation_loss
+from csm.tokenizer.quantizer import Quantized
+from csm.training.teacher import TeacherFrames
+
+# CTC needs at least one output per letter: four per frame are 50 a second, above any speaker's rate.
+CTC_OUTPUTS_PER_FRAME = 4
+
+
+class TokenizerTrainer(nn.Module):
+    """The tokenizer with the heads that only training needs: CTC text, speaker classes, prosody statistics.
+
+    Args:
+        tokenizer: Trained in place.
+        num_speakers: Classes of the speaker loss.
+        num_statistics: Prosody statistics of an utterance.
+        teacher_width: Of the features that a teacher gives; 0: there is none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ConversationalRVQ,
+        num_speakers: int,
+        num_statistics: int = 6,
+        *,
+        teacher_width: int = 0,
+    ) -> None:
+        super().__init__()
+        config = tokenizer.config
+        self.tokenizer = tokenizer
+        self.text_context = nn.Conv1d(config.codebook_dim, 256, 5, padding=2)
+        # The lines come back every epoch: without it the head knows them by heart (docs/LOG.md).
+        self.text_dropout = nn.Dropout(0.3)
+        self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(CTC_ALPHABET))
+        self.reversal_head = nn.Sequential(
+            nn.Linear(config.codebook_dim, 128), nn.ReLU(), nn.Linear(128, num_speakers)
+        )
+        self.speaker_classes = nn.Parameter(torch.randn(num_speakers, config.speaker_dim) * 0.1)
+        self.statistics_head = nn.Linear(config.emotion_dim, num_statistics)
+        self.spectral_loss = SpectralLoss(config.sample_rate)
+        self.magnitude_loss = MagnitudeLoss(config.sample_rate, tokenizer.encoder.spectrum.window_length)
+        if teacher_width:
+            # The last one drawn: the others start as they do without a teacher.
+            self.teacher_head = nn.Linear(config.codebook_dim, teacher_width)
+
+    def forward(
+        self,
+        batch: UtteranceBatch,
+        weights: TokenizerLossConfig,
+        slice_frames: int,
+        taught: TeacherFrames | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses by name, the decoded slices beside the originals, and what the codebook update needs.
+
+        Args:
+            batch: Utterances; their encoder sees the whole, the decoder `slice_frames` of it.
+            weights: For its shares of dropout and bypass, which count in training mode alone.
+            slice_frames: Frames decoded and compared.
+            taught: What the teacher says of the batch, where there is one.
+
+        Returns:
+            Scalars mel, magnitude, commitment, isotropy, text, speaker, reversal, emotion, and
+            distillation where taught; codes [B, K, T]; semantic_rows and acoustic_rows [B * T, C]; levels
+            int64 [B]; valid bool [B, T]. Where phases are not recovered: output and target [B, 1, S] and
+            features [B, T2, C] of the decoder's head.
+        """
+        tokenizer = self.tokenizer
+        frame = tokenizer.config.samples_per_frame
+        latent, features = tokenizer.encoder(batch.audio[:, 0])
+        frames = torch.arange(latent.shape[1], device=latent.device)
+        valid = frames < ((batch.lengths + frame - 1) // frame).unsqueeze(1)
+        levels = self._draw_levels(batch.levels, weights)
+        bypass = (batch.levels[:, 2] < weights.bypass) if self.training else None
+        quantized = tokenizer.quantizer(latent, levels, valid, bypass=bypass)
+        speaker, emotion = tokenizer.embed_utterance(features, batch.lengths)
+
+        keep = (batch.condition >= weights.condition_dropout).to(latent.dtype).unsqueeze(1)
+        # Detached: the embeddings are trained to identify, not to smuggle sound past the codes.
+        condition = tokenizer.condition(len(latent), speaker.detach() * keep, emotion.detach() * keep)
+        known = tokenizer.decoder.frames(quantized.latent, condition)
+        if tokenizer.config.recover_phase:
+            sound = self._magnitudes(known, features, batch.lengths)
+        else:
+            sound = self._waveforms(known, batch, slice_frames)
+        outputs = {} if taught is None else {"distillation": self._teacher_loss(quantized, valid, taught)}
+        return (
+            outputs
+            | sound
+            | {
+                "commitment": quantized.commitment_loss,
+                "isotropy": quantized.isotropy_loss,
+                "text": self._text_loss(quantized.semantic, valid, batch),
+                "speaker": self._speaker_loss(speaker, batch.speaker),
+                "reversal": self._reversal_loss(quantized.semantic, valid, batch.speaker),
+                "emotion": F.mse_loss(self.statistics_head(emotion), batch.statistics),
+                "codes": quantized.codes,
+                "semantic_rows": quantized.semantic_rows,
+                "acoustic_rows": quantized.acoustic_rows,
+                "levels": levels,
+                "valid": valid,
+            }
+        )
+
+    def _magnitudes(self, known: Tensor, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Whole utterances compared at the decoder's STFT: no waveform is made."""
+        tokenizer = self.tokenizer
+        spectrum = tokenizer.encoder.spectrum
+        predicted = tokenizer.decoder.compressed(known)
+        steps = torch.arange(features.shape[1], device=features.device)
+        heard = (steps < ((lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
+        mel, magnitude = self.magnitude_loss(predicted, spectrum.compressed(features), heard)
+        return {"mel": mel, "magnitude": magnitude}
+
+    def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
+        """A slice of every utterance decoded to sound and compared with the original."""
+        tokenizer, frame = self.tokenizer, self.tokenizer.config.samples_per_frame
+        window = batch.slice_start.unsqueeze(1) + torch.arange(slice_frames, device=known.device)
+        window = window.clamp(max=known.shape[1] - 1)
+        chosen = known.gather(1, window.unsqueeze(-1).expand(-1, -1, known.shape[2]))
+        features = tokenizer.decoder.features(chosen)
+        output = tokenizer.decoder.head(features).unsqueeze(1)
+        samples = (window.unsqueeze(-1) * frame + torch.arange(frame, device=known.device)).flatten(1)
+        target = batch.audio[:, 0].gather(1, samples)
+        # The last `delay` samples of a slice lack the frames that complete them.
+        mask = (samples < batch.lengths.unsqueeze(1)).float()
+        mask[:, -tokenizer.latency_samples :] = 0
+        output, target = output * mask.unsqueeze(1), target * mask
+        mel, magnitude = self.spectral_loss(output[:, 0], target, mask.mean())
+        return {
+            "mel": mel,
+            "magnitude": magnitude,
+            "features": features,
+            "output": output,
+            "target": target.unsqueeze(1),
+        }
+
+    def _draw_levels(self, draws: Float[Tensor, "B 3"], weights: TokenizerLossConfig) -> Tensor:
+        """Codebooks used by each item: all, or under quantizer dropout a uniform share of at least one."""
+        count = self.tokenizer.config.n_codebooks
+        if not self.training:
+            return torch.full_like(draws[:, 0], count, dtype=torch.int64)
+        dropped = 1 + (draws[:, 1] * (count - 1)).long()
+        return torch.where(draws[:, 0] < weights.quantizer_dropout, dropped, torch.full_like(dropped, count))
+
+    def _text_loss(self, semantic: Tensor, valid: Tensor, batch: UtteranceBatch) -> Tensor:
+        hidden = F.gelu(self.text_context((semantic * valid.unsqueeze(-1)).transpose(1, 2))).transpose(1, 2)
+        symbols = (
+            self.text_head(self.text_dropout(hidden)).reshape(len(hidden), -1, len(CTC_ALPHABET)).float()
+        )
+        lengths = valid.sum(dim=1) * CTC_OUTPUTS_PER_FRAME
+        loss = F.ctc_loss(
+            symbols.log_softmax(-1).transpose(0, 1),
+            batch.text,
+            lengths,
+            batch.text_lengths,
+            reduction="none",
+            zero_infinity=True,
+        )
+        known = (batch.text_lengths > 0).float()
+        return (loss * known / batch.text_lengths.clamp_min(1)).sum() / known.sum().clamp_min(1)
+
+    def _teacher_loss(self, quantized: Quantized, valid: Tensor, taught: TeacherFrames) -> Tensor:
+        return distillation_loss(self.teacher_head(quantized.semantic), taught.features, valid & taught.known)
+
+    def _reversal_loss(self, semantic: Tensor, valid: Tensor, speaker: Tensor) -> Tensor:
+        """The head learns to tell speakers apart by a clip's mean; the codes learn the opposite."""
+        weight = valid.unsqueeze(-1).to(semantic.dtype)
+        mean = (semantic * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+        # Of the mean's direction alone: else the codes outrun the head by growing without bound.
+        mean = F.layer_norm(mean, mean.shape[-1:])
+        return F.cross_entropy(self.reversal_head(2 * mean.detach() - mean), speaker)
+
+    def _speaker_loss(self, speaker: Tensor, target: Tensor) -> Tensor:
+        """Additive-margin softmax (Wang et al. 2018), scale 20, margin 0.2."""
+        cosine = speaker @ F.normalize(self.speaker_classes, dim=-1).T
+        margin = F.one_hot(target, cosine.shape[1]).to(cosine.dtype) * 0.2
+        return F.cross_entropy((cosine - margin) * 20, target)

@@ -1,0 +1,61 @@
+"""Sentences leave as soon as they are whole, and nothing of a text is lost."""
+
+import random
+import time
+
+import pytest
+
+from csm.generation.sentences import LONGEST_SENTENCE, sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello there. Who are you? Me!", ["Hello there.", "Who are you?", "Me!"]),
+        ("It costs 3.5 pounds, e.g.this", ["It costs 3.5 pounds, e.g.this"]),
+        ('"Stop!" he said. (Quietly.) Then: "No."', ['"Stop!"', "he said.", "(Quietly.)", 'Then: "No."']),
+        ("Wait... what\nnow", ["Wait...", "what now"]),
+        ("", []),
+        (" \n ", []),
+    ],
+)
+def test_sentences_end_at_marks_followed_by_space(text, expected):
+    assert list(sentences([text])) == expected
+
+
+def test_a_sentence_is_handed_out_before_the_next_piece_is_asked_for():
+    asked = []
+
+    def pieces():
+        for piece in ("One", ". T", "wo. Thr", "ee"):
+            asked.append(piece)
+            yield piece
+
+    spoken = sentences(pieces())
+    assert next(spoken) == "One." and len(asked) == 2
+    assert next(spoken) == "Two." and len(asked) == 3
+    assert list(spoken) == ["Three"]
+
+
+def test_however_a_text_is_cut_the_words_are_the_same_and_no_sentence_is_too_long():
+    draw = random.Random(0)
+    for _ in range(200):
+        words = ["a" * draw.randint(1, 12) + draw.choice(["", "", "", ",", ";", ".", "?"]) for _ in range(80)]
+        text, pieces = " ".join(words), []
+        place = 0
+        while place < len(text):
+            size = draw.randint(1, 30)
+            pieces.append(text[place : place + size])
+            place += size
+        said = list(sentences(pieces))
+        assert " ".join(said).split() == words
+        assert max(map(len, said)) <= LONGEST_SENTENCE
+        assert said == list(sentences([text]))
+
+
+def test_ten_thousand_characters_without_a_mark_are_cut_between_words_and_a_word_of_them_is_refused():
+    began = time.perf_counter()
+    assert " ".join(sentences(["word " * 2000])).split() == ["word"] * 2000
+    with pytest.raises(ValueError, match="a word of 10000 characters"):
+        list(sentences(["x" * 10_000]))
+    assert time.perf_counter() - began < 2

@@ -1,0 +1,216 @@
+"""Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from csm.data.audio import read_audio
+from csm.generation.sampling import SamplingConfig
+from csm.generation.talker import Heard, Talker
+from csm.generation.voices import Voice
+from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+
+TEXT = "Hello there. Who are you?"
+
+
+@pytest.fixture
+def talker(tiny_model) -> Talker:
+    torch.manual_seed(0)
+    config = TokenizerConfig(
+        sample_rate=8000,
+        n_codebooks=6,
+        codebook_size=24,
+        semantic_codebooks=2,
+        codebook_dim=8,
+        hops_per_frame=4,
+        strides=(2, 2),
+        encoder_widths=(16, 16, 16),
+        encoder_depths=(1, 1, 1),
+        decoder_widths=(16, 16, 16),
+        decoder_depths=(1, 1, 1),
+        recover_phase=True,
+        speaker_dim=8,
+        emotion_dim=4,
+    )
+    tokenizer = ConversationalRVQ(config).eval()
+    tokenizer.quantizer.semantic.codebooks.normal_()
+    tokenizer.quantizer.acoustic.codebooks.normal_()
+    voices = {
+        name: Voice(name, number, torch.eye(8)[number : number + 1], torch.eye(4)[number : number + 1])
+        for number, name in enumerate(("JOE", "FAYE"))
+    }
+    sampling = SamplingConfig(max_seconds=1.2, seed=3)
+    return Talker(model=tiny_model(), tokenizer=tokenizer, voices=voices, sampling=sampling)
+
+
+def recording(seconds: float = 0.5, rate: int = 8000, seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, round(seconds * rate), generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.mark.parametrize("speaker", [None, "FAYE"])
+def test_a_stream_has_the_codes_and_the_sound_of_the_whole(talker, speaker):
+    whole = talker.generate(TEXT, speaker)
+    stream = talker.generate(TEXT, speaker, stream=True)
+    chunks = list(stream)
+    assert torch.equal(stream.codes, whole.codes) and len(chunks) > 2
+    torch.testing.assert_close(torch.cat(chunks, dim=1), whole.waveform, atol=1e-5, rtol=0)
+    voice = talker.voice(speaker)
+    with torch.no_grad():
+        decoded = talker.tokenizer.decode(whole.codes[None], speaker=voice.speaker, emotion=voice.emotion)
+    torch.testing.assert_close(whole.waveform, decoded[0], atol=1e-5, rtol=0)
+    assert whole.waveform.shape[1] == whole.codes.shape[1] * 640 and whole.sample_rate == 8000
+
+
+def test_a_seed_repeats_the_speech_and_another_does_not(talker):
+    one, two, other = (talker.generate(TEXT, seed=seed).codes for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one[:, :5], other[:, :5])
+
+
+def test_text_may_arrive_while_it_is_spoken(talker):
+    asked = []
+
+    def pieces():
+        for piece in ("Hello the", "re. ", "Who are", " you?"):
+            asked.append(piece)
+            yield piece
+
+    stream = talker.generate(pieces(), stream=True)
+    first = next(stream)
+    assert first.shape[1] and len(asked) == 2 and stream.sentence == "Hello there."
+    rest = list(stream)
+    assert torch.equal(stream.codes, talker.generate(TEXT).codes)
+    torch.testing.assert_close(
+        torch.cat([first, *rest], 1), talker.generate(TEXT).waveform, atol=1e-5, rtol=0
+    )
+
+
+def test_stopped_between_frames_it_keeps_what_was_said_and_goes_on(talker):
+    session = talker.session()
+    stream = talker.generate("Hello there.", session=session, stream=True)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    (turn,) = session.turns
+    assert torch.equal(turn.turn.codes, stream.codes) and 3 <= stream.codes.shape[1] <= 5
+    assert list(stream) == []
+    assert talker.generate("More.", session=session).codes.shape[1] > 0 and len(session.turns) == 2
+
+
+def test_what_came_before_changes_what_is_said(talker):
+    earlier = Heard("Good morning.", recording(), 8000, speaker="FAYE")
+    alone, answered = talker.generate("Hello."), talker.generate("Hello.", context=[earlier])
+    assert not torch.equal(alone.codes[:, :4], answered.codes[:, :4])
+    session = talker.session()
+    talker.generate("Hello.", context=[earlier], session=session)
+    assert [context.turn.speaker for context in session.turns] == [1, 0]
+
+
+def test_a_prompt_of_any_rate_lends_its_voice(talker):
+    stream = talker.generate("Hello.", prompt=Heard("La la.", recording(rate=16_000), 16_000), stream=True)
+    waveform = torch.cat(list(stream), dim=1)
+    assert stream.voice.name == "prompt" and stream.voice.speaker.shape == (1, 8)
+    assert [context.turn.text for context in stream.session.turns] == ["La la.", "Hello."]
+    with torch.no_grad():
+        decoded = talker.tokenizer.decode(
+            stream.codes[None], speaker=stream.voice.speaker, emotion=stream.voice.emotion
+        )
+    torch.testing.assert_close(waveform, decoded[0], atol=1e-5, rtol=0)
+
+
+def test_a_context_longer_than_the_window_goes_to_the_memory(talker):
+    turns = [Heard("Good morning.", recording(1.0, seed=i), 8000) for i in range(12)]
+    session = talker.session()
+    talker.generate("Hello.", context=turns, session=session)
+    assert len(session.turns) < 13 and int(session.memory.turns) == 13 - len(session.turns)
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "message"),
+    [
+        ("  ", {}, "the text is empty"),
+        (iter([" ", "\n"]), {}, "the text is empty"),
+        ("Hi.", {"speaker": "FAY"}, "unknown speaker 'FAY'; did you mean FAYE"),
+        ("Hi.", {"prompt": Heard(" ", recording(), 8000)}, "has no text"),
+        ("Hi.", {"context": [Heard("Hi.", recording(), 8000, "BOB")]}, "unknown speaker 'BOB'"),
+        ("Hi.", {"prompt": Heard("Hi.", recording()[0], 8000)}, r"expected \[1, S\]"),
+        ("Hi.", {"prompt": Heard("Hi.", recording(), 8000), "speaker": "JOE"}, "give one of them"),
+        ("x" * 10_000, {}, "a word of 10000 characters"),
+    ],
+)
+def test_bad_input_is_refused_and_the_talker_speaks_on(talker, said, options, message):
+    with pytest.raises(ValueError, match=message):
+        talker.generate(said, **options)
+    assert talker.generate("Hi.").codes.shape[1] > 0
+
+
+def test_a_session_and_a_seed_are_refused_together(talker):
+    with pytest.raises(ValueError, match="a seed or a session"):
+        talker.generate("Hi.", session=talker.session(), seed=1)
+
+
+def test_ten_thousand_characters_are_spoken_sentence_by_sentence(talker):
+    stream = talker.generate("Hello there, you. " * 556, stream=True)
+    assert next(stream).shape[1] > 0 and stream.sentence == "Hello there, you."
+    stream.close()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_talker_says_the_same(talker, tmp_path, half):
+    talker.save_pretrained(tmp_path / "voice", half=half)
+    loaded = Talker.from_pretrained(tmp_path / "voice")
+    assert list(loaded.voices) == ["JOE", "FAYE"] and loaded.sampling == talker.sampling
+    if not half:
+        again = loaded.generate(TEXT)
+        assert torch.equal(again.codes, talker.generate(TEXT).codes)
+    for name, value in talker.model.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_two_voices_may_share_a_tokenizer_beside_them(talker, tmp_path):
+    talker.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    talker.save_pretrained(tmp_path / "voice", tokenizer=False)
+    assert torch.equal(
+        Talker.from_pretrained(tmp_path / "voice").generate("Hi.").codes, talker.generate("Hi.").codes
+    )
+
+
+def test_no_voice_is_refused_with_what_makes_one(tmp_path):
+    with pytest.raises(ValueError, match="launch/export_voice.py"):
+        Talker.from_pretrained(tmp_path)
+
+
+def test_int8_weights_are_handed_to_the_session(talker):
+    pytest.importorskip("csm_kernels")
+    session = dataclasses.replace(talker, weights="int8").session()
+    assert session._drawer.weights == "int8"
+
+
+def test_many_at_once_each_say_what_they_say_alone(talker):
+    texts = ["Hello there. Who are you?", "Me.", "A longer line, for once. Yes. No."]
+    speakers, seeds = [None, "FAYE", "JOE"], [5, 6, 7]
+    together = talker.generate_many(texts, speakers, seeds)
+    for speech, text, speaker, seed in zip(together, texts, speakers, seeds, strict=True):
+        alone = talker.generate(text, speaker, seed=seed)
+        assert torch.equal(speech.codes, alone.codes)
+        torch.testing.assert_close(speech.waveform, alone.waveform, atol=1e-5, rtol=0)
+
+
+def test_many_of_none_are_none_and_an_empty_one_is_refused(talker):
+    assert talker.generate_many([], [], []) == []
+    with pytest.raises(ValueError, match="text 1 is empty"):
+        talker.generate_many(["Hi.", " "], [None, None], [1, 2])
+    with pytest.raises(ValueError, match="expected one of each"):
+        talker.generate_many(["Hi."], [None], [])
+
+
+def test_a_stream_is_written_as_it_is_made_and_appears_whole(talker, tmp_path):
+    timing = talker.generate("Hi.", stream=True).write(tmp_path / "a" / "line.wav")
+    whole = talker.generate("Hi.")
+    written = read_audio(tmp_path / "a" / "line.wav", sample_rate=8000)
+    torch.testing.assert_close(written, whole.waveform.clamp(-1, 1), atol=1e-4, rtol=0)
+    assert timing.audio_s == whole.waveform.shape[1] / 8000 and timing.frames == whole.codes.shape[1]
+    assert 0 < timing.first_audio_s <= timing.generation_s
+    with pytest.raises(ValueError, match="a word of 200"):
+        talker.generate("Hi there. " + "x" * 200, stream=True).write(tmp_path / "b.wav")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["line.wav"]

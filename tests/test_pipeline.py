@@ -1,0 +1,46 @@
+"""Steps of a run that no command shows alone."""
+
+import pytest
+import torch
+
+from csm.data.audio import write_audio
+from csm.data.code_shards import version_id
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.pipeline import encoded_turns
+from csm.recipes import recipe
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    """Noise of 0.37 to 1.3 s, three turns for training and two that are not."""
+    conversations = []
+    for split, lengths in (("train", (0.37, 0.8, 1.3)), ("test", (0.5, 0.9))):
+        turns = []
+        for index, seconds in enumerate(lengths):
+            generator = torch.Generator().manual_seed(index)
+            noise = torch.randn(1, int(11_025 * seconds), generator=generator) * 0.1
+            write_audio(tmp_path / f"{split}{index}.wav", noise, 11_025)
+            name = f"{split}{index}"
+            kept = {"conversation": split, "index": index, "speaker": "A", "text": "yes", "end": seconds}
+            turns.append(Turn(id=name, audio=f"{name}.wav", **kept))
+        conversations.append(Conversation(id=split, split=split, turns=tuple(turns)))
+    return Corpus(root=tmp_path, conversations=tuple(conversations))
+
+
+@torch.no_grad()
+def test_versions_of_training_turns_are_as_long_and_begin_earlier(corpus):
+    torch.manual_seed(0)
+    tokenizer = ConversationalRVQ(recipe("tiny").tokenizer).eval()
+    tokenizer.quantizer.semantic.codebooks.normal_()
+    plain = {turn.id: turn for turn in encoded_turns(corpus, tokenizer)}
+    found = {turn.id: turn for turn in encoded_turns(corpus, tokenizer, versions=3)}
+    assert set(plain) == {f"train{i}" for i in range(3)} | {"test0", "test1"}
+    assert set(found) == set(plain) | {version_id(f"train{i}", v) for i in range(3) for v in (1, 2)}
+    for name, turn in plain.items():
+        assert torch.equal(found[name].codes, turn.codes)
+    for index in range(3):
+        first, *others = (found[version_id(f"train{index}", version)] for version in range(3))
+        assert all(other.codes.shape == first.codes.shape for other in others)
+        assert all(torch.equal(other.prosody, first.prosody) for other in others)
+        assert not any(torch.equal(other.codes, first.codes) for other in others)
