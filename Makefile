@@ -1,4 +1,4 @@
-# make train, make test, make bench, make check: each sets up .venv by itself, once.
+# make train, make speak, make test, make bench, make check: each sets up .venv by itself, once.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -8,6 +8,11 @@ TOKENIZER ?=
 MODEL ?=
 # More fields of the recipe: make train SET="training.steps=100 sampling.temperature=0.7"
 SET ?=
+# What make speak says, with which voice (empty: the packaged one), as whom, and how: SAY="--seed 3 --quiet"
+TEXT ?= I had a plane to catch, and no time to lose.
+VOICE ?=
+SPEAKER ?=
+SAY ?=
 # One rank on a machine with one GPU, two otherwise (two CPU ranks where there is none).
 RANKS ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | wc -l)),1,2)
 
@@ -23,11 +28,12 @@ OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 # deepspeed has no wheels for macOS: there torchrun starts the ranks.
 RANKED = $(if $(wildcard $(BIN)/deepspeed),$(BIN)/deepspeed --num_accelerators,$(BIN)/torchrun --nproc-per-node) $(RANKS)
 
-.PHONY: help train test bench check
+.PHONY: help train speak test bench check
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make train   recorded conversations in, a talking model out: $(RUN)/report.html"
+	@echo "make speak   TEXT=\"what to say\" SPEAKER=FAYE: says it with the packaged voice, or VOICE=a folder"
 	@echo "make test    the tests"
 	@echo "make bench   the benchmarks"
 	@echo "make check   ruff and mypy"
@@ -41,6 +47,11 @@ train: $(READY)
 	$(RANKED) launch/train.py $(OPTIONS) --output $(RUN)
 	$(BIN)/python launch/generate_speech.py --run $(RUN)
 	$(BIN)/python launch/evaluate_speech.py --run $(RUN) --corpus data/$(CORPUS) --keep
+
+# The text goes through the environment: a shell would read its quotes and dollars.
+speak: export SPOKEN_TEXT = $(value TEXT)
+speak: $(READY)
+	@$(BIN)/python launch/speak.py $(if $(VOICE),--voice $(VOICE)) $(if $(SPEAKER),--speaker $(SPEAKER)) $(SAY) -- "$$SPOKEN_TEXT"
 
 test: $(READY)
 	$(BIN)/python -m pytest tests -q

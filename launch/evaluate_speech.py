@@ -3,8 +3,7 @@
 python launch/evaluate_speech.py --run runs/quickstart --corpus corpora/amazon_queen_excerpt
 python launch/evaluate_speech.py --compare runs/a runs/b      (paired bootstrap of two reports)
 python launch/evaluate_speech.py --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
-
-The last judges a voice tokenizer on held-out clips beside Opus and Codec2 (apt install opus-tools codec2).
+python launch/evaluate_speech.py --voice csm/weights/voice --corpus data/amazon_queen --output DIR
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 sys.path[1:1] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "kernels")]
 
-from csm.evaluation import tokenizer_command  # noqa: E402
+from csm.evaluation import tokenizer_command, voice_command  # noqa: E402
 from csm.evaluation.comparison import compare_reports, comparison_table  # noqa: E402
 from csm.evaluation.material import SuiteOptions  # noqa: E402
 from csm.evaluation.report import is_judged, write_page  # noqa: E402
@@ -38,11 +37,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the clips drawn")
     parser.add_argument("--workers", type=int, default=2, help="judges at the same time")
     tokenizer_command.add_arguments(parser)
+    voice_command.add_arguments(parser)
     options = parser.parse_args(arguments)
-    if sum(choice is not None for choice in (options.run, options.compare, options.tokenizer)) != 1:
-        parser.error("give --run DIR, --compare A B or --tokenizer FOLDER, one of them")
-    if options.tokenizer and not (options.corpus and options.output):
-        parser.error("--tokenizer FOLDER needs --corpus FOLDER, to take clips from, and --output DIR")
+    if sum(vars(options)[name] is not None for name in ("run", "compare", "tokenizer", "voice")) != 1:
+        parser.error("give --run DIR, --compare A B, --tokenizer FOLDER or --voice FOLDER, one of them")
+    if (options.tokenizer or options.voice) and not (options.corpus and options.output):
+        parser.error("--tokenizer and --voice need --corpus FOLDER, to take clips from, and --output DIR")
     return options
 
 
@@ -58,8 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.compare:
             print(comparison_table(compare_reports(*options.compare, seed=options.seed)))
             return 0
-        if options.tokenizer:
-            print(f"report: {tokenizer_command.judge(options, say)}")
+        if options.tokenizer or options.voice:
+            judge = (tokenizer_command if options.tokenizer else voice_command).judge
+            print(f"report: {judge(options, say)}")
             return 0
         if options.keep and is_judged(options.run):
             print(f"report: {options.run / 'report.html'} (the evaluation is complete; nothing to do)")

@@ -26,7 +26,10 @@ from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.speech_folder import read_speech_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("prepare_data", "train_tokenizer", "encode_corpus", "train", "generate_speech", "converse")
+COMMANDS = (
+    *("prepare_data", "train_tokenizer", "encode_corpus", "train", "generate_speech", "converse"),
+    *("export_voice", "speak"),
+)
 KEPT = {"BOB2": 30, "DESC019": 8, "DESC004": 8, "BOB1": 30, "DESC001": 23, "DESC003": 30}
 
 Done = subprocess.CompletedProcess
@@ -203,6 +206,51 @@ def test_one_line_is_said_by_whom_one_likes(chain, tmp_path):
     done = finished(inside(*say, "--speaker", "BOB", "--output", wav))
     assert f"{wav}: BOB," in done.stdout and soundfile.info(wav).frames
     assert refusal(*say, "--speaker", "GODOT").endswith("are BOB, JOE")
+
+
+@pytest.fixture(scope="module")
+def voice(chain, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("voice") / "mine"
+    done = finished(inside("export_voice", "--run", chain.run, "--output", folder))
+    assert f"{folder}: 2 voices" in done.stdout
+    return folder
+
+
+@pytest.mark.processes
+def test_an_exported_voice_speaks_without_its_run(voice, tmp_path):
+    say = ("speak", "--voice", voice, "--quiet", "--output")
+    assert finished(inside("speak", "--voice", voice, "--list")).stdout.split() == ["JOE", "BOB"]
+    done = finished(inside(*say, tmp_path / "one.wav", "Hello. My name is Bob.", "--speaker", "BOB"))
+    assert "one.wav: BOB," in done.stdout
+    finished(launch(*say, tmp_path / "two.wav", "--speaker", "BOB", "-", stdin="Hello.\nMy name is Bob.\n"))
+    assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
+    prompted = ("--prompt", tmp_path / "one.wav", "--prompt-text", "Hello. My name is Bob.")
+    assert "three.wav: prompt," in finished(inside(*say, tmp_path / "three.wav", *prompted, "Yes.")).stdout
+    for words, answer in (
+        ((), "no text"),
+        ((" ",), "the text is empty"),
+        (("Hi.", "--speaker", "BOBB"), "did you mean BOB?"),
+        (("Hi.", *prompted[:2]), "has no text"),
+        (("x" * 10_000,), "a word of 10000 characters"),
+    ):
+        assert answer in refusal(*say, tmp_path / "none.wav", *words)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.wav", "two.wav", "three.wav"}
+
+
+@pytest.mark.processes
+def test_a_training_goes_on_from_a_voice_and_its_speakers_keep_their_numbers(chain, voice, tmp_path):
+    rows = json.loads((voice / "voices.json").read_text())
+    rows["BOB"]["number"], rows["JOE"]["number"] = 5, 3
+    moved = tmp_path / "moved"
+    shutil.copytree(voice, moved)
+    (moved / "voices.json").write_text(json.dumps(rows))
+    run = tmp_path / "run"
+    shutil.copytree(chain.run / "codes", run / "codes")
+    shutil.copytree(chain.run / "tokenizer", run / "tokenizer")
+    finished(inside("train", *chain.recipe, "--set", f"model_start={moved}", "--output", run))
+    finished(inside("export_voice", "--run", run, "--output", tmp_path / "again"))
+    again = json.loads((tmp_path / "again" / "voices.json").read_text())
+    assert {name: row["number"] for name, row in again.items()} == {"JOE": 3, "BOB": 5}
 
 
 @pytest.mark.processes

@@ -1,0 +1,44 @@
+"""What a part of a trained model does: the same model with the gates of that part closed."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from csm.generation.talker import Talker
+
+Part = Literal["memory", "cross-attention"]
+NOTE = (
+    "Off means: on a copy of the trained model the gates of the part are closed, so that nothing it reads is "
+    "added to the rows. The copy is not trained again. What a model trained without the part would do is "
+    "another question."
+)
+
+
+def without_part(talker: Talker, part: Part) -> Talker:
+    """The talker with a copy of its model in which one part is read by nothing.
+
+    Args:
+        talker: Stays as it is; tokenizer and voices are shared.
+        part: "memory" closes the gates by which rows read past turns, "cross-attention" those by which voice
+            reads text and text reads voice.
+
+    Raises:
+        ValueError: The model has no layer with this part.
+    """
+    model = copy.deepcopy(talker.model)
+    backbone = model.backbone
+    layers = (
+        [*backbone.memory_reads.values()]
+        if part == "memory"
+        else [*backbone.voice_reads.values(), *backbone.text_reads.values()]
+    )
+    if not layers:
+        raise ValueError(f"the model has no layer with {part}: it cannot be switched off")
+    with torch.no_grad():
+        for layer in layers:
+            layer.get_parameter("gate").zero_()  # tanh of it weighs what was read
+    return replace(talker, model=model)

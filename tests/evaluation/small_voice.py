@@ -1,0 +1,164 @@
+"""A small random talker that knows JOE and FAYE, and a corpus of theirs with ANN, whom it does not know."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, Conversation, Corpus, Turn, write_manifest
+from csm.evaluation.codec_versions import recordings
+from csm.evaluation.judge import JudgeUnavailable
+from csm.evaluation.voice_lines import CONVERSATION, MAIN, choose_lines
+from csm.evaluation.voice_material import ClipSet, VoiceMaterial
+from csm.generation.sampling import SamplingConfig
+from csm.generation.talker import Talker
+from csm.generation.voices import Voice
+from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+
+RATE = 8000
+PITCH = {"JOE": 110.0, "FAYE": 220.0, "ANN": 330.0}
+
+
+def small_talker(tiny_model, **changes) -> Talker:
+    """Six codebooks, of which the model speaks five; lines of at most 0.8 s."""
+    torch.manual_seed(0)
+    config = TokenizerConfig(
+        sample_rate=RATE,
+        n_codebooks=6,
+        codebook_size=24,
+        semantic_codebooks=2,
+        codebook_dim=8,
+        hops_per_frame=4,
+        strides=(2, 2),
+        encoder_widths=(16, 16, 16),
+        encoder_depths=(1, 1, 1),
+        decoder_widths=(16, 16, 16),
+        decoder_depths=(1, 1, 1),
+        recover_phase=True,
+        speaker_dim=8,
+        emotion_dim=4,
+    )
+    tokenizer = ConversationalRVQ(config).eval()
+    tokenizer.quantizer.semantic.codebooks.normal_()
+    tokenizer.quantizer.acoustic.codebooks.normal_()
+    voices = {
+        name: Voice(name, number, torch.eye(8)[number : number + 1], torch.eye(4)[number : number + 1])
+        for number, name in enumerate(("JOE", "FAYE"))
+    }
+    talker = Talker(
+        model=tiny_model(max_context=320),
+        tokenizer=tokenizer,
+        voices=voices,
+        sampling=SamplingConfig(max_seconds=0.8, seed=3),
+    )
+    return dataclasses.replace(talker, **changes)
+
+
+def small_corpus_of(root: Path) -> Corpus:
+    """Tones of 1.6 s and more: a conversation to train on, one of known voices, one with ANN."""
+    conversations = [
+        _conversation(root, "train", "train", ["JOE", "FAYE", "JOE", "FAYE", "JOE"]),
+        _conversation(root, "t0", "test", ["JOE", "FAYE"] * 4),
+        _conversation(root, "t1", "test", ["JOE", "ANN", "JOE", "ANN", "ANN", "ANN"]),
+    ]
+    write_manifest(root / MANIFEST_NAME, conversations)
+    info = {"name": "small"}
+    (root / CORPUS_NAME).write_text(json.dumps(info), encoding="utf-8")
+    return Corpus(root=root, conversations=tuple(conversations), info=info)
+
+
+def _conversation(root: Path, name: str, split: str, speakers: list[str]) -> Conversation:
+    turns = []
+    for index, speaker in enumerate(speakers):
+        seconds = 1.6 + 0.1 * (index % 3)
+        time = np.arange(round(seconds * RATE)) / RATE
+        path = f"{name}_{index}.wav"
+        tone = 0.3 * np.sin(2 * np.pi * PITCH[speaker] * time) * (1 + np.sin(20 * time)) / 2
+        soundfile.write(root / path, tone.astype(np.float32), RATE)
+        turns.append(
+            Turn(
+                id=f"{name}_{index}",
+                conversation=name,
+                index=index,
+                speaker=speaker,
+                text=f"You and whose {'navy' if index % 2 else 'army'}?",
+                audio=path,
+                end=seconds,
+            )
+        )
+    return Conversation(id=name, split=split, turns=tuple(turns))
+
+
+class PitchEncoder:
+    """Stands for a speaker encoder: a clip's embedding is its spectrum in a few bands."""
+
+    evaluator = "bands"
+
+    def embed(self, waveform):
+        power = np.abs(np.fft.rfft(waveform, 16000))[60:400]
+        bands = power.reshape(34, 10).sum(axis=1) + 1e-9
+        return bands / np.linalg.norm(bands)
+
+
+class DeafRecogniser:
+    """Stands for a recogniser that hears the same words in everything."""
+
+    evaluator = "deaf"
+
+    def __init__(self, model=None):
+        pass
+
+    def transcribe(self, waveform, sample_rate):
+        return "you and whose army"
+
+
+class NoJudge:
+    """Stands for a judge that is not installed."""
+
+    def __init__(self, *_):
+        raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm[eval]'")
+
+
+def cheap_judges(monkeypatch) -> None:
+    """Puts those in place of the real judges."""
+    monkeypatch.setattr("csm.evaluation.voice_judges.SpeakerEncoder", PitchEncoder)
+    monkeypatch.setattr("csm.evaluation.intelligibility.WhisperRecogniser", DeafRecogniser)
+    monkeypatch.setattr("csm.evaluation.naturalness.DistillMos", NoJudge)
+
+
+def small_material(corpus: Corpus, versions=("in_context", "semantic_codebooks"), repeats: int = 20):
+    """Recordings stand for every version; generated lines are a tenth longer, and said after 0.3 s."""
+    chosen = choose_lines(corpus, ["JOE", "FAYE"], 3)
+    sets = []
+    for group, lines in {**chosen.groups, CONVERSATION: chosen.conversation}.items():
+        recorded = recordings(corpus, [line.turn for line in lines]).clips
+        clips = tuple(
+            dataclasses.replace(clip, id=line.id) for clip, line in zip(recorded, lines, strict=True)
+        )
+        longer = tuple(
+            dataclasses.replace(clip, waveform=np.resize(clip.waveform, len(clip.waveform) * 11 // 10))
+            for clip in clips
+        )
+        sets += [ClipSet(group=group, version=name, clips=clips) for name in ("recording", "resynthesis")]
+        for version in ("generated", *(versions if group == MAIN else ())):
+            facts = tuple(
+                {
+                    "timing": {
+                        "first_chunk_s": 0.2,
+                        "first_sound_s": 0.3,
+                        "generation_s": clip.duration / 2,
+                        "audio_s": clip.duration,
+                    },
+                    "cut_off": False,
+                    "remembered": 0,
+                    "hardware": "a machine",
+                }
+                for clip in longer
+            )
+            sets.append(ClipSet(group=group, version=version, clips=longer, facts=facts))
+    return VoiceMaterial(
+        sets=tuple(sets), corpus=corpus, known=("JOE", "FAYE"), prompts=chosen.prompts, repeats=repeats
+    )
