@@ -36,6 +36,22 @@ TELEPHONE_MODEL = CSMConfig(
     dropout=0.1,
 )
 
+# Started at the principal components, latents fill all directions: isotropy would take that away. A reversed
+# gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).
+TELEPHONE_LOSS = TokenizerLossConfig(
+    mel=0.2,
+    magnitude=5.0,
+    commitment=1.0,
+    isotropy=0.0,
+    text=0.3,
+    reversal=0.0,
+    bypass=0.0,
+    quantizer_dropout=0.3,
+    condition_dropout=0.5,
+    decay=0.99,
+    revive_below=0.1,
+)
+
 
 def telephone_tokenizer() -> RunConfig:
     """The packaged tokenizer: all speakers of amazon_queen but six, from its principal components on.
@@ -49,21 +65,7 @@ def telephone_tokenizer() -> RunConfig:
         recipe="telephone_tokenizer",
         corpus="data/amazon_queen",
         tokenizer=TELEPHONE_TOKENIZER,
-        # Started at the principal components, latents fill all directions: isotropy would take that away. The
-        # reversed gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).
-        tokenizer_loss=TokenizerLossConfig(
-            mel=0.2,
-            magnitude=5.0,
-            commitment=1.0,
-            isotropy=0.0,
-            text=0.3,
-            reversal=0.0,
-            bypass=0.0,
-            quantizer_dropout=0.3,
-            condition_dropout=0.5,
-            decay=0.99,
-            revive_below=0.1,
-        ),
+        tokenizer_loss=TELEPHONE_LOSS,
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
             steps=2600,
@@ -150,40 +152,42 @@ def telephone_model() -> RunConfig:
 
 
 def quickstart() -> RunConfig:
-    """A talking model on two CPU cores in 12 minutes: `make train`, from the excerpt in the package.
+    """A talking model on two CPU cores in minutes: `make train`, from the excerpt in the package.
 
     `python launch/train_tokenizer.py --recipe quickstart --output runs/quickstart/tokenizer` and so on, as
-    the Makefile has it. The packaged tokenizer's decoder goes on learning on the excerpt's voices; its codes
-    keep their meaning.
+    the Makefile has it. The packaged tokenizer's decoder and the packaged voice go on learning on the
+    excerpt's voices; codes keep their meaning and speakers their numbers.
     """
     return RunConfig(
         recipe="quickstart",
         corpus="data/amazon_queen_excerpt",
         tokenizer=TELEPHONE_TOKENIZER,
+        tokenizer_loss=TELEPHONE_LOSS,
         utterances=UtteranceConfig(items=8, max_seconds=3.0, slice_frames=18),
         tokenizer_start="packaged",
         tokenizer_frozen=True,
         tokenizer_training=TrainingConfig(
-            steps=300,
+            steps=150,
             shards=2,
-            learning_rate=3e-4,
-            betas=(0.8, 0.99),
+            learning_rate=1e-4,
+            betas=(0.9, 0.99),
             warmup_steps=20,
             validate_every=50,
-            checkpoint_every=150,
+            checkpoint_every=75,
         ),
         model=replace(TELEPHONE_MODEL, dropout=0.15, frame_dropout=0.25),
         data=DatasetConfig(rows_per_shard=600, max_rows=450, depth_share=0.25, transcribe_share=0.1),
+        model_start="packaged",
         training=TrainingConfig(
-            steps=750,
+            steps=150,
             shards=2,
-            learning_rate=1.5e-3,
-            warmup_steps=50,
+            learning_rate=2e-4,
+            warmup_steps=20,
             weight_decay=0.05,
             zero_stage=2,
             ema_decay=0.98,
-            checkpoint_every=300,
-            validate_every=100,
+            checkpoint_every=75,
+            validate_every=50,
         ),
         sampling=SamplingConfig(temperature=0.7, top_k=40),
     )

@@ -45,6 +45,8 @@ class TokenizerConfig:
         recover_phase: The decoder predicts magnitudes, and phases are those that make its frames agree; else
             it predicts phases too, which takes judges and long training to be learned.
         ahead: STFT frames that phase recovery looks ahead, at most hops_per_frame: better sound, later.
+        contrast, contrast_bins: Where phases are recovered, how much farther from their mean over so many
+            STFT bins magnitudes are moved when decoded: see MagnitudeHead.
         speaker_dim, emotion_dim: Width of the utterance embeddings.
     """
 
@@ -69,6 +71,8 @@ class TokenizerConfig:
     attention_expansion: int = 2
     recover_phase: bool = False
     ahead: int = 3
+    contrast: float = 1.0
+    contrast_bins: int = 49
     speaker_dim: int = 64
     emotion_dim: int = 16
 
@@ -108,6 +112,10 @@ class TokenizerConfig:
         for name in ("attention_frames", "attention_expansion", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if not self.contrast > 0 or self.contrast_bins < 1 or self.contrast_bins % 2 == 0:
+            raise ValueError(
+                f"contrast is {self.contrast}, contrast_bins {self.contrast_bins}: expected above 0, and odd"
+            )
         if not 0 <= self.ahead <= self.hops_per_frame:
             raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")
         if not 0 < self.semantic_codebooks < self.n_codebooks:
@@ -193,6 +201,8 @@ class ConversationalRVQ(nn.Module):
             transformer=_transformer(config, config.decoder_widths[0], config.decoder_layers),
             recover_phase=config.recover_phase,
             ahead=config.ahead,
+            contrast=config.contrast,
+            neighbours=config.contrast_bins,
         )
         bins = self.encoder.spectrum.feature_width // 3
         # STFT frames read together must fill codec frames: else the last ones are read in padded audio alone.

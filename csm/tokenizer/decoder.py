@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.tokenizer.layers import ConvNeXtBlock, Upsample
-from csm.tokenizer.magnitude_head import MagnitudeHead, magnitudes
+from csm.tokenizer.magnitude_head import MagnitudeHead
 from csm.tokenizer.phase_recovery import PhaseRecovery
 from csm.tokenizer.spectrum import OverlapAdd
 from csm.tokenizer.transformer import TransformerLayer
@@ -30,6 +30,7 @@ class Decoder(nn.Module):
         transformer: Layers at the frame rate, after its blocks.
         recover_phase: Whether the head predicts magnitudes alone.
         ahead: STFT frames that phase recovery looks ahead.
+        contrast, neighbours: Of the MagnitudeHead.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Decoder(nn.Module):
         transformer: Sequence[TransformerLayer],
         recover_phase: bool = False,
         ahead: int = 0,
+        contrast: float = 1.0,
+        neighbours: int = 49,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(input_width, widths[0])
@@ -66,7 +69,9 @@ class Decoder(nn.Module):
             block = torch.Size(strides).numel()
             self.head = PhaseRecovery(hop, window_hops, block=block, ahead=ahead)
             bins = self.head.window_length // 2 + 1
-            self.magnitude_head = MagnitudeHead(widths[0], widths[-1], bins, block)
+            self.magnitude_head = MagnitudeHead(
+                widths[0], widths[-1], bins, block, contrast=contrast, neighbours=neighbours
+            )
         else:
             self.head = OverlapAdd(widths[-1], hop, window_hops)
 
@@ -76,7 +81,7 @@ class Decoder(nn.Module):
         """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says."""
         frames = self.frames(latents, condition)
         if isinstance(self.head, PhaseRecovery):
-            return self.head(magnitudes(self.compressed(frames)))
+            return self.head(self.magnitude_head.heard(self.compressed(frames)))
         return self.head(self.features(frames))
 
     def frames(

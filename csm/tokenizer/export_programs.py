@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.magnitude_head import magnitudes
 from csm.tokenizer.spectrum import MAGNITUDE_FLOOR
 from csm.tokenizer.transformer import TransformerLayer, WindowAttention
 
@@ -210,7 +209,8 @@ class DecoderProgram(nn.Module):
         frames = self.blocks[: self.frame_blocks](self.embed(latent))
         features = self.norm(self.blocks[self.frame_blocks :](frames))
         if self.recover_phase:
-            return magnitudes(self.magnitude_head(frames, features))[:, : -self.hops_per_frame]
+            head = self.magnitude_head
+            return head.heard(head(frames, features))[:, : -self.hops_per_frame]
         frames = (self.frames(features) * self.window)[:, : -self.hops_per_frame]
         batch, steps, _ = frames.shape
         parts = frames.reshape(batch, steps, self.window_hops, self.hop)

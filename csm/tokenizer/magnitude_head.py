@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,22 +24,44 @@ class MagnitudeHead(nn.Module):
         width: Of those at the STFT rate.
         bins: STFT bins.
         hops_per_frame: STFT frames per codec frame.
+        contrast: How much farther from their mean over `neighbours` bins magnitudes are moved when they are
+            heard: what is not known exactly is predicted too flat, and sounds dull. 1 moves nothing.
+        neighbours: Odd.
     """
 
-    def __init__(self, frame_width: int, width: int, bins: int, hops_per_frame: int) -> None:
+    def __init__(
+        self,
+        frame_width: int,
+        width: int,
+        bins: int,
+        hops_per_frame: int,
+        *,
+        contrast: float = 1.0,
+        neighbours: int = 49,
+    ) -> None:
         super().__init__()
         self.hops_per_frame = hops_per_frame
+        self.contrast, self.neighbours = contrast, neighbours
         self.frame = nn.Linear(frame_width, hops_per_frame * bins)
         self.correction = nn.Linear(width, bins, bias=False)
 
     def forward(
         self, frames: Float[Tensor, "B T W"], features: Float[Tensor, "B T2 C"]
     ) -> Float[Tensor, "B T2 N"]:
-        """Magnitudes [B, T2, bins] to the power COMPRESSION; those below 0 stand for silence."""
+        """Magnitudes [B, T2, bins] to the power COMPRESSION, as training compares them."""
         with torch.autocast(frames.device.type, enabled=False):
             frames, features = (x if x.dtype == torch.float64 else x.float() for x in (frames, features))
             whole = self.frame(frames).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
             return whole + self.correction(features)
+
+    def heard(self, compressed: Float[Tensor, "B T2 N"]) -> Float[Tensor, "B T2 N"]:
+        """Linear magnitudes [B, T2, bins] of compressed ones, with their contrast; STFT frames stay apart."""
+        if self.contrast != 1:
+            rows = compressed.flatten(0, 1).unsqueeze(1)
+            half = self.neighbours // 2
+            mean = F.avg_pool1d(rows, self.neighbours, 1, half, count_include_pad=False)
+            compressed = (mean + self.contrast * (rows - mean)).view_as(compressed)
+        return magnitudes(compressed)
 
 
 def magnitudes(compressed: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:

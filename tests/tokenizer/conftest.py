@@ -17,6 +17,8 @@ def config(request) -> TokenizerConfig:
 def small_config(*, recover_phase: bool) -> TokenizerConfig:
     return TokenizerConfig(
         recover_phase=recover_phase,
+        contrast=1.2,
+        contrast_bins=9,
         sample_rate=8000,
         n_codebooks=8,
         codebook_size=32,

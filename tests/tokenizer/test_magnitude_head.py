@@ -25,3 +25,17 @@ def test_magnitudes_undo_the_compression_between_their_bounds():
     torch.testing.assert_close(magnitudes(sizes**COMPRESSION), sizes)
     far = magnitudes(torch.tensor([-3.0, 0.0, 1e3]))
     torch.testing.assert_close(far, torch.tensor([MAGNITUDE_FLOOR, MAGNITUDE_FLOOR, MAX_MAGNITUDE]))
+
+
+def test_contrast_moves_magnitudes_from_their_neighbours_mean_and_leaves_flat_ones():
+    head = MagnitudeHead(2, 2, bins=9, hops_per_frame=1, contrast=1.5, neighbours=3)
+    flat = torch.full((1, 2, 9), 0.8)
+    torch.testing.assert_close(head.heard(flat), magnitudes(flat))
+    peak = flat.clone()
+    peak[0, 1, 4] = 1.1
+    heard = head.heard(peak)
+    torch.testing.assert_close(heard[0, 0], magnitudes(flat)[0, 0])
+    assert heard[0, 1, 4] > magnitudes(peak)[0, 1, 4] and heard[0, 1, 3] < magnitudes(peak)[0, 1, 3]
+    torch.testing.assert_close(heard[0, 1, 4], magnitudes(torch.tensor(0.9 + 1.5 * 0.2)))
+    head.contrast = 1.0
+    assert torch.equal(head.heard(peak), magnitudes(peak))
