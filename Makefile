@@ -3,7 +3,7 @@ PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
 CORPUS ?= amazon_queen_excerpt
-# Where the trainings begin: empty is the recipe's choice, scratch is random weights, or a folder.
+# Where the trainings begin: empty is the recipe's choice, scratch is new weights, or a folder.
 TOKENIZER ?=
 MODEL ?=
 # More fields of the recipe: make train SET="training.steps=100 sampling.temperature=0.7"
@@ -20,10 +20,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# A tokenizer from scratch has no codes to keep: all of it is trained, for longer (about 10 minutes).
-FROM_SCRATCH = tokenizer_frozen=false tokenizer_training.steps=1500 tokenizer_training.learning_rate=1e-3
-FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $(if $(MODEL),model_start=$(MODEL)) \
-    $(if $(filter scratch,$(TOKENIZER)),$(FROM_SCRATCH)) $(SET)
+# From scratch there is more to learn (10 minutes each); and no voice speaks another tokenizer's codes.
+NEW_TOKENIZER = tokenizer_frozen=false tokenizer_training.steps=1000 tokenizer_training.learning_rate=4e-4
+NEW_VOICE = training.steps=750 training.learning_rate=1.5e-3
+START = $(or $(MODEL),$(if $(TOKENIZER),scratch))
+FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $(if $(START),model_start=$(START)) \
+    $(if $(filter scratch,$(TOKENIZER)),$(NEW_TOKENIZER)) $(if $(filter scratch,$(START)),$(NEW_VOICE)) $(SET)
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 # deepspeed has no wheels for macOS: there torchrun starts the ranks.
 RANKED = $(if $(wildcard $(BIN)/deepspeed),$(BIN)/deepspeed --num_accelerators,$(BIN)/torchrun --nproc-per-node) $(RANKS)

@@ -118,7 +118,8 @@ def speech_24khz() -> RunConfig:
 def telephone_model() -> RunConfig:
     """The packaged voice: the whole amazon_queen corpus but six speakers, through the packaged tokenizer.
 
-    45 minutes on two CPU cores (docs/MEASURED.md); csm/weights/NOTICE.md has the commands before this one.
+    41 minutes on two CPU cores: the voices and the rhythm of speech, no words yet (docs/MEASURED.md,
+    docs/LOG.md). csm/weights/NOTICE.md has the commands before this one.
 
     `deepspeed --num_accelerators 2 launch/train.py --recipe telephone_model --output runs/voice`
     """

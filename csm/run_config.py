@@ -33,8 +33,8 @@ class RunConfig:
             codebooks (`tokenizer_loss.distillation`); empty: none.
         teacher_features: What of it they are taught.
         model, data, loss, training: The conversational model and its training.
-        model_start: "scratch", or a folder of save_pretrained or of csm-1b in a public layout; "packaged"
-            once the package carries a voice.
+        model_start: "scratch", "packaged" (the voice in the package), or a folder of save_pretrained or of
+            csm-1b in a public layout.
         finetune: Which parts of the model are trained.
         execution: How the model is run while it is trained.
         sampling: Generation.
