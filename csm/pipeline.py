@@ -384,9 +384,8 @@ def trained_cast(
 
     @cache
     def voice(name: str) -> Voice:
-        if name not in numbers:
-            raise ValueError(f"unknown speaker {name!r}; {material.root} has {', '.join(numbers)}")
-        return with_manner(voice_of(material, encoded, name, numbers[name]), material, tokenizer)
+        # An unknown name is refused by `voice_of`, which lists those that can be had.
+        return with_manner(voice_of(material, encoded, name, numbers.get(name, -1)), material, tokenizer)
 
     return Cast(
         model=model, tokenizer=tokenizer, corpus=material, voice=voice, sampling=sampling or run.sampling
