@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -91,7 +91,9 @@ class Session:
         self._run_batch(batch)
         self.turns.append(context)
 
-    def speak(self, text: str, speaker: int, *, frames: int | None = None) -> Iterator[Int[Tensor, " K"]]:
+    def speak(
+        self, text: str, speaker: int, *, frames: int | None = None
+    ) -> Generator[Int[Tensor, " K"], None, None]:
         """Speaks a text; yields one frame of codes (80 ms) at a time and keeps the turn as said.
 
         A consumer that stops early (`close()` on the iterator, or leaving a `for` loop) leaves a whole turn
@@ -109,7 +111,7 @@ class Session:
         return self._speak(self.plan_turn(text, speaker, frames))
 
     @torch.no_grad()
-    def _speak(self, plan: PlannedTurn) -> Iterator[Int[Tensor, " K"]]:
+    def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, None]:
         turn = self.begin_turn(plan)
         # A consumer that stops early still leaves a whole turn behind: what was said so far.
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ def stream_audio(
     speaker: Float[Tensor, "1 E"] | None = None,
     emotion: Float[Tensor, "1 M"] | None = None,
     chunk_frames: int = 1,
-) -> Iterator[Float[Tensor, "1 S"]]:
+) -> Generator[Float[Tensor, "1 S"], None, None]:
     """Decodes frames as they come; the chunks end to end are what `tokenizer.decode` gives of all frames.
 
     The first chunk is shorter than the others by `tokenizer.latency_samples`; these follow in the last chunk.

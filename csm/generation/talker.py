@@ -6,7 +6,7 @@ import copy
 import difflib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -238,11 +238,9 @@ class Talker:
         for turn in (*context, *([] if prompt is None else [prompt])):
             self._check_heard(turn)
         voice = self.voice(speaker)
-        # All before a new session, so that a refusal leaves a given one as it was.
         session = session or self.session(seed)
         for turn in context:
-            frames, own = self._frames(turn)
-            session.listen(frames)
+            session.listen(self._frames(turn)[0])
         if prompt is not None:
             frames, voice = self._frames(prompt)
             session.listen(frames)
@@ -290,10 +288,14 @@ class Talker:
 
     @torch.no_grad()
     def _decoded(self, frames: list[Tensor], voice: Voice) -> Speech:
+        rate = self.tokenizer.config.sample_rate
+        if not frames:
+            none = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
+            return Speech(torch.zeros(1, 0), none, rate)
         codes = torch.stack(frames, dim=1)
         device = self.tokenizer.decoder.embed.weight.device
         waveform = self.tokenizer.decode(codes[None].to(device), speaker=voice.speaker, emotion=voice.emotion)
-        return Speech(waveform[0].cpu(), codes, self.tokenizer.config.sample_rate)
+        return Speech(waveform[0].cpu(), codes, rate)
 
     def _check_heard(self, turn: Heard) -> None:
         if not turn.text.strip():
@@ -350,7 +352,7 @@ class SpeechStream(Iterator[Tensor]):
         self.talker, self.session, self.voice = talker, session, voice
         self.sentence = ""
         self._codes: list[Int[Tensor, " K"]] = []
-        self._turn: Iterator[Tensor] | None = None
+        self._turn: Generator[Tensor, None, None] | None = None
         # Now: once the stream is open the tokenizer encodes nothing.
         self._pause = talker.pause
         self._chunks = stream_audio(
@@ -365,9 +367,9 @@ class SpeechStream(Iterator[Tensor]):
     def close(self) -> None:
         """Stops the speech. What was generated so far is kept in the session as said."""
         with one_thread():
-            self._chunks.close()  # type: ignore[attr-defined]
+            self._chunks.close()
             if self._turn is not None:
-                self._turn.close()  # type: ignore[attr-defined]
+                self._turn.close()
 
     @property
     def codes(self) -> Int[Tensor, "K T"]:
@@ -378,7 +380,8 @@ class SpeechStream(Iterator[Tensor]):
 
     def whole(self) -> Speech:
         """The rest of the speech at once."""
-        waveform = torch.cat(list(self), dim=1)
+        # A turn of no frames (sampling.shortest = 0 allows it) is no sound.
+        waveform = torch.cat([torch.zeros(1, 0), *self], dim=1)
         return Speech(waveform, self.codes, self.talker.tokenizer.config.sample_rate)
 
     def write(self, path: Path) -> Timing:
@@ -404,5 +407,5 @@ class SpeechStream(Iterator[Tensor]):
                 self._codes.append(frame)
                 yield frame
             pause = self._pause
-        if not self._codes:
+        if not self.sentence:
             raise ValueError("the text is empty: expected something to say")

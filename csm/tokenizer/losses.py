@@ -168,8 +168,8 @@ def audibility(sample_rate: int, window_length: int) -> Float[Tensor, " N"]:
     """Weights [bins] of the STFT bins' squared errors, 1 at 0 Hz and falling as critical bands widen.
 
     A bin counts as 600 / (600 + f) to the power 1.4: critical bands are about as wide at f as (600 + f) / 600
-    times those at 0 Hz (Traunmueller 1990, simplified), and PESQ was best there among powers 0 to 2 with the
-    principal components alone (docs/LOG.md).
+    times those at 0 Hz (Traunmueller 1990, simplified); of powers 0, 1 and 2 PESQ liked 1 best, and 1.4 was
+    then kept (principal components alone, docs/LOG.md).
     """
     frequency = torch.arange(window_length // 2 + 1) * (sample_rate / window_length)
     return (600 / (600 + frequency)).pow(1.4)

@@ -26,8 +26,8 @@ def start_from_principal_components(
 
     The compressed magnitudes of a codec frame, weighted by how audible their frequency is, are described by
     their first principal components (the Karhunen-Loeve transform: no linear map of the same width loses
-    less), those by residual k-means. With the packaged sizes that alone is a codec better than Opus at
-    6 kbit/s (docs/LOG.md); training goes on from there. What is not linear starts at nothing or small.
+    less), those by residual k-means. With the packaged sizes that alone is a codec of PESQ-WB 2.35 (16 clips,
+    docs/LOG.md); training goes on from there. What is not linear starts at nothing or small.
 
     Args:
         tokenizer: With phases recovered or, then its encoder and codebooks alone, without.

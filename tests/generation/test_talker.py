@@ -7,6 +7,7 @@ import torch
 
 from csm.data.audio import read_audio
 from csm.generation.sampling import SamplingConfig
+from csm.generation.session import Session
 from csm.generation.talker import Heard, Talker
 from csm.generation.voices import Voice
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
@@ -214,3 +215,10 @@ def test_a_stream_is_written_as_it_is_made_and_appears_whole(talker, tmp_path):
     with pytest.raises(ValueError, match="a word of 200"):
         talker.generate("Hi there. " + "x" * 200, stream=True).write(tmp_path / "b.wav")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["line.wav"]
+
+
+def test_a_turn_of_no_frames_is_no_sound_whole_or_among_others(talker, monkeypatch):
+    monkeypatch.setattr(Session, "next_frame", lambda *_: None)
+    alone, (together,) = talker.generate("Hi."), talker.generate_many(["Hi."], [None], [0])
+    for speech in (alone, together):
+        assert speech.waveform.shape == (1, 0) and speech.codes.shape == (5, 0)
