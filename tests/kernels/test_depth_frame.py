@@ -63,6 +63,7 @@ def random_weights(shape: tuple[int, ...], seed: int = 0) -> DepthWeights:
         sin=angles.sin(),
         n_heads=heads,
         n_kv_heads=shared,
+        cumulative=seed % 2 == 1,
     )
 
 
@@ -106,7 +107,8 @@ def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_codes_are_the_references_and_logits_as_near_to_float64(draw, shape, kind):
     errors = {"ours": 0.0, "reference": 0.0}
-    for seed in range(4):
+    # More frames where a frame has few logits: their errors are a lottery.
+    for seed in range(4 if shape[0] * shape[1] > 100 else 40):
         weights = random_weights(shape, seed)
         weights = weights.int8() if kind == "int8" else weights
         row, code = random_row(weights, seed), seed % weights.vocab

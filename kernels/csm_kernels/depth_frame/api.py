@@ -37,7 +37,8 @@ def depth_frame(
 ) -> DepthFrame:
     """Draws codes 1..K-1 of a frame one after the other, each from the depth decoder's row at its position.
 
-    Position 0 reads `hidden`, position k the embedding of code k - 1, both through the projection; keys and
+    Position 0 reads `hidden`, position k the embedding of code k - 1 (or all before it added up, where the
+    weights are cumulative), both through the projection; keys and
     values of the positions before are kept. The row at position k, normalised, times head k - 1 gives the
     logits of code k. At temperature 0 the largest is taken, of equal ones the lowest code. Above, of the
     top_k largest (of equal ones the lowest codes), in the order of their codes, the first whose weights

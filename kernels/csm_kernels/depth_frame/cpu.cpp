@@ -121,7 +121,7 @@ struct Matrix {
 
 // What depth_frame/cpu.py hands over, in its order.
 struct Shape {
-  int64_t books, vocab, outer, width, heads, kv_heads, head, hidden, layers;
+  int64_t books, vocab, outer, width, heads, kv_heads, head, hidden, layers, cumulative;
 };
 
 constexpr int64_t SHARED = 6, OF_LAYER = 9;  // tensors; then as many scales again, null without int8
@@ -418,7 +418,7 @@ void draw_frame(const Frame<T>& frame, int threads, int64_t* codes, float* logit
     int64_t code = codes[0];
     for (int64_t book = 1; book < s.books && code >= 0; ++book) {
       const float* row = frame.numbers(TABLE) + (code + (book - 1) * s.vocab) * s.outer;
-      memcpy(input, row, (size_t)s.outer * sizeof(float));
+      for (int64_t i = 0; i < s.outer; ++i) input[i] = s.cumulative ? input[i] + row[i] : row[i];
       run_row(frame, thread, own, common, book, input);
       normalise(own.x, frame.numbers(NORM), s.width, own.normed);
       head_product(thread, frame, book - 1, own.normed, common.logits);
@@ -440,7 +440,7 @@ void draw_frame(const Frame<T>& frame, int threads, int64_t* codes, float* logit
 CSM_EXPORT(depth_frame)(const void* const* tensors, const float* const* scales, const int64_t* shape, const float* row,
                         int64_t drawn, double temperature, int64_t top_k, const double* uniforms, int64_t threads,
                         int64_t* codes, float* logits) {
-  const Shape s = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]};
+  const Shape s = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]};
   const int64_t columns = logits ? s.vocab : drawn;
   if (scales[PROJECTION])
     draw_frame(Frame<int8_t>{s, tensors, scales, row, drawn, columns, (float)temperature, top_k, uniforms},

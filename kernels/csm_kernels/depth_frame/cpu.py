@@ -38,7 +38,8 @@ def draw(
     tensors += [weights.cos, weights.sin, *(tensor for layer in weights.layers for tensor in layer)]
     width, hidden_width, outer = weights.norm.shape[0], _rows(layer.gate), hidden.shape[0]
     sizes = (weights.n_heads, weights.n_kv_heads, 2 * weights.cos.shape[1])
-    shape = (weights.books, weights.vocab, outer, width, *sizes, hidden_width, len(weights.layers))
+    counts = (hidden_width, len(weights.layers), int(weights.cumulative))
+    shape = (weights.books, weights.vocab, outer, width, *sizes, *counts)
     if team is None:
         team = max(1, min(threads().value, width * hidden_width * 3 * len(weights.layers) // SHARE))
     # Kept until the call is over: a tensor that was not contiguous is read from its copy.

@@ -23,7 +23,7 @@ def draw(
         place = codes[-1] + (book - 1) * weights.vocab
         rows = torch.cat([rows, weights.table[place].unsqueeze(0)])
         # All rows anew at every step: what a cache of keys and values must equal.
-        last = _forward(rows, weights)[-1]
+        last = _forward(rows.cumsum(0) if weights.cumulative else rows, weights)[-1]
         head = _matrix(weights.heads, last)[book - 1]
         logits.append(head @ last if isinstance(weights.heads, Int8Rows) else last @ head)
         uniform = None if uniforms is None else float(uniforms[book - 1])

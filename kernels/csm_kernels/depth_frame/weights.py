@@ -71,6 +71,8 @@ class DepthWeights:
         heads: [K - 1, W, V]; in int8 [K - 1, V, W].
         cos, sin: fp32 [K, H / 2], of the rotary angle of every position and pair of channels.
         n_heads, n_kv_heads: Of attention.
+        cumulative: Position k reads the row and the embeddings of all codes before k, added up, instead of
+            the last one alone.
 
     Raises:
         ValueError: A shape or dtype that does not fit the others; the message names it.
@@ -85,6 +87,7 @@ class DepthWeights:
     sin: Tensor
     n_heads: int
     n_kv_heads: int
+    cumulative: bool = False
     originals: tuple[tuple[Tensor, int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
