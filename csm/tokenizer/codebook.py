@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from csm_kernels import Assignment, rvq_search
 
-KMEANS_STEPS = 6
+KMEANS_STEPS = 8
 # Of uniform usage: vectors below it are set anew.
 FEWEST_SHARE = 0.1
+# Of a cell's spread: so far apart start the two vectors that share it.
+SPLIT_DISTANCE = 0.1
 
 
 class CodebookStack(nn.Module):
@@ -76,7 +78,9 @@ class CodebookStack(nn.Module):
     ) -> Float[Tensor, "N D"]:
         """Sets every codebook by k-means of what the earlier ones left of x, in place.
 
-        A vector that hardly any row is nearest to starts anew at a row that is far from all vectors.
+        A vector that hardly any row is nearest to starts anew beside the vector of a crowded cell, which the
+        two then share. (At a far row it would describe that row alone: in so many dimensions no other is
+        near.)
 
         Args:
             x: [N, D], vectors to describe, on any device; N at least 1.
@@ -103,10 +107,11 @@ class CodebookStack(nn.Module):
                 rare = (count[:, 0] < fewest).nonzero()[:, 0]
                 # Not in the last step: a vector must have met its rows once.
                 if len(rare) and step < KMEANS_STEPS - 1:
-                    # Farther rows are likelier; on the CPU, with one generator for all devices.
-                    chances = found.residual.square().sum(dim=1).double().cpu() + 1e-12
-                    drawn = torch.multinomial(chances, len(rare), replacement=True, generator=generator)
-                    book[0, rare] = residual[drawn.to(x.device)]
+                    crowded = count[:, 0].argsort(descending=True, stable=True)[: len(rare)]
+                    rare = rare[: len(crowded)]
+                    noise = torch.randn(len(rare), self.codebook_dim, generator=generator).to(x.device)
+                    beside = SPLIT_DISTANCE * found.residual.std(correction=0) * noise
+                    book[0, rare] = book[0, crowded] + beside
             residual = rvq_search(residual, book).residual
         self.vector_sum.copy_(self.codebooks)
         self.usage.fill_(1.0)

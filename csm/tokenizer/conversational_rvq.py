@@ -378,6 +378,12 @@ class ConversationalRVQ(nn.Module):
         """
         return self.decoder.head.flush().unsqueeze(1)
 
+    def code_vectors(self) -> Float[Tensor, "K V D"]:
+        """What each code of each codebook adds to the latent that the decoder reads."""
+        q = self.quantizer
+        semantic = q.semantic.codebooks @ q.semantic_out.weight.T
+        return torch.cat([semantic, q.acoustic.codebooks @ q.acoustic_out.weight.T]).detach()
+
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Writes config.json and model.safetensors; makes the folder.
 

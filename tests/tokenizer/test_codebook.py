@@ -82,3 +82,14 @@ def test_initialised_from_data_every_codebook_describes_what_the_earlier_ones_le
     again = CodebookStack(3, 16, 8)
     again.fit(rows, torch.Generator().manual_seed(0))
     assert torch.equal(again.codebooks, stack.codebooks)
+
+
+def test_a_fit_leaves_no_vector_without_rows() -> None:
+    # Most starting vectors fall into one of two clouds that are far apart; the rest must find work.
+    torch.manual_seed(0)
+    rows = torch.cat([torch.randn(3000, 32), 0.01 * torch.randn(60, 32) + 50.0])
+    stack = CodebookStack(2, 64, 32)
+    stack.codebooks[:, 32:] += 500.0  # dead at the start
+    stack.fit(rows, torch.Generator().manual_seed(0), keep=True)
+    codes = rvq_search(rows, stack.codebooks).codes
+    assert all(len(codes[:, level].unique()) == 64 for level in range(2))
