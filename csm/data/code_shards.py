@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 INDEX_NAME = "index.json"
+# When the letters of each turn are said.
+ALIGNMENT_NAME = "alignment.safetensors"
+# What each code adds to the tokenizer's latent.
+VECTORS_NAME = "code_vectors.safetensors"
 # Turns per shard: at 2.5 s a turn and 32 codebooks a shard has about 2 MB.
 TURNS_PER_SHARD = 1024
 
@@ -111,3 +115,28 @@ def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
                     parts = (file.get_tensor(f"{name}/{part}") for part in ("codes", "prosody", "speaker"))
                     turns[name] = EncodedTurn(name, *parts)
     return turns
+
+
+def write_alignment(folder: Path, ends: Mapping[str, Tensor]) -> None:
+    """Writes beside the shards where the symbols of each turn's text end: float32 [L], seconds, by id."""
+    temporary = folder / (ALIGNMENT_NAME + ".part")
+    save_file({name: times.float().contiguous() for name, times in ends.items()}, temporary)
+    temporary.replace(folder / ALIGNMENT_NAME)
+
+
+def read_alignment(folder: Path) -> dict[str, Tensor] | None:
+    """What `write_alignment` wrote, or None where nothing was aligned."""
+    path = folder / ALIGNMENT_NAME
+    return load_file(path) if path.is_file() else None
+
+
+def write_code_vectors(folder: Path, vectors: Tensor) -> None:
+    """Writes beside the shards what each code adds to the tokenizer's latent, [K, V, D], in 16 bits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"vectors": vectors.half().contiguous()}, folder / VECTORS_NAME)
+
+
+def read_code_vectors(folder: Path) -> Tensor | None:
+    """What `write_code_vectors` wrote, float32, or None where the tokenizer did not tell."""
+    path = folder / VECTORS_NAME
+    return load_file(path)["vectors"].float() if path.is_file() else None

@@ -1,0 +1,112 @@
+"""Letters are found where they were put, and a path is the best of all paths."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from csm.data.forced_alignment import (
+    BEGIN,
+    END,
+    STEPS_PER_SECOND,
+    SpokenText,
+    align,
+    best_paths,
+    cepstra,
+    even_paths,
+    symbols,
+    train_aligner,
+)
+
+RATE = 7500  # 100 samples a step
+
+
+def paths_of(steps: int, letters: int) -> list[list[int]]:
+    """Every way through the letters that stays or moves on by one."""
+    moves = itertools.combinations(range(1, steps), letters - 1)
+    return [[sum(t >= move for move in chosen) for t in range(steps)] for chosen in moves]
+
+
+@pytest.mark.parametrize(("steps", "letters"), [(1, 1), (5, 1), (5, 5), (7, 3), (9, 4)])
+def test_the_best_path_is_the_best_of_all(steps, letters) -> None:
+    generator = torch.Generator().manual_seed(steps * 10 + letters)
+    scores = torch.full((3, 11, 6), -1e9)
+    scores[:, :steps, :letters] = torch.randn(3, steps, letters, generator=generator)
+    scores[1, :, :] = torch.randn(11, 6, generator=generator)  # a longer neighbour
+    counts, lengths = torch.tensor([letters, 6, letters]), torch.tensor([steps, 11, steps])
+    found = best_paths(scores, lengths, counts)
+    for item in (0, 2):
+        every = torch.tensor(paths_of(steps, letters))
+        sums = scores[item, :steps].gather(1, every.T).sum(dim=0)
+        assert found[item, :steps].tolist() == every[sums.argmax()].tolist()
+
+
+def test_an_even_pace_gives_every_letter_its_share() -> None:
+    paths = even_paths(torch.tensor([12, 7]), torch.tensor([4, 3]))
+    assert paths[0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert torch.bincount(paths[1, :7]).tolist() == [3, 2, 2]
+
+
+def spoken(index: int, generator: torch.Generator) -> tuple[SpokenText, torch.Tensor]:
+    """A text of five letters, each a chord of its own for 40 to 280 ms, with noise before and after it."""
+    # Never twice the same: nobody can hear where one ends.
+    steps = torch.randint(1, 8, (12,), generator=generator)
+    letters = (steps.cumsum(0) % 8).tolist()
+    spent = torch.randint(3, 22, (len(letters) + 2,), generator=generator)
+    pieces = []
+    for letter, count in zip([None, *letters, None], spent.tolist(), strict=True):
+        time = torch.arange(count * 100) / RATE
+        tone = torch.zeros(len(time)) if letter is None else sum(
+            torch.sin(2 * math.pi * (220 + 190 * letter) * k * time) / k for k in (1, 2, 3)
+        )  # fmt: skip
+        pieces.append(0.2 * tone + 0.003 * torch.randn(len(time), generator=generator))
+    text = "".join("abcdefgh"[letter] for letter in letters)
+    sound = torch.cat(pieces).unsqueeze(0)
+    return SpokenText(f"t{index}", cepstra(sound, RATE), symbols(text)), spent.cumsum(0) / STEPS_PER_SECOND
+
+
+def test_letters_are_found_where_they_were_put() -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = [spoken(index, generator) for index in range(72)]
+    recordings = [item for item, _ in made]
+    ends = align(train_aligner(recordings, 250), recordings)
+    errors = torch.cat([(ends[item.id] - truth).abs() for item, truth in made])
+    even = [
+        (torch.arange(1, len(truth) + 1) * (float(truth[-1]) / len(truth)) - truth).abs() for _, truth in made
+    ]
+    assert float(torch.cat(even).median()) > 0.06
+    assert float(errors.median()) <= 2.01 / STEPS_PER_SECOND and float((errors < 0.06).float().mean()) > 0.9
+    assert all(float(ends[item.id][-1]) == pytest.approx(float(truth[-1]), abs=1e-4) for item, truth in made)
+
+
+def test_training_repeats_itself_and_leaves_the_random_state_alone() -> None:
+    generator = torch.Generator().manual_seed(1)
+    recordings = [spoken(index, generator)[0] for index in range(4)]
+    state = torch.get_rng_state()
+    one, two = (train_aligner(recordings, 5) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_what_is_too_short_for_its_text_is_read_at_an_even_pace() -> None:
+    generator = torch.Generator().manual_seed(2)
+    long, _ = spoken(0, generator)
+    short = SpokenText("short", long.cepstra[:6], symbols("a much longer text"))
+    ends = align(train_aligner([long, short], 3), [long, short])["short"]
+    torch.testing.assert_close(ends, torch.arange(1, 21) * (6 / 20 / STEPS_PER_SECOND))
+    with pytest.raises(ValueError, match="nothing to align"):
+        train_aligner([short], 3)
+
+
+def test_loudness_changes_no_cepstra_and_every_step_has_some() -> None:
+    sound = torch.randn(1, 1234, generator=torch.Generator().manual_seed(0))
+    assert cepstra(sound, RATE).shape == (13, 32)
+    torch.testing.assert_close(cepstra(4 * sound, RATE), cepstra(sound, RATE), atol=1e-3, rtol=1e-3)
+    assert cepstra(sound[:, :1], RATE).shape == (1, 32)
+    assert bool(cepstra(torch.zeros(1, 500), RATE).isfinite().all())
+
+
+def test_symbols_are_as_many_as_the_bytes_of_the_text() -> None:
+    assert symbols(" Hé! ").tolist() == [BEGIN, *"hé!".encode(), END]
+    assert len(symbols("ÀB")) == 2 + len("ÀB".encode())
