@@ -25,6 +25,9 @@ class LossConfig:
         text: Writing what was heard.
         pitch, voicing, energy: Prosody of the frame that follows.
         duration: Log frames of a turn, before it is spoken.
+        pace: Log frames of each text id of an aligned turn, before it is spoken.
+        latent, refined: Squared distance to the latent of the frame that follows, in units of the spread of
+            the first codebook's, before and after its first code is known; where the model predicts it.
         label_smoothing: On all code and text targets, 0 to below 1.
 
     Raises:
@@ -39,6 +42,9 @@ class LossConfig:
     voicing: float = 0.05
     energy: float = 0.05
     duration: float = 0.1
+    pace: float = 0.2
+    latent: float = 3.0
+    refined: float = 3.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,18 +60,20 @@ class ConversationTargets(NamedTuple):
 
     Attributes:
         codebook0: int64 [A]. depth: int64 [F, K - 1]. text: int64 [L]. duration: float32 [U], log frames.
+        pace: float32 [P], log frames. latent: float32 [T, D], None where nobody knows it.
         prosody: float32 [A, 3]; prosody_known: bool [A].
         semantic_codebooks: How many of the codebooks are semantic.
         frames: Frames of this batch that the depth decoder could be run on, drawn or not; with end rows of
             zeros, as in csm-1b, they are among them.
-        voice_count, frame_count, text_count, turn_count: What the sums are divided by: targets of the whole
-            optimizer step per shard, so that no part's weight depends on how a step is split.
+        voice_count, frame_count, text_count, turn_count, pace_count: What the sums are divided by: targets of
+            the whole optimizer step per shard, so that no part's weight depends on how a step is split.
     """
 
     codebook0: Tensor
     depth: Tensor
     text: Tensor
     duration: Tensor
+    pace: Tensor
     prosody: Tensor
     prosody_known: Tensor
     semantic_codebooks: int
@@ -74,14 +82,31 @@ class ConversationTargets(NamedTuple):
     frame_count: float
     text_count: float
     turn_count: float
+    pace_count: float
+    latent: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: RowBatch, semantic_codebooks: int) -> ConversationTargets:
-        """The targets of a batch of rows, of which `semantic_codebooks` codebooks are semantic."""
+    def of(
+        cls, batch: RowBatch, semantic_codebooks: int, vectors: Float[Tensor, "K V D"] | None = None
+    ) -> ConversationTargets:
+        """The targets of a batch of rows, of which `semantic_codebooks` codebooks are semantic.
+
+        Args:
+            batch: Rows.
+            semantic_codebooks: How many.
+            vectors: What each code adds to a latent; None: no latent is compared.
+        """
         speaks = batch.code_target[:, 0] != IGNORE
         text = batch.text_target[batch.text_target != IGNORE]
         duration = batch.duration_target[~batch.duration_target.isnan()]
+        pace = batch.pace_target[~batch.pace_target.isnan()]
         frames = int((batch.code_target[:, 1] != IGNORE).sum())
+
+        latent = None
+        if vectors is not None:
+            codes = batch.code_target[batch.code_target[:, 1] != IGNORE]
+            books = torch.arange(codes.shape[1], device=codes.device)
+            latent = vectors[books, codes].sum(dim=1)
 
         def count(given: float | None, own: float) -> float:
             return max(1.0, own if given is None else given)
@@ -91,6 +116,7 @@ class ConversationTargets(NamedTuple):
             depth=batch.code_target[CSMModel.depth_rows(batch), 1:],
             text=text,
             duration=duration,
+            pace=pace,
             prosody=batch.prosody_target[speaks],
             prosody_known=batch.prosody_known[speaks],
             semantic_codebooks=semantic_codebooks,
@@ -99,6 +125,8 @@ class ConversationTargets(NamedTuple):
             frame_count=count(batch.frame_count, float(frames)),
             text_count=count(batch.text_count, float(len(text))),
             turn_count=count(batch.turn_count, float(len(duration))),
+            pace_count=count(batch.pace_count, float(len(pace))),
+            latent=latent,
         )
 
 
@@ -121,8 +149,8 @@ def conversational_loss(
     """
     weights = config or LossConfig()
     parts: dict[str, Tensor] = {}
-    prosody, duration = outputs.prosody, outputs.duration
-    if prosody is None or duration is None:
+    prosody, duration, pace = outputs.prosody, outputs.duration, outputs.pace
+    if prosody is None or duration is None or pace is None:
         raise ValueError(
             "outputs were generated, not teacher-forced: call the model with text and voice, or a batch"
         )
@@ -132,6 +160,7 @@ def conversational_loss(
         ("text", outputs.text_logits, targets.text),
         ("prosody", prosody, targets.prosody),
         ("duration", duration, targets.duration),
+        ("pace", pace, targets.pace),
     ):
         if found is not None and found.shape[: expected.ndim] != expected.shape:
             raise ValueError(
@@ -156,6 +185,11 @@ def conversational_loss(
     energy = F.smooth_l1_loss(prosody[:, 2], targets.prosody[:, 2] - LOG_ENERGY_CENTRE, reduction="none")
     parts["energy"] = (energy * known).sum() / targets.voice_count
     parts["duration"] = (duration.float() - targets.duration).abs().sum() / targets.turn_count
+    parts["pace"] = (pace.float() - targets.pace).abs().sum() / targets.pace_count
+    if outputs.latent is not None and targets.latent is not None:
+        for name in ("latent", "refined"):
+            found = getattr(outputs, name).float()
+            parts[name] = (found - targets.latent).square().sum() / targets.frame_count
     share = share_of_codebooks(targets.depth.shape[1], targets.semantic_codebooks)
     scale = {"semantic": share, "acoustic": 1 - share}
     total = torch.stack([getattr(weights, n) * scale.get(n, 1.0) * value for n, value in parts.items()]).sum()

@@ -20,8 +20,21 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from csm import config as config_files
-from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, version_id, write_code_shards
+from csm.data.code_shards import (
+    ALIGNMENT_NAME,
+    VECTORS_NAME,
+    EncodedTurn,
+    read_alignment,
+    read_code_shards,
+    read_code_vectors,
+    read_index,
+    version_id,
+    write_alignment,
+    write_code_shards,
+    write_code_vectors,
+)
 from csm.data.dataset import ConversationDataset
+from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.data.prosody import frame_prosody
 from csm.data.speakers import speaker_numbers
@@ -29,9 +42,10 @@ from csm.data.turn_audio import read_turn
 from csm.data.utterances import UtteranceDataset, one_thread
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
-from csm.generation.talker import PACKAGED, Talker, known_numbers
+from csm.generation.talker import PACKAGED, Talker, known_numbers, tell_codes
 from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
 from csm.model.checkpoints import meta_model
+from csm.model.code_geometry import start_from_code_vectors
 from csm.model.csm_model import CSMConfig, CSMModel
 from csm.model.execution import apply_execution
 from csm.model.lora import is_adapter, merged_state, save_adapter
@@ -236,13 +250,18 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
             )
     if found is None:
         write_code_shards(output, encoded_turns(corpus, tokenizer, versions), description)
-    elif isinstance(tokenizer, MimiTokenizer) or (tokenizer_folder / "codebooks.json").is_file():
+    aligned = run.model.text != "bytes" or (output / ALIGNMENT_NAME).is_file()
+    if not aligned:
+        with one_thread():
+            write_alignment(output, align_corpus(corpus, tokenizer.config.sample_rate))
+    described = (output / VECTORS_NAME).is_file() and (tokenizer_folder / "codebooks.json").is_file()
+    if found is not None and aligned and (described or isinstance(tokenizer, MimiTokenizer)):
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
-        return len(turns)
-    if isinstance(tokenizer, MimiTokenizer):
-        return len(turns)
-    report = codebook_report(tokenizer, [turn.codes.long() for turn in read_code_shards(output).values()])
-    write_atomically(tokenizer_folder / "codebooks.json", (json.dumps(report) + "\n").encode())
+    elif isinstance(tokenizer, ConversationalRVQ):
+        write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
+        codes = [turn.codes.long() for turn in read_code_shards(output).values()]
+        report = json.dumps(codebook_report(tokenizer, codes))
+        write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n".encode())
     return len(turns)
 
 
@@ -301,6 +320,9 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
     model = start_model(run)
     require_fit(corpus, encoded, model, run.data)
+    vectors = read_code_vectors(codes)
+    if run.model_start == "scratch" and vectors is not None:
+        start_from_code_vectors(model, vectors)
     # Asked now: ZeRO-3 changes the parameters.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
@@ -314,6 +336,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         config=run.data,
         seed=run.training.seed,
         speakers=numbers_of_speakers(run, corpus),
+        ends=read_alignment(codes),
     )
     # Few recordings of one's own may all be for training: the split is drawn by their names.
     watched = "validation" if corpus.turns("validation") else "train"
@@ -325,6 +348,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         dataset(watched, shards=1),
         run.loss,
         device=world.device,
+        vectors=vectors,
     )
     train(task, run.training, output, run_description=description, device=device.type)
     if world.rank == 0:
@@ -380,6 +404,7 @@ def trained_cast(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
     model = CSMModel.from_pretrained(folder).to(device)
+    tell_codes(model, tokenizer)
     numbers = numbers_of_speakers(run, material)
 
     @cache

@@ -33,6 +33,10 @@ TELEPHONE_MODEL = CSMConfig(
     num_codebooks=16,
     max_context=1024,
     memory_slots=8,
+    depth_inputs="sum",
+    latent_dim=256,
+    cross_layers=(0, 2, 4),
+    cross_window=4,
     dropout=0.1,
 )
 
@@ -118,8 +122,7 @@ def speech_24khz() -> RunConfig:
 def telephone_model() -> RunConfig:
     """The packaged voice: the whole amazon_queen corpus but six speakers, through the packaged tokenizer.
 
-    41 minutes on two CPU cores: the voices and the rhythm of speech, no words yet (docs/MEASURED.md,
-    docs/LOG.md). csm/weights/NOTICE.md has the commands before this one.
+    46 minutes on two CPU cores (docs/MEASURED.md); csm/weights/NOTICE.md has the commands before this one.
 
     `deepspeed --num_accelerators 2 launch/train.py --recipe telephone_model --output runs/voice`
     """
@@ -128,27 +131,28 @@ def telephone_model() -> RunConfig:
         corpus="data/amazon_queen",
         tokenizer=TELEPHONE_TOKENIZER,
         tokenizer_start="packaged",
-        model=replace(TELEPHONE_MODEL, frame_dropout=0.2),
+        model=replace(TELEPHONE_MODEL, frame_dropout=0.3),
         data=DatasetConfig(
             rows_per_shard=1000,
             max_rows=450,
             depth_share=0.25,
             transcribe_share=0.1,
-            versions=3,
+            versions=6,
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
+        loss=LossConfig(semantic=1.0, acoustic=0.5, latent=5.0, refined=5.0),
         training=TrainingConfig(
-            steps=2700,
+            steps=3300,
             shards=2,
             learning_rate=1.5e-3,
             warmup_steps=200,
             weight_decay=0.05,
-            ema_decay=0.995,
+            ema_decay=0.998,
             checkpoint_every=500,
             validate_every=250,
             log_every=25,
         ),
-        sampling=SamplingConfig(temperature=0.7, top_k=40),
+        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
     )
 
 
@@ -190,7 +194,7 @@ def quickstart() -> RunConfig:
             checkpoint_every=75,
             validate_every=50,
         ),
-        sampling=SamplingConfig(temperature=0.7, top_k=40),
+        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
     )
 
 

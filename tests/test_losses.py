@@ -16,7 +16,7 @@ from csm.losses import (
     share_of_codebooks,
 )
 
-NAMES = ["codebook0", "semantic", "acoustic", "text", "pitch", "voicing", "energy", "duration"]
+NAMES = ["codebook0", "semantic", "acoustic", "text", "pitch", "voicing", "energy", "duration", "pace"]
 
 
 @pytest.fixture
@@ -32,7 +32,10 @@ def fill(model, random_turn):
         builder = model.new_rows()
         for index, name in enumerate(names):
             builder.begin_sequence()
-            builder.add_spoken(random_turn(name, f"says {name}", 4 + 3 * index), train=name not in quiet)
+            turn = random_turn(name, f"says {name}", 4 + 3 * index)
+            ids = len(model.codec.encode_turn(turn.text, turn.speaker))
+            turn = turn._replace(ends=torch.linspace(0, 1, ids).square() * turn.codes.shape[1])
+            builder.add_spoken(turn, train=name not in quiet)
             builder.add_heard(random_turn(name + "h", "heard " * (index + 1)), train=name not in quiet)
         return builder.build()
 
@@ -71,6 +74,8 @@ def test_the_parts_are_the_means_they_are_said_to_be(model, fill) -> None:
     spoken = ~batch.duration_target.isnan()
     assert batch.duration_target[spoken].exp().round().tolist() == [4, 7]
     torch.testing.assert_close(parts["duration"], (out.duration - batch.duration_target[spoken]).abs().mean())
+    paced = ~batch.pace_target.isnan()
+    torch.testing.assert_close(parts["pace"], (out.pace - batch.pace_target[paced]).abs().mean())
 
 
 @torch.no_grad()
@@ -112,6 +117,7 @@ def test_shards_add_up_to_the_whole_step_in_loss_and_gradient(model, fill, group
         shard.frame_count = targets.frame_count / len(groups)
         shard.text_count = targets.text_count / len(groups)
         shard.turn_count = targets.turn_count / len(groups)
+        shard.pace_count = targets.pace_count / len(groups)
         result = loss_of(model, shard)
         (result.total / len(groups)).backward()
         for name, value in result.parts.items():
@@ -183,3 +189,20 @@ def test_weights_out_of_range_are_refused(field) -> None:
 @pytest.mark.parametrize(("semantic", "share"), [(1, 0.0), (2, 1 / 31), (10, 9 / 31), (32, 1.0)])
 def test_the_semantic_share_counts_the_depth_decoders_codebooks(semantic, share) -> None:
     assert share_of_codebooks(31, semantic) == pytest.approx(share)
+
+
+@torch.no_grad()
+def test_latents_are_compared_with_what_the_codes_add_up_to(tiny_model, random_turn) -> None:
+    model = tiny_model(depth_inputs="sum", latent_dim=7)
+    builder = model.new_rows()
+    turn = random_turn("a", frames=6)
+    builder.add_spoken(turn)
+    batch = builder.build()
+    vectors = torch.randn(5, 24, 7)
+    out = model(batch=batch)
+    parts = conversational_loss(out, ConversationTargets.of(batch, 2, vectors)).parts
+    truth = torch.stack([sum(vectors[k, turn.codes[k, t]] for k in range(5)) for t in range(6)])
+    for name in ("latent", "refined"):
+        distance = (getattr(out, name) - truth).square().sum(dim=1).mean()
+        torch.testing.assert_close(parts[name], distance)
+    assert "latent" not in conversational_loss(out, ConversationTargets.of(batch, 2)).parts

@@ -14,7 +14,7 @@ from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
 from csm.data.speakers import speaker_numbers
-from csm.text import TextCodec
+from csm.text import ByteCodec, TextCodec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class DatasetConfig:
         rows_per_shard: Rows a shard is filled to; max_rows: most rows of one chunk of a conversation.
         transcribe_share: Share of turns that are heard and written instead of spoken.
         depth_share: Share of frames that train the depth decoder.
-        length_jitter: The length a spoken turn's text is spread over varies by this share, plus and minus.
+        length_jitter: The length a spoken turn's text is spread over varies by this share, plus and minus,
+            where it is not known when each letter is said.
         past_turns: Most turns before a chunk that are written into its memory. Of 16 slots, what lies before
             the newest 64 turns has less than 1/10,000 of the gist, where generation still has it.
         past_gradient_turns: The newest of these, through which gradients pass; 0: the memory is read and its
@@ -82,6 +83,8 @@ class ConversationDataset:
         config: How to draw.
         shards, seed: Of the run.
         speakers: Number of every speaker's name; None counts them in the corpus's order, over all splits.
+        ends: By turn, seconds at which `forced_alignment.symbols` of its text end; None: nobody knows.
+        frame_rate: Frames of codes a second.
 
     Attributes:
         conversations: Usable turns of every conversation, in order.
@@ -106,12 +109,16 @@ class ConversationDataset:
         shards: int,
         seed: int,
         speakers: Mapping[str, int] | None = None,
+        ends: Mapping[str, torch.Tensor] | None = None,
+        frame_rate: float = 12.5,
     ) -> None:
         self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
         self.config, self.seed = config, seed
         speakers = speakers or speaker_numbers(corpus.speakers())
         self.conversations: list[list[TurnFrames]] = []
         self.untrained: set[str] = set()
+        # Letters are aligned: the ids of other codecs are no letters.
+        ends = (ends or {}) if isinstance(codec, ByteCodec) else {}
         self._others: dict[str, list[torch.Tensor]] = {}
         self.left_out = 0
         for conversation in corpus.conversations:
@@ -124,9 +131,8 @@ class ConversationDataset:
                     self.left_out += 1
                     continue
                 speaker = speakers[turn.speaker]
-                turns.append(
-                    TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
-                )
+                frames = TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
+                turns.append(frames._replace(ends=_ends_of_ids(ends.get(turn.id), frames, frame_rate)))
                 names = (version_id(turn.id, number) for number in range(1, config.versions))
                 self._others[turn.id] = [encoded[name].codes.long() for name in names if name in encoded]
                 if turn.speaker in config.exclude_speakers:
@@ -161,7 +167,8 @@ class ConversationDataset:
             np.random.default_rng([self.seed, 11, step, shard]),
             np.random.default_rng([self.seed, 13, step, shard]),
         )
-        batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count = self._counts(step)
+        counts = self._counts(step)
+        batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count, batch.pace_count = counts
         return batch
 
     def in_order(self, rows: int) -> RowBatch:
@@ -178,9 +185,9 @@ class ConversationDataset:
     def _rows(self, turn: TurnFrames) -> int:
         return len(self.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
 
-    def _step_counts(self, step: int) -> tuple[float, float, float, float]:
+    def _step_counts(self, step: int) -> tuple[float, float, float, float, float]:
         """Targets of a whole step per shard, from the plan alone (each shard's draws are repeated)."""
-        voice = frames = text = spoken = 0
+        voice = frames = text = spoken = pace = 0
         plan = self.sampler.step(step)
         for shard, chunks in enumerate(plan):
             rng = np.random.default_rng([self.seed, 11, step, shard])
@@ -196,7 +203,10 @@ class ConversationDataset:
                         # An end row of zeros is for the depth decoder too: see RowBuilder.
                         frames += turn.codes.shape[1] + int(self.end_code == 0)
                         spoken += 1
-        return voice / len(plan), frames / len(plan), text / len(plan), spoken / len(plan)
+                        if turn.ends is not None:
+                            pace += len(turn.ends) - 1
+        shards = len(plan)
+        return voice / shards, frames / shards, text / shards, spoken / shards, pace / shards
 
     def _turns(self, chunk: Chunk) -> list[TurnFrames]:
         return self.conversations[chunk.conversation][chunk.first : chunk.first + chunk.turns]
@@ -209,7 +219,12 @@ class ConversationDataset:
     def _version(self, turn: TurnFrames, rng: np.random.Generator | None) -> TurnFrames:
         others = self._others[turn.id]
         number = 0 if rng is None or not others else int(rng.integers(len(others) + 1))
-        return turn._replace(codes=others[number - 1]) if number else turn
+        if not number:
+            return turn
+        # It begins so much later after its first frame's begin.
+        later = None if turn.ends is None else turn.ends + number / self.config.versions
+        turn = turn._replace(codes=others[number - 1])
+        return turn._replace(ends=None if later is None else _within(later, turn.codes.shape[1]))
 
     def _build(
         self, chunks: list[Chunk], rng: np.random.Generator, versions: np.random.Generator | None = None
@@ -231,6 +246,7 @@ class ConversationDataset:
                 if transcribe:
                     builder.add_heard(turn, train=train)
                 else:
+                    jitter = jitter if turn.ends is None else 0.0
                     length = max(1, round(turn.codes.shape[1] * (1 + jitter)))
                     builder.add_spoken(turn, length=length, train=train)
         batch = builder.build()
@@ -238,3 +254,17 @@ class ConversationDataset:
         count = max(1, round(len(frames) * self.config.depth_share)) if len(frames) else 0
         batch.depth_rows = frames[torch.from_numpy(np.sort(rng.permutation(len(frames))[:count]))]
         return batch
+
+
+def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames, frame_rate: float) -> torch.Tensor | None:
+    """Ends of the ids of ByteCodec's `encode_turn` from those of the symbols: its begin lasts no time."""
+    if symbols is None:
+        return None
+    return _within(torch.cat([torch.zeros(1), symbols.float() * frame_rate]), turn.codes.shape[1])
+
+
+def _within(ends: torch.Tensor, frames: int) -> torch.Tensor:
+    """The same ends in a turn of so many frames, the last one at its end; the begin stays where it is."""
+    ends = ends.clamp(max=frames)
+    ends[0], ends[-1] = 0, frames
+    return ends

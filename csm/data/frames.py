@@ -16,6 +16,8 @@ from torch import Tensor
 from csm.text import TextCodec
 
 IGNORE = -100
+# Frames: what a text id lasts at least where it is to be learned how long it lasts.
+SHORTEST = 0.1
 
 
 class TurnFrames(NamedTuple):
@@ -27,6 +29,8 @@ class TurnFrames(NamedTuple):
         speaker: Speaker index.
         codes: int64 [K, T], T may be 0 for a turn about to be spoken.
         prosody: float32 [T, 3] log-F0 (0 where unvoiced), voiced, log energy; None where unknown.
+        ends: float32 [L], frame at which each id of the codec's `encode_turn` ends, the last one with the
+            voice; None where unknown: the text is then taken to be read at an even pace.
     """
 
     id: str
@@ -34,6 +38,7 @@ class TurnFrames(NamedTuple):
     speaker: int
     codes: Tensor
     prosody: Tensor | None = None
+    ends: Tensor | None = None
 
 
 class CrossSpan(NamedTuple):
@@ -44,6 +49,9 @@ class CrossSpan(NamedTuple):
         first_key, num_keys: Rows that are read.
         length: Length the keys are resampled to, in steps of the queries' clock.
         voice_reads: True where voice rows read text (locally), False where text rows read voice (globally).
+        ends: float32 [num_keys], where each key ends on the queries' clock, the last at `length`; None: all
+            last equally long.
+        speaker: Text id of whose turn it is, -1 where that is not told.
     """
 
     first_query: int
@@ -52,6 +60,8 @@ class CrossSpan(NamedTuple):
     num_keys: int
     length: int
     voice_reads: bool
+    ends: Tensor | None = None
+    speaker: int = -1
 
 
 @dataclass
@@ -154,10 +164,11 @@ class RowBatch:
         text_target: int64 [R], the text id that follows or IGNORE.
         prosody_target: float32 [R, 3] of the frame that follows; prosody_known bool [R].
         duration_target: float32 [R], log frames at the row before a spoken turn's voice, NaN elsewhere.
+        pace_target: float32 [R], log frames of each text id of a spoken turn that is aligned, NaN elsewhere.
         past: Turns before each sequence, for the memory.
-        voice_count, frame_count, text_count, turn_count: Targets of the whole optimizer step divided by its
-            shards, so that losses do not depend on how a step is split; None: those of this batch. Voice
-            counts frames and end rows, frame the frames alone.
+        voice_count, frame_count, text_count, turn_count, pace_count: Targets of the whole optimizer step
+            divided by its shards, so that losses do not depend on how a step is split; None: those of this
+            batch. Voice counts frames and end rows, frame the frames alone.
         depth_rows: Rows whose following frame trains the depth decoder; None: all with a real frame.
     """
 
@@ -173,11 +184,13 @@ class RowBatch:
     prosody_target: Tensor
     prosody_known: Tensor
     duration_target: Tensor
+    pace_target: Tensor
     past: PastTurns
     voice_count: float | None = None
     frame_count: float | None = None
     text_count: float | None = None
     turn_count: float | None = None
+    pace_count: float | None = None
     depth_rows: Tensor | None = None
 
     def to(self, device: torch.device) -> RowBatch:
@@ -233,7 +246,7 @@ class RowBuilder:
 
         Args:
             turn: With text; without frames it is only text, about to be spoken.
-            length: Frames the text is spread over; None takes the turn's.
+            length: Frames the text is spread over, its ends in proportion; None takes the turn's.
             train: Whether its voice is a target.
             finished: Whether the end row follows.
 
@@ -241,6 +254,11 @@ class RowBuilder:
             ValueError: Empty text, an unknown speaker, codes of a wrong shape or range.
         """
         text = torch.tensor(self.codec.encode_turn(turn.text, turn.speaker))
+        if turn.ends is not None and turn.ends.shape != text.shape:
+            raise ValueError(
+                f"turn {turn.id}: ends have shape {tuple(turn.ends.shape)}, its text {len(text)} ids: "
+                f"expected one for each"
+            )
         frames = self._frames(turn)
         first = self._rows
         count = frames.shape[0]
@@ -248,9 +266,17 @@ class RowBuilder:
         voice = self._rows
         self._add_voice(frames, finished)
         if self._rows > voice:
+            spread = max(1, length or count)
             self.spans.append(
                 CrossSpan(
-                    voice, self._rows - voice, first, len(text), max(1, length or count), voice_reads=True
+                    voice,
+                    self._rows - voice,
+                    first,
+                    len(text),
+                    spread,
+                    voice_reads=True,
+                    ends=None if turn.ends is None else turn.ends.cpu() * (spread / float(turn.ends[-1])),
+                    speaker=self.codec.speaker_id(turn.speaker),
                 )
             )
         if train and count:
@@ -319,6 +345,7 @@ class RowBuilder:
             prosody_target=joined["prosody_target"],
             prosody_known=joined["prosody_known"],
             duration_target=joined["duration_target"],
+            pace_target=joined["pace_target"],
         )
 
     def _frames(self, turn: TurnFrames) -> Tensor:
@@ -346,6 +373,7 @@ class RowBuilder:
             "prosody_target": torch.zeros(rows, 3),
             "prosody_known": torch.zeros(rows, dtype=torch.bool),
             "duration_target": torch.full((rows,), float("nan")),
+            "pace_target": torch.full((rows,), float("nan")),
         }
         self._pieces.append(piece)
         self._rows += rows
@@ -370,6 +398,9 @@ class RowBuilder:
             # A row of zeros is told from a frame by all its codes, an end code by the first alone.
             voice["code_target"][count - 1, : 1 if self.end_code else None] = self.end_code
             text["duration_target"][-1] = float(torch.tensor(float(count)).log())
+        if turn.ends is not None and finished:
+            # The first id, the turn's begin, lasts no time.
+            text["pace_target"][1:] = turn.ends.cpu().diff().clamp_min(SHORTEST).log()
         if turn.prosody is not None:
             text["prosody_target"][-1], text["prosody_known"][-1] = turn.prosody[0], True
             voice["prosody_target"][: count - 1] = turn.prosody[1:count]

@@ -24,7 +24,7 @@ def without_part(talker: Talker, part: Part) -> Talker:
     Args:
         talker: Stays as it is; tokenizer and voices are shared.
         part: "memory" closes the gates by which rows read past turns, "cross-attention" those by which voice
-            reads text and text reads voice.
+            reads text and text reads voice, and that by which a frame's own text is added to it.
 
     Raises:
         ValueError: The model has no layer with this part.
@@ -36,6 +36,8 @@ def without_part(talker: Talker, part: Part) -> Talker:
         if part == "memory"
         else [*backbone.voice_reads.values(), *backbone.text_reads.values()]
     )
+    if layers and part == "cross-attention" and backbone.text_now is not None:
+        layers.append(backbone.text_now)
     if not layers:
         raise ValueError(f"the model has no layer with {part}: it cannot be switched off")
     with torch.no_grad():

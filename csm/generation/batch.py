@@ -197,9 +197,14 @@ def join_keys(parts: Sequence[ReadingKeys]) -> ReadingKeys | None:
         key_positions=torch.cat([reading.key_positions for reading in readings]),
         longest_key=max(reading.longest_key for reading in readings),
     )
+    said = None
+    if parts[0].said is not None:
+        said = torch.cat([part.said for part in parts if part.said is not None])
+        places = torch.cat([reading.now for reading in readings if reading.now is not None])
+        joined = joined._replace(now=places + F.pad(counts.cumsum(0), (1, 0))[:-1])
     keys = [torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)]
     values = [torch.cat(layer) for layer in zip(*(part.values for part in parts), strict=True)]
-    return ReadingKeys(joined, keys, values)
+    return ReadingKeys(joined, keys, values, said)
 
 
 def join_memories(states: Sequence[MemoryState]) -> MemoryState | None:

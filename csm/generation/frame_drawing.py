@@ -12,7 +12,7 @@ from csm.generation.sampling import sample
 from csm.model.csm_model import CSMModel
 from csm.model.depth_decoder import DepthDecoder
 from csm.model.layers import FeedForward, RMSNorm, SelfAttention, TransformerBlock
-from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled
+from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled, rvq_search
 
 WeightKind = Literal["fp32", "int8"]
 # The modules that the native loop computes; a LoRA layer, say, computes something else.
@@ -75,6 +75,7 @@ class FrameDrawer:
         Raises:
             ValueError: Logits that are NaN or infinite; with int8 weights also where nothing runs natively.
         """
+        hidden = self.model.depth_row(hidden)
         if self.is_native():
             books = self.model.config.num_codebooks
             uniforms = None
@@ -95,6 +96,22 @@ class FrameDrawer:
                 "kernels compiled at the installation; use weights='fp32'"
             )
         return self._by_modules(hidden, code, drawn, temperature, top_k, generator)
+
+    def nearest_codes(self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""]) -> Int[Tensor, " K"]:
+        """The whole frame that begins with `code`: the later ones by residual search of the mean latent.
+
+        Raises:
+            ValueError: The model predicts no latent, or does not know what its codes add to one.
+        """
+        model, vectors = self.model, self.model.code_vectors
+        if not model.config.latent_dim or vectors is None:
+            raise ValueError(
+                "sampling.later_codes is 'nearest': expected a model with latent_dim that was told its codes "
+                "(CSMModel.know_codes, as Talker does); use later_codes='drawn'"
+            )
+        latent = model.refined_latent(hidden.unsqueeze(0), code.unsqueeze(0))
+        rest = rvq_search((latent - vectors[0, code]).float(), vectors[1:])
+        return torch.cat([code.unsqueeze(0), rest.codes[0].to(code.device)])
 
     def is_native(self) -> bool:
         """Whether the native loop computes what the modules would."""
@@ -138,6 +155,7 @@ class FrameDrawer:
             sin=sin,
             n_heads=attention.n_heads,
             n_kv_heads=attention.n_kv_heads,
+            cumulative=decoder.cumulative,
         )
 
     def _by_modules(
@@ -153,11 +171,14 @@ class FrameDrawer:
         codes = [code]
         cache = model.depth_decoder.start()
         rows = torch.stack([hidden, model.audio_embedding(code)])
+        if model.depth_decoder.cumulative:
+            rows = rows.cumsum(0)
         for codebook in range(1, model.config.num_codebooks):
             row = model.depth_decoder.step(rows, cache)[-1]
             logits = model.depth_decoder.logits(row, codebook).float()[:drawn]
             codes.append(sample(logits, temperature, top_k, generator))
-            rows = model.audio_embedding(codes[-1] + model.codebook_offsets[codebook]).unsqueeze(0)
+            before = rows[-1] if model.depth_decoder.cumulative else 0
+            rows = (before + model.audio_embedding(codes[-1] + model.codebook_offsets[codebook])).unsqueeze(0)
         return torch.stack(codes)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+LaterCodes = Literal["drawn", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,8 @@ class SamplingConfig:
     Attributes:
         temperature: 0 takes the likeliest; csm-1b's default is 0.9.
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
+        later_codes: "drawn" draws codes 1 and on from the depth decoder; "nearest" takes those of the mean
+            latent that the model predicts once code 0 is drawn: less varied, and the words are clearer.
         top_k: Only the k likeliest are drawn from; 0 draws from all.
         extra_codes: Whether a model that ends turns by zeros may draw the extra entries of its vocabulary, as
             csm-1b's public generators do; no tokenizer can decode such a code.
@@ -29,6 +34,7 @@ class SamplingConfig:
 
     temperature: float = 0.9
     depth_temperature: float | None = None
+    later_codes: LaterCodes = "drawn"
     top_k: int = 50
     extra_codes: bool = False
     shortest: float = 0.6
@@ -38,6 +44,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.temperature < 0 or (self.depth_temperature or 0) < 0:
             raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
+        if self.later_codes not in get_args(LaterCodes):
+            raise ValueError(f"later_codes is {self.later_codes!r}: expected one of {get_args(LaterCodes)}")
         if self.shortest < 0:
             raise ValueError(
                 f"shortest is {self.shortest}: expected a share of the expected length, 0 or above"

@@ -17,7 +17,8 @@ from csm.generation.sampling import SamplingConfig, sample
 from csm.generation.spoken_turn import PlannedTurn, SpokenTurn, one_query, text_keys
 from csm.model.backbone import ReadingKeys
 from csm.model.csm_model import CSMModel
-from csm.model.layers import KeyValueCache
+from csm.model.layers import KeyValueCache, PackedSequences
+from csm.model.pace import text_ends
 
 # Of the codes, as csm-1b's and the project's tokenizers have it.
 FRAMES_PER_SECOND = 12.5
@@ -25,6 +26,8 @@ FRAMES_PER_SECOND = 12.5
 LONGEST_SHARE = 2.0
 # Texts of this language have at most about two ids per frame; beyond that the writer has lost the thread.
 TEXT_PER_FRAME = 3
+# Letters' lengths are guessed as medians; together they last so much longer.
+LETTERS_OVER_MEDIANS = 1.28
 
 
 class ContextTurn(NamedTuple):
@@ -86,10 +89,8 @@ class Session:
         # Copied: a slice would keep its whole recording in memory.
         turn = turn._replace(codes=turn.codes.clone())
         context = ContextTurn(turn, turn.codes.shape[1])
-        batch = self._turn_rows(context)
-        self._make_room(len(batch.text))
-        self._run_batch(batch)
-        self.turns.append(context)
+        self._make_room(len(self._turn_rows(context).text))
+        self._run_turn(context)
 
     def speak(
         self, text: str, speaker: int, *, frames: int | None = None
@@ -210,15 +211,19 @@ class Session:
         self._make_room(min(len(ids) + limit + 1, longest))
         free = longest - self._cache.length - len(ids) - 1
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
-        hidden = self._forward(model.embed_rows(ids, codes))[-1]
-        expected = min(plan.frames or self._expected_frames(hidden, len(ids)), longest)
+        rows = self._forward(model.embed_rows(ids, codes))
+        hidden = rows[-1]
+        pace = self._pace(rows)
+        expected = min(plan.frames or self._expected_frames(hidden, pace, len(ids)), longest)
         timed = plan.frames is not None or model.knows_durations()
+        ends = None if pace is None else text_ends(pace, expected)
         turn = SpokenTurn(
             plan=plan,
             model=model,
             cache=self._cache,
             memory=self.memory,
-            keys=text_keys(model, ids, expected),
+            keys=text_keys(model, plan, expected, ends),
+            ends=ends,
             hidden=hidden,
             expected=expected,
             shortest=self.sampling.shortest * expected if timed else 0,
@@ -237,7 +242,7 @@ class Session:
         """Keeps a turn whose rows have all been run."""
         assert not turn.rows_left, f"{turn.rows_left} rows of the turn have not been run"
         self._speaking = False
-        said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes())
+        said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes(), ends=turn.ends)
         self.turns.append(ContextTurn(said, turn.expected))
 
     # ---- rows and caches ----
@@ -245,11 +250,16 @@ class Session:
     def _new_cache(self) -> KeyValueCache:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
 
-    def _expected_frames(self, hidden: Float[Tensor, " D"], ids: int) -> int:
-        """What the duration head or else the mean pace says, within what the context can hold."""
-        frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
+    def _expected_frames(self, hidden: Float[Tensor, " D"], pace: Tensor | None, ids: int) -> int:
+        """What the heads of duration and pace say, or the mean pace; no more than the context can hold."""
         if not self.model.knows_durations():
             frames = ids * self.model.config.frames_per_text_id
+        else:
+            frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
+            if pace is not None:
+                # The two err independently: between them lies a better guess than either (docs/LOG.md).
+                letters = float(pace[1:].clamp(max=6.0).exp().sum()) * LETTERS_OVER_MEDIANS
+                frames = (frames * letters) ** 0.5
         return max(1, min(round(frames), self.model.config.max_context))
 
     def _rows(self, turn: TurnFrames) -> int:
@@ -293,8 +303,28 @@ class Session:
         for context in turns:
             # A turn that was stopped before its first frame leaves nothing to hear.
             if context.turn.codes.shape[1]:
-                self._run_batch(self._turn_rows(context))
-                self.turns.append(context)
+                self._run_turn(context)
+
+    def _run_turn(self, context: ContextTurn) -> None:
+        """Runs a turn's rows and keeps it; when its text is said is guessed where nobody knows."""
+        turn = context.turn
+        if turn.ends is None:
+            ids = torch.tensor(self.model.codec.encode_turn(turn.text, turn.speaker), device=self.device)
+            codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
+            # Without `advance`: the cache forgets these rows again.
+            rows = self._backbone(self.model.embed_rows(ids, codes))
+            pace = self._pace(rows)
+            ends = None if pace is None else text_ends(pace, context.length)
+            context = context._replace(turn=turn._replace(ends=ends))
+        self._run_batch(self._turn_rows(context))
+        self.turns.append(context)
+
+    def _pace(self, text: Float[Tensor, "L D"]) -> Float[Tensor, " L"] | None:
+        """Log frames of each text id of a turn; None in a model that was not taught it."""
+        if not self.model.pace_head.is_trained():
+            return None
+        bounds = torch.tensor([0, len(text)], dtype=torch.int32, device=self.device)
+        return self.model.pace_head(text, PackedSequences(bounds, len(text))).float().cpu()
 
     def _turn_rows(self, context: ContextTurn) -> RowBatch:
         builder = self.model.new_rows()
@@ -312,12 +342,14 @@ class Session:
     def _forward(
         self, rows: Tensor, *, voice_keys: ReadingKeys | None = None, text_keys: ReadingKeys | None = None
     ) -> Float[Tensor, "R D"]:
+        hidden = self._backbone(rows, voice_keys=voice_keys, text_keys=text_keys)
+        self._cache.advance(len(rows))
+        return hidden
+
+    def _backbone(self, rows: Tensor, **reads: ReadingKeys | None) -> Float[Tensor, "R D"]:
         start = self._cache.length
         positions = torch.arange(start, start + len(rows), device=self.device)
-        hidden = self.model.backbone(
-            rows, positions, self._cache, voice_keys=voice_keys, text_keys=text_keys, memory=self.memory
-        )
-        self._cache.advance(len(rows))
+        hidden: Tensor = self.model.backbone(rows, positions, self._cache, memory=self.memory, **reads)
         return hidden
 
     # ---- drawing ----
@@ -335,6 +367,8 @@ class Session:
         code = sample(logits, drawing.temperature, drawing.top_k, self._generator)
         if may_end and int(code) == config.end_code and config.end_code:
             return None
+        if drawing.later_codes == "nearest":
+            return self._drawer.nearest_codes(hidden, code)
         depth_temperature = (
             drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csm.data.frames import CrossSpan, RowBatch, TurnFrames
 from csm.model.backbone import ReadingKeys
-from csm.model.cross_attention import Reading
+from csm.model.cross_attention import Reading, key_at
 from csm.model.csm_model import CSMModel
 from csm.model.layers import KeyValueCache
 from csm.model.memory import MemoryState
@@ -61,6 +61,7 @@ class SpokenTurn:
         keys: What voice rows read of the text; None in a model without cross-attention.
         hidden: [D], what came out of the newest row: the next frame is drawn from it.
         expected: Frames over which the text is spread.
+        ends: float32 [L], where each text id ends among them; None: at an even pace.
         shortest, limit: Frames before which the turn does not end, and at which it is cut off.
         said: int64 [K] each, the frames so far.
     """
@@ -74,6 +75,7 @@ class SpokenTurn:
     expected: int
     shortest: float
     limit: int
+    ends: Tensor | None = None
     said: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,12 +113,16 @@ class SpokenTurn:
         return step._replace(reading=step.reading._replace(query_positions=position))
 
 
-def text_keys(model: CSMModel, ids: Int[Tensor, " L"], length: int) -> ReadingKeys | None:
-    """Keys of a text for voice rows still to come, spread over `length` frames."""
+def text_keys(
+    model: CSMModel, plan: PlannedTurn, length: int, ends: Float[Tensor, " L"] | None = None
+) -> ReadingKeys | None:
+    """Keys of a text for voice rows to come, spread over `length` frames by its ids' ends, or evenly."""
+    ids = plan.ids
     builder = model.new_rows()
     empty = torch.zeros(model.config.num_codebooks, 0, dtype=torch.int64)
     builder.add_spoken(TurnFrames("next", ".", 0, empty), finished=False, train=False)
-    spans = [CrossSpan(0, 1, 0, len(ids), length, voice_reads=True)]
+    speaker = model.codec.speaker_id(plan.speaker)
+    spans = [CrossSpan(0, 1, 0, len(ids), length, voice_reads=True, ends=ends, speaker=speaker)]
     batch: RowBatch = replace(builder.build(), spans=spans)
     return model.reading_keys(model.text_embedding(ids), batch, voice_reads=True)
 
@@ -135,4 +141,7 @@ def one_query(keys: ReadingKeys, place: int, pace: float) -> ReadingKeys:
         key_positions=old.key_positions,
         longest_key=old.longest_key,
     )
+    if keys.said is not None:
+        at = key_at(torch.tensor([place]), int(old.lengths[0]), len(keys.said))
+        reading = reading._replace(now=at.to(old.queries.device))
     return keys._replace(reading=reading)

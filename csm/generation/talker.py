@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
 import time
@@ -28,6 +27,7 @@ from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.streaming import Timing, stream_audio
 from csm.generation.voices import Voice
+from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -82,6 +82,9 @@ class Talker:
     sampling: SamplingConfig
     weights: WeightKind = "fp32"
 
+    def __post_init__(self) -> None:
+        tell_codes(self.model, self.tokenizer)
+
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
         """Reads a folder of `save_pretrained`; None takes the packaged voice.
@@ -115,13 +118,12 @@ class Talker:
 
         Args:
             folder: Made if missing.
-            half: In half precision.
+            half: In half precision, tables of codes in 8 bits.
             tokenizer: Whether the tokenizer goes along; without it, one beside the folder is used.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        model = copy.deepcopy(self.model).half() if half else self.model
-        model.save_pretrained(folder)
+        self.model.save_pretrained(folder, half=half)
         if tokenizer:
             self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
@@ -409,3 +411,9 @@ class SpeechStream(Iterator[Tensor]):
             pause = self._pause
         if not self.sentence:
             raise ValueError("the text is empty: expected something to say")
+
+
+def tell_codes(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
+    """Lets a model that predicts latents know what its tokenizer's codes add to one."""
+    if model.config.latent_dim and isinstance(tokenizer, ConversationalRVQ):
+        model.know_codes(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks]))

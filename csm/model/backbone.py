@@ -8,17 +8,24 @@ from typing import NamedTuple, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csm.model.cross_attention import CrossAttention, Reading
+from csm.model.cross_attention import CrossAttention, Reading, TextNow
 from csm.model.layers import RMSNorm, RowLayout, TransformerBlock
 from csm.model.memory import MemoryRead, MemoryState
 
 
 class ReadingKeys(NamedTuple):
-    """What the rows of one direction read, with keys and values per cross-attention layer."""
+    """What the rows of one direction read.
+
+    Attributes:
+        reading: Who reads what.
+        keys, values: [M, N, H] per cross-attention layer.
+        said: [M, D], what is said in each frame; None where voice is read.
+    """
 
     reading: Reading
     keys: list[Tensor]
     values: list[Tensor]
+    said: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -66,6 +73,7 @@ class Backbone(nn.Module):
         self.memory_reads = nn.ModuleDict(
             {str(i): MemoryRead(width, n_heads, slots, gate) for i in memory_layers}
         )
+        self.text_now = TextNow(width, gate) if cross_layers else None
         self.norm = RMSNorm(width)
 
     def reading_keys(
@@ -74,7 +82,8 @@ class Backbone(nn.Module):
         """Keys and values of one direction for every cross-attention layer."""
         layers = self.voice_reads if voice_reads else self.text_reads
         pairs = [cast(CrossAttention, layer).keys_values(source, reading) for layer in layers.values()]
-        return ReadingKeys(reading, [k for k, _ in pairs], [v for _, v in pairs])
+        said = source if voice_reads else None
+        return ReadingKeys(reading, [k for k, _ in pairs], [v for _, v in pairs], said)
 
     def forward(
         self,
@@ -96,6 +105,9 @@ class Backbone(nn.Module):
             text_keys: What text rows read (voice); None leaves this reading out.
             memory: Of every sequence; None leaves the memory out.
         """
+        if self.text_now is not None and voice_keys is not None and voice_keys.said is not None:
+            reading = voice_keys.reading
+            x = x.index_add(0, reading.queries, self.text_now(voice_keys.said[reading.now]).to(x.dtype))
         cross = 0
         for index, block in enumerate(self.blocks):
             x = block(x, positions, attend, index)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from csm import config as config_files
 from csm.model import public_configs
 from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.packed_weights import packed, restored
 from csm.model.presets import is_added
 from csm.model.public_names import MIMI, NAMES, TWIN, Layout, converted, public_name
 from csm.model.weight_files import Weight, stored_weights, write_weights
@@ -66,14 +67,22 @@ def save(
     folder: Path | str,
     layout: Layout = "csm",
     *,
+    half: bool = False,
     codec_from: Path | str | None = None,
     shard_bytes: int = 50 * 10**9,
 ) -> None:
-    """`CSMModel.save_pretrained`."""
+    """`CSMModel.save_pretrained`.
+
+    Raises:
+        ValueError: As it says.
+    """
+    if half and layout != "csm":
+        raise ValueError(f"half with layout {layout!r}: only 'csm' is packed; expected half=False")
     weights = {
         name: Weight(tuple(tensor.shape), tensor.dtype, tensor.detach().cpu)
         for name, tensor in model.state_dict().items()
     }
+    weights = packed(weights) if half else weights
     write(folder, model.config, weights, layout, codec_from=codec_from, shard_bytes=shard_bytes)
 
 
@@ -96,7 +105,7 @@ def read(folder: Path | str, *, config: CSMConfig | None = None, text: str | Non
     """
     folder = Path(folder)
     raw = _config_file(folder)
-    weights = stored_weights(folder, raw.get("transformers_weights"))
+    weights = restored(stored_weights(folder, raw.get("transformers_weights")))
     layout = _layout_of(weights, folder)
     if config is None:
         try:
@@ -229,12 +238,14 @@ def _same(weight: Weight, twin: Weight, name: str) -> Weight:
 def closed(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Weight:
     """A parameter that csm-1b lacks, so that it changes nothing before it is trained; the same every time.
 
-    Gates and the heads of prosody and duration are zero; the rest starts as in a new model.
+    Gates and the heads of prosody, duration and pace are zero; the rest starts as in a new model.
     """
 
     def read() -> Tensor:
         leaf = name.rsplit(".", 1)[-1]
-        if leaf in ("gate", "bias") or name.startswith(("prosody_head.", "duration_head.")):
+        if leaf in ("gate", "bias") or name.startswith(
+            ("prosody_head.", "duration_head.", "pace_head.pace.")
+        ):
             return torch.zeros(shape, dtype=dtype)
         if len(shape) == 1:
             return torch.ones(shape, dtype=dtype)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from csm.data.frames import IGNORE, CrossSpan, PastTurns, RowBatch, RowBuilder, TurnFrames
 from csm.model.backbone import Backbone, ReadingKeys
-from csm.model.cross_attention import SourceEncoder, pack_reading
+from csm.model.cross_attention import SLOTS, SourceEncoder, pack_reading
 from csm.model.cross_entropy import Head, linear_cross_entropy
 from csm.model.depth_decoder import DepthDecoder
+from csm.model.latent import LatentRefiner
 from csm.model.layers import PackedSequences, constants_device, feed_forward_width
 from csm.model.memory import ConversationMemory, MemoryState
+from csm.model.pace import PaceHead
 from csm.text import PAD, ByteCodec, TextCodec, text_codec
+
+DepthInputs = Literal["last", "sum"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,11 @@ class CSMConfig:
         n_kv_heads, d_ff: 0 chooses n_heads and 8/3 of the width.
         depth_d_model, depth_n_layers, depth_n_heads, depth_n_kv_heads, depth_d_ff: Of the depth decoder,
             likewise.
+        depth_inputs: "last": a depth position reads the code before it, as in csm-1b; "sum": the backbone's
+            row and all codes before it, added up.
+        latent_dim: Width of the tokenizer's latent, which the backbone also predicts as a whole; what of it
+            the codes so far have not said is what the depth decoder reads. 0 leaves this out; needs
+            depth_inputs "sum".
         num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
         extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
         zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
@@ -62,6 +71,8 @@ class CSMConfig:
     depth_n_heads: int = 4
     depth_n_kv_heads: int = 0
     depth_d_ff: int = 0
+    depth_inputs: DepthInputs = "last"
+    latent_dim: int = 0
     num_codebooks: int = 32
     semantic_codebooks: int = 10
     codebook_size: int = 1024
@@ -94,6 +105,15 @@ class CSMConfig:
         for name in ("dropout", "frame_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to below 1")
+        if self.depth_inputs not in get_args(DepthInputs):
+            raise ValueError(
+                f"depth_inputs is {self.depth_inputs!r}: expected one of {get_args(DepthInputs)}"
+            )
+        if self.latent_dim < 0 or (self.latent_dim and self.depth_inputs != "sum"):
+            raise ValueError(
+                f"latent_dim is {self.latent_dim} with depth_inputs {self.depth_inputs!r}: expected 0, or "
+                f"more with 'sum'"
+            )
         for name in ("d_model", "depth_d_model"):
             heads = self.n_heads if name == "d_model" else self.depth_n_heads
             if getattr(self, name) % (2 * heads):
@@ -151,6 +171,9 @@ class CSMOutput:
             sums over the same rows, [], [K - 1] (by codebook) and [].
         prosody: [A, 3] log-F0, voicing logit, log energy of the frame that follows.
         duration: [U], log frames of each spoken turn.
+        pace: [P], log frames of every text id that is aligned.
+        latent, refined: [T, latent_dim] of every frame that follows, before and after its first code is
+            known; None in a model without latent_dim.
         voice_codes: int64 [B, K, T], generated voice (padded with the end code), where only text was given.
         text_tokens: list of generated texts, where only voice was given.
     """
@@ -163,6 +186,9 @@ class CSMOutput:
     text_nats: Tensor | None = None
     prosody: Tensor | None = None
     duration: Tensor | None = None
+    pace: Tensor | None = None
+    latent: Tensor | None = None
+    refined: Tensor | None = None
     voice_codes: Tensor | None = None
     text_tokens: list[str] | None = None
 
@@ -179,6 +205,7 @@ class CSMModel(nn.Module):
     """
 
     codebook_offsets: Tensor
+    code_vectors: Tensor | None
 
     def __init__(
         self,
@@ -229,12 +256,20 @@ class CSMModel(nn.Module):
             base=c.rope_base,
             scaling=c.rope_scaling,
             dropout=c.dropout,
+            cumulative=c.depth_inputs == "sum",
         )
         self.text_source, self.voice_source = SourceEncoder(width), SourceEncoder(width)
+        self.text_slots = nn.Linear(SLOTS * width, width, bias=False)
         self.memory = ConversationMemory(width, c.memory_slots)
         self.codebook0_head = Head(width, vocab, bias=False)
         self.prosody_head = nn.Linear(width, 3)
         self.duration_head = nn.Linear(width, 1)
+        self.pace_head = PaceHead(width)
+        self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
+        self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
+        self.latent_refiner = LatentRefiner(width, c.latent_dim) if c.latent_dim else None
+        # What each code adds to a latent: `know_codes`.
+        self.register_buffer("code_vectors", None, persistent=False)
         offsets = torch.arange(c.num_codebooks, device=constants_device()) * vocab
         self.register_buffer("codebook_offsets", offsets, persistent=False)
         self._initialise()
@@ -247,6 +282,12 @@ class CSMModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layers) ** 0.5 if branch else 0.02)
         # Turns of this language last about e^3.3 = 27 frames (2.2 s): the head starts there.
         nn.init.constant_(self.duration_head.bias, 3.3)
+        heads = [self.pace_head.pace]
+        if self.latent_head is not None and self.latent_refiner is not None:
+            heads += [self.latent_head, self.latent_refiner.out]
+        for head in heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
     # ---- rows ----
 
@@ -300,10 +341,56 @@ class CSMModel(nn.Module):
         )
         if reading is None or not self.backbone.voice_reads:
             return None
-        encode = self.text_source if voice_reads else self.voice_source
-        return self.backbone.reading_keys(
-            encode(rows[reading.keys], reading), reading, voice_reads=voice_reads
-        )
+        source = (self.text_source if voice_reads else self.voice_source)(rows[reading.keys], reading)
+        assert reading.source is not None
+        if reading.source.spread is not None:
+            # Who speaks, beside every frame: a speaker's one row is far from most of them.
+            told = reading.source.speakers >= 0
+            speakers = self.text_embedding(reading.source.speakers.clamp_min(0))
+            source = self.text_slots(reading.source.spread(source)) + speakers * told.unsqueeze(1)
+        reading = reading._replace(source=None)
+        return self.backbone.reading_keys(source, reading, voice_reads=voice_reads)
+
+    def text_pace(self, hidden: Float[Tensor, "R D"], batch: RowBatch) -> Float[Tensor, " P"]:
+        """Log frames of the text ids that the batch knows them of, from the backbone's rows."""
+        # One row at least: ranks must run the same operations on any batch (see hidden_rows).
+        spans = [s for s in batch.spans if s.voice_reads and s.num_keys] or [CrossSpan(0, 0, 0, 1, 1, True)]
+        rows = torch.cat([torch.arange(s.first_key, s.first_key + s.num_keys) for s in spans])
+        counts = torch.tensor([s.num_keys for s in spans])
+        starts = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32).to(hidden.device)
+        rows = rows.to(hidden.device)
+        pace = self.pace_head(hidden[rows], PackedSequences(starts, int(counts.max())))
+        return pace[~batch.pace_target[rows].isnan()]
+
+    def depth_row(self, hidden: Float[Tensor, "*F D"]) -> Float[Tensor, "*F D"]:
+        """What position 0 of the depth decoder reads of the backbone's rows.
+
+        In sums it is no larger than what is added to it, and begins with minus the predicted latent: codes'
+        embeddings add up to what is still missing.
+        """
+        if self.config.depth_inputs == "last":
+            return hidden
+        row = hidden * hidden.shape[-1] ** -0.5
+        if self.latent_head is not None and self.latent_embedding is not None:
+            row = row - self.latent_embedding(self.latent_head(hidden))
+        return row
+
+    def refined_latent(self, hidden: Float[Tensor, "F D"], first: Int[Tensor, " F"]) -> Float[Tensor, "F L"]:
+        """The mean latent of frames after the backbone's rows that begin with these codes."""
+        assert self.latent_head is not None and self.latent_refiner is not None
+        return self.latent_head(hidden) + self.latent_refiner(hidden, self.audio_embedding(first))
+
+    def know_codes(self, vectors: Float[Tensor, "K V L"]) -> None:
+        """Takes in what each code adds to a latent (`latent_vectors`), to tell codes of a predicted latent.
+
+        Raises:
+            ValueError: Not of this model's codebooks or latent.
+        """
+        c = self.config
+        expected = (c.num_codebooks, c.codebook_size, c.latent_dim)
+        if vectors.shape != expected:
+            raise ValueError(f"code vectors have shape {tuple(vectors.shape)}: expected {expected}")
+        self.code_vectors = vectors.to(self.audio_embedding.weight.device)
 
     def turn_vectors(self, past: PastTurns) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
         """The semantic and the style vector of each past turn."""
@@ -411,11 +498,19 @@ class CSMModel(nn.Module):
         hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, heard))
         writes = batch.text_target != IGNORE
         spoken, written = hidden[speaks], hidden[writes]
-        frames = hidden[depth_rows], codes.view(len(target), self.config.num_codebooks - 1, codes.shape[1])
+        frames = (
+            self.depth_row(hidden[depth_rows]),
+            codes.view(len(target), self.config.num_codebooks - 1, codes.shape[1]),
+        )
         output = CSMOutput(
             prosody=self.prosody_head(spoken),
             duration=self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
+            pace=self.text_pace(hidden, batch),
         )
+        if self.latent_head is not None:
+            follows = batch.code_target[:, 1] != IGNORE
+            output.latent = self.latent_head(hidden[follows])
+            output.refined = self.refined_latent(hidden[follows], batch.code_target[follows, 0])
         if label_smoothing is None:
             output.codebook0_logits = self.codebook0_head(spoken)
             output.depth_logits = self.depth_decoder(*frames)
@@ -460,6 +555,7 @@ class CSMModel(nn.Module):
         folder: Path | str,
         layout: Literal["csm", "transformers", "sesame"] = "csm",
         *,
+        half: bool = False,
         codec_from: Path | str | None = None,
         shard_bytes: int = 50 * 10**9,
     ) -> None:
@@ -468,6 +564,7 @@ class CSMModel(nn.Module):
         Args:
             folder: A tokenizer.json that the config names is copied there.
             layout: "csm" keeps everything; the two public layouts of csm-1b hold what csm-1b has.
+            half: In half precision, the large tables of codes in 8 bits; of layout "csm" alone.
             codec_from: A folder of transformers' CSM whose Mimi goes along; for layout "transformers".
             shard_bytes: Most bytes of one weight file (a larger tensor has one of its own).
 
@@ -477,7 +574,7 @@ class CSMModel(nn.Module):
         # Imported here: files are built on the model, not the other way round.
         from csm.model import checkpoints
 
-        checkpoints.save(self, folder, layout, codec_from=codec_from, shard_bytes=shard_bytes)
+        checkpoints.save(self, folder, layout, half=half, codec_from=codec_from, shard_bytes=shard_bytes)
 
     @classmethod
     def from_pretrained(

@@ -27,7 +27,9 @@ class DepthDecoder(nn.Module):
     """Codes 1..K-1 of a frame from the backbone's row and the codes before, as in csm-1b.
 
     Position 0 reads the backbone's hidden row, position k the embedding of code k - 1 of the frame; the
-    output at position i gives code i through its own head.
+    output at position i gives code i through its own head. Residual codes add up: with `cumulative`, position
+    k reads the hidden row and the embeddings of all codes before k, added up, so that what is still missing
+    is one linear map away.
 
     Args:
         backbone_width, width: Of the rows and of this decoder.
@@ -35,6 +37,7 @@ class DepthDecoder(nn.Module):
         num_codebooks, vocab_size: Codebooks of a frame and entries of each head.
         base, scaling: Of the rotary positions.
         dropout: On the residual branches.
+        cumulative: Positions read sums.
     """
 
     def __init__(
@@ -51,9 +54,10 @@ class DepthDecoder(nn.Module):
         base: float,
         scaling: float,
         dropout: float,
+        cumulative: bool = False,
     ) -> None:
         super().__init__()
-        self.num_codebooks = num_codebooks
+        self.num_codebooks, self.cumulative = num_codebooks, cumulative
         self.projection = nn.Linear(backbone_width, width, bias=False)
         self.blocks = nn.ModuleList(
             TransformerBlock(width, n_heads, n_kv_heads, hidden, base, scaling, dropout)
@@ -72,11 +76,12 @@ class DepthDecoder(nn.Module):
         """Logits of codes 1..K-1 of F frames (F may be 0); with targets, cross-entropies summed over frames.
 
         Args:
-            hidden: [F, D], the backbone's row before each frame.
+            hidden: [F, D], of the backbone's row before each frame.
             code_embeddings: [F, K - 1, D], embeddings of codes 0..K-2 of the frame.
             targets: Codes 1..K-1; label_smoothing goes with them.
         """
-        x = self.projection(torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1))
+        read = torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)
+        x = self.projection(read.cumsum(dim=1) if self.cumulative else read)
         # Frames do not see each other: recomputed, so many at a time that one layer's insides stay small.
         parts = x.split(RECOMPUTED_FRAMES) if self.blocks[0].checkpointed and len(x) else [x]
         x = torch.cat([self._frames(part) for part in parts])
@@ -102,7 +107,7 @@ class DepthDecoder(nn.Module):
         """The next rows of one frame: the backbone's row and code 0 first, then one code at a time.
 
         Args:
-            x: [R, D], rows of the backbone's width.
+            x: [R, D], rows of the backbone's width; sums of them already where positions read sums.
             cache: Of `start`; it is advanced.
         """
         x = self.projection(x)

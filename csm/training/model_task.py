@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from csm.data.dataset import ConversationDataset
 from csm.data.frames import RowBatch
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
+from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
 
 # Rows of the validation batch: about two minutes of conversation.
@@ -24,6 +25,7 @@ class ModelTask:
         train, validation: Of the splits.
         loss: Weights of the parts.
         device: Where validation runs.
+        vectors: [K, V, D], what each code adds to the tokenizer's latent; for a model that predicts it.
     """
 
     def __init__(
@@ -34,10 +36,14 @@ class ModelTask:
         loss: LossConfig,
         *,
         device: torch.device,
+        vectors: Tensor | None = None,
     ) -> None:
         self.model, self.train, self.weights, self.device = model, train, loss, device
         self.modules: dict[str, nn.Module] = {"model": model}
         self.learning_rate_scales = {"model": 1.0}
+        self.vectors = None
+        if vectors is not None and model.config.latent_dim:
+            self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
         self._validation = validation.in_order(VALIDATION_ROWS)
 
     def batch(self, step: int, shard: int) -> RowBatch:
@@ -50,7 +56,7 @@ class ModelTask:
 
     def loss(self, name: str, module: Any, batch: RowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, whose mean over shards is the step's, and its parts before their weights."""
-        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
+        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks, self.vectors)
         result = conversational_loss(
             module(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights
         )
@@ -63,7 +69,7 @@ class ModelTask:
     def validate(self, step: int) -> dict[str, float]:
         """Loss and parts on the same two minutes of validation turns every time, in nats per target."""
         batch = self._validation.to(self.device)
-        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks)
+        targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks, self.vectors)
         result = conversational_loss(
             self.model(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights
         )

@@ -7,6 +7,7 @@ import torch
 
 from csm.data.code_shards import EncodedTurn, version_id
 from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.forced_alignment import symbols
 from csm.data.frames import IGNORE
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.text import ByteCodec
@@ -55,7 +56,7 @@ def encoded(corpus) -> dict[str, EncodedTurn]:
 
 
 def dataset(
-    corpus, encoded, split="train", *, shards=2, seed=0, end_code=24, **changes
+    corpus, encoded, split="train", *, shards=2, seed=0, end_code=24, ends=None, **changes
 ) -> ConversationDataset:
     config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
     return ConversationDataset(
@@ -68,7 +69,15 @@ def dataset(
         config=config,
         shards=shards,
         seed=seed,
+        ends=ends,
     )
+
+
+def ends_of(corpus) -> dict[str, torch.Tensor]:
+    """Seconds at which the symbols of each text end: 30 ms each, whatever the sound's length."""
+    return {
+        turn.id: 0.03 * torch.arange(1, len(symbols(turn.text)) + 1) for turn in corpus.turns() if turn.text
+    }
 
 
 def same(a, b) -> bool:
@@ -116,6 +125,7 @@ def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
         {"transcribe_share": 1.0},
         {"depth_share": 0.1},
         {"end_code": 0},
+        {"ends": ends_of(corpus)},
     ):
         data = dataset(corpus, encoded, **changes)
         for step in (1, 3):
@@ -128,6 +138,7 @@ def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
             assert batches[0].frame_count == real(lambda b: (b.code_target[:, 1] != IGNORE).sum())
             assert batches[0].text_count == real(lambda b: (b.text_target != IGNORE).sum())
             assert batches[0].turn_count == real(lambda b: (~b.duration_target.isnan()).sum())
+            assert batches[0].pace_count == real(lambda b: (~b.pace_target.isnan()).sum())
 
 
 def test_excluded_speakers_are_heard_and_never_trained_on(corpus, encoded) -> None:
@@ -214,3 +225,22 @@ def test_training_draws_among_a_turns_versions_and_validation_takes_the_first(co
     watched = (dataset(corpus, c, "validation", versions=v) for c, v in ((encoded | other, 2), (encoded, 1)))
     one, two = (data.in_order(200) for data in watched)
     assert torch.equal(one.codes, two.codes)
+
+
+def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -> None:
+    other = {version_id(turn.id, 1): encoded[turn.id] for turn in corpus.turns() if turn.id in encoded}
+    data = dataset(corpus, encoded | other, versions=2, ends=ends_of(corpus), length_jitter=0.5)
+    seen = set()
+    for step in range(1, 12):
+        batch = data.batch(step, 0)
+        for span in (span for span in batch.spans if span.voice_reads):
+            # No jitter where letters have their times: the text lasts as long as its voice.
+            assert span.ends is not None and span.length == span.num_queries - 1 == float(span.ends[-1])
+            assert float(span.ends[0]) == 0 and bool((span.ends.diff() >= 0).all())
+            if span.length > 6:
+                # 30 ms are 0.375 frames; the second encoding begins half a frame early.
+                seen.add(round(float(span.ends[1]) - 0.375, 3))
+                torch.testing.assert_close(span.ends[1:12].diff(), torch.full((10,), 0.375))
+    assert seen == {0.0, 0.5}
+    plain = dataset(corpus, encoded)
+    assert all(span.ends is None for span in plain.batch(1, 0).spans)

@@ -13,7 +13,15 @@ from csm_kernels import depth_frame, has_compiled
 
 pytestmark = pytest.mark.skipif(not has_compiled("depth_frame"), reason="no compiled kernels")
 
-CHANGES = [{}, {"zeros_end": True}, {"depth_n_kv_heads": 1}, {"num_codebooks": 2}, {"rope_scaling": 32.0}]
+CHANGES = [
+    {},
+    {"zeros_end": True},
+    {"depth_n_kv_heads": 1},
+    {"num_codebooks": 2},
+    {"rope_scaling": 32.0},
+    {"depth_inputs": "sum"},
+    {"depth_inputs": "sum", "latent_dim": 12},
+]
 
 
 def draw(drawer: FrameDrawer, seed: int, **options) -> Tensor:
@@ -150,3 +158,30 @@ def test_damaged_weights_are_refused_on_both_ways(tiny_model, monkeypatch, way) 
 def test_unknown_weights_are_refused(tiny_model) -> None:
     with pytest.raises(ValueError, match="weights is 'int4': expected one of fp32, int8"):
         FrameDrawer(tiny_model(), "int4")
+
+
+@torch.no_grad()
+def test_nearest_codes_are_those_of_the_predicted_latent(tiny_model, random_turn) -> None:
+    model = tiny_model(depth_inputs="sum", latent_dim=12)
+    vectors = torch.randn(5, 24, 12, generator=torch.Generator().manual_seed(0))
+    vectors *= 0.6 ** torch.arange(5).view(-1, 1, 1)
+    sampling = SamplingConfig(later_codes="nearest", temperature=0.8, max_seconds=1.0, seed=2)
+    with pytest.raises(ValueError, match="told its codes"):
+        list(Session(model, sampling).speak("hello", 0))
+    model.know_codes(vectors)
+    hidden, first = torch.randn(32), torch.tensor(7)
+    frame = FrameDrawer(model).nearest_codes(hidden, first)
+    rest = model.refined_latent(hidden[None], first[None])[0] - vectors[0, 7]
+    assert frame[0] == 7
+    for book in range(1, 5):
+        distance = (vectors[book] - rest).square().sum(dim=1)
+        assert int(frame[book]) == int(distance.argmin())
+        rest = rest - vectors[book, frame[book]]
+    said = [list(Session(model, sampling).speak("hello", 0)) for _ in range(2)]
+    assert said[0] and all(torch.equal(a, b) for a, b in zip(*said, strict=True))
+    # Code 0 is still drawn: another seed says it another way.
+    other = list(Session(model, SamplingConfig(later_codes="nearest", seed=5)).speak("hello", 0))
+    assert [int(f[0]) for f in other[:5]] != [int(f[0]) for f in said[0][:5]]
+    for shape in ((5, 24, 11), (4, 24, 12)):
+        with pytest.raises(ValueError, match=r"expected \(5, 24, 12\)"):
+            model.know_codes(torch.zeros(shape))

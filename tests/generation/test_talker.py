@@ -165,7 +165,9 @@ def test_a_saved_talker_says_the_same(talker, tmp_path, half):
         again = loaded.generate(TEXT)
         assert torch.equal(again.codes, talker.generate(TEXT).codes)
     for name, value in talker.model.state_dict().items():
-        torch.testing.assert_close(loaded.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+        # Of a code's largest entry, in 8 bits.
+        bound = 0.5 / 127 * float(value.abs().max()) + 1e-3 if half else 0.0
+        torch.testing.assert_close(loaded.model.state_dict()[name], value, atol=bound, rtol=1e-3)
 
 
 def test_two_voices_may_share_a_tokenizer_beside_them(talker, tmp_path):

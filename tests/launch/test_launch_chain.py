@@ -22,6 +22,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.speech_folder import read_speech_folder
 
@@ -137,6 +138,11 @@ def test_the_chain_ends_with_speech_that_can_be_judged(chain):
     assert len(folder.lines) == 8 and len(folder.dialogues) == 2
     assert {line.speaker for line in folder.lines} == {"JOE"}
     assert {"BOB2", "DESC019"} == {line.conversation for line in folder.lines}
+    ends, vectors = read_alignment(chain.run / "codes"), read_code_vectors(chain.run / "codes")
+    for turn in (turn for turn in read_corpus(chain.corpus).turns() if turn.text.strip()):
+        assert len(ends[turn.id]) == len(turn.text.strip().encode()) + 2
+        assert float(ends[turn.id][-1]) == pytest.approx(turn.duration, abs=0.02)
+    assert vectors is not None and vectors.ndim == 3
     for utterance in (*folder.lines, *folder.turns):
         for name in utterance.audio.values():
             info = soundfile.info(folder.root / name)

@@ -145,8 +145,9 @@ def test_import_is_the_same_every_time_and_closed(tmp_path) -> None:
     added = {name: value for name, value in a.state_dict().items() if is_added(name)}
     zero = {name for name, value in added.items() if not value.any()}
     assert {name for name in added if name.endswith("gate")} <= zero
-    assert {"duration_head.weight", "duration_head.bias", "prosody_head.weight"} <= zero
-    assert not any(name.endswith("weight") for name in zero - {"duration_head.weight", "prosody_head.weight"})
+    heads = {"duration_head.weight", "prosody_head.weight", "pace_head.pace.weight"}
+    assert heads | {"duration_head.bias"} <= zero
+    assert not any(name.endswith("weight") for name in zero - heads)
 
 
 # ---- Sesame's model: rows of 33 columns, rotary pairs that are neighbours (models.py, torchtune) ----
@@ -242,6 +243,7 @@ def rows_batch(model: CSMModel, ids: torch.Tensor, codes: torch.Tensor, targets:
         prosody_target=torch.zeros(rows, 3),
         prosody_known=torch.zeros(rows, dtype=torch.bool),
         duration_target=torch.full((rows,), float("nan")),
+        pace_target=torch.full((rows,), float("nan")),
         past=pack_past([[]], model.codec, model.config.num_codebooks),
     )
 

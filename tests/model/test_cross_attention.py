@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csm.data.frames import CrossSpan
-from csm.model.cross_attention import CrossAttention, SourceEncoder, pack_reading
+from csm.model.cross_attention import SLOTS, CrossAttention, SourceEncoder, key_at, pack_reading
 
 CPU = torch.device("cpu")
 
@@ -104,3 +104,53 @@ def test_the_source_encoder_sees_four_neighbours_inside_the_turn() -> None:
     rows[10] += 1.0
     moved = (encode(rows, packed) != before).any(dim=1).nonzero()[:, 0]
     assert moved.tolist() == list(range(6, 12))
+
+
+def test_a_frame_is_made_of_what_is_said_in_it() -> None:
+    ends = torch.tensor([0.0, 0.5, 2.25, 4.0])
+    packed = reading([CrossSpan(4, 5, 0, 4, 4, True, ends), CrossSpan(14, 5, 9, 3, 7, True)])
+    assert packed.source is not None and packed.source.spread is not None
+    shares = packed.source.spread(torch.eye(7)).view(7, SLOTS, 7)
+    expected = torch.zeros(7, 7)
+    expected[:4, :4] = torch.tensor([[0, 0.5, 0.5, 0], [0, 0, 1, 0], [0, 0, 0.25, 0.75], [0, 0, 0, 1]])
+    expected[4:, 4:] = torch.eye(3)  # at an even pace: resampled later
+    torch.testing.assert_close(shares.mean(dim=1), expected)
+    # In the frame's order: the second letter ends after a half of the first frame.
+    assert shares[0].argmax(dim=1).tolist() == [1, 1, 2, 2]
+    assert packed.cu_seqlens_k.tolist() == [0, 4, 7] and packed.lengths.tolist() == [4, 7]
+    assert packed.source.cu_seqlens.tolist() == [0, 4, 7]
+
+
+def test_a_voice_row_reads_what_is_said_around_it(layer) -> None:
+    letters, frames = 6, 20
+    ends = torch.tensor([0.0, 1.0, 8.0, 9.5, 10.0, 20.0])
+    packed = reading([CrossSpan(letters, frames, 0, letters, frames, True, ends)])
+    assert packed.source is not None and packed.source.spread is not None
+    rows, voice = torch.randn(letters, 16), torch.randn(frames, 16)
+
+    def out(rows: torch.Tensor) -> torch.Tensor:
+        keys, values = layer.keys_values(packed.source.spread(rows)[:, :16], packed)
+        return layer.read(voice, keys, values, packed)
+
+    before = out(rows)
+    rows[3] += 1.0  # said in the first slots of frames 8 and 9
+    moved = (out(rows) != before).any(dim=1).nonzero()[:, 0]
+    assert moved.tolist() == list(range(8 - 1 - 3, 9 - 1 + 3 + 1))
+
+
+@pytest.mark.parametrize(("length", "keys"), [(1, 1), (5, 5), (12, 4), (3, 11), (7, 1)])
+def test_the_key_at_a_place_is_the_one_stretched_over_it(length, keys) -> None:
+    places = torch.arange(2 * length + 3)
+    at = key_at(places, length, keys)
+    nearest = torch.nn.functional.interpolate(
+        torch.arange(keys).float()[None, None], size=length, mode="nearest-exact"
+    )[0, 0]
+    assert at[:length].tolist() == nearest.long().tolist()
+    assert bool((at[length:] == at[length - 1]).all())
+
+
+def test_each_query_knows_the_key_of_its_own_turn_at_its_place() -> None:
+    ends = torch.tensor([0.0, 2.0, 3.0])
+    packed = reading([CrossSpan(3, 4, 0, 3, 3, True, ends), CrossSpan(11, 4, 7, 4, 4, True)])
+    # Row i predicts frame i + 1; three frames of the first turn come before the four keys of the second.
+    assert packed.now is not None and packed.now.tolist() == [1, 2, 2, 2, 4, 5, 6, 6]

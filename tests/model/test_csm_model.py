@@ -57,13 +57,16 @@ def test_at_random_initialisation_the_losses_are_those_of_guessing() -> None:
 
 
 def test_every_parameter_is_trained_by_conversation(tiny_model, random_turn) -> None:
-    model = tiny_model().train()
+    model = tiny_model(depth_inputs="sum", latent_dim=8).train()
     builder = model.new_rows()
     builder.begin_sequence([random_turn(f"p{i}") for i in range(6)])
-    builder.add_spoken(random_turn("a"))
+    turn = random_turn("a")
+    ids = len(model.codec.encode_turn(turn.text, turn.speaker))
+    builder.add_spoken(turn._replace(ends=torch.linspace(0, turn.codes.shape[1], ids)))
     builder.add_heard(random_turn("b", "other"))
     batch = builder.build()
-    conversational_loss(model(batch=batch), ConversationTargets.of(batch, 2)).backward()
+    targets = ConversationTargets.of(batch, 2, torch.randn(5, 24, 8))
+    conversational_loss(model(batch=batch), targets).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
 
@@ -192,3 +195,9 @@ def test_rows_and_depth_codes_are_gathered_at_once_and_give_the_table_one_gradie
     torch.testing.assert_close(table.grad, expected[:, None].expand_as(table))
     empty, rest = model.gather_sums(sums[:0], singles)
     assert empty.shape == (0, table.shape[1]) and torch.equal(rest, second)
+
+
+def test_a_latent_needs_a_depth_decoder_that_reads_sums() -> None:
+    for changes in ({"latent_dim": 8}, {"latent_dim": -1, "depth_inputs": "sum"}, {"depth_inputs": "all"}):
+        with pytest.raises(ValueError, match="expected"):
+            CSMConfig(**changes)

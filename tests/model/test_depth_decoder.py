@@ -6,7 +6,7 @@ import torch
 from csm.model.depth_decoder import DepthDecoder
 
 
-@pytest.fixture(params=[4, 2])
+@pytest.fixture(params=[(4, False), (2, False), (2, True)])
 def decoder(request) -> DepthDecoder:
     torch.manual_seed(0)
     return DepthDecoder(
@@ -14,7 +14,8 @@ def decoder(request) -> DepthDecoder:
         width=16,
         n_layers=2,
         n_heads=4,
-        n_kv_heads=request.param,
+        n_kv_heads=request.param[0],
+        cumulative=request.param[1],
         hidden=64,
         num_codebooks=6,
         vocab_size=11,
@@ -32,13 +33,15 @@ def test_step_by_step_is_all_at_once(decoder) -> None:
     for frame in range(3):
         cache = decoder.start()
         rows = torch.stack([hidden[frame], codes[frame, 0]])
+        rows = rows.cumsum(0) if decoder.cumulative else rows
         for codebook in range(1, 6):
             row = decoder.step(rows, cache)[-1]
             torch.testing.assert_close(
                 decoder.logits(row, codebook), whole[frame, codebook - 1], atol=1e-5, rtol=1e-5
             )
             if codebook < 5:
-                rows = codes[frame, codebook : codebook + 1]
+                before = rows[-1] if decoder.cumulative else 0
+                rows = before + codes[frame, codebook : codebook + 1]
 
 
 @torch.no_grad()

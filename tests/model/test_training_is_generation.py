@@ -83,6 +83,8 @@ def test_a_drawn_share_of_the_frames_is_what_the_generator_saw_of_them(played, s
         {"zeros_end": True},
         {"n_kv_heads": 1, "depth_n_kv_heads": 1},
         {"rope_scaling": 32.0},
+        {"depth_inputs": "sum"},
+        {"depth_inputs": "sum", "latent_dim": 8},
         {"memory_layers": (0, 1, 2, 3), "cross_layers": (0, 1, 2, 3)},
         {"memory_layers": (), "cross_layers": ()},
     ],
@@ -147,9 +149,15 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 @torch.no_grad()
 def test_a_turn_listened_to_gives_the_rows_of_training(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
+    guesses = Session(model)
+    for turn in turns(random_turn)[:3]:
+        guesses.listen(turn)
+    # When their letters were said nobody knew; the model's guess is kept with them.
+    heard = [context.turn for context in guesses.turns]
+    assert all(turn.ends is not None and float(turn.ends[-1]) == turn.codes.shape[1] for turn in heard)
     recorder = Recorder(model, monkeypatch)
     session = Session(model)
-    for turn in turns(random_turn)[:3]:
+    for turn in heard:
         session.listen(turn)
     batch = rows_of(model, session.turns)
     assert difference(recorder.hidden(), model.hidden_rows(batch)) < TOLERANCE
@@ -173,7 +181,7 @@ def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypat
     assert len(written) > 10
 
     builder = model.new_rows()
-    builder.add_spoken(before, train=False)
+    builder.add_spoken(session.turns[0].turn, train=False)
     monkeypatch.setattr(model.codec, "encode_text", lambda text: [*written, model.codec.end_id])
     builder.add_heard(heard._replace(text="what was written"))
     batch = builder.build()
