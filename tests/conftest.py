@@ -59,6 +59,8 @@ def tiny_model() -> Callable[..., CSMModel]:
         # About twelve frames a turn.
         model.duration_head.weight.data.mul_(0.1)
         model.duration_head.bias.data.fill_(2.5)
+        model.pace_head.pace.weight.data.mul_(0.1)
+        model.pace_head.pace.bias.data.fill_(-1.0)
         return model
 
     return make

@@ -165,7 +165,7 @@ def test_frozen_parts_are_as_they_were(page: Path) -> None:
     ]
     assert all(torch.equal(added[name], base[name]) for name in public)
     gates = [value for name, value in added.items() if name.endswith(".gate")]
-    assert len(gates) == 3 and any(bool(gate) for gate in gates)
+    assert len(gates) == 4 and any(bool(gate) for gate in gates)
 
 
 @pytest.mark.processes

@@ -20,7 +20,7 @@ from csm.generation.session import FRAMES_PER_SECOND, ContextTurn, Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss, share_of_codebooks
 from csm.model.csm_model import CSMModel
 
-VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0)
+VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 
 
 class Prefix(NamedTuple):

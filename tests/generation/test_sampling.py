@@ -55,7 +55,6 @@ def test_damaged_logits_are_refused(temperature) -> None:
         {"top_k": -1},
         {"max_seconds": 0.0},
         {"shortest": -0.1},
-        {"later_codes": "likeliest"},
     ],
 )
 def test_values_out_of_range_are_refused(field) -> None:

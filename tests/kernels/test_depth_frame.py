@@ -106,9 +106,8 @@ def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_codes_are_the_references_and_logits_as_near_to_float64(draw, shape, kind):
-    errors = {"ours": 0.0, "reference": 0.0}
-    # More frames where a frame has few logits: their errors are a lottery.
-    for seed in range(4 if shape[0] * shape[1] > 100 else 40):
+    errors = {"ours": 0.0, "reference": 0.0, "last place": 0.0}
+    for seed in range(4):
         weights = random_weights(shape, seed)
         weights = weights.int8() if kind == "int8" else weights
         row, code = random_row(weights, seed), seed % weights.vocab
@@ -120,10 +119,12 @@ def test_codes_are_the_references_and_logits_as_near_to_float64(draw, shape, kin
             assert codes.tolist() == plain.tolist() == exact_codes.tolist()
             errors["ours"] += float((logits - exact).square().sum())
             errors["reference"] += float((near - exact).square().sum())
+            errors["last place"] += exact.numel() * (2.0**-23 * float(exact.abs().max())) ** 2
             assert draw(row, code, weights, *rest)[0].equal(codes)  # without the logits too
     # Of a few hundred logits both errors are themselves uncertain.
     allowed = 1.0 if weights.books * weights.vocab > 1500 else 1.5
-    assert errors["ours"] <= allowed**2 * errors["reference"], errors
+    # No less than the last place of the largest logit can be asked for.
+    assert errors["ours"] <= max(allowed**2 * errors["reference"], errors["last place"]), errors
 
 
 @compiled

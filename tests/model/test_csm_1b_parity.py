@@ -17,7 +17,7 @@ from csm.tokenizer.mimi import MimiTokenizer
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
-VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0)
+VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|AUDIO|>", "<|audio_eos|>"]
 # Frames of each turn: two conversations of different lengths.
 CONVERSATIONS = [
@@ -369,7 +369,7 @@ def test_a_step_of_training_opens_the_gates(pair, material) -> None:
     targets = ConversationTargets.of(batch, 1)
     conversational_loss(model.forward_rows(batch), targets).total.backward()
     gates = {n: p for n, p in model.named_parameters() if n.endswith("gate") and "text_reads" not in n}
-    assert len(gates) == 2
+    assert len(gates) == 3  # voice reads, its own frame's text, memory
     for name, gate in gates.items():
         assert not gate.any() and gate.grad.any(), name
 

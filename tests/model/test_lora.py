@@ -60,7 +60,7 @@ def adapted(config: LoRAConfig = LORA) -> CSMModel:
     add_adapters(model, config)
     for name, parameter in model.named_parameters():
         if is_adapter(name):
-            parameter.data = 0.3 * torch.randn(parameter.shape)
+            parameter.data = 0.1 * torch.randn(parameter.shape)
     return model
 
 
@@ -222,7 +222,7 @@ def test_peft_puts_our_adapter_where_ours_is_and_computes_the_same(
     layers = add_adapters(ours, config)
     for name, parameter in ours.named_parameters():
         if is_adapter(name):
-            parameter.data = 0.3 * torch.randn(parameter.shape)
+            parameter.data = 0.1 * torch.randn(parameter.shape)
     save_adapter(tmp_path, ours.state_dict(), config, base=str(csm_1b_folder))
     base = transformers.CsmForConditionalGeneration.from_pretrained(csm_1b_folder).eval()
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
@@ -251,7 +251,7 @@ def test_an_adapter_of_peft_merges_here_as_it_does_there(csm_1b_folder: Path, tm
         theirs = peft.get_peft_model(base, config)
         for name, parameter in theirs.named_parameters():
             if "lora_" in name:
-                parameter.data = 0.3 * torch.randn(parameter.shape)
+                parameter.data = 0.1 * torch.randn(parameter.shape)
         folder = tmp_path / str(rslora)
         theirs.save_pretrained(folder)
         stored = merge(checkpoints.read(csm_1b_folder), folder)

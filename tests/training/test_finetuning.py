@@ -57,7 +57,7 @@ SMALL = replace(
     text_vocab_size=388,
 )
 DATA = DatasetConfig(rows_per_shard=120, max_rows=60, depth_share=0.5, transcribe_share=0.0, past_turns=0)
-VOICE = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0)
+VOICE = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 METHODS = {
     "full": FinetuneConfig(freeze=("added",)),
     "lora": FinetuneConfig(train=("lora", "added"), lora=LoRAConfig(rank=4, alpha=8.0, dropout=0.1)),
@@ -234,7 +234,7 @@ def test_parts_are_named_and_counted_right() -> None:
         and names(freeze=("added",)) == everything - added
     )
     gates = names(train=("gates",))
-    assert gates == {n for n in everything if n.endswith("gate")} and len(gates) == 3
+    assert gates == {n for n in everything if n.endswith("gate")} and len(gates) == 4
     backbone = names(train=("backbone",))
     assert all(name.startswith(("backbone.blocks", "backbone.norm")) for name in backbone)
     rest = names(train=("text_embedding", "audio_embedding", "codebook0_head", "depth_decoder"))

@@ -73,6 +73,7 @@ def test_the_loss_of_a_batch_is_reported_part_by_part(task) -> None:
         "voicing",
         "energy",
         "duration",
+        "pace",
     }
     assert task.after_step(1) is None
 
