@@ -19,7 +19,7 @@ p.note,.soft{color:var(--soft)}
 p.note{margin:0 0 16px;max-width:78ch}
 nav{position:sticky;top:0;background:var(--ground);
 border-bottom:1px solid var(--rule);margin-top:18px;z-index:2}
-nav div{display:flex;gap:20px;overflow-x:auto;padding-top:9px;padding-bottom:9px;font-size:14px}
+nav div{display:flex;flex-wrap:wrap;gap:4px 20px;padding-top:9px;padding-bottom:9px;font-size:14px}
 nav a{color:var(--soft);text-decoration:none;white-space:nowrap}
 nav a:hover{color:var(--ink)}
 .legend{display:flex;gap:18px;flex-wrap:wrap;font-size:13px;color:var(--soft);margin:4px 0 12px}
