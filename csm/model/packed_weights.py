@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from csm import eight_bits
 from csm.model.weight_files import Weight
 
 # The audio table and the heads of the depth decoder, and the dimension that a code's entries lie along.
@@ -17,7 +18,7 @@ SCALE = ".scale"
 def packed(weights: dict[str, Weight]) -> dict[str, Weight]:
     """Weights in half precision; those of TABLES in 8 bits, with a scale for every code.
 
-    Rounding is off by at most a 254th of a code's largest entry.
+    How far rounding is off says `csm.eight_bits`.
     """
     small: dict[str, Weight] = {}
     for name, weight in weights.items():
@@ -45,14 +46,12 @@ def restored(weights: dict[str, Weight]) -> dict[str, Weight]:
     return whole
 
 
-def _scale(weight: Weight, dim: int) -> Tensor:
-    return (weight.read().float().abs().amax(dim=dim, keepdim=True) / 127).half()
-
-
 def _rounded(weight: Weight, dim: int) -> Tensor:
-    # By the scale as it is stored: a code of zeros has none.
-    scale = _scale(weight, dim).float().clamp_min(1e-8)
-    return (weight.read().float() / scale).round().clamp(-127, 127).to(torch.int8)
+    return eight_bits.rounded(weight.read(), dim)[0]
+
+
+def _scale(weight: Weight, dim: int) -> Tensor:
+    return eight_bits.rounded(weight.read(), dim)[1]
 
 
 def _half(weight: Weight) -> Tensor:
@@ -60,4 +59,4 @@ def _half(weight: Weight) -> Tensor:
 
 
 def _product(weight: Weight, scale: Weight) -> Tensor:
-    return weight.read().float() * scale.read().float()
+    return eight_bits.restored(weight.read(), scale.read())

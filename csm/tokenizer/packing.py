@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from csm.eight_bits import restored, rounded
+
 # Of "codebooks": other modules have a parameter called scale.
 SCALE = "codebooks.scale"
 # Buffers of a CodebookStack that follow from its vectors.
@@ -25,10 +27,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(COUNTS):
             continue
         if name.endswith("codebooks"):
-            scale = (value.abs().amax(dim=-1, keepdim=True) / 127).half()
-            small[name.replace("codebooks", SCALE)] = scale
-            # Of the scale as it is stored: a vector of zeros has none.
-            small[name] = (value / scale.float().clamp_min(1e-8)).round().clamp(-127, 127).char()
+            small[name], small[name.replace("codebooks", SCALE)] = rounded(value, dim=-1)
         else:
             small[name] = value.half()
     return small
@@ -40,7 +39,7 @@ def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [name for name in whole if name.endswith("codebooks")]:
         scale, usage, running = (name.replace("codebooks", part) for part in (SCALE, *COUNTS))
         if scale in state:
-            whole[name] *= state[scale].float()
+            whole[name] = restored(state[name], state[scale])
         whole.setdefault(usage, torch.ones(whole[name].shape[:-1]))
         whole.setdefault(running, whole[name] * whole[usage].unsqueeze(-1))
     return whole
