@@ -7,23 +7,19 @@ step that finds its work done says so and changes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from csm import config as config_files
 from csm.data.code_shards import (
     ALIGNMENT_NAME,
     VECTORS_NAME,
-    EncodedTurn,
     read_alignment,
     read_code_shards,
     read_code_vectors,
@@ -36,22 +32,22 @@ from csm.data.code_shards import (
 from csm.data.dataset import ConversationDataset
 from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
-from csm.data.prosody import frame_prosody
 from csm.data.speakers import speaker_numbers
-from csm.data.turn_audio import read_turn
 from csm.data.utterances import UtteranceDataset, one_thread
+from csm.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import PACKAGED, Talker, known_numbers, tell_codes
 from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
 from csm.model.checkpoints import meta_model
 from csm.model.code_geometry import start_from_code_vectors
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
 from csm.model.execution import apply_execution
 from csm.model.lora import is_adapter, merged_state, save_adapter
+from csm.model.model_config import CSMConfig
 from csm.run_config import RunConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
+from csm.tokenizer.mimi import MimiTokenizer
 from csm.training.checkpoint import sha256_of, write_atomically
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
@@ -61,9 +57,6 @@ from csm.training.run_folder import is_complete, require_same_run
 from csm.training.teacher import Teacher, require_teacher
 from csm.training.tokenizer_task import TokenizerTask, codebook_report
 from csm.training.world import World, start_world
-
-# Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
-ENCODE_BATCH = 32
 
 PRETRAINED_FILES = ("config.json", "model.safetensors")
 # Of a run that trained adapters: they alone, beside the merged model.
@@ -78,7 +71,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     """
     # Only what makes a tokenizer: the same one serves runs whose models differ.
     parts = ["corpus", "utterances", "tokenizer", "tokenizer_loss"]
-    parts += ["tokenizer_start", "tokenizer_resized", "tokenizer_frozen"]
+    parts += ["tokenizer_start", "tokenizer_frozen"]
     parts += ["teacher", "teacher_features"]
     resolved = described(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts if part in resolved}}
@@ -130,7 +123,7 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
     if run.tokenizer_start == "scratch":
         return ConversationalRVQ(run.tokenizer)
     folder = _start_folder(run.tokenizer_start, "tokenizer")
-    return ConversationalRVQ.from_pretrained(folder, config=run.tokenizer if run.tokenizer_resized else None)
+    return ConversationalRVQ.from_pretrained(folder)
 
 
 def described(run: RunConfig) -> dict[str, Any]:
@@ -197,23 +190,6 @@ def trained_shape(run: RunConfig) -> CSMConfig:
     return run.model if run.model_start == "scratch" else without_idle_layers(run.model, run.finetune)
 
 
-def open_tokenizer(folder: Path, num_codebooks: int) -> ConversationalRVQ | MimiTokenizer:
-    """The tokenizer of a folder: ours, or Mimi where it is transformers' (alone, or inside its CSM).
-
-    Args:
-        folder: With config.json.
-        num_codebooks: How many of Mimi's codebooks are encoded.
-
-    Raises:
-        ValueError: No tokenizer there.
-    """
-    path = folder / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if raw.get("model_type") in ("mimi", "csm"):
-        return MimiTokenizer.from_pretrained(folder, n_codebooks=num_codebooks)
-    return ConversationalRVQ.from_pretrained(folder)
-
-
 def load_module_weights(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file whose names start with `prefix`, without it."""
     from safetensors.torch import load_file
@@ -236,7 +212,7 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(device)
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
-        "tokenizer_sha256": _sha256_of_weights(tokenizer_folder),
+        "tokenizer_sha256": sha256_of_weights(tokenizer_folder),
     }
     if (found := read_index(output)) is not None:
         there = found["turns"]
@@ -253,7 +229,9 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     aligned = run.model.text != "bytes" or (output / ALIGNMENT_NAME).is_file()
     if not aligned:
         with one_thread():
-            write_alignment(output, align_corpus(corpus, tokenizer.config.sample_rate))
+            ends = align_corpus(corpus, tokenizer.config.sample_rate)
+        rate = tokenizer.config.frame_rate
+        write_alignment(output, {turn: seconds * rate for turn, seconds in ends.items()})
     described = (output / VECTORS_NAME).is_file() and (tokenizer_folder / "codebooks.json").is_file()
     if found is not None and aligned and (described or isinstance(tokenizer, MimiTokenizer)):
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
@@ -263,45 +241,6 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
         report = json.dumps(codebook_report(tokenizer, codes))
         write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n".encode())
     return len(turns)
-
-
-def encoded_turns(
-    corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer, versions: int = 1
-) -> Iterator[EncodedTurn]:
-    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first.
-
-    Training turns come in `versions`, each with silence of another part of a frame before it, cut to as many
-    frames as the first.
-    """
-    config = tokenizer.config
-    device = next(tokenizer.parameters()).device
-    # Neighbours in length share a batch: little padding, and the codes do not depend on it.
-    ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
-    trained = {turn.id for turn in corpus.turns("train")}
-    with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
-        for start in range(0, len(ordered), ENCODE_BATCH):
-            group = ordered[start : start + ENCODE_BATCH]
-            waveforms = [read_turn(corpus, turn, config.sample_rate) for turn in group]
-            lengths = torch.tensor([w.shape[1] for w in waveforms])
-            audio = torch.stack([F.pad(w, (0, int(lengths.max()) - w.shape[1])) for w in waveforms])
-            codes, info = tokenizer.encode(audio.to(device), lengths)
-            known = {}
-            for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
-                with one_thread():
-                    prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
-                frames = -(-waveform.shape[1] // config.samples_per_frame)
-                speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
-                yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
-                known[turn.id] = prosody[:frames], speaker
-            for number in range(1, versions):
-                early = config.samples_per_frame * number // versions
-                codes, _ = tokenizer.encode(F.pad(audio, (early, 0)).to(device), lengths + early)
-                for row, turn in enumerate(group):
-                    if turn.id in trained:
-                        prosody, speaker = known[turn.id]
-                        kept = codes[row, :, : len(prosody)].cpu()
-                        yield EncodedTurn(version_id(turn.id, number), kept, prosody, speaker)
-            bar.update(len(group))
 
 
 def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device) -> Path:
@@ -460,15 +399,6 @@ def save_whole(module: Pretrained, folder: Path) -> None:
 def say(line: str) -> None:
     """One line of news, where the progress bars go."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _sha256_of_weights(folder: Path) -> str:
-    """Of model.safetensors, or of the SHA-256s of the files it is cut into."""
-    whole = folder / PRETRAINED_FILES[1]
-    if whole.is_file():
-        return sha256_of(whole)
-    digests = [sha256_of(path) for path in sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _is_finished(output: Path, world: World) -> bool:

@@ -8,8 +8,8 @@ from csm.data.dataset import DatasetConfig
 from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
-from csm.model.csm_model import CSMConfig
 from csm.model.execution import ExecutionConfig
+from csm.model.model_config import CSMConfig
 from csm.tokenizer.conversational_rvq import TokenizerConfig
 from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
@@ -25,9 +25,8 @@ class RunConfig:
         recipe: Its name.
         corpus: Folder of the prepared corpus.
         tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
-        tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained.
-        tokenizer_resized: Whether the start is brought to the recipe's sizes: what fits is taken over, the
-            rest is new. Else a start keeps its own sizes.
+        tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained;
+            a start keeps its own sizes.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
         teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
             codebooks (`tokenizer_loss.distillation`); empty: none.
@@ -47,7 +46,6 @@ class RunConfig:
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_start: str = "scratch"
-    tokenizer_resized: bool = False
     tokenizer_frozen: bool = False
     teacher: str = ""
     teacher_features: TeacherConfig = field(default_factory=TeacherConfig)

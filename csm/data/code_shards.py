@@ -118,7 +118,7 @@ def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
 
 
 def write_alignment(folder: Path, ends: Mapping[str, Tensor]) -> None:
-    """Writes beside the shards where the symbols of each turn's text end: float32 [L], seconds, by id."""
+    """Writes beside the shards where the symbols of each turn's text end: float32 [L], frames, by id."""
     temporary = folder / (ALIGNMENT_NAME + ".part")
     save_file({name: times.float().contiguous() for name, times in ends.items()}, temporary)
     temporary.replace(folder / ALIGNMENT_NAME)

@@ -83,8 +83,7 @@ class ConversationDataset:
         config: How to draw.
         shards, seed: Of the run.
         speakers: Number of every speaker's name; None counts them in the corpus's order, over all splits.
-        ends: By turn, seconds at which `forced_alignment.symbols` of its text end; None: nobody knows.
-        frame_rate: Frames of codes a second.
+        ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: nobody knows.
 
     Attributes:
         conversations: Usable turns of every conversation, in order.
@@ -110,7 +109,6 @@ class ConversationDataset:
         seed: int,
         speakers: Mapping[str, int] | None = None,
         ends: Mapping[str, torch.Tensor] | None = None,
-        frame_rate: float = 12.5,
     ) -> None:
         self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
         self.config, self.seed = config, seed
@@ -132,7 +130,7 @@ class ConversationDataset:
                     continue
                 speaker = speakers[turn.speaker]
                 frames = TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
-                turns.append(frames._replace(ends=_ends_of_ids(ends.get(turn.id), frames, frame_rate)))
+                turns.append(frames._replace(ends=_ends_of_ids(ends.get(turn.id), frames)))
                 names = (version_id(turn.id, number) for number in range(1, config.versions))
                 self._others[turn.id] = [encoded[name].codes.long() for name in names if name in encoded]
                 if turn.speaker in config.exclude_speakers:
@@ -256,11 +254,11 @@ class ConversationDataset:
         return batch
 
 
-def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames, frame_rate: float) -> torch.Tensor | None:
+def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames) -> torch.Tensor | None:
     """Ends of the ids of ByteCodec's `encode_turn` from those of the symbols: its begin lasts no time."""
     if symbols is None:
         return None
-    return _within(torch.cat([torch.zeros(1), symbols.float() * frame_rate]), turn.codes.shape[1])
+    return _within(torch.cat([torch.zeros(1), symbols.float()]), turn.codes.shape[1])
 
 
 def _within(ends: torch.Tensor, frames: int) -> torch.Tensor:

@@ -219,7 +219,7 @@ def align(aligner: ForcedAligner, recordings: Sequence[SpokenText]) -> dict[str,
 def align_corpus(corpus: Corpus, sample_rate: int) -> dict[str, Float[Tensor, " L"]]:
     """`align` of all turns of a corpus that have a text, by an aligner of up to MOST_TURNS of them.
 
-    26 s for 6,500 turns (4.6 hours) on one CPU core, 13 of them to read the sound.
+    Less than a minute for 6,500 turns (4.6 hours) on one CPU core.
     """
     turns = [turn for turn in corpus.turns() if turn.text.strip()]
     chosen = set(np.random.default_rng(0).permutation(len(turns))[:MOST_TURNS].tolist())

@@ -402,15 +402,11 @@ class ConversationalRVQ(nn.Module):
         save_file(state, folder / "model.safetensors")
 
     @classmethod
-    def from_pretrained(
-        cls, folder: Path | str, *, config: TokenizerConfig | None = None
-    ) -> ConversationalRVQ:
+    def from_pretrained(cls, folder: Path | str) -> ConversationalRVQ:
         """Reads a folder of `save_pretrained`; weights kept in half precision are read as fp32.
 
         Args:
             folder: With config.json and model.safetensors.
-            config: Other sizes, to train on from there: what has the folder's names and shapes is taken over,
-                the rest stays new. None takes the folder's, and everything must fit.
 
         Returns:
             The tokenizer in eval mode.
@@ -421,13 +417,9 @@ class ConversationalRVQ(nn.Module):
         folder = Path(folder)
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise ValueError(f"no tokenizer in {folder}: expected config.json and model.safetensors there")
-        tokenizer = cls(config or config_files.load(TokenizerConfig, folder / "config.json"))
-        state = unpacked(load_file(folder / "model.safetensors"))
-        if config is not None:
-            own = tokenizer.state_dict()
-            state = own | {n: v for n, v in state.items() if n in own and own[n].shape == v.shape}
+        tokenizer = cls(config_files.load(TokenizerConfig, folder / "config.json"))
         try:
-            tokenizer.load_state_dict(state)
+            tokenizer.load_state_dict(unpacked(load_file(folder / "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(
                 f"{folder}: model.safetensors does not fit config.json; save both anew ({error})"

@@ -74,9 +74,9 @@ def dataset(
 
 
 def ends_of(corpus) -> dict[str, torch.Tensor]:
-    """Seconds at which the symbols of each text end: 30 ms each, whatever the sound's length."""
+    """Frames at which the symbols of each text end: 0.375 each, whatever the sound's length."""
     return {
-        turn.id: 0.03 * torch.arange(1, len(symbols(turn.text)) + 1) for turn in corpus.turns() if turn.text
+        turn.id: 0.375 * torch.arange(1, len(symbols(turn.text)) + 1) for turn in corpus.turns() if turn.text
     }
 
 
@@ -238,7 +238,7 @@ def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -
             assert span.ends is not None and span.length == span.num_queries - 1 == float(span.ends[-1])
             assert float(span.ends[0]) == 0 and bool((span.ends.diff() >= 0).all())
             if span.length > 6:
-                # 30 ms are 0.375 frames; the second encoding begins half a frame early.
+                # The second encoding begins half a frame early.
                 seen.add(round(float(span.ends[1]) - 0.375, 3))
                 torch.testing.assert_close(span.ends[1:12].diff(), torch.full((10,), 0.375))
     assert seen == {0.0, 0.5}

@@ -1,4 +1,4 @@
-"""Steps of a run that no command shows alone."""
+"""A corpus through a tokenizer, in several cuts."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from csm.data.audio import write_audio
 from csm.data.code_shards import version_id
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.pipeline import encoded_turns
+from csm.encoding import encoded_turns
 from csm.recipes import recipe
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
