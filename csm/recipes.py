@@ -11,8 +11,8 @@ from csm.data.dataset import DatasetConfig
 from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
-from csm.model.csm_model import CSMConfig
 from csm.model.execution import ExecutionConfig
+from csm.model.model_config import CSMConfig
 from csm.model.presets import csm_1b
 from csm.run_config import RunConfig
 from csm.tokenizer import presets

@@ -24,7 +24,8 @@ SHAPED = [
 install_import_hook(SHAPED, "beartype.beartype")
 
 from csm.data.frames import TurnFrames  # noqa: E402
-from csm.model.csm_model import CSMConfig, CSMModel  # noqa: E402
+from csm.model.csm_model import CSMModel  # noqa: E402
+from csm.model.model_config import CSMConfig  # noqa: E402
 
 TINY = {
     "d_model": 32,

@@ -14,11 +14,11 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
-    ("text", "config", "host_memory"),
+    ("text", "config", "host_memory", "eight_bits"),
     ("tokenizer",),
     ("model", "losses", "data"),
     ("training", "evaluation", "generation"),
-    ("run_config",),
+    ("run_config", "encoding"),
     ("recipes", "pipeline", "command_line"),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}

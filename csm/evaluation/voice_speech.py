@@ -130,11 +130,15 @@ def versions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[st
             except ValueError as error:
                 absent.append(f"{part} off: {error}")
     if int8:
-        rounded = replace(talker, weights="int8")
-        if FrameDrawer(rounded.model).is_native():
-            talkers[INT8] = rounded
+        try:
+            rounded = replace(talker, weights="int8")
+        except ValueError as error:
+            absent.append(f"int8 weights: {error}")
         else:
-            absent.append("int8 weights need the compiled kernels of csm_kernels: install the package")
+            if FrameDrawer(rounded.model).is_native():
+                talkers[INT8] = rounded
+            else:
+                absent.append("int8 weights need the compiled kernels of csm_kernels: install the package")
     return talkers, absent
 
 

@@ -89,6 +89,7 @@ class Session:
         # Copied: a slice would keep its whole recording in memory.
         turn = turn._replace(codes=turn.codes.clone())
         context = ContextTurn(turn, turn.codes.shape[1])
+        # Made once before anything moves: what is refused leaves the session as it was.
         self._make_room(len(self._turn_rows(context).text))
         self._run_turn(context)
 

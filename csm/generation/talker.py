@@ -74,6 +74,9 @@ class Talker:
         voices: By name, the main one first.
         sampling: How codes are drawn.
         weights: "int8" draws codes from a rounded copy of the depth decoder: see FrameDrawer.
+
+    Raises:
+        ValueError: "int8" where sampling draws nothing from the depth decoder.
     """
 
     model: CSMModel
@@ -83,6 +86,11 @@ class Talker:
     weights: WeightKind = "fp32"
 
     def __post_init__(self) -> None:
+        if self.weights == "int8" and self.sampling.later_codes == "nearest":
+            raise ValueError(
+                "weights is 'int8' with sampling.later_codes 'nearest', which asks no depth decoder: "
+                "expected 'fp32', or later_codes 'drawn' (sampling.json of a voice's folder)"
+            )
         tell_codes(self.model, self.tokenizer)
 
     @classmethod

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from csm import config as config_files
 from csm.model import public_configs
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
+from csm.model.model_config import CSMConfig
 from csm.model.packed_weights import packed, restored
 from csm.model.presets import is_added
 from csm.model.public_names import MIMI, NAMES, TWIN, Layout, converted, public_name

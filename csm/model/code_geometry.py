@@ -28,13 +28,14 @@ def start_from_code_vectors(model: CSMModel, vectors: Float[Tensor, "K V D"]) ->
         vectors: Of at least the model's codebooks, each without its mean.
 
     Raises:
-        ValueError: Too few codebooks, or of another size.
+        ValueError: Too few codebooks, or of another size or width than the model's.
     """
     c = model.config
-    if vectors.ndim != 3 or len(vectors) < c.num_codebooks or vectors.shape[1] != c.codebook_size:
+    width = c.latent_dim or vectors.shape[-1]
+    if len(vectors) < c.num_codebooks or vectors.shape[1:] != (c.codebook_size, width):
         raise ValueError(
-            f"code vectors have shape {tuple(vectors.shape)}: expected [K, {c.codebook_size}, D] with K >= "
-            f"{c.num_codebooks}"
+            f"code vectors have shape {tuple(vectors.shape)}: expected [K, {c.codebook_size}, "
+            f"{c.latent_dim or 'D'}] with K >= {c.num_codebooks}, of the tokenizer that made the codes"
         )
     centred = latent_vectors(vectors[: c.num_codebooks])
     unit = centred / _norms(centred)

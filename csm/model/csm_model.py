@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,142 +21,9 @@ from csm.model.depth_decoder import DepthDecoder
 from csm.model.latent import LatentRefiner
 from csm.model.layers import PackedSequences, constants_device, feed_forward_width
 from csm.model.memory import ConversationMemory, MemoryState
+from csm.model.model_config import CSMConfig
 from csm.model.pace import PaceHead
 from csm.text import PAD, ByteCodec, TextCodec, text_codec
-
-DepthInputs = Literal["last", "sum"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CSMConfig:
-    """Sizes of a CSMModel.
-
-    Attributes:
-        d_model, n_layers, n_heads: Of the backbone.
-        n_kv_heads, d_ff: 0 chooses n_heads and 8/3 of the width.
-        depth_d_model, depth_n_layers, depth_n_heads, depth_n_kv_heads, depth_d_ff: Of the depth decoder,
-            likewise.
-        depth_inputs: "last": a depth position reads the code before it, as in csm-1b; "sum": the backbone's
-            row and all codes before it, added up.
-        latent_dim: Width of the tokenizer's latent, which the backbone also predicts as a whole; what of it
-            the codes so far have not said is what the depth decoder reads. 0 leaves this out; needs
-            depth_inputs "sum".
-        num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
-        extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
-        zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
-        text: "bytes", the path of a tokenizer.json, or "none" for a model that came without one.
-        text_vocab_size: 0 takes the codec's.
-        rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
-        max_context: Most rows of one sequence; older turns go to the memory.
-        cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
-        cross_window: Frames to each side that a voice row reads of its text.
-        frames_per_text_id: Mean pace, the clock of text rows that read voice.
-        memory_slots: Slots of each kind.
-        gate: Initial gates of cross-attention and memory (tanh of it).
-        dropout: On the residual branches.
-        frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
-            speech otherwise learns the training lines' codes by heart instead of reading the text.
-
-    Raises:
-        ValueError: A size that does not fit the others.
-    """
-
-    d_model: int = 768
-    n_layers: int = 12
-    n_heads: int = 12
-    n_kv_heads: int = 0
-    d_ff: int = 0
-    depth_d_model: int = 256
-    depth_n_layers: int = 2
-    depth_n_heads: int = 4
-    depth_n_kv_heads: int = 0
-    depth_d_ff: int = 0
-    depth_inputs: DepthInputs = "last"
-    latent_dim: int = 0
-    num_codebooks: int = 32
-    semantic_codebooks: int = 10
-    codebook_size: int = 1024
-    extra_codes: int = 3
-    zeros_end: bool = False
-    text: str = "bytes"
-    text_vocab_size: int = 0
-    rope_base: float = 500_000.0
-    rope_scaling: float = 1.0
-    max_context: int = 2048
-    cross_layers: tuple[int, ...] = (-1,)
-    memory_layers: tuple[int, ...] = (-1,)
-    cross_window: int = 12
-    frames_per_text_id: float = 0.85
-    memory_slots: int = 16
-    gate: float = 0.5
-    dropout: float = 0.0
-    frame_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "depth_d_model", "depth_n_layers", "depth_n_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        for name in ("codebook_size", "max_context"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
-        for name in ("extra_codes", "cross_window"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
-        for name in ("dropout", "frame_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 to below 1")
-        if self.depth_inputs not in get_args(DepthInputs):
-            raise ValueError(
-                f"depth_inputs is {self.depth_inputs!r}: expected one of {get_args(DepthInputs)}"
-            )
-        if self.latent_dim < 0 or (self.latent_dim and self.depth_inputs != "sum"):
-            raise ValueError(
-                f"latent_dim is {self.latent_dim} with depth_inputs {self.depth_inputs!r}: expected 0, or "
-                f"more with 'sum'"
-            )
-        for name in ("d_model", "depth_d_model"):
-            heads = self.n_heads if name == "d_model" else self.depth_n_heads
-            if getattr(self, name) % (2 * heads):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)} with {heads} heads: expected a multiple of "
-                    f"{2 * heads}, so that every head has an even width for its rotary positions"
-                )
-        for part in ("", "depth_"):
-            heads, shared = getattr(self, f"{part}n_heads"), getattr(self, f"{part}n_kv_heads")
-            if shared < 0 or (shared and heads % shared):
-                raise ValueError(
-                    f"{part}n_kv_heads is {shared}: expected a divisor of {part}n_heads {heads}, or 0"
-                )
-        if not 0 < self.semantic_codebooks <= self.num_codebooks or self.num_codebooks < 2:
-            raise ValueError(
-                f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
-                f"expected at least 2 codebooks and 1 to all of them semantic"
-            )
-        if self.memory_slots < 2:
-            raise ValueError(
-                f"memory_slots is {self.memory_slots}: expected at least 2 (the gist and the newest)"
-            )
-        for name in ("cross_layers", "memory_layers"):
-            layers = self.layers_of(name)
-            if any(not 0 <= i < self.n_layers for i in layers):
-                raise ValueError(f"{name} is {layers}: expected layers 0..{self.n_layers - 1}, () or (-1,)")
-
-    def layers_of(self, name: str) -> tuple[int, ...]:
-        """`cross_layers` or `memory_layers` with -1 resolved."""
-        chosen = getattr(self, name)
-        if chosen == (-1,):
-            return tuple(range(1 if self.n_layers > 1 else 0, self.n_layers, 2))
-        return tuple(chosen)
-
-    @property
-    def audio_vocab_size(self) -> int:
-        """Entries of the audio vocabulary of each codebook."""
-        return self.codebook_size + self.extra_codes
-
-    @property
-    def end_code(self) -> int:
-        """Code of an end row: the first extra one, or 0 as in csm-1b."""
-        return self.codebook_size if self.extra_codes and not self.zeros_end else 0
 
 
 @dataclass

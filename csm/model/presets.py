@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
+from csm.model.model_config import CSMConfig
 
 
 class TransformerShape(NamedTuple):

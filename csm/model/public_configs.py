@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from csm import config as config_files
-from csm.model.csm_model import CSMConfig
 from csm.model.layers import feed_forward_width
+from csm.model.model_config import CSMConfig
 from csm.model.presets import FLAVORS, LLAMA_PACE, TransformerShape, of_flavors, with_added_layers
 
 # What transformers leaves out of config.json: the defaults of CsmConfig and CsmDepthDecoderConfig.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from csm.model.csm_model import CSMConfig
+from csm.model.model_config import CSMConfig
 from csm.model.public_configs import shapes_of
 from csm.model.weight_files import Weight
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from csm.model.checkpoints import meta_model
-from csm.model.csm_model import CSMConfig
+from csm.model.model_config import CSMConfig
 from csm.model.presets import csm_1b
 
 

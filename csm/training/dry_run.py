@@ -12,8 +12,8 @@ from torch import nn
 
 from csm.data.dataset import DatasetConfig
 from csm.model.checkpoints import meta_model
-from csm.model.csm_model import CSMConfig
 from csm.model.execution import ExecutionConfig
+from csm.model.model_config import CSMConfig
 from csm.model.presets import TransformerShape
 from csm.model.public_configs import shapes_of
 from csm.text import ByteCodec

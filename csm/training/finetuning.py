@@ -10,8 +10,9 @@ from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Corpus
 from csm.model import checkpoints
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
 from csm.model.lora import LoRAConfig, add_adapters, is_adapter
+from csm.model.model_config import CSMConfig
 from csm.model.presets import PUBLIC_PARTS, is_added
 from csm.model.public_configs import shapes_of
 

@@ -26,6 +26,9 @@ class ModelTask:
         loss: Weights of the parts.
         device: Where validation runs.
         vectors: [K, V, D], what each code adds to the tokenizer's latent; for a model that predicts it.
+
+    Raises:
+        ValueError: The model predicts latents of another width than the vectors'.
     """
 
     def __init__(
@@ -42,7 +45,13 @@ class ModelTask:
         self.modules: dict[str, nn.Module] = {"model": model}
         self.learning_rate_scales = {"model": 1.0}
         self.vectors = None
-        if vectors is not None and model.config.latent_dim:
+        if (width := model.config.latent_dim) > 0:
+            if vectors is None or vectors.shape[2] != width:
+                found = "nothing" if vectors is None else f"vectors of width {vectors.shape[2]}"
+                raise ValueError(
+                    f"model.latent_dim is {width}, and the codes come with {found}: expected the latent "
+                    f"width of the tokenizer that made them (launch/encode_corpus.py), or latent_dim 0"
+                )
             self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
         self._validation = validation.in_order(VALIDATION_ROWS)
 

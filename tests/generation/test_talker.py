@@ -224,3 +224,9 @@ def test_a_turn_of_no_frames_is_no_sound_whole_or_among_others(talker, monkeypat
     alone, (together,) = talker.generate("Hi."), talker.generate_many(["Hi."], [None], [0])
     for speech in (alone, together):
         assert speech.waveform.shape == (1, 0) and speech.codes.shape == (5, 0)
+
+
+def test_rounded_weights_that_nothing_would_read_are_refused(talker):
+    nearest = dataclasses.replace(talker.sampling, later_codes="nearest")
+    with pytest.raises(ValueError, match="asks no depth decoder"):
+        dataclasses.replace(talker, sampling=nearest, weights="int8")

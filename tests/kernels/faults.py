@@ -285,6 +285,7 @@ FRAME = of(
     ),
     ("one uniform for all steps", "cpu.cpp", "frame.uniforms[book - 1]", "frame.uniforms[0]"),
     ("embedding of the next codebook", "cpu.cpp", "(code + (book - 1) * s.vocab)", "(code + book * s.vocab)"),
+    ("sums forgotten", "cpu.cpp", "s.cumulative ? input[i] + row[i] : row[i]", "row[i]"),
     ("scales of the first head", "cpu.cpp", "all_heads.scale + book * vocab", "all_heads.scale"),
     (
         "shares that end inside a block",

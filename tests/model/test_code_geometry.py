@@ -35,3 +35,5 @@ def test_vectors_of_another_size_are_refused(tiny_model) -> None:
     for shape in ((4, 24, 8), (6, 23, 8), (6, 24)):
         with pytest.raises(ValueError, match=r"expected \[K, 24, D\] with K >= 5"):
             start_from_code_vectors(tiny_model(), torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"expected \[K, 24, 9\]"):
+        start_from_code_vectors(tiny_model(depth_inputs="sum", latent_dim=9), torch.zeros(6, 24, 8))

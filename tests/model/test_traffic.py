@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
+from csm.model.model_config import CSMConfig
 from csm.model.presets import csm_1b
 from csm.model.traffic import BANDWIDTHS, floors_table, frame_traffic
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from csm.data.dataset import DatasetConfig
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
 from csm.model.execution import ExecutionConfig
 from csm.model.layers import PackedSequences, TransformerBlock
+from csm.model.model_config import CSMConfig
 from csm.model.presets import TransformerShape, csm_1b
 from csm.recipes import finetune_csm_1b
 from csm.training.dry_run import (

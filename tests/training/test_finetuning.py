@@ -22,9 +22,10 @@ from csm.data.code_shards import EncodedTurn, write_code_shards
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.losses import LossConfig
-from csm.model.csm_model import CSMConfig, CSMModel
+from csm.model.csm_model import CSMModel
 from csm.model.execution import ExecutionConfig
 from csm.model.lora import LoRAConfig
+from csm.model.model_config import CSMConfig
 from csm.model.presets import csm_1b, is_added
 from csm.run_config import RunConfig
 from csm.training.finetuning import (
