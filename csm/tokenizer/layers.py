@@ -72,6 +72,13 @@ class CausalDepthwiseConv(nn.Module):
         else:
             padded = torch.cat([self.stream_state.to(x.dtype), x], dim=1)
             self.stream_state = padded[:, padded.shape[1] - self.kernel_size + 1 :].detach()
+        if x.dtype == torch.float64:
+            # torch has no depthwise convolution there and runs every channel as a call of its own.
+            taps = self.weight[:, 0, 0].T
+            out = self.bias.expand_as(x).clone()
+            for tap in range(self.kernel_size):
+                out.addcmul_(padded[:, tap : tap + x.shape[1]], taps[tap])
+            return out
         image = padded.transpose(1, 2).unsqueeze(2).contiguous(memory_format=torch.channels_last)
         out = F.conv2d(image, self.weight, self.bias, groups=self.weight.shape[0])
         return out.squeeze(2).transpose(1, 2)

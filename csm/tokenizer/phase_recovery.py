@@ -49,12 +49,16 @@ class PhaseRecovery(nn.Module):
     """
 
     window: Tensor
+    laid_over: Tensor
 
     def __init__(self, hop: int, window_hops: int, *, block: int, ahead: int) -> None:
         super().__init__()
         self.hop, self.window_hops, self.window_length = hop, window_hops, hop * window_hops
         self.block, self.ahead = block, ahead
-        self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
+        window = torch.hann_window(self.window_length)
+        self.register_buffer("window", window, persistent=False)
+        # The squared window summed over the overlapping frames is constant (1.5 for four hops of Hann).
+        self.register_buffer("laid_over", window * (hop / window.square().sum()), persistent=False)
         self.stream_state: PhaseStream | None = None
         self._preroll = 0
 
@@ -146,7 +150,9 @@ class PhaseRecovery(nn.Module):
         signal = self._overlap_add(magnitude[:, :known] * state.phase, state.tail)[:, known * self.hop :]
         for frame in range(known, magnitude.shape[1]):
             spectrum = torch.fft.rfft(F.pad(signal, (0, self.hop)) * self.window)
-            phase = _direction(spectrum).unsqueeze(1)
+            phase = _direction(spectrum)
+            # Silence has a phase too, or nothing could begin.
+            phase = phase.masked_fill(phase == 0, 1.0).unsqueeze(1)
             phases.append(phase)
             signal = self._overlap_add(magnitude[:, frame : frame + 1] * phase, signal)[:, self.hop :]
         return torch.cat(phases, dim=1)
@@ -162,7 +168,8 @@ class PhaseRecovery(nn.Module):
         for _ in range(ITERATIONS):
             signal = self._overlap_add(magnitude * phase, tail)
             spectrum = torch.fft.rfft(signal.unfold(1, self.window_length, self.hop) * self.window)
-            step = spectrum if before is None else spectrum - MOMENTUM / (1 + MOMENTUM) * before
+            share = MOMENTUM / (1 + MOMENTUM)
+            step = spectrum if before is None else torch.sub(spectrum, before, alpha=share)
             before, phase = spectrum, _direction(step)
         return phase
 
@@ -172,18 +179,23 @@ class PhaseRecovery(nn.Module):
         """Frames [B, K] laid over each other and over what came before: [B, K * hop + overlap] samples."""
         if not spectrum.shape[1]:
             return tail  # some FFT libraries refuse nothing
-        frames = torch.fft.irfft(spectrum, n=self.window_length)
-        # The squared window summed over the overlapping frames is constant (1.5 for four hops of Hann).
-        frames = frames * (self.window * (self.hop / self.window.square().sum()))
-        count = spectrum.shape[1]
-        total = F.pad(tail, (0, count * self.hop)).unflatten(1, (-1, self.hop))
-        parts = frames.unflatten(2, (self.window_hops, self.hop))
-        for offset in range(self.window_hops):
-            total[:, offset : offset + count] += parts[:, :, offset]
-        return total.flatten(1)
+        frames = torch.fft.irfft(spectrum, n=self.window_length) * self.laid_over
+        parts = frames.unflatten(2, (self.window_hops, self.hop)).transpose(1, 2)
+        # Rows cut from a flat tensor one part too short: part o of all frames stands o hops later.
+        rows = spectrum.shape[1] + self.window_hops - 1
+        shifted = F.pad(parts, (0, 0, 0, self.window_hops)).flatten(1, 2)[:, : self.window_hops * rows]
+        total = shifted.unflatten(1, (self.window_hops, rows)).sum(dim=1).flatten(1)
+        total[:, : self.overlap] += tail
+        return total
 
 
 def _direction(spectrum: Complex[Tensor, "*N"]) -> Complex[Tensor, "*N"]:
-    """The spectrum at length 1; 1 where it is nothing, so that silence has a phase too."""
-    size = spectrum.abs()
-    return torch.where(size > 1e-12, spectrum / size.clamp_min(1e-12), 1.0)
+    """The spectrum at length 1; 0 where it is nothing.
+
+    Of operations that IEEE 754 rounds exactly: torch.sgn and abs of complex numbers differ in the last bit between
+    the vectors and the rest of a row, and so with the batch.
+    """
+    parts = torch.view_as_real(spectrum)
+    squares = parts.square()
+    size = (squares[..., :1] + squares[..., 1:]).sqrt().clamp_min(1e-12)
+    return torch.view_as_complex(parts / size)
