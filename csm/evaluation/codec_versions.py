@@ -148,9 +148,10 @@ def by_codebooks(
         audio = read_turn(corpus, turn, config.sample_rate)
         found, info = tokenizer.encode(audio.unsqueeze(0))
         codes.append(found)
-        known = {"speaker": info.speaker, "emotion": info.emotion} if conditioned else {}
+        speaker, emotion = (info.speaker, info.emotion) if conditioned else (None, None)
         for count, clips in decoded.items():
-            waveform = tokenizer.decode(found[:, :count], **known)[0, 0, : audio.shape[-1]].numpy()
+            sound = tokenizer.decode(found[:, :count], speaker=speaker, emotion=emotion)
+            waveform = sound[0, 0, : audio.shape[-1]].numpy()
             clips.append(replace(clip, waveform=waveform, sample_rate=config.sample_rate))
     if not codes:
         raise ValueError(f"none of the {len(turns)} clips of {corpus.root} can be read; prepare it again")

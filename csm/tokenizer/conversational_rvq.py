@@ -287,6 +287,7 @@ class ConversationalRVQ(nn.Module):
         *,
         speaker: Float[Tensor, "B E"] | None = None,
         emotion: Float[Tensor, "B M"] | None = None,
+        contrast: float | None = None,
     ) -> Float[Tensor, "B 1 S"]:
         """The waveform [B, 1, T * samples_per_frame] of codes.
 
@@ -295,6 +296,7 @@ class ConversationalRVQ(nn.Module):
         Args:
             codes: int64 [B, K, T]; K may be any prefix of the codebooks.
             speaker, emotion: [B, E] and [B, M] of `encode`, where known.
+            contrast: Stands for the config's where phases are recovered; None takes the config's.
 
         Raises:
             ValueError: On another shape or dtype, no frames, too many codebooks or a code out of range.
@@ -314,22 +316,23 @@ class ConversationalRVQ(nn.Module):
                 f"and padding must be cut off before decoding"
             )
         dtype = torch.float64 if config.recover_phase else torch.float32
-        return self.decode_latent(self.quantizer.decode(codes, dtype), speaker, emotion)
+        return self.decode_latent(self.quantizer.decode(codes, dtype), speaker, emotion, contrast)
 
     def decode_latent(
         self,
         latent: Float[Tensor, "B T D"],
         speaker: Float[Tensor, "B E"] | None = None,
         emotion: Float[Tensor, "B M"] | None = None,
+        contrast: float | None = None,
     ) -> Float[Tensor, "B 1 S"]:
-        """The waveform [B, 1, S] of the quantizer's latent [B, T, D]; speaker and emotion where known."""
+        """The waveform [B, 1, S] of the quantizer's latent [B, T, D]; the rest as of `decode`."""
         condition = self.condition(len(latent), speaker, emotion)
         if not self.config.recover_phase:
             return self.decoder(latent, condition).unsqueeze(1)
         # Phases that agree are sensitive: a last bit of a magnitude moves them visibly. In fp64 what depends
         # on the cutting of a stream or on the batch is gone once the magnitudes are rounded to fp32.
         exact = self._stream_weights or self._exact_weights()
-        inputs = latent.double(), None if condition is None else condition.double()
+        inputs = latent.double(), None if condition is None else condition.double(), contrast
         waveform: Tensor = torch.func.functional_call(self.decoder, exact, inputs)
         return waveform.unsqueeze(1)
 

@@ -76,12 +76,18 @@ class Decoder(nn.Module):
             self.head = OverlapAdd(widths[-1], hop, window_hops)
 
     def forward(
-        self, latents: Float[Tensor, "B T D"], condition: Float[Tensor, "B E"] | None = None
+        self,
+        latents: Float[Tensor, "B T D"],
+        condition: Float[Tensor, "B E"] | None = None,
+        contrast: float | None = None,
     ) -> Float[Tensor, "B S"]:
-        """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says."""
+        """The waveforms [B, S] of latents [B, T, D], spoken by whom and how `condition` [B, E] says.
+
+        Where phases are recovered, `contrast` stands for the head's own if it is given.
+        """
         frames = self.frames(latents, condition)
         if isinstance(self.head, PhaseRecovery):
-            return self.head(self.magnitude_head.heard(self.compressed(frames)))
+            return self.head(self.magnitude_head.heard(self.compressed(frames), contrast))
         return self.head(self.features(frames))
 
     def frames(

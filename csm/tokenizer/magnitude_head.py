@@ -54,13 +54,16 @@ class MagnitudeHead(nn.Module):
             whole = self.frame(frames).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
             return whole + self.correction(features)
 
-    def heard(self, compressed: Float[Tensor, "B T2 N"]) -> Float[Tensor, "B T2 N"]:
-        """Linear magnitudes [B, T2, bins] of compressed ones, with their contrast; STFT frames stay apart."""
-        if self.contrast != 1:
+    def heard(
+        self, compressed: Float[Tensor, "B T2 N"], contrast: float | None = None
+    ) -> Float[Tensor, "B T2 N"]:
+        """Linear magnitudes [B, T2, bins] of compressed ones, with a contrast; STFT frames stay apart."""
+        contrast = self.contrast if contrast is None else contrast
+        if contrast != 1:
             rows = compressed.flatten(0, 1).unsqueeze(1)
             half = self.neighbours // 2
             mean = F.avg_pool1d(rows, self.neighbours, 1, half, count_include_pad=False)
-            compressed = (mean + self.contrast * (rows - mean)).view_as(compressed)
+            compressed = (mean + contrast * (rows - mean)).view_as(compressed)
         return magnitudes(compressed)
 
 

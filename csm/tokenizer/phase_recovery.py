@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # Iterations of a block and the share by which each leaves the step before behind (fast Griffin-Lim). With the
 # true magnitudes of speech, 8 give PESQ-WB 3.2 to 3.9 and random phases 1.5 (docs/LOG.md).
 ITERATIONS = 8
-MOMENTUM = 0.9
+MOMENTUM = 0.99
 
 
 class PhaseStream(NamedTuple):
@@ -192,8 +192,8 @@ class PhaseRecovery(nn.Module):
 def _direction(spectrum: Complex[Tensor, "*N"]) -> Complex[Tensor, "*N"]:
     """The spectrum at length 1; 0 where it is nothing.
 
-    Of operations that IEEE 754 rounds exactly: torch.sgn and abs of complex numbers differ in the last bit between
-    the vectors and the rest of a row, and so with the batch.
+    Of operations that IEEE 754 rounds exactly: torch.sgn and abs of complex numbers differ in the last bit
+    between the vectors and the rest of a row, and so with the batch.
     """
     parts = torch.view_as_real(spectrum)
     squares = parts.square()

@@ -13,7 +13,7 @@ def quickstart() -> TokenizerConfig:
         hops_per_frame=9,
         strides=(3, 3),
         ahead=4,
-        contrast=1.3,
+        contrast=1.27,
         encoder_widths=(112, 192, 256),
         encoder_depths=(1, 2, 1),
         decoder_widths=(320, 208, 128),
