@@ -23,6 +23,7 @@ REQUIRED = [
     "soundfile",
     "safetensors",
     "jaxtyping",  # shapes in signatures; checked in tests only
+    "gruut>=2.4,<3",  # how English words are pronounced
     "tqdm",
     "matplotlib",
     "tensorboard",

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from csm import config as config_files
 from csm.data.code_shards import (
-    ALIGNMENT_NAME,
     VECTORS_NAME,
+    EncodedTurn,
+    aligned_text,
     read_alignment,
     read_code_shards,
     read_code_vectors,
@@ -46,6 +47,7 @@ from csm.model.execution import apply_execution
 from csm.model.lora import is_adapter, merged_state, save_adapter
 from csm.model.model_config import CSMConfig
 from csm.run_config import RunConfig
+from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
 from csm.training.checkpoint import sha256_of, write_atomically
@@ -226,12 +228,13 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
             )
     if found is None:
         write_code_shards(output, encoded_turns(corpus, tokenizer, versions), description)
-    aligned = run.model.text != "bytes" or (output / ALIGNMENT_NAME).is_file()
-    if not aligned:
+    codec = text_codec(run.model.text)
+    aligned = not isinstance(codec, ByteCodec) or aligned_text(output) == run.model.text
+    if isinstance(codec, ByteCodec) and not aligned:
         with one_thread():
-            ends = align_corpus(corpus, tokenizer.config.sample_rate)
+            ends = align_corpus(corpus, tokenizer.config.sample_rate, codec)
         rate = tokenizer.config.frame_rate
-        write_alignment(output, {turn: seconds * rate for turn, seconds in ends.items()})
+        write_alignment(output, {turn: seconds * rate for turn, seconds in ends.items()}, run.model.text)
     described = (output / VECTORS_NAME).is_file() and (tokenizer_folder / "codebooks.json").is_file()
     if found is not None and aligned and (described or isinstance(tokenizer, MimiTokenizer)):
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
@@ -265,6 +268,44 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     # Asked now: ZeRO-3 changes the parameters.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
+    if not corpus.turns("validation") and world.rank == 0:
+        say(f"{corpus.root} has no validation turns: the validation loss is that of training turns")
+    task = model_task(run, model, (corpus, encoded), codes, world.device)
+    train(task, run.training, output, run_description=description, device=device.type)
+    if world.rank == 0:
+        state = load_module_weights(output / "weights_model.safetensors")
+        if run.finetune.adapts:
+            whole = [name for name in trained if not is_adapter(name)]
+            save_adapter(output / ADAPTER, state, run.finetune.lora, base=run.model_start, whole=whole)
+            state = merged_state(state, run.finetune.lora)
+        finished = meta_model(model.config)
+        finished.load_state_dict(state, assign=True)
+        if model.config.latent_dim:
+            finished.know_spread(task.latent_spread(finished))
+        save_whole(finished, output)
+    world.barrier()
+    return output
+
+
+def model_task(
+    run: RunConfig,
+    model: CSMModel,
+    material: tuple[Corpus, dict[str, EncodedTurn]],
+    codes: Path,
+    device: torch.device,
+) -> ModelTask:
+    """What a recipe trains a model on: its losses on a corpus and the turns' codes.
+
+    Args:
+        run, model: Recipe and model.
+        material: The corpus, and `read_code_shards(codes)`.
+        codes: Where alignment and code vectors lie, if there are any.
+        device: Where validation runs.
+
+    Raises:
+        ValueError: Codes that do not fit the model, or an alignment of another text codec.
+    """
+    corpus, encoded = material
     dataset = partial(
         ConversationDataset,
         corpus,
@@ -275,32 +316,18 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         config=run.data,
         seed=run.training.seed,
         speakers=numbers_of_speakers(run, corpus),
-        ends=read_alignment(codes),
+        ends=read_alignment(codes, model.config.text) if isinstance(model.codec, ByteCodec) else None,
     )
     # Few recordings of one's own may all be for training: the split is drawn by their names.
     watched = "validation" if corpus.turns("validation") else "train"
-    if watched == "train" and world.rank == 0:
-        say(f"{corpus.root} has no validation turns: the validation loss is that of training turns")
-    task = ModelTask(
+    return ModelTask(
         model,
         dataset("train", shards=run.training.shards),
         dataset(watched, shards=1),
         run.loss,
-        device=world.device,
-        vectors=vectors,
+        device=device,
+        vectors=read_code_vectors(codes),
     )
-    train(task, run.training, output, run_description=description, device=device.type)
-    if world.rank == 0:
-        state = load_module_weights(output / "weights_model.safetensors")
-        if run.finetune.adapts:
-            whole = [name for name in trained if not is_adapter(name)]
-            save_adapter(output / ADAPTER, state, run.finetune.lora, base=run.model_start, whole=whole)
-            state = merged_state(state, run.finetune.lora)
-        finished = meta_model(model.config)
-        finished.load_state_dict(state, assign=True)
-        save_whole(finished, output)
-    world.barrier()
-    return output
 
 
 def load_run(folder: Path) -> RunConfig:

@@ -31,6 +31,7 @@ TELEPHONE_MODEL = CSMConfig(
     depth_n_layers=2,
     depth_n_heads=4,
     num_codebooks=16,
+    text="phones",
     max_context=1024,
     memory_slots=8,
     depth_inputs="sum",
@@ -39,6 +40,9 @@ TELEPHONE_MODEL = CSMConfig(
     cross_window=4,
     dropout=0.1,
 )
+
+# The spread and the contrast that means lack are given back: duller, words are as clear and no clearer.
+TELEPHONE_SAMPLING = SamplingConfig(temperature=0.15, later_codes="nearest", spread=0.5, contrast=1.4)
 
 # Started at the principal components, latents fill all directions: isotropy would take that away. A reversed
 # gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).
@@ -122,7 +126,7 @@ def speech_24khz() -> RunConfig:
 def telephone_model() -> RunConfig:
     """The packaged voice: the whole amazon_queen corpus but six speakers, through the packaged tokenizer.
 
-    46 minutes on two CPU cores (docs/MEASURED.md); csm/weights/NOTICE.md has the commands before this one.
+    79 minutes on two CPU cores (docs/MEASURED.md); csm/weights/NOTICE.md has the commands before this one.
 
     `deepspeed --num_accelerators 2 launch/train.py --recipe telephone_model --output runs/voice`
     """
@@ -142,7 +146,7 @@ def telephone_model() -> RunConfig:
         ),
         loss=LossConfig(semantic=1.0, acoustic=0.5, latent=5.0, refined=5.0),
         training=TrainingConfig(
-            steps=3300,
+            steps=5000,
             shards=2,
             learning_rate=1.5e-3,
             warmup_steps=200,
@@ -152,7 +156,7 @@ def telephone_model() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
-        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
+        sampling=TELEPHONE_SAMPLING,
     )
 
 
@@ -194,7 +198,7 @@ def quickstart() -> RunConfig:
             checkpoint_every=75,
             validate_every=50,
         ),
-        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
+        sampling=TELEPHONE_SAMPLING,
     )
 
 

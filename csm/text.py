@@ -1,10 +1,12 @@
-"""Text <-> ids: bytes with a few control ids by default, any Hugging Face tokenizer.json, or none."""
+"""Text <-> ids: bytes with a few control ids by default, phones, any Hugging Face tokenizer.json, or none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from csm.pronunciation import PHONES, pronounced
 
 PAD, BOS, EOS, LISTEN = 256, 257, 258, 259
 FIRST_SPEAKER = 260
@@ -26,7 +28,7 @@ class TextCodec(Protocol):
         ...
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of the text alone, with the end id."""
+        """Ids of a text that is written, with the end id."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -76,6 +78,32 @@ class ByteCodec:
         if not 0 <= speaker < self.max_speakers:
             raise ValueError(f"speaker is {speaker}: expected 0..{self.max_speakers - 1}")
         return FIRST_SPEAKER + speaker
+
+
+class PhoneCodec(ByteCodec):
+    """English is spoken from its phones and written in bytes.
+
+    A few hours of speech do not teach how English is spelled. Ids: those of ByteCodec, then `PHONES`.
+
+    Args:
+        max_speakers: Speaker ids that get a row of their own.
+
+    Raises:
+        ValueError: As ByteCodec.
+    """
+
+    def __init__(self, max_speakers: int = 128) -> None:
+        super().__init__(max_speakers)
+        self._phones = {phone: self.vocab_size + place for place, phone in enumerate(PHONES)}
+        self.vocab_size += len(PHONES)
+
+    def encode_turn(self, text: str, speaker: int) -> list[int]:
+        """Begin, speaker, phones of the text with its spaces and marks (`pronounced`), end."""
+        ids = [BOS, self.speaker_id(speaker)]
+        for symbol in pronounced(_something(text)):
+            phone = self._phones.get(symbol)
+            ids += symbol.encode("utf-8") if phone is None else [phone]
+        return [*ids, EOS]
 
 
 class HuggingFaceCodec:
@@ -185,16 +213,22 @@ def _something(text: str) -> str:
     return text.strip()
 
 
+# Codecs that need no file, by name.
+BUILT_IN: dict[str, type[ByteCodec] | type[PhoneCodec] | type[NoTextCodec]] = {
+    "bytes": ByteCodec,
+    "phones": PhoneCodec,
+    "none": NoTextCodec,
+}
+
+
 def text_codec(name: str) -> TextCodec:
-    """The codec called "bytes", none for "none", or the one of a tokenizer.json at this path.
+    """The codec called "bytes" or "phones", none for "none", or the one of a tokenizer.json at this path.
 
     Raises:
-        ValueError: Neither "bytes" nor "none" nor a file.
+        ValueError: None of these names and no file.
     """
-    if name == "bytes":
-        return ByteCodec()
-    if name == "none":
-        return NoTextCodec()
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
     if not Path(name).is_file():
-        raise ValueError(f"text codec {name!r}: expected 'bytes' or the path of a tokenizer.json")
+        raise ValueError(f"text codec {name!r}: expected 'bytes', 'phones' or the path of a tokenizer.json")
     return HuggingFaceCodec(name)

@@ -14,12 +14,14 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
-    ("text", "config", "host_memory", "eight_bits"),
+    ("pronunciation", "config", "host_memory", "eight_bits"),
+    ("text",),
     ("tokenizer",),
     ("model", "losses", "data"),
     ("training", "evaluation", "generation"),
     ("run_config", "encoding"),
     ("recipes", "pipeline", "command_line"),
+    ("rounding",),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}
 # model(text_tokens=text) generates voice: the one call upwards, made inside the function that needs it.
@@ -31,6 +33,8 @@ HOMES = {  # who alone imports a heavy or optional package
     "transformers": ("csm/tokenizer/mimi.py", "csm/training/teacher.py"),
     "flash_attn": ("csm/model/layers.py",),
     "liger_kernel": ("csm/model/cross_entropy.py",),
+    "gruut": ("csm/pronunciation.py",),
+    "gruut_lang_en": ("csm/pronunciation.py",),
 }
 # launch/ is first on sys.path under the launcher: a file there hides an installed module of its name.
 DEPENDENCIES = {

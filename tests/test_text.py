@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, TextCodec, text_codec
+from csm.pronunciation import PHONES, pronounced
+from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, PhoneCodec, TextCodec, text_codec
 
 TEXTS = ["Hello.", "Grüße, 東京!", "a\nb", "\U0001f600", "x" * 500]
 
@@ -48,13 +49,26 @@ def test_a_byte_turn_is_begin_speaker_text_end() -> None:
     assert max(codec.encode_turn("hi", codec.max_speakers - 1)) < codec.vocab_size
 
 
+def test_phones_are_spoken_and_bytes_written() -> None:
+    codec, letters = PhoneCodec(), ByteCodec()
+    assert text_codec("phones").vocab_size == codec.vocab_size == letters.vocab_size + len(PHONES)
+    assert codec.encode_text("Hi, 2!") == letters.encode_text("Hi, 2!")
+    assert codec.decode(codec.encode_text("Hi, 2!")) == "Hi, 2!"
+    begin, speaker, *spoken, end = codec.encode_turn(" Ship, yes! 東 ", 2)
+    assert [begin, speaker, end] == [BOS, codec.speaker_id(2), EOS]
+    # Marks and what is not English are bytes as they stand, phones have ids of their own after all others.
+    assert bytes(i for i in spoken if i < letters.vocab_size).decode() == ", ! 東"
+    phones = [PHONES[i - letters.vocab_size] for i in spoken if i >= letters.vocab_size]
+    assert phones == [symbol for symbol in pronounced("Ship, yes!") if symbol in PHONES]
+
+
 def test_bytes_that_are_no_text_do_not_stop_the_reading() -> None:
     assert ByteCodec().decode([0xFF, ord("a"), EOS]) == "\ufffda"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n"])
 def test_empty_text_is_refused(text, tokenizer_file) -> None:
-    for codec in (ByteCodec(), HuggingFaceCodec(tokenizer_file)):
+    for codec in (ByteCodec(), PhoneCodec(), HuggingFaceCodec(tokenizer_file)):
         for encode in (codec.encode_text, lambda t, codec=codec: codec.encode_turn(t, 0)):
             with pytest.raises(ValueError, match="text is empty"):
                 encode(text)
@@ -64,6 +78,8 @@ def test_empty_text_is_refused(text, tokenizer_file) -> None:
 def test_a_speaker_out_of_range_is_refused(speaker) -> None:
     with pytest.raises(ValueError, match=rf"speaker is {speaker}: expected 0..127"):
         ByteCodec().encode_turn("hi", speaker)
+    with pytest.raises(ValueError, match=rf"speaker is {speaker}: expected 0..127"):
+        PhoneCodec().encode_turn("hi", speaker)
 
 
 def test_a_hugging_face_turn_has_the_layout_of_csm_1b(tokenizer_file) -> None:
@@ -85,7 +101,7 @@ def test_speakers_are_told_apart_by_their_id(tokenizer_file) -> None:
 
 
 def test_a_missing_codec_or_token_is_named(tokenizer_file, tmp_path) -> None:
-    with pytest.raises(ValueError, match="expected 'bytes' or the path"):
+    with pytest.raises(ValueError, match="expected 'bytes', 'phones' or the path"):
         text_codec("llama")
     with pytest.raises(ValueError, match="<s>.*pass bos= and eos="):
         HuggingFaceCodec(tokenizer_file, bos="<s>")

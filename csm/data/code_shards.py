@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 INDEX_NAME = "index.json"
-# When the letters of each turn are said.
+# When the letters or phones of each turn are said.
 ALIGNMENT_NAME = "alignment.safetensors"
 # What each code adds to the tokenizer's latent.
 VECTORS_NAME = "code_vectors.safetensors"
@@ -117,17 +117,44 @@ def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
     return turns
 
 
-def write_alignment(folder: Path, ends: Mapping[str, Tensor]) -> None:
-    """Writes beside the shards where the symbols of each turn's text end: float32 [L], frames, by id."""
+def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None:
+    """Writes beside the shards where the symbols of each turn's text end.
+
+    Args:
+        folder: Of the shards.
+        ends: float32 [L], frames, by turn id.
+        text: Name of the text codec whose symbols they are.
+    """
     temporary = folder / (ALIGNMENT_NAME + ".part")
-    save_file({name: times.float().contiguous() for name, times in ends.items()}, temporary)
+    tensors = {name: times.float().contiguous() for name, times in ends.items()}
+    save_file(tensors, temporary, metadata={"text": text})
     temporary.replace(folder / ALIGNMENT_NAME)
 
 
-def read_alignment(folder: Path) -> dict[str, Tensor] | None:
-    """What `write_alignment` wrote, or None where nothing was aligned."""
+def aligned_text(folder: Path) -> str | None:
+    """Name of the text codec whose symbols were aligned, or None where nothing was."""
     path = folder / ALIGNMENT_NAME
-    return load_file(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("text", "bytes")
+
+
+def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
+    """What `write_alignment` wrote of this text codec, or None where nothing was aligned.
+
+    Raises:
+        ValueError: The symbols of another text codec were aligned.
+    """
+    found = aligned_text(folder)
+    if found is None:
+        return None
+    if found != text:
+        raise ValueError(
+            f"{folder / ALIGNMENT_NAME} is of the text codec {found!r}, the model's is {text!r}: run "
+            f"launch/encode_corpus.py with this recipe, which aligns anew"
+        )
+    return load_file(folder / ALIGNMENT_NAME)
 
 
 def write_code_vectors(folder: Path, vectors: Tensor) -> None:

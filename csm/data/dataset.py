@@ -14,7 +14,7 @@ from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
 from csm.data.speakers import speaker_numbers
-from csm.text import ByteCodec, TextCodec
+from csm.text import TextCodec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +115,7 @@ class ConversationDataset:
         speakers = speakers or speaker_numbers(corpus.speakers())
         self.conversations: list[list[TurnFrames]] = []
         self.untrained: set[str] = set()
-        # Letters are aligned: the ids of other codecs are no letters.
-        ends = (ends or {}) if isinstance(codec, ByteCodec) else {}
+        ends = ends or {}
         self._others: dict[str, list[torch.Tensor]] = {}
         self.left_out = 0
         for conversation in corpus.conversations:
@@ -255,7 +254,7 @@ class ConversationDataset:
 
 
 def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames) -> torch.Tensor | None:
-    """Ends of the ids of ByteCodec's `encode_turn` from those of the symbols: its begin lasts no time."""
+    """Ends of the ids of `encode_turn` from those of the symbols: its begin lasts no time."""
     if symbols is None:
         return None
     return _within(torch.cat([torch.zeros(1), symbols.float()]), turn.codes.shape[1])

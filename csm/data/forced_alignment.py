@@ -1,6 +1,6 @@
 """When each letter of a text is said: an aligner that learns from recordings with their texts alone.
 
-A small network says from a letter and its neighbours what its cepstra are on average. From an even pace on
+Where the text codec speaks phones, these are the letters. A small network says from a letter and its neighbours what its cepstra are on average. From an even pace on
 (flat start), each step of training finds the best monotonic path of a batch through its letters and moves the
 means towards what lies on it: hidden Markov models with one Gaussian a letter, trained by Viterbi's path
 (Young et al., The HTK Book, 2006), and the contexts tied by the network instead of a tree.
@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
+from csm.text import ByteCodec
 
 # Steps of 13 ms: the shortest that a letter can last.
 STEPS_PER_SECOND = 75
 MELS, CEPSTRA, WIDTH = 40, 16, 192
-# What precedes the first letter and what follows the last.
-BEGIN, END = 256, 257
 BATCH, LEARNING_RATE = 24, 3e-3
 # Shares of the training: at an even pace, and by paths that are drawn to it, per squared letter of distance.
 EVEN_SHARE, DRAWN_SHARE, DRAW = 0.08, 0.5, 0.05
@@ -50,9 +49,14 @@ class SpokenText(NamedTuple):
     symbols: Tensor
 
 
-def symbols(text: str) -> Int[Tensor, " L"]:
-    """The bytes of a stripped text, in lower case where ASCII has one, between BEGIN and END."""
-    return torch.tensor([BEGIN, *text.strip().encode("utf-8").lower(), END])
+def symbols(codec: ByteCodec, text: str) -> Int[Tensor, " L"]:
+    """Ids of the codec's `encode_turn` after the first, capitals as small letters.
+
+    One speaker's id, whoever speaks, stands for what precedes the first letter, the end's for what follows.
+    """
+    ids = torch.tensor(codec.encode_turn(text, 0)[1:])
+    capital = (ids >= ord("A")) & (ids <= ord("Z"))
+    return ids + capital * (ord("a") - ord("A"))
 
 
 def cepstra(waveform: Float[Tensor, "1 S"], sample_rate: int) -> Float[Tensor, "T 32"]:
@@ -77,14 +81,15 @@ class ForcedAligner(nn.Module):
 
     Args:
         scale: [32], standard deviations of the cepstra, which are divided by them.
+        num_symbols: Ids that there are.
     """
 
     scale: Tensor
 
-    def __init__(self, scale: Float[Tensor, " 32"]) -> None:
+    def __init__(self, scale: Float[Tensor, " 32"], num_symbols: int) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
-        self.embedding = nn.Embedding(END + 1, WIDTH)
+        self.embedding = nn.Embedding(num_symbols, WIDTH)
         self.neighbours = nn.Sequential(
             nn.Conv1d(WIDTH, WIDTH, 5, padding=2),
             nn.ReLU(),
@@ -154,7 +159,9 @@ def best_paths(
 
 
 @torch.enable_grad()
-def train_aligner(recordings: Sequence[SpokenText], steps: int, seed: int = 0) -> ForcedAligner:
+def train_aligner(
+    recordings: Sequence[SpokenText], steps: int, num_symbols: int, seed: int = 0
+) -> ForcedAligner:
     """An aligner of these recordings, on the CPU; those with fewer steps than letters are left out.
 
     Raises:
@@ -171,7 +178,7 @@ def train_aligner(recordings: Sequence[SpokenText], steps: int, seed: int = 0) -
     batches = [usable[first : first + BATCH] for first in range(0, len(usable), BATCH)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        aligner = ForcedAligner(scale)
+        aligner = ForcedAligner(scale, num_symbols)
         optimizer = torch.optim.AdamW(aligner.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
         for step in tqdm(range(steps), desc="align", ascii=True, unit="step"):
@@ -216,7 +223,7 @@ def align(aligner: ForcedAligner, recordings: Sequence[SpokenText]) -> dict[str,
     return ends
 
 
-def align_corpus(corpus: Corpus, sample_rate: int) -> dict[str, Float[Tensor, " L"]]:
+def align_corpus(corpus: Corpus, sample_rate: int, codec: ByteCodec) -> dict[str, Float[Tensor, " L"]]:
     """`align` of all turns of a corpus that have a text, by an aligner of up to MOST_TURNS of them.
 
     Less than a minute for 6,500 turns (4.6 hours) on one CPU core.
@@ -226,12 +233,13 @@ def align_corpus(corpus: Corpus, sample_rate: int) -> dict[str, Float[Tensor, " 
 
     def spoken(turn: Turn) -> SpokenText:
         return SpokenText(
-            turn.id, cepstra(read_turn(corpus, turn, sample_rate), sample_rate), symbols(turn.text)
+            turn.id, cepstra(read_turn(corpus, turn, sample_rate), sample_rate), symbols(codec, turn.text)
         )
 
     known = {turn.id: spoken(turn) for index, turn in enumerate(turns) if index in chosen}
     batches = -(-len(known) // BATCH)
-    aligner = train_aligner(list(known.values()), min(MOST_STEPS, max(FEWEST_STEPS, 10 * batches)))
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, 10 * batches))
+    aligner = train_aligner(list(known.values()), steps, codec.vocab_size)
     ends: dict[str, Tensor] = {}
     for first in range(0, len(turns), PART):
         part = turns[first : first + PART]

@@ -223,4 +223,7 @@ def semantic_part(talker: Talker, said: Said) -> Tensor:
     codes = said.stream.codes[None, : talker.model.config.semantic_codebooks].to(device)
     voice = said.stream.voice
     with one_thread():
-        return talker.tokenizer.decode(codes, speaker=voice.speaker, emotion=voice.emotion)[0].cpu()
+        sound = talker.tokenizer.decode(
+            codes, speaker=voice.speaker, emotion=voice.emotion, contrast=talker.sampling.contrast
+        )
+        return sound[0].cpu()

@@ -97,8 +97,14 @@ class FrameDrawer:
             )
         return self._by_modules(hidden, code, drawn, temperature, top_k, generator)
 
-    def nearest_codes(self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""]) -> Int[Tensor, " K"]:
+    def nearest_codes(
+        self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, spread: float = 0.0
+    ) -> Int[Tensor, " K"]:
         """The whole frame that begins with `code`: the later ones by residual search of the mean latent.
+
+        Args:
+            hidden: The backbone's row. code: Code 0.
+            spread: As SamplingConfig has it.
 
         Raises:
             ValueError: The model predicts no latent, or does not know what its codes add to one.
@@ -109,7 +115,7 @@ class FrameDrawer:
                 "sampling.later_codes is 'nearest': expected a model with latent_dim that was told its codes "
                 "(CSMModel.know_codes, as Talker does); use later_codes='drawn'"
             )
-        latent = model.refined_latent(hidden.unsqueeze(0), code.unsqueeze(0))
+        latent = model.spread_out(model.refined_latent(hidden.unsqueeze(0), code.unsqueeze(0)), spread)
         rest = rvq_search((latent - vectors[0, code]).float(), vectors[1:])
         return torch.cat([code.unsqueeze(0), rest.codes[0].to(code.device)])
 

@@ -21,6 +21,11 @@ class SamplingConfig:
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
         later_codes: "drawn" draws codes 1 and on from the depth decoder; "nearest" takes those of the mean
             latent that the model predicts once code 0 is drawn: less varied, and the words are clearer.
+        spread: How much of the spread around their mean that recorded latents have, and predicted means
+            lack, "nearest" gives back: 0 nothing (dull and clear), 1 all of it. It is what statistical speech
+            synthesis calls global variance (Toda & Tokuda 2007).
+        contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
+            None: its own.
         top_k: Only the k likeliest are drawn from; 0 draws from all.
         extra_codes: Whether a model that ends turns by zeros may draw the extra entries of its vocabulary, as
             csm-1b's public generators do; no tokenizer can decode such a code.
@@ -35,6 +40,8 @@ class SamplingConfig:
     temperature: float = 0.9
     depth_temperature: float | None = None
     later_codes: LaterCodes = "drawn"
+    spread: float = 0.0
+    contrast: float | None = None
     top_k: int = 50
     extra_codes: bool = False
     shortest: float = 0.6
@@ -46,6 +53,10 @@ class SamplingConfig:
             raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
         if self.later_codes not in get_args(LaterCodes):
             raise ValueError(f"later_codes is {self.later_codes!r}: expected one of {get_args(LaterCodes)}")
+        if not 0 <= self.spread <= 1:
+            raise ValueError(f"spread is {self.spread}: expected 0 to 1")
+        if self.contrast is not None and not self.contrast > 0:
+            raise ValueError(f"contrast is {self.contrast}: expected above 0, or none for the tokenizer's")
         if self.shortest < 0:
             raise ValueError(
                 f"shortest is {self.shortest}: expected a share of the expected length, 0 or above"

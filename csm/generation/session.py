@@ -26,8 +26,8 @@ FRAMES_PER_SECOND = 12.5
 LONGEST_SHARE = 2.0
 # Texts of this language have at most about two ids per frame; beyond that the writer has lost the thread.
 TEXT_PER_FRAME = 3
-# Letters' lengths are guessed as medians; together they last so much longer.
-LETTERS_OVER_MEDIANS = 1.28
+# Lengths of letters and phones are guessed as medians; together they last so much longer.
+LETTERS_OVER_MEDIANS = 1.15
 
 
 class ContextTurn(NamedTuple):
@@ -369,7 +369,7 @@ class Session:
         if may_end and int(code) == config.end_code and config.end_code:
             return None
         if drawing.later_codes == "nearest":
-            return self._drawer.nearest_codes(hidden, code)
+            return self._drawer.nearest_codes(hidden, code, spread=drawing.spread)
         depth_temperature = (
             drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
         )

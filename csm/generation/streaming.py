@@ -23,6 +23,7 @@ def stream_audio(
     *,
     speaker: Float[Tensor, "1 E"] | None = None,
     emotion: Float[Tensor, "1 M"] | None = None,
+    contrast: float | None = None,
     chunk_frames: int = 1,
 ) -> Generator[Float[Tensor, "1 S"], None, None]:
     """Decodes frames as they come; the chunks end to end are what `tokenizer.decode` gives of all frames.
@@ -34,6 +35,7 @@ def stream_audio(
         tokenizer: In eval mode.
         frames: Codes of one frame each, K at most the tokenizer's codebooks.
         speaker: [1, E], who speaks. emotion: [1, M], in which manner. None where unknown.
+        contrast: As of `tokenizer.decode`.
         chunk_frames: Frames decoded at a time: more is cheaper, and is heard later.
 
     Yields:
@@ -45,31 +47,25 @@ def stream_audio(
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames is {chunk_frames}: expected 1 (80 ms) or more")
     device = tokenizer.decoder.embed.weight.device
+
+    def decoded(waiting: list[Tensor]) -> Iterator[Tensor]:
+        codes = torch.stack(waiting, dim=1).unsqueeze(0).to(device)
+        chunk = tokenizer.decode(codes, speaker=speaker, emotion=emotion, contrast=contrast)[0]
+        if chunk.shape[1]:
+            yield chunk.cpu()
+
     with tokenizer.streaming(1):
         waiting: list[Tensor] = []
         for frame in frames:
             waiting.append(frame)
             if len(waiting) == chunk_frames:
-                yield from _decoded(tokenizer, waiting, speaker, emotion, device)
+                yield from decoded(waiting)
                 waiting = []
         if waiting:
-            yield from _decoded(tokenizer, waiting, speaker, emotion, device)
+            yield from decoded(waiting)
         rest = tokenizer.flush()[0]
         if rest.shape[1]:
             yield rest.cpu()
-
-
-def _decoded(
-    tokenizer: ConversationalRVQ,
-    frames: list[Tensor],
-    speaker: Tensor | None,
-    emotion: Tensor | None,
-    device: torch.device,
-) -> Iterator[Tensor]:
-    codes = torch.stack(frames, dim=1).unsqueeze(0).to(device)
-    chunk = tokenizer.decode(codes, speaker=speaker, emotion=emotion)[0]
-    if chunk.shape[1]:
-        yield chunk.cpu()
 
 
 class Timing(NamedTuple):
@@ -108,7 +104,14 @@ def speak_aloud(session: Session, tokenizer: ConversationalRVQ, text: str, voice
     # A row at a time is too little to share: on two cores, two threads take seven times as long.
     with one_thread():
         frames = session.speak(text, voice.number)
-        for chunk in stream_audio(tokenizer, frames, speaker=voice.speaker, emotion=voice.emotion):
+        heard = stream_audio(
+            tokenizer,
+            frames,
+            speaker=voice.speaker,
+            emotion=voice.emotion,
+            contrast=session.sampling.contrast,
+        )
+        for chunk in heard:
             first = first or time.perf_counter() - began
             chunks.append(chunk)
     spent = time.perf_counter() - began

@@ -304,7 +304,12 @@ class Talker:
             return Speech(torch.zeros(1, 0), none, rate)
         codes = torch.stack(frames, dim=1)
         device = self.tokenizer.decoder.embed.weight.device
-        waveform = self.tokenizer.decode(codes[None].to(device), speaker=voice.speaker, emotion=voice.emotion)
+        waveform = self.tokenizer.decode(
+            codes[None].to(device),
+            speaker=voice.speaker,
+            emotion=voice.emotion,
+            contrast=self.sampling.contrast,
+        )
         return Speech(waveform[0].cpu(), codes, rate)
 
     def _check_heard(self, turn: Heard) -> None:
@@ -366,7 +371,11 @@ class SpeechStream(Iterator[Tensor]):
         # Now: once the stream is open the tokenizer encodes nothing.
         self._pause = talker.pause
         self._chunks = stream_audio(
-            talker.tokenizer, self._frames(text), speaker=voice.speaker, emotion=voice.emotion
+            talker.tokenizer,
+            self._frames(text),
+            speaker=voice.speaker,
+            emotion=voice.emotion,
+            contrast=talker.sampling.contrast,
         )
 
     def __next__(self) -> Float[Tensor, "1 S"]:

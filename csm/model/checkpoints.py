@@ -20,6 +20,7 @@ from csm.model.packed_weights import packed, restored
 from csm.model.presets import is_added
 from csm.model.public_names import MIMI, NAMES, TWIN, Layout, converted, public_name
 from csm.model.weight_files import Weight, stored_weights, write_weights
+from csm.text import BUILT_IN
 
 TOKENIZER = "tokenizer.json"
 # What transformers' processor and generation read beside the weights; they go along with Mimi.
@@ -161,7 +162,7 @@ def write(
             raw = public_configs.to_transformers(sized, codec_config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.text not in ("bytes", "none"):
+    if config.text not in BUILT_IN:
         target = folder / TOKENIZER
         if not (target.exists() and target.samefile(config.text)):
             shutil.copyfile(config.text, target)
@@ -287,7 +288,7 @@ def _layout_of(weights: dict[str, Weight], folder: Path) -> Layout:
 
 def _text_of(config: CSMConfig, folder: Path) -> str:
     """The config's text codec; a tokenizer.json is looked for in the folder first."""
-    if config.text == "bytes":
+    if config.text in BUILT_IN and config.text != "none":
         return config.text
     name = TOKENIZER if config.text == "none" else Path(config.text).name
     return str(folder / name) if (folder / name).is_file() else config.text

@@ -18,7 +18,7 @@ from csm.model.backbone import Backbone, ReadingKeys
 from csm.model.cross_attention import SLOTS, SourceEncoder, pack_reading
 from csm.model.cross_entropy import Head, linear_cross_entropy
 from csm.model.depth_decoder import DepthDecoder
-from csm.model.latent import LatentRefiner
+from csm.model.latent import LatentRefiner, LatentSpread
 from csm.model.layers import PackedSequences, constants_device, feed_forward_width
 from csm.model.memory import ConversationMemory, MemoryState
 from csm.model.model_config import CSMConfig
@@ -73,6 +73,8 @@ class CSMModel(nn.Module):
 
     codebook_offsets: Tensor
     code_vectors: Tensor | None
+    latent_mean: Tensor | None
+    latent_gain: Tensor | None
 
     def __init__(
         self,
@@ -137,6 +139,9 @@ class CSMModel(nn.Module):
         self.latent_refiner = LatentRefiner(width, c.latent_dim) if c.latent_dim else None
         # What each code adds to a latent: `know_codes`.
         self.register_buffer("code_vectors", None, persistent=False)
+        # How recorded latents are spread beside predicted ones: `know_spread`.
+        self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
+        self.register_buffer("latent_gain", torch.ones(c.latent_dim) if c.latent_dim else None)
         offsets = torch.arange(c.num_codebooks, device=constants_device()) * vocab
         self.register_buffer("codebook_offsets", offsets, persistent=False)
         self._initialise()
@@ -258,6 +263,29 @@ class CSMModel(nn.Module):
         if vectors.shape != expected:
             raise ValueError(f"code vectors have shape {tuple(vectors.shape)}: expected {expected}")
         self.code_vectors = vectors.to(self.audio_embedding.weight.device)
+
+    def know_spread(self, spread: LatentSpread) -> None:
+        """Takes in how recorded latents are spread, which `spread_out` gives back to predicted ones.
+
+        Raises:
+            ValueError: Not of this model's latent.
+        """
+        if (
+            self.latent_mean is None
+            or self.latent_gain is None
+            or spread.mean.shape != self.latent_mean.shape
+        ):
+            raise ValueError(
+                f"the spread is of latents of width {len(spread.mean)}: expected {self.config.latent_dim}"
+            )
+        self.latent_mean.copy_(spread.mean)
+        self.latent_gain.copy_(spread.gain)
+
+    def spread_out(self, latent: Float[Tensor, "F L"], share: float) -> Float[Tensor, "F L"]:
+        """Predicted latents with a share, 0 to 1, of the spread that recorded ones have more."""
+        if not share or self.latent_mean is None or self.latent_gain is None:
+            return latent
+        return self.latent_mean + self.latent_gain**share * (latent - self.latent_mean)
 
     def turn_vectors(self, past: PastTurns) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
         """The semantic and the style vector of each past turn."""
@@ -460,8 +488,8 @@ class CSMModel(nn.Module):
         Args:
             folder: With config.json and safetensors files.
             config: Replaces the folder's, for other added parts or for sizes that it does not tell.
-            text: Replaces the config's text codec: "bytes" or the path of a tokenizer.json. None takes the
-                folder's tokenizer.json; without one, a public layout's model takes no text.
+            text: Replaces the config's text codec: "bytes", "phones" or the path of a tokenizer.json. None
+                takes the folder's tokenizer.json; without one, a public layout's model takes no text.
             dtype: Of the parameters.
 
         Returns:

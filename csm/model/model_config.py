@@ -25,7 +25,8 @@ class CSMConfig:
         num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
         extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
         zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
-        text: "bytes", the path of a tokenizer.json, or "none" for a model that came without one.
+        text: "bytes", "phones" (English, spoken from its pronunciation), the path of a tokenizer.json, or
+            "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.

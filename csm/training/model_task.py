@@ -12,6 +12,7 @@ from csm.data.frames import RowBatch
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
+from csm.model.latent import LatentSpread, latent_spread
 
 # Rows of the validation batch: about two minutes of conversation.
 VALIDATION_ROWS = 3000
@@ -73,6 +74,19 @@ class ModelTask:
 
     def after_step(self, step: int) -> None:
         """A CSMModel has no buffers to update."""
+
+    @torch.no_grad()
+    def latent_spread(self, model: CSMModel) -> LatentSpread:
+        """How latents of the validation turns are spread beside those that a finished model predicts.
+
+        Of turns that were trained on, predictions are too good.
+        """
+        assert self.vectors is not None, "a model without latent_dim predicts no latents"
+        batch = self._validation
+        recorded = ConversationTargets.of(batch, model.config.semantic_codebooks, self.vectors.cpu()).latent
+        predicted = model.eval()(batch=batch, label_smoothing=0.0).refined
+        assert recorded is not None
+        return latent_spread(recorded, predicted)
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:

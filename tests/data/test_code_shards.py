@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from csm.data import code_shards
-from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, write_code_shards
+from csm.data.code_shards import (
+    EncodedTurn,
+    aligned_text,
+    read_alignment,
+    read_code_shards,
+    read_index,
+    write_alignment,
+    write_code_shards,
+)
 
 
 def encoded(count: int) -> list[EncodedTurn]:
@@ -55,3 +63,14 @@ def test_a_missing_shard_and_a_turn_that_comes_twice_are_named(tmp_path) -> None
         read_code_shards(tmp_path)
     with pytest.raises(ValueError, match="turn turn_00 came twice"):
         write_code_shards(tmp_path, encoded(1) * 2, {})
+
+
+def test_an_alignment_is_of_one_text_codec(tmp_path) -> None:
+    assert aligned_text(tmp_path) is None and read_alignment(tmp_path, "bytes") is None
+    write_alignment(tmp_path, {"a": torch.tensor([0.5, 2.0])}, "phones")
+    assert aligned_text(tmp_path) == "phones"
+    assert torch.equal(read_alignment(tmp_path, "phones")["a"], torch.tensor([0.5, 2.0]))
+    with pytest.raises(
+        ValueError, match="of the text codec 'phones', the model's is 'bytes': run launch/enc"
+    ):
+        read_alignment(tmp_path, "bytes")

@@ -75,8 +75,11 @@ def dataset(
 
 def ends_of(corpus) -> dict[str, torch.Tensor]:
     """Frames at which the symbols of each text end: 0.375 each, whatever the sound's length."""
+    codec = ByteCodec()
     return {
-        turn.id: 0.375 * torch.arange(1, len(symbols(turn.text)) + 1) for turn in corpus.turns() if turn.text
+        turn.id: 0.375 * torch.arange(1, len(symbols(codec, turn.text)) + 1)
+        for turn in corpus.turns()
+        if turn.text
     }
 
 

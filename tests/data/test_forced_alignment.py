@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from csm.data.forced_alignment import (
-    BEGIN,
-    END,
     STEPS_PER_SECOND,
     SpokenText,
     align,
@@ -18,7 +16,9 @@ from csm.data.forced_alignment import (
     symbols,
     train_aligner,
 )
+from csm.text import ByteCodec, PhoneCodec
 
+CODEC = ByteCodec()
 RATE = 7500  # 100 samples a step
 
 
@@ -63,14 +63,16 @@ def spoken(index: int, generator: torch.Generator) -> tuple[SpokenText, torch.Te
         pieces.append(0.2 * tone + 0.003 * torch.randn(len(time), generator=generator))
     text = "".join("abcdefgh"[letter] for letter in letters)
     sound = torch.cat(pieces).unsqueeze(0)
-    return SpokenText(f"t{index}", cepstra(sound, RATE), symbols(text)), spent.cumsum(0) / STEPS_PER_SECOND
+    return SpokenText(f"t{index}", cepstra(sound, RATE), symbols(CODEC, text)), spent.cumsum(
+        0
+    ) / STEPS_PER_SECOND
 
 
 def test_letters_are_found_where_they_were_put() -> None:
     generator = torch.Generator().manual_seed(0)
     made = [spoken(index, generator) for index in range(72)]
     recordings = [item for item, _ in made]
-    ends = align(train_aligner(recordings, 250), recordings)
+    ends = align(train_aligner(recordings, 250, CODEC.vocab_size), recordings)
     errors = torch.cat([(ends[item.id] - truth).abs() for item, truth in made])
     even = [
         (torch.arange(1, len(truth) + 1) * (float(truth[-1]) / len(truth)) - truth).abs() for _, truth in made
@@ -84,7 +86,7 @@ def test_training_repeats_itself_and_leaves_the_random_state_alone() -> None:
     generator = torch.Generator().manual_seed(1)
     recordings = [spoken(index, generator)[0] for index in range(4)]
     state = torch.get_rng_state()
-    one, two = (train_aligner(recordings, 5) for _ in range(2))
+    one, two = (train_aligner(recordings, 5, CODEC.vocab_size) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
@@ -92,11 +94,11 @@ def test_training_repeats_itself_and_leaves_the_random_state_alone() -> None:
 def test_what_is_too_short_for_its_text_is_read_at_an_even_pace() -> None:
     generator = torch.Generator().manual_seed(2)
     long, _ = spoken(0, generator)
-    short = SpokenText("short", long.cepstra[:6], symbols("a much longer text"))
-    ends = align(train_aligner([long, short], 3), [long, short])["short"]
+    short = SpokenText("short", long.cepstra[:6], symbols(CODEC, "a much longer text"))
+    ends = align(train_aligner([long, short], 3, CODEC.vocab_size), [long, short])["short"]
     torch.testing.assert_close(ends, torch.arange(1, 21) * (6 / 20 / STEPS_PER_SECOND))
     with pytest.raises(ValueError, match="nothing to align"):
-        train_aligner([short], 3)
+        train_aligner([short], 3, CODEC.vocab_size)
 
 
 def test_loudness_changes_no_cepstra_and_every_step_has_some() -> None:
@@ -107,6 +109,14 @@ def test_loudness_changes_no_cepstra_and_every_step_has_some() -> None:
     assert bool(cepstra(torch.zeros(1, 500), RATE).isfinite().all())
 
 
-def test_symbols_are_as_many_as_the_bytes_of_the_text() -> None:
-    assert symbols(" Hé! ").tolist() == [BEGIN, *"hé!".encode(), END]
-    assert len(symbols("ÀB")) == 2 + len("ÀB".encode())
+@pytest.mark.parametrize("codec", [ByteCodec(), PhoneCodec()])
+def test_symbols_are_what_follows_the_begin_of_a_turn(codec) -> None:
+    for text in (" Hé! ", "ÀB", "Ship 2 東"):
+        found = symbols(codec, text)
+        assert len(found) == len(codec.encode_turn(text, 5)) - 1
+        assert found.tolist() == symbols(codec, text).tolist() and int(found.max()) < codec.vocab_size
+        assert (found[0], found[-1]) == (codec.speaker_id(0), codec.end_id)
+
+
+def test_capitals_sound_like_small_letters() -> None:
+    assert bytes(symbols(CODEC, " Hé, AZ! ")[1:-1].tolist()).decode() == "hé, az!"

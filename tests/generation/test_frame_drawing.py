@@ -8,6 +8,7 @@ from csm.generation import frame_drawing
 from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
+from csm.model.latent import LatentSpread
 from csm.model.lora import LoRAConfig, add_adapters
 from csm_kernels import depth_frame, has_compiled
 
@@ -177,6 +178,13 @@ def test_nearest_codes_are_those_of_the_predicted_latent(tiny_model, random_turn
         distance = (vectors[book] - rest).square().sum(dim=1)
         assert int(frame[book]) == int(distance.argmin())
         rest = rest - vectors[book, frame[book]]
+    # Spread out, the same latent lies farther from the mean, and its codes follow.
+    gain = torch.full((12,), 2.0)
+    model.know_spread(LatentSpread(torch.zeros(12), gain))
+    wide = FrameDrawer(model).nearest_codes(hidden, first, spread=0.5)
+    rest = 2**0.5 * model.refined_latent(hidden[None], first[None])[0] - vectors[0, 7]
+    assert int(wide[1]) == int((vectors[1] - rest).square().sum(dim=1).argmin())
+    assert torch.equal(FrameDrawer(model).nearest_codes(hidden, first), frame)
     said = [list(Session(model, sampling).speak("hello", 0)) for _ in range(2)]
     assert said[0] and all(torch.equal(a, b) for a, b in zip(*said, strict=True))
     # Code 0 is still drawn: another seed says it another way.

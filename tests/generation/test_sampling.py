@@ -55,6 +55,8 @@ def test_damaged_logits_are_refused(temperature) -> None:
         {"top_k": -1},
         {"max_seconds": 0.0},
         {"shortest": -0.1},
+        {"spread": 1.1},
+        {"contrast": 0.0},
     ],
 )
 def test_values_out_of_range_are_refused(field) -> None:

@@ -63,6 +63,21 @@ def test_a_stream_has_the_codes_and_the_sound_of_the_whole(talker, speaker):
     assert whole.waveform.shape[1] == whole.codes.shape[1] * 640 and whole.sample_rate == 8000
 
 
+def test_generated_codes_are_heard_with_the_samplings_contrast(talker):
+    sharp = dataclasses.replace(talker, sampling=dataclasses.replace(talker.sampling, contrast=1.6))
+    plain, heard = talker.generate(TEXT), sharp.generate(TEXT)
+    assert torch.equal(plain.codes, heard.codes)
+    voice = talker.voice()
+    with torch.no_grad():
+        decoded = talker.tokenizer.decode(
+            heard.codes[None], speaker=voice.speaker, emotion=voice.emotion, contrast=1.6
+        )
+    torch.testing.assert_close(heard.waveform, decoded[0], atol=1e-5, rtol=0)
+    assert float((heard.waveform - plain.waveform).abs().max()) > 1e-3
+    (together,) = sharp.generate_many([TEXT], [None], [sharp.sampling.seed])
+    torch.testing.assert_close(together.waveform, heard.waveform, atol=1e-5, rtol=0)
+
+
 def test_a_seed_repeats_the_speech_and_another_does_not(talker):
     one, two, other = (talker.generate(TEXT, seed=seed).codes for seed in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one[:, :5], other[:, :5])

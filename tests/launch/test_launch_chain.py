@@ -138,7 +138,7 @@ def test_the_chain_ends_with_speech_that_can_be_judged(chain):
     assert len(folder.lines) == 8 and len(folder.dialogues) == 2
     assert {line.speaker for line in folder.lines} == {"JOE"}
     assert {"BOB2", "DESC019"} == {line.conversation for line in folder.lines}
-    ends, vectors = read_alignment(chain.run / "codes"), read_code_vectors(chain.run / "codes")
+    ends, vectors = read_alignment(chain.run / "codes", "bytes"), read_code_vectors(chain.run / "codes")
     for turn in (turn for turn in read_corpus(chain.corpus).turns() if turn.text.strip()):
         assert len(ends[turn.id]) == len(turn.text.strip().encode()) + 2
         assert float(ends[turn.id][-1]) == pytest.approx(12.5 * turn.duration, abs=0.25)

@@ -5,18 +5,18 @@ import torch
 
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.frames import IGNORE
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.losses import LossConfig
+from csm.model.csm_model import CSMModel
 from csm.training.loop import NonFiniteError, train
 from csm.training.model_task import ModelTask
 from csm.training.options import TrainingConfig
 
 
-@pytest.fixture
-def task(tiny_model, tmp_path, monkeypatch) -> ModelTask:
+def made(model: CSMModel, tmp_path, monkeypatch, latent_dim: int = 0) -> ModelTask:
     # Tiny tensors on two threads of a busy machine wait a hundred times as long as they compute.
     monkeypatch.setattr("csm.training.world.available_cores", lambda: 1)
-    model = tiny_model().train()
 
     def turn(name: str, index: int) -> Turn:
         return Turn(
@@ -56,7 +56,13 @@ def task(tiny_model, tmp_path, monkeypatch) -> ModelTask:
         )
         for split, shards in (("train", 2), ("validation", 1))
     )
-    return ModelTask(model, train_data, validation, LossConfig(), device=torch.device("cpu"))
+    vectors = torch.randn(5, 24, latent_dim, generator=g) if latent_dim else None
+    return ModelTask(model, train_data, validation, LossConfig(), device=torch.device("cpu"), vectors=vectors)
+
+
+@pytest.fixture
+def task(tiny_model, tmp_path, monkeypatch) -> ModelTask:
+    return made(tiny_model().train(), tmp_path, monkeypatch)
 
 
 def test_the_loss_of_a_batch_is_reported_part_by_part(task) -> None:
@@ -76,6 +82,21 @@ def test_the_loss_of_a_batch_is_reported_part_by_part(task) -> None:
         "pace",
     }
     assert task.after_step(1) is None
+
+
+@torch.no_grad()
+def test_the_spread_is_of_the_validation_turns_latents(tiny_model, tmp_path, monkeypatch) -> None:
+    model = tiny_model(depth_inputs="sum", latent_dim=6)
+    task = made(model, tmp_path, monkeypatch, latent_dim=6)
+    model.latent_refiner.out.weight.normal_()
+    model.know_spread(task.latent_spread(model))
+    batch = task._validation
+    predicted = model(batch=batch, label_smoothing=0.0).refined
+    follows = batch.code_target[:, 1] != IGNORE
+    recorded = task.vectors[torch.arange(5), batch.code_target[follows]].sum(dim=1)
+    lacks = (recorded.std(dim=0) / predicted.std(dim=0)).clamp(1, 3)
+    torch.testing.assert_close(model.latent_gain, lacks, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(model.latent_mean, predicted.mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
 def test_validation_is_the_same_twice_and_changes_nothing(task) -> None:
