@@ -1,6 +1,8 @@
 """When each letter of a text is said: an aligner that learns from recordings with their texts alone.
 
-Where the text codec speaks phones, these are the letters. A small network says from a letter and its neighbours what its cepstra are on average. From an even pace on
+Where the text codec speaks phones, these are the letters.
+
+A small network says from a letter and its neighbours what its cepstra are on average. From an even pace on
 (flat start), each step of training finds the best monotonic path of a batch through its letters and moves the
 means towards what lies on it: hidden Markov models with one Gaussian a letter, trained by Viterbi's path
 (Young et al., The HTK Book, 2006), and the contexts tied by the network instead of a tree.
