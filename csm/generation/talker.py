@@ -29,6 +29,7 @@ from csm.generation.streaming import Timing, stream_audio
 from csm.generation.voices import Voice
 from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
+from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
@@ -92,6 +93,9 @@ class Talker:
                 "expected 'fp32', or later_codes 'drawn' (sampling.json of a voice's folder)"
             )
         tell_codes(self.model, self.tokenizer)
+        if isinstance(self.model.codec, PhoneCodec):
+            # The lexicon is read now: half a second that the first sound need not wait for.
+            self.model.codec.encode_turn("a", 0)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
