@@ -41,7 +41,7 @@ TELEPHONE_MODEL = CSMConfig(
     dropout=0.1,
 )
 
-# The spread and the contrast that means lack are given back: duller, words are as clear and no clearer.
+# Means lack spread and contrast. Given back, words stay as clear and the sound is less dull (docs/LOG.md).
 TELEPHONE_SAMPLING = SamplingConfig(temperature=0.15, later_codes="nearest", spread=0.5, contrast=1.4)
 
 # Started at the principal components, latents fill all directions: isotropy would take that away. A reversed
