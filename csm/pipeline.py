@@ -38,7 +38,7 @@ from csm.data.utterances import UtteranceDataset, one_thread
 from csm.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
-from csm.generation.talker import PACKAGED, Talker, known_numbers, tell_codes
+from csm.generation.talker import PACKAGED, Talker, known_numbers, make_ready
 from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
 from csm.model.checkpoints import meta_model
 from csm.model.code_geometry import start_from_code_vectors
@@ -370,7 +370,7 @@ def trained_cast(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
     model = CSMModel.from_pretrained(folder).to(device)
-    tell_codes(model, tokenizer)
+    make_ready(model, tokenizer)
     numbers = numbers_of_speakers(run, material)
 
     @cache

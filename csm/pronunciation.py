@@ -32,7 +32,7 @@ def pronounced(text: str) -> tuple[str, ...]:
 
     Numbers, abbreviations and the like are read out; secondary stress counts as none; quotation marks and
     brackets are left out. A word in letters that English does not read stands as it is written, a character
-    each. A sentence takes 1.4 ms on one CPU core, the first one half a second.
+    each. The first text waits for the lexicon, half a second.
 
     Raises:
         ValueError: The package gruut is missing.
@@ -63,7 +63,7 @@ def _words(text: str) -> list[Word]:
 
 @cache
 def _reader() -> TextProcessor:
-    """gruut's processor with an index to its lexicon, without which every word costs 6 ms."""
+    """gruut's processor with an index to its lexicon, without which all of it is read for every word."""
     try:
         import gruut_lang_en
         from gruut import TextProcessor

@@ -92,10 +92,7 @@ class Talker:
                 "weights is 'int8' with sampling.later_codes 'nearest', which asks no depth decoder: "
                 "expected 'fp32', or later_codes 'drawn' (sampling.json of a voice's folder)"
             )
-        tell_codes(self.model, self.tokenizer)
-        if isinstance(self.model.codec, PhoneCodec):
-            # The lexicon is read now: half a second that the first sound need not wait for.
-            self.model.codec.encode_turn("a", 0)
+        make_ready(self.model, self.tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
@@ -434,7 +431,12 @@ class SpeechStream(Iterator[Tensor]):
             raise ValueError("the text is empty: expected something to say")
 
 
-def tell_codes(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
-    """Lets a model that predicts latents know what its tokenizer's codes add to one."""
+def make_ready(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
+    """What a model needs before it speaks: what its tokenizer's codes add to a latent, and the lexicon.
+
+    A model that speaks from phones reads it for half a second, which the first sound need not wait for.
+    """
+    if isinstance(model.codec, PhoneCodec):
+        model.codec.encode_turn("a", 0)
     if model.config.latent_dim and isinstance(tokenizer, ConversationalRVQ):
         model.know_codes(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks]))
