@@ -21,8 +21,9 @@ from csm.evaluation.voice_timing import timed
 from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
+from csm.generation.speech_stream import SpeechStream
 from csm.generation.streaming import longest_turn
-from csm.generation.talker import Heard, SpeechStream, Talker
+from csm.generation.talker import Heard, Talker
 
 GENERATED, IN_CONTEXT, MEMORY_OFF = "generated", "in_context", "in_context_memory_off"
 CROSS_OFF, SEMANTIC, INT8 = "cross_attention_off", "semantic_codebooks", "int8"

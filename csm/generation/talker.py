@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.audio import AtomicAudioWriter
 from csm.data.frames import TurnFrames
 from csm.data.resampling import resample
 from csm.data.utterances import one_thread
@@ -25,7 +23,7 @@ from csm.generation.frame_drawing import FrameDrawer, WeightKind
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
-from csm.generation.streaming import Timing, stream_audio
+from csm.generation.speech_stream import Speech, SpeechStream
 from csm.generation.voices import Voice
 from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
@@ -51,19 +49,6 @@ class Heard(NamedTuple):
     waveform: Tensor
     sample_rate: int
     speaker: str | None = None
-
-
-class Speech(NamedTuple):
-    """What was generated.
-
-    Attributes:
-        waveform: float32 [1, S] on the CPU, full scale = 1, at the tokenizer's `sample_rate`.
-        codes: int64 [K, T] that it was decoded from, pauses between sentences included.
-    """
-
-    waveform: Tensor
-    codes: Tensor
-    sample_rate: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +240,13 @@ class Talker:
         if prompt is not None:
             frames, voice = self._frames(prompt)
             session.listen(frames)
-        spoken = SpeechStream(self, session, voice, [text] if isinstance(text, str) else text)
+        spoken = SpeechStream(
+            self.tokenizer,
+            session,
+            voice,
+            [text] if isinstance(text, str) else text,
+            pause=self.pause,
+        )
         return spoken if stream else spoken.whole()
 
     def generate_many(
@@ -353,82 +344,6 @@ def known_numbers(folder: Path) -> dict[str, int]:
     path = folder / VOICES_FILE
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {name: row["number"] for name, row in rows.items()}
-
-
-class SpeechStream(Iterator[Tensor]):
-    """Waveforms [1, S] as they are made; `Talker.generate(stream=True)` returns it.
-
-    Attributes:
-        session: The conversation, which keeps what was said.
-        voice: Who speaks.
-        sentence: What is being said, "" before the first.
-    """
-
-    def __init__(self, talker: Talker, session: Session, voice: Voice, text: Iterable[str]) -> None:
-        self.talker, self.session, self.voice = talker, session, voice
-        self.sentence = ""
-        self._codes: list[Int[Tensor, " K"]] = []
-        self._turn: Generator[Tensor, None, None] | None = None
-        # Now: once the stream is open the tokenizer encodes nothing.
-        self._pause = talker.pause
-        self._chunks = stream_audio(
-            talker.tokenizer,
-            self._frames(text),
-            speaker=voice.speaker,
-            emotion=voice.emotion,
-            contrast=talker.sampling.contrast,
-        )
-
-    def __next__(self) -> Float[Tensor, "1 S"]:
-        # A row at a time is too little to share: on two cores, two threads take seven times as long.
-        with one_thread():
-            return next(self._chunks)
-
-    def close(self) -> None:
-        """Stops the speech. What was generated so far is kept in the session as said."""
-        with one_thread():
-            self._chunks.close()
-            if self._turn is not None:
-                self._turn.close()
-
-    @property
-    def codes(self) -> Int[Tensor, "K T"]:
-        """Of all frames so far."""
-        if not self._codes:
-            return torch.zeros(self.talker.model.config.num_codebooks, 0, dtype=torch.int64)
-        return torch.stack(self._codes, dim=1)
-
-    def whole(self) -> Speech:
-        """The rest of the speech at once."""
-        # A turn of no frames (sampling.shortest = 0 allows it) is no sound.
-        waveform = torch.cat([torch.zeros(1, 0), *self], dim=1)
-        return Speech(waveform, self.codes, self.talker.tokenizer.config.sample_rate)
-
-    def write(self, path: Path) -> Timing:
-        """Writes the rest of the speech to a WAV file as it is made; the file appears when it is whole."""
-        began, first, samples = time.perf_counter(), 0.0, 0
-        rate = self.talker.tokenizer.config.sample_rate
-        with AtomicAudioWriter(path, rate, channels=1) as writer:
-            for chunk in self:
-                first = first or time.perf_counter() - began
-                samples += chunk.shape[1]
-                writer.write(chunk.T.numpy())
-        return Timing(first, time.perf_counter() - began, samples / rate, len(self._codes))
-
-    def _frames(self, text: Iterable[str]) -> Iterator[Int[Tensor, " K"]]:
-        pause: list[Tensor] | None = None
-        for sentence in sentences(text):
-            if pause is not None:
-                self._codes.extend(pause)
-                yield from pause
-            self.sentence = sentence
-            self._turn = self.session.speak(sentence, self.voice.number)
-            for frame in self._turn:
-                self._codes.append(frame)
-                yield frame
-            pause = self._pause
-        if not self.sentence:
-            raise ValueError("the text is empty: expected something to say")
 
 
 def make_ready(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
