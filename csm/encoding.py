@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
-from csm.data.code_shards import EncodedTurn, version_id
+from csm.data.code_shards import EncodedTurn, version_id, version_speed
 from csm.data.manifest import Corpus
 from csm.data.prosody import frame_prosody
+from csm.data.resampling import resample
 from csm.data.turn_audio import read_turn
 from csm.data.utterances import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -52,12 +56,15 @@ def sha256_of_weights(folder: Path) -> str:
 
 @torch.no_grad()
 def encoded_turns(
-    corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer, versions: int = 1
+    corpus: Corpus,
+    tokenizer: ConversationalRVQ | MimiTokenizer,
+    versions: int = 1,
+    speeds: Sequence[float] = (1.0,),
 ) -> Iterator[EncodedTurn]:
     """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first.
 
-    Training turns come in `versions`, each with silence of another part of a frame before it, cut to as many
-    frames as the first.
+    Training turns come in `versions`, each with silence of another part of a frame before it and at its
+    `version_speed`, as many frames as it has without the silence.
     """
     config = tokenizer.config
     device = next(tokenizer.parameters()).device
@@ -69,8 +76,7 @@ def encoded_turns(
             group = ordered[start : start + ENCODE_BATCH]
             waveforms = [read_turn(corpus, turn, config.sample_rate) for turn in group]
             lengths = torch.tensor([w.shape[1] for w in waveforms])
-            audio = torch.stack([F.pad(w, (0, int(lengths.max()) - w.shape[1])) for w in waveforms])
-            codes, info = tokenizer.encode(audio.to(device), lengths)
+            codes, info = tokenizer.encode(_padded(waveforms).to(device), lengths)
             known = {}
             for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
                 with one_thread():
@@ -81,10 +87,38 @@ def encoded_turns(
                 known[turn.id] = prosody[:frames], speaker
             for number in range(1, versions):
                 early = config.samples_per_frame * number // versions
-                codes, _ = tokenizer.encode(F.pad(audio, (early, 0)).to(device), lengths + early)
+                speed = version_speed(number, speeds)
+                played = [at_speed(waveform, speed) for waveform in waveforms]
+                lengths = torch.tensor([w.shape[1] for w in played])
+                codes, _ = tokenizer.encode(_padded(played, early).to(device), lengths + early)
                 for row, turn in enumerate(group):
                     if turn.id in trained:
                         prosody, speaker = known[turn.id]
-                        kept = codes[row, :, : len(prosody)].cpu()
+                        frames = -(-int(lengths[row]) // config.samples_per_frame)
+                        kept = codes[row, :, :frames].cpu()
+                        prosody = prosody_at_speed(prosody, speed, frames)
                         yield EncodedTurn(version_id(turn.id, number), kept, prosody, speaker)
             bar.update(len(group))
+
+
+def at_speed(waveform: Float[Tensor, "1 S"], speed: float) -> Float[Tensor, "1 T"]:
+    """A recording played faster or slower, its pitch and formants along with it."""
+    if speed == 1:
+        return waveform
+    return resample(waveform[0], round(1000 * speed), 1000).unsqueeze(0)
+
+
+def prosody_at_speed(prosody: Float[Tensor, "T 3"], speed: float, frames: int) -> Float[Tensor, "F 3"]:
+    """`frame_prosody` of a recording played at another speed, of which that at speed 1 is known."""
+    if speed == 1:
+        return prosody
+    # Middles of frames.
+    places = ((torch.arange(frames) + 0.5) * speed).long().clamp(max=len(prosody) - 1)
+    played = prosody[places].clone()
+    played[:, 0] += math.log(speed) * (played[:, 1] > 0)
+    return played
+
+
+def _padded(waveforms: Sequence[Tensor], before: int = 0) -> Float[Tensor, "B 1 S"]:
+    longest = max(waveform.shape[1] for waveform in waveforms)
+    return torch.stack([F.pad(w, (before, longest - w.shape[1])) for w in waveforms])

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from csm.pronunciation import PHONES, pronounced
 
 PAD, BOS, EOS, LISTEN = 256, 257, 258, 259
-FIRST_SPEAKER = 260
+FIRST_SPEAKER, MAX_SPEAKERS = 260, 128
 
 
 @runtime_checkable
@@ -52,7 +52,7 @@ class ByteCodec:
         ValueError: From its methods, an empty text or a speaker outside 0..max_speakers - 1.
     """
 
-    def __init__(self, max_speakers: int = 128) -> None:
+    def __init__(self, max_speakers: int = MAX_SPEAKERS) -> None:
         self.max_speakers = max_speakers
         self.vocab_size = FIRST_SPEAKER + max_speakers
         self.end_id = EOS
@@ -92,7 +92,7 @@ class PhoneCodec(ByteCodec):
         ValueError: As ByteCodec.
     """
 
-    def __init__(self, max_speakers: int = 128) -> None:
+    def __init__(self, max_speakers: int = MAX_SPEAKERS) -> None:
         super().__init__(max_speakers)
         self._phones = {phone: self.vocab_size + place for place, phone in enumerate(PHONES)}
         self.vocab_size += len(PHONES)
@@ -213,22 +213,24 @@ def _something(text: str) -> str:
     return text.strip()
 
 
-# Codecs that need no file, by name.
-BUILT_IN: dict[str, type[ByteCodec] | type[PhoneCodec] | type[NoTextCodec]] = {
-    "bytes": ByteCodec,
-    "phones": PhoneCodec,
-    "none": NoTextCodec,
-}
+# Codecs that need no file, by name; "none" is one more.
+BUILT_IN: dict[str, type[ByteCodec]] = {"bytes": ByteCodec, "phones": PhoneCodec}
 
 
-def text_codec(name: str) -> TextCodec:
+def text_codec(name: str, max_speakers: int = MAX_SPEAKERS) -> TextCodec:
     """The codec called "bytes" or "phones", none for "none", or the one of a tokenizer.json at this path.
+
+    Args:
+        name: Of the codec.
+        max_speakers: Speaker ids of "bytes" and "phones"; the others have their own way to name speakers.
 
     Raises:
         ValueError: None of these names and no file.
     """
+    if name == "none":
+        return NoTextCodec()
     if name in BUILT_IN:
-        return BUILT_IN[name]()
+        return BUILT_IN[name](max_speakers)
     if not Path(name).is_file():
         raise ValueError(f"text codec {name!r}: expected 'bytes', 'phones' or the path of a tokenizer.json")
     return HuggingFaceCodec(name)

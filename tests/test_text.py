@@ -5,7 +5,17 @@ import json
 import pytest
 
 from csm.pronunciation import PHONES, pronounced
-from csm.text import BOS, EOS, LISTEN, ByteCodec, HuggingFaceCodec, PhoneCodec, TextCodec, text_codec
+from csm.text import (
+    BOS,
+    EOS,
+    LISTEN,
+    MAX_SPEAKERS,
+    ByteCodec,
+    HuggingFaceCodec,
+    PhoneCodec,
+    TextCodec,
+    text_codec,
+)
 
 TEXTS = ["Hello.", "Grüße, 東京!", "a\nb", "\U0001f600", "x" * 500]
 
@@ -80,6 +90,14 @@ def test_a_speaker_out_of_range_is_refused(speaker) -> None:
         ByteCodec().encode_turn("hi", speaker)
     with pytest.raises(ValueError, match=rf"speaker is {speaker}: expected 0..127"):
         PhoneCodec().encode_turn("hi", speaker)
+
+
+def test_a_model_of_many_voices_has_an_id_for_each() -> None:
+    for name, codec in (("bytes", ByteCodec()), ("phones", PhoneCodec())):
+        more = text_codec(name, 200)
+        assert more.vocab_size == codec.vocab_size + 200 - MAX_SPEAKERS
+        assert more.speaker_id(199) == more.speaker_id(0) + 199
+        assert max(more.encode_turn("hi", 199)) < more.vocab_size
 
 
 def test_a_hugging_face_turn_has_the_layout_of_csm_1b(tokenizer_file) -> None:

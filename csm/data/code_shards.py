@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,11 @@ class EncodedTurn(NamedTuple):
 def version_id(turn: str, number: int) -> str:
     """Id of another encoding of a turn; number 0 is the turn itself."""
     return f"{turn}~{number}" if number else turn
+
+
+def version_speed(number: int, speeds: Sequence[float]) -> float:
+    """How fast version `number` of a turn is played; 1 for the turn itself."""
+    return speeds[number % len(speeds)]
 
 
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:

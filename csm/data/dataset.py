@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from csm.data.code_shards import EncodedTurn, version_id
+from csm.data.code_shards import EncodedTurn, version_id, version_speed
 from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
@@ -35,6 +35,9 @@ class DatasetConfig:
         versions: Encodings of each training turn, of which every visit draws one: version v begins v/versions
             of a frame earlier, so that frames are cut elsewhere and most codes are others for the same sound.
             A model of few hours learns less of them by heart.
+        speeds: Version v is played at the v-th of these, which begin with 1 and come again after the last.
+            Played faster or slower, a voice is another speaker, with a number of its own: few voices become
+            many.
 
     Raises:
         ValueError: A share, jitter or count out of its range.
@@ -49,6 +52,7 @@ class DatasetConfig:
     past_gradient_turns: int = 24
     exclude_speakers: tuple[str, ...] = ()
     versions: int = 1
+    speeds: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_share <= 1:
@@ -63,6 +67,13 @@ class DatasetConfig:
             raise ValueError(f"past_gradient_turns is {self.past_gradient_turns}: expected 0 or above")
         if self.versions < 1:
             raise ValueError(f"versions is {self.versions}: expected at least 1")
+        if not self.speeds or self.speeds[0] != 1 or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise ValueError(f"speeds is {list(self.speeds)}: expected 1 first, then numbers from 0.5 to 2")
+        if len(self.speeds) > self.versions:
+            raise ValueError(
+                f"speeds has {len(self.speeds)} entries and versions is {self.versions}: expected versions "
+                f"of at least that"
+            )
         if self.max_rows < 1:
             raise ValueError(f"max_rows is {self.max_rows}: expected at least 1")
         if not 0 <= self.length_jitter < 1:
@@ -71,6 +82,11 @@ class DatasetConfig:
             raise ValueError(
                 f"max_rows is {self.max_rows}: expected at most rows_per_shard {self.rows_per_shard}"
             )
+
+    @property
+    def different_speeds(self) -> list[float]:
+        """Each speed once, 1 first: the voices that one speaker has."""
+        return list(dict.fromkeys(self.speeds))
 
 
 class ConversationDataset:
@@ -116,7 +132,9 @@ class ConversationDataset:
         self.conversations: list[list[TurnFrames]] = []
         self.untrained: set[str] = set()
         ends = ends or {}
-        self._others: dict[str, list[torch.Tensor]] = {}
+        self._others: dict[str, list[EncodedTurn]] = {}
+        # Numbers that lie between a speaker's and those of the same voice at other speeds.
+        self._apart = max(speakers.values()) + 1
         self.left_out = 0
         for conversation in corpus.conversations:
             if conversation.split != split:
@@ -131,7 +149,7 @@ class ConversationDataset:
                 frames = TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
                 turns.append(frames._replace(ends=_ends_of_ids(ends.get(turn.id), frames)))
                 names = (version_id(turn.id, number) for number in range(1, config.versions))
-                self._others[turn.id] = [encoded[name].codes.long() for name in names if name in encoded]
+                self._others[turn.id] = [encoded[name] for name in names if name in encoded]
                 if turn.speaker in config.exclude_speakers:
                     self.untrained.add(turn.id)
             if turns:
@@ -188,9 +206,11 @@ class ConversationDataset:
         plan = self.sampler.step(step)
         for shard, chunks in enumerate(plan):
             rng = np.random.default_rng([self.seed, 11, step, shard])
+            versions = np.random.default_rng([self.seed, 13, step, shard])
             for chunk in chunks:
-                for turn in self._turns(chunk):
+                for first in self._turns(chunk):
                     transcribe, _ = self._draw(rng)
+                    turn = self._version(first, versions)
                     if turn.id in self.untrained:
                         continue
                     if transcribe:
@@ -218,10 +238,16 @@ class ConversationDataset:
         number = 0 if rng is None or not others else int(rng.integers(len(others) + 1))
         if not number:
             return turn
-        # It begins so much later after its first frame's begin.
-        later = None if turn.ends is None else turn.ends + number / self.config.versions
-        turn = turn._replace(codes=others[number - 1])
-        return turn._replace(ends=None if later is None else _within(later, turn.codes.shape[1]))
+        codes, prosody = others[number - 1].codes.long(), others[number - 1].prosody.float()
+        speed = version_speed(number, self.config.speeds)
+        voice = self.config.different_speeds.index(speed)
+        ends = turn.ends
+        if ends is not None:
+            # It begins so much later after its first frame's begin.
+            ends = _within(ends / speed + number / self.config.versions, codes.shape[1])
+        return turn._replace(
+            speaker=turn.speaker + voice * self._apart, codes=codes, prosody=prosody, ends=ends
+        )
 
     def _build(
         self, chunks: list[Chunk], rng: np.random.Generator, versions: np.random.Generator | None = None

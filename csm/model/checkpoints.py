@@ -162,7 +162,7 @@ def write(
             raw = public_configs.to_transformers(sized, codec_config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.text not in BUILT_IN:
+    if config.text not in (*BUILT_IN, "none"):
         target = folder / TOKENIZER
         if not (target.exists() and target.samefile(config.text)):
             shutil.copyfile(config.text, target)
@@ -288,7 +288,7 @@ def _layout_of(weights: dict[str, Weight], folder: Path) -> Layout:
 
 def _text_of(config: CSMConfig, folder: Path) -> str:
     """The config's text codec; a tokenizer.json is looked for in the folder first."""
-    if config.text in BUILT_IN and config.text != "none":
+    if config.text in BUILT_IN:
         return config.text
     name = TOKENIZER if config.text == "none" else Path(config.text).name
     return str(folder / name) if (folder / name).is_file() else config.text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from csm.text import MAX_SPEAKERS
+
 DepthInputs = Literal["last", "sum"]
 
 
@@ -28,6 +30,7 @@ class CSMConfig:
         text: "bytes", "phones" (English, spoken from its pronunciation), the path of a tokenizer.json, or
             "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
+        max_speakers: Speakers that "bytes" and "phones" have ids for.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
@@ -62,6 +65,7 @@ class CSMConfig:
     zeros_end: bool = False
     text: str = "bytes"
     text_vocab_size: int = 0
+    max_speakers: int = MAX_SPEAKERS
     rope_base: float = 500_000.0
     rope_scaling: float = 1.0
     max_context: int = 2048
@@ -75,7 +79,8 @@ class CSMConfig:
     frame_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "depth_d_model", "depth_n_layers", "depth_n_heads"):
+        sizes = ("d_model", "n_layers", "n_heads", "depth_d_model", "depth_n_layers", "depth_n_heads")
+        for name in (*sizes, "max_speakers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
         for name in ("codebook_size", "max_context"):

@@ -16,7 +16,7 @@ from csm.model.execution import ExecutionConfig
 from csm.model.model_config import CSMConfig
 from csm.model.presets import TransformerShape
 from csm.model.public_configs import shapes_of
-from csm.text import ByteCodec
+from csm.text import text_codec
 from csm.training.engine import bucket_elements
 from csm.training.finetuning import FinetuneConfig, make_trainable
 from csm.training.options import TrainingConfig
@@ -141,7 +141,7 @@ def activation_bytes(
     blocks = rows * transformer_bytes(outer, precision, execution)
     blocks += depth_rows * transformer_bytes(inner, precision, execution)
     # Heads keep the gradient of their weights and of their inputs, fp32, instead of logits.
-    text = model.text_vocab_size or ByteCodec().vocab_size
+    text = model.text_vocab_size or text_codec(model.text, model.max_speakers).vocab_size
     heads = (model.audio_vocab_size + text) * outer.width
     heads += (model.num_codebooks - 1) * model.audio_vocab_size * inner.width
     inputs = rows * outer.width + depth_rows * inner.width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,7 +144,8 @@ def _sizes(config: CSMConfig) -> dict[str, object]:
     names = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
     for part, shape in zip(("", "depth_"), shapes_of(config), strict=True):
         sizes.update({f"{part}{name}": value for name, value in zip(names, shape, strict=True)})
-    for name in ("num_codebooks", "codebook_size", "extra_codes", "zeros_end", "text_vocab_size"):
+    codes = ("num_codebooks", "codebook_size", "extra_codes", "zeros_end")
+    for name in (*codes, "text_vocab_size", "max_speakers"):
         sizes[name] = getattr(config, name)
     sizes["rope_base"], sizes["rope_scaling"] = config.rope_base, config.rope_scaling
     return sizes
@@ -160,9 +162,12 @@ def require_fit(
             turn has voice.
     """
     config = model.config
-    if data.max_rows > config.max_context:
+    # Played slower, a turn has more frames.
+    if (longest := math.ceil(data.max_rows / min(data.speeds))) > config.max_context:
+        slow = "" if longest == data.max_rows else f", {longest} at the slowest of data.speeds"
         raise ValueError(
-            f"data.max_rows is {data.max_rows}: expected at most the model's max_context {config.max_context}"
+            f"data.max_rows is {data.max_rows}{slow}: expected at most the model's max_context "
+            f"{config.max_context}"
         )
     speakers = corpus.speakers()
     absent = sorted({*data.exclude_speakers} - {*speakers})
@@ -172,11 +177,13 @@ def require_fit(
             f"{', '.join(speakers[:20])}"
         )
     model.codec.encode_text("a")  # a model without its text tokenizer says so
+    voices = len(data.different_speeds)
     try:
-        model.codec.speaker_id(max(0, len(speakers) - 1))
+        model.codec.speaker_id(max(0, len(speakers) * voices - 1))
     except ValueError as error:
         raise ValueError(
-            f"{corpus.root} has {len(speakers)} speakers, too many for the model: {error}"
+            f"{corpus.root} has {len(speakers)} speakers{'' if voices == 1 else f' at {voices} speeds'}, too "
+            f"many for the model (model.max_speakers): {error}"
         ) from error
     long = [
         t.id for t in corpus.turns() if t.text.strip() and _text_rows(model, t.text) + 2 > config.max_context

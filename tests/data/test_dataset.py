@@ -202,6 +202,11 @@ def test_what_cannot_be_drawn_is_refused(corpus, encoded) -> None:
         ("max_rows", 301),
         ("max_rows", 0),
         ("past_turns", -1),
+        ("versions", 0),
+        ("speeds", ()),
+        ("speeds", (0.9, 1.0)),
+        ("speeds", (1.0, 0.0)),
+        ("speeds", (1.0, 1.1)),  # of one version
     ]:
         with pytest.raises(ValueError, match=field):
             DatasetConfig(**{"rows_per_shard": 300, "max_rows": 120, field: value})
@@ -247,3 +252,43 @@ def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -
     assert seen == {0.0, 0.5}
     plain = dataset(corpus, encoded)
     assert all(span.ends is None for span in plain.batch(1, 0).spans)
+
+
+def test_a_voice_at_another_speed_is_another_speaker_with_its_own_times(corpus, encoded) -> None:
+    codec, played = ByteCodec(), {}
+    for turn in corpus.turns():
+        if turn.id in encoded:
+            frames = encoded[turn.id].codes.shape[1]
+            for version in (1, 2, 3):
+                slow = 2 * frames if version % 2 else frames
+                played[version_id(turn.id, version)] = EncodedTurn(
+                    turn.id,
+                    torch.full((6, slow), 10 + version).short(),
+                    torch.full((slow, 3), float(version)),
+                    torch.zeros(2),
+                )
+    data = dataset(
+        corpus, encoded | played, versions=4, speeds=(1.0, 0.5), ends=ends_of(corpus), transcribe_share=0.0
+    )
+    seen = set()
+    for step in range(1, 8):
+        shards = [data.batch(step, shard) for shard in (0, 1)]
+        for batch in shards:
+            for span in (span for span in batch.spans if span.voice_reads):
+                voice = slice(span.first_query, span.first_query + span.num_queries - 1)
+                code = int(batch.codes[voice][0, 0])
+                version = code - 10 if bool((batch.codes[voice] == code).all()) and code > 10 else 0
+                number = span.speaker - codec.speaker_id(0)
+                assert number == int(batch.text[span.first_key + 1]) - codec.speaker_id(0)
+                # Ana and Ben are 0 and 1, and 2 and 3 at half the speed.
+                assert (number >= 2) == (version % 2 == 1)
+                if version:
+                    assert bool((batch.prosody_target[voice][:-1] == version).all())
+                if version % 2 and span.length > 30:
+                    torch.testing.assert_close(span.ends[2:12].diff(), torch.full((9,), 0.75))
+                    assert float(span.ends[1]) == 0.75 + version / 4
+                    seen.add(version)
+        # Shares of a whole step: what its shards hold, at whichever length.
+        counted = sum(int((batch.code_target[:, 0] != IGNORE).sum()) for batch in shards)
+        assert shards[0].voice_count == shards[1].voice_count == counted / 2
+    assert seen == {1, 3}

@@ -319,6 +319,9 @@ def test_chunks_beyond_the_context_are_refused(material: Path) -> None:
         ValueError, match="data.max_rows is 200: expected at most the model's max_context 128"
     ):
         fit(material, CSMModel(SMALL), replace(DATA, max_rows=200, rows_per_shard=200))
+    slow = replace(DATA, max_rows=120, rows_per_shard=200, versions=3, speeds=(1.0, 0.9, 1.1))
+    with pytest.raises(ValueError, match="data.max_rows is 120, 134 at the slowest of data.speeds: .* 128"):
+        fit(material, CSMModel(SMALL), slow)
 
 
 def test_a_text_longer_than_the_context_is_refused(tmp_path: Path) -> None:
@@ -335,9 +338,12 @@ def test_speakers_out_of_range_are_refused(material: Path, tmp_path: Path) -> No
     fit(material, model)
     write_material(tmp_path, speakers=4)
     with pytest.raises(
-        ValueError, match="has 4 speakers, too many for the model: speaker is 3: expected 0..2"
+        ValueError,
+        match=r"has 4 speakers, too many for the model \(model.max_speakers\): speaker is 3: expected 0..2",
     ):
         fit(tmp_path, model)
+    with pytest.raises(ValueError, match="has 2 speakers at 2 speeds, too many.*speaker is 3: expected 0..2"):
+        fit(material, model, replace(DATA, versions=2, speeds=(1.0, 1.1)))
     with pytest.raises(
         ValueError, match="data.exclude_speakers has GODOT, not in .*: expected some of S000, S001"
     ):
