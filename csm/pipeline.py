@@ -215,10 +215,12 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
         "tokenizer_sha256": sha256_of_weights(tokenizer_folder),
+        "speeds": list(run.data.speeds),
     }
     if (found := read_index(output)) is not None:
         there = found["turns"]
         assert isinstance(there, dict)
+        found.setdefault("speeds", [1.0])  # of codes that were made when there was no other
         differing = [name for name, value in description.items() if found.get(name) != value]
         differing += ["turns"] if set(there) != names else []
         if differing:
@@ -227,8 +229,8 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
                 f"--output, or delete it if no model needs it"
             )
     if found is None:
-        write_code_shards(output, encoded_turns(corpus, tokenizer, versions), description)
-    codec = text_codec(run.model.text)
+        write_code_shards(output, encoded_turns(corpus, tokenizer, versions, run.data.speeds), description)
+    codec = text_codec(run.model.text, run.model.max_speakers)
     aligned = not isinstance(codec, ByteCodec) or aligned_text(output) == run.model.text
     if isinstance(codec, ByteCodec) and not aligned:
         with one_thread():
@@ -282,6 +284,8 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         finished.load_state_dict(state, assign=True)
         if model.config.latent_dim:
             finished.know_spread(task.latent_spread(finished))
+        if "pace_head.pace.bias" in trained and not run.finetune.adapts:
+            finished.correct_lengths(*task.length_errors(finished))
         save_whole(finished, output)
     world.barrier()
     return output

@@ -18,7 +18,7 @@ from csm.generation.spoken_turn import PlannedTurn, SpokenTurn, one_query, text_
 from csm.model.backbone import ReadingKeys
 from csm.model.csm_model import CSMModel
 from csm.model.layers import KeyValueCache, PackedSequences
-from csm.model.pace import text_ends
+from csm.model.pace import frames_of_ids, text_ends
 
 # Of the codes, as csm-1b's and the project's tokenizers have it.
 FRAMES_PER_SECOND = 12.5
@@ -26,8 +26,6 @@ FRAMES_PER_SECOND = 12.5
 LONGEST_SHARE = 2.0
 # Texts of this language have at most about two ids per frame; beyond that the writer has lost the thread.
 TEXT_PER_FRAME = 3
-# Lengths of text ids are guessed as medians; together they last so much longer, by the model's text codec.
-OVER_MEDIANS = {"bytes": 1.28, "phones": 1.15}
 
 
 class ContextTurn(NamedTuple):
@@ -259,8 +257,7 @@ class Session:
             frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
             if pace is not None:
                 # The two err independently: between them lies a better guess than either (docs/LOG.md).
-                letters = float(pace[1:].clamp(max=6.0).exp().sum()) * OVER_MEDIANS[self.model.config.text]
-                frames = (frames * letters) ** 0.5
+                frames = (frames * frames_of_ids(pace)) ** 0.5
         return max(1, min(round(frames), self.model.config.max_context))
 
     def _rows(self, turn: TurnFrames) -> int:

@@ -88,7 +88,7 @@ class CSMModel(nn.Module):
         given = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.config = c = dataclasses.replace(config or CSMConfig(), **changes)
-        self.codec: TextCodec = text_codec(c.text)
+        self.codec: TextCodec = text_codec(c.text, c.max_speakers)
         width, vocab = c.d_model, c.audio_vocab_size
         if 0 < c.text_vocab_size < self.codec.vocab_size:
             raise ValueError(
@@ -222,6 +222,16 @@ class CSMModel(nn.Module):
             source = self.text_slots(reading.source.spread(source)) + speakers * told.unsqueeze(1)
         reading = reading._replace(source=None)
         return self.backbone.reading_keys(source, reading, voice_reads=voice_reads)
+
+    @torch.no_grad()
+    def correct_lengths(self, duration: float, pace: float) -> None:
+        """Takes from what the two heads say of a turn's length what each says too much, in log frames.
+
+        The head of paces learns medians, whose sum is less than the turn's length; in proportion its ids stay
+        as they are.
+        """
+        self.duration_head.bias.sub_(duration)
+        self.pace_head.pace.bias.sub_(pace)
 
     def text_pace(self, hidden: Float[Tensor, "R D"], batch: RowBatch) -> Float[Tensor, " P"]:
         """Log frames of the text ids that the batch knows them of, from the backbone's rows."""

@@ -11,6 +11,8 @@ from csm.model.cross_attention import near_rows
 from csm.model.layers import PackedSequences
 
 WIDTH = 128
+# Log frames: half a minute, beyond any id.
+MOST = 6.0
 
 
 class PaceHead(nn.Module):
@@ -42,6 +44,11 @@ class PaceHead(nn.Module):
         return bool(self.pace.weight.any())
 
 
+def frames_of_ids(log_frames: Float[Tensor, " L"]) -> float:
+    """Frames of a turn's ids together, of which the first, the turn's begin, lasts no time."""
+    return float(log_frames[1:].clamp(max=MOST).exp().sum())
+
+
 def text_ends(log_frames: Float[Tensor, " L"], length: float) -> Float[Tensor, " L"]:
     """Where each text id ends on a clock of `length` frames, from how long each lasts in proportion.
 
@@ -49,7 +56,7 @@ def text_ends(log_frames: Float[Tensor, " L"], length: float) -> Float[Tensor, "
         log_frames: Of the ids, of which the first, the turn's begin, lasts no time.
         length: Where the last one ends.
     """
-    spent = log_frames.clamp(max=6.0).exp()
+    spent = log_frames.clamp(max=MOST).exp()
     spent[0] = 0
     ends = spent.cumsum(0)
     ends = ends * (length / ends[-1].clamp_min(torch.finfo(ends.dtype).tiny))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,9 +14,13 @@ from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model.code_geometry import latent_vectors
 from csm.model.csm_model import CSMModel
 from csm.model.latent import LatentSpread, latent_spread
+from csm.model.layers import PackedSequences
+from csm.model.pace import frames_of_ids
 
 # Rows of the validation batch: about two minutes of conversation.
 VALIDATION_ROWS = 3000
+# Rows in which lengths are compared: a quarter of an hour.
+LENGTH_ROWS = 20_000
 
 
 class ModelTask:
@@ -54,6 +59,7 @@ class ModelTask:
                     f"width of the tokenizer that made them (launch/encode_corpus.py), or latent_dim 0"
                 )
             self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
+        self.validation = validation
         self._validation = validation.in_order(VALIDATION_ROWS)
 
     def batch(self, step: int, shard: int) -> RowBatch:
@@ -87,6 +93,33 @@ class ModelTask:
         predicted = model.eval()(batch=batch, label_smoothing=0.0).refined
         assert recorded is not None
         return latent_spread(recorded, predicted)
+
+    @torch.no_grad()
+    def length_errors(self, model: CSMModel) -> tuple[float, float]:
+        """How much longer validation turns are together by a finished model's two guesses, in log frames.
+
+        By the head of durations, and by the paces of their text ids; 0 where a head says nothing.
+        """
+        batch = self.validation.in_order(LENGTH_ROWS)
+        hidden = model.eval().hidden_rows(batch)
+        duration = pace = recorded = 0.0
+        for span in batch.spans:
+            last = span.first_key + span.num_keys - 1
+            target = float(batch.duration_target[last])
+            if not span.voice_reads or math.isnan(target):
+                continue
+            recorded += math.exp(target)
+            duration += float(model.duration_head(hidden[last]).clamp(max=20.0).exp())
+            if model.pace_head.is_trained():
+                bounds = torch.tensor([0, span.num_keys], dtype=torch.int32)
+                ids = model.pace_head(
+                    hidden[span.first_key : last + 1], PackedSequences(bounds, span.num_keys)
+                )
+                pace += frames_of_ids(ids)
+        return (
+            math.log(duration / recorded) if recorded and model.knows_durations() else 0.0,
+            math.log(pace / recorded) if pace else 0.0,
+        )
 
     @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 
 from csm.data.frames import TurnFrames
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import OVER_MEDIANS, Session, transcribe, voice
+from csm.generation.session import Session, transcribe, voice
 
 SHORT = SamplingConfig(max_seconds=1.2)
 
@@ -272,7 +272,7 @@ def test_the_expected_length_lies_between_what_the_two_heads_say(tiny_model) -> 
     model.duration_head.weight.fill_(1e-9)
     model.duration_head.bias.fill_(math.log(20.0))
     session = Session(model)
-    pace = torch.full((11,), math.log(8.0 / OVER_MEDIANS["bytes"]))  # of ten ids; the begin lasts no time
+    pace = torch.full((11,), math.log(8.0))  # of ten ids; the begin lasts no time
     assert session._expected_frames(torch.zeros(32), None, 11) == 20
     assert session._expected_frames(torch.zeros(32), pace, 11) == round((20 * 80) ** 0.5)
     assert session._expected_frames(torch.zeros(32), pace + 100.0, 11) == model.config.max_context

@@ -13,7 +13,7 @@ from csm.data.manifest import Conversation, Corpus, Turn
 from csm.evaluation.alignment import align
 from csm.evaluation.session_alignment import SessionAdapter
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import FRAMES_PER_SECOND, OVER_MEDIANS, Session
+from csm.generation.session import FRAMES_PER_SECOND, Session
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model.cross_attention import CrossAttention
 from csm.model.csm_model import CSMModel
@@ -148,7 +148,7 @@ def test_the_length_comes_from_the_head_or_the_user_and_speech_runs_past_it_on_t
         model.duration_head.bias.fill_(1.4)  # e^1.4 = 4 frames
         # The pace agrees: nine ids of 4 frames together.
         model.pace_head.pace.weight.fill_(1e-9)
-        model.pace_head.pace.bias.fill_(math.log(4 / 8 / OVER_MEDIANS["bytes"]))
+        model.pace_head.pace.bias.fill_(math.log(4 / 8))
     clocks: list[float] = []
     outputs: list[torch.Tensor] = []
     read = CrossAttention.read

@@ -99,6 +99,25 @@ def test_the_spread_is_of_the_validation_turns_latents(tiny_model, tmp_path, mon
     torch.testing.assert_close(model.latent_mean, predicted.mean(dim=0), atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_validation_turns_last_as_long_together_as_they_were(tiny_model, tmp_path, monkeypatch) -> None:
+    model = tiny_model()
+    task = made(model, tmp_path, monkeypatch)
+    before = model.pace_head.pace.bias.clone()
+    model.correct_lengths(*task.length_errors(model))
+    assert not torch.equal(model.pace_head.pace.bias, before)
+    assert task.length_errors(model) == pytest.approx((0.0, 0.0), abs=1e-5)
+    # All turns last 6 frames.
+    batch = task.validation.in_order(1000)
+    last = (~batch.duration_target.isnan()).nonzero()[:, 0]
+    said = model.duration_head(model.eval().hidden_rows(batch)[last])
+    assert float(said.exp().mean()) == pytest.approx(6, abs=1e-4)
+    # What says nothing is left alone.
+    model.duration_head.weight.zero_()
+    model.pace_head.pace.weight.zero_()
+    assert task.length_errors(model) == (0.0, 0.0)
+
+
 def test_validation_is_the_same_twice_and_changes_nothing(task) -> None:
     task.model.eval()
     before = {n: p.clone() for n, p in task.model.state_dict().items()}
