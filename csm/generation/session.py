@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -387,45 +386,3 @@ def cut_off(expected: int) -> int:
     """Frames at which a turn of this expected length is cut off."""
     # 12 frames, about a second, for turns of a single word.
     return round(expected * LONGEST_SHARE) + 12
-
-
-def voice(
-    model: CSMModel, texts: Sequence[str], sampling: SamplingConfig | None = None
-) -> Int[Tensor, "B K T"]:
-    """Generated codes of each text, spoken by speaker 0; shorter ones are padded with the end code.
-
-    Raises:
-        ValueError: An empty text, or one too long for the context.
-    """
-    with _evaluating(model):
-        turns = []
-        for text in texts:
-            said = list(Session(model, sampling).speak(text, 0))
-            turns.append(
-                torch.stack(said, dim=1) if said else torch.zeros(model.config.num_codebooks, 0).long()
-            )
-    longest = max(turn.shape[1] for turn in turns)
-    return torch.stack(
-        [F.pad(turn, (0, longest - turn.shape[1]), value=model.config.end_code) for turn in turns]
-    )
-
-
-def transcribe(model: CSMModel, voice_codes: Int[Tensor, "B K T"]) -> list[str]:
-    """The text of each item's voice, the likeliest id at every step.
-
-    Raises:
-        ValueError: Codes of a wrong shape or range, or a voice too long for the context.
-    """
-    with _evaluating(model):
-        return [Session(model).write(codes) for codes in voice_codes]
-
-
-@contextmanager
-def _evaluating(model: CSMModel) -> Iterator[None]:
-    """Inside, no dropout."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

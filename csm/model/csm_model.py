@@ -354,7 +354,7 @@ class CSMModel(nn.Module):
         if texts is not None and voice_codes is not None:
             return self.forward_rows(self.pair_rows(texts, voice_codes))
         # Imported here: generation is built on the model, not the other way round.
-        from csm.generation.session import transcribe, voice
+        from csm.generation.one_turn import transcribe, voice
 
         if texts is not None:
             return CSMOutput(voice_codes=voice(self, texts))

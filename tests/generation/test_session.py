@@ -7,7 +7,7 @@ import torch
 
 from csm.data.frames import TurnFrames
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import Session, transcribe, voice
+from csm.generation.session import Session
 
 SHORT = SamplingConfig(max_seconds=1.2)
 
@@ -230,17 +230,6 @@ def test_the_longest_text_that_fits_is_spoken(tiny_model) -> None:
     assert speak(session, "x" * 35).shape[1] == 1  # begin, speaker, 35 bytes, end, one frame, the end row
     with pytest.raises(ValueError, match="split it into sentences"):
         session.speak("x" * 36, 0)
-
-
-def test_voices_of_a_batch_are_padded_and_texts_come_in_order(tiny_model, random_turn) -> None:
-    model = tiny_model()
-    codes = voice(model, ["hi", "a longer text"], SHORT)
-    for text, padded in zip(["hi", "a longer text"], codes, strict=True):
-        alone = voice(model, [text], SHORT)[0]
-        assert torch.equal(padded[:, : alone.shape[1]], alone) and (padded[:, alone.shape[1] :] == 24).all()
-    turns = [random_turn("a"), random_turn("b")]
-    both = transcribe(model, torch.stack([t.codes for t in turns]))
-    assert both == [transcribe(model, t.codes[None])[0] for t in turns]
 
 
 def test_a_turn_of_more_codebooks_than_the_model_is_cut(tiny_model, random_turn) -> None:
