@@ -85,10 +85,11 @@ def encoded_turns(
                 speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
                 yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
                 known[turn.id] = prosody[:frames], speaker
+            at_speeds = {speed: [at_speed(w, speed) for w in waveforms] for speed in set(speeds[:versions])}
             for number in range(1, versions):
                 early = config.samples_per_frame * number // versions
                 speed = version_speed(number, speeds)
-                played = [at_speed(waveform, speed) for waveform in waveforms]
+                played = at_speeds[speed]
                 lengths = torch.tensor([w.shape[1] for w in played])
                 codes, _ = tokenizer.encode(_padded(played, early).to(device), lengths + early)
                 for row, turn in enumerate(group):

@@ -263,7 +263,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         return output
     corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
     model = start_model(run)
-    require_fit(corpus, encoded, model, run.data)
+    require_fit(corpus, encoded, model, run.data, numbers_of_speakers(run, corpus))
     vectors = read_code_vectors(codes)
     if run.model_start == "scratch" and vectors is not None:
         start_from_code_vectors(model, vectors)

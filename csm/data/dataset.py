@@ -108,7 +108,7 @@ class ConversationDataset:
         untrained: Ids of the turns of excluded speakers.
 
     Raises:
-        ValueError: No usable turns, none that fits max_rows, a speaker that the codec has no id for.
+        ValueError: No usable turns, none that fits max_rows.
     """
 
     def __init__(
@@ -135,8 +135,6 @@ class ConversationDataset:
         self._others: dict[str, list[EncodedTurn]] = {}
         # Numbers that lie between a speaker's and those of the same voice at other speeds.
         self._apart = max(speakers.values(), default=0) + 1
-        # Numbers that a model brings along may be higher than its corpus has speakers.
-        codec.speaker_id(self._apart * len(config.different_speeds) - 1)
         self.left_out = 0
         for conversation in corpus.conversations:
             if conversation.split != split:

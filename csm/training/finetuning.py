@@ -152,9 +152,13 @@ def _sizes(config: CSMConfig) -> dict[str, object]:
 
 
 def require_fit(
-    corpus: Corpus, encoded: Mapping[str, EncodedTurn], model: CSMModel, data: DatasetConfig
+    corpus: Corpus,
+    encoded: Mapping[str, EncodedTurn],
+    model: CSMModel,
+    data: DatasetConfig,
+    numbers: Mapping[str, int],
 ) -> None:
-    """Checks a corpus and its codes against a model before any step.
+    """Checks a corpus and its codes against a model before any step; `numbers` are those of its speakers.
 
     Raises:
         ValueError: Chunks beyond the context, a speaker that the text codec has no id for or that the corpus
@@ -179,7 +183,8 @@ def require_fit(
     model.codec.encode_text("a")  # a model without its text tokenizer says so
     voices = len(data.different_speeds)
     try:
-        model.codec.speaker_id(max(0, len(speakers) * voices - 1))
+        # Numbers that a model brings along may be higher than its corpus has speakers.
+        model.codec.speaker_id((max(numbers.values(), default=0) + 1) * voices - 1)
     except ValueError as error:
         raise ValueError(
             f"{corpus.root} has {len(speakers)} speakers{'' if voices == 1 else f' at {voices} speeds'}, too "

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from csm import pipeline
-from csm.data.code_shards import EncodedTurn, write_code_shards
+from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
+from csm.data.speakers import speaker_numbers
 from csm.losses import LossConfig
 from csm.model.csm_model import CSMModel
 from csm.model.execution import ExecutionConfig
@@ -305,9 +306,9 @@ def test_wrong_key_files_are_refused_before_anything_is_read(material: Path, tmp
 
 
 def fit(folder: Path, model: CSMModel, data: DatasetConfig = DATA) -> None:
-    from csm.data.code_shards import read_code_shards
-
-    require_fit(read_corpus(folder / "corpus"), read_code_shards(folder / "codes"), model, data)
+    corpus = read_corpus(folder / "corpus")
+    numbers = speaker_numbers(corpus.speakers())
+    require_fit(corpus, read_code_shards(folder / "codes"), model, data, numbers)
 
 
 def test_a_corpus_that_fits_is_taken(material: Path) -> None:
@@ -344,6 +345,9 @@ def test_speakers_out_of_range_are_refused(material: Path, tmp_path: Path) -> No
         fit(tmp_path, model)
     with pytest.raises(ValueError, match="has 2 speakers at 2 speeds, too many.*speaker is 3: expected 0..2"):
         fit(material, model, replace(DATA, versions=2, speeds=(1.0, 1.1)))
+    corpus, codes = read_corpus(material / "corpus"), read_code_shards(material / "codes")
+    with pytest.raises(ValueError, match="has 2 speakers, too many.*speaker is 7: expected 0..2"):
+        require_fit(corpus, codes, model, DATA, {"S000": 0, "S001": 7})  # as the model's voices are numbered
     with pytest.raises(
         ValueError, match="data.exclude_speakers has GODOT, not in .*: expected some of S000, S001"
     ):
@@ -357,10 +361,10 @@ def test_a_conversation_without_voice_is_refused(material: Path, tmp_path: Path)
     encoded = read_code_shards(tmp_path / "codes")
     silent = {n: t._replace(codes=t.codes[:, :0]) if n.startswith("c2") else t for n, t in encoded.items()}
     with pytest.raises(ValueError, match=r"1 conversations of .* have no voice \(c2\)"):
-        require_fit(corpus, silent, CSMModel(SMALL), DATA)
+        require_fit(corpus, silent, CSMModel(SMALL), DATA, speaker_numbers(corpus.speakers()))
     missing = {name: turn for name, turn in encoded.items() if name[:2] not in ("c1", "c3")}
     with pytest.raises(ValueError, match=r"2 conversations of .* have no voice \(c1, c3\)"):
-        require_fit(corpus, missing, CSMModel(SMALL), DATA)
+        require_fit(corpus, missing, CSMModel(SMALL), DATA, speaker_numbers(corpus.speakers()))
 
 
 def test_codes_of_another_tokenizer_are_refused(material: Path) -> None:
