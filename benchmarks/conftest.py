@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from csm.host_memory import keep_freed_memory
+from csm.system.host_memory import keep_freed_memory
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OURS = "csm"

@@ -11,7 +11,7 @@ import csm
 from csm.data.audio import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceDataset
-from csm.recipes import quickstart
+from csm.recipes.named import quickstart
 from csm.tokenizer import ConversationalRVQ, presets
 from csm.training.tokenizer_task import TokenizerTask
 

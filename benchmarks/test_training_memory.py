@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a child process this file s
 
 from test_training_step import PEER, batch_of, our_loss, padded, step, their_loss, theirs  # noqa: E402, F401
 
-from csm.host_memory import keep_freed_memory  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
-from csm.model.execution import ExecutionConfig, apply_execution  # noqa: E402
+from csm.network.execution import ExecutionConfig, apply_execution  # noqa: E402
+from csm.system.host_memory import keep_freed_memory  # noqa: E402
 
 RECOMPUTED = "csm recomputed"
 STEPS, LENGTHS = 3, (256, 256)

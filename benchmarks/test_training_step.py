@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from csm.data.frames import IGNORE, TurnFrames
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
-from csm.model.execution import ExecutionConfig, apply_execution
+from csm.network.execution import ExecutionConfig, apply_execution
+from csm.sequences.frames import IGNORE, TurnFrames
 from csm.text import ByteCodec
 
 PEER, COMPILED, HALF = "transformers", "csm compiled", "csm bf16"

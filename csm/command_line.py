@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 
 from csm import config as config_files
-from csm.recipes import RECIPES, recipe
-from csm.run_config import RunConfig
+from csm.recipes.named import RECIPES, recipe
+from csm.recipes.run_config import RunConfig
 from csm.training.loop import NonFiniteError
 from csm.training.world import start_world
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.data.frames import IGNORE, RowBatch
-from csm.model.csm_model import CSMModel, CSMOutput
+from csm.network.csm_model import CSMModel, CSMOutput
+from csm.sequences.frames import IGNORE, RowBatch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from csm import pipeline
 from csm.command_line import command, command_parser, device_of
 from csm.generation.typed_conversation import free_path, typed_conversation
 from csm.generation.voices import main_speaker, minutes_of_speakers
+from csm.recipes import pipeline
 
 
 def typed(path: Path | None) -> Iterator[str]:

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from csm.command_line import command, command_parser
-from csm.model import checkpoints
-from csm.model.lora import merge
+from csm.network import checkpoints
+from csm.network.lora import merge
 
 
 def work(options: argparse.Namespace) -> None:

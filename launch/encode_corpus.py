@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from csm import pipeline
 from csm.command_line import add_recipe, command, command_parser, device_of, resolved_recipe
+from csm.recipes import pipeline
 
 
 def work(options: argparse.Namespace) -> None:

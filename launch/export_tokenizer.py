@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from csm.command_line import command, command_parser, device_of
-from csm.pipeline import PACKAGED
+from csm.recipes.pipeline import PACKAGED
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.export import export_tokenizer
 

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from csm import pipeline
 from csm.command_line import command, command_parser, device_of
+from csm.recipes import pipeline
 
 
 def work(options: argparse.Namespace) -> None:

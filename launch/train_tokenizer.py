@@ -18,8 +18,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from csm import pipeline
 from csm.command_line import add_local_rank, add_recipe, command, command_parser, device_of, resolved_recipe
+from csm.recipes import pipeline
 
 
 def work(options: argparse.Namespace) -> None:

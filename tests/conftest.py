@@ -17,15 +17,15 @@ SHAPED = [
     *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
     *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "discriminator")),
     *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery")),
-    *(f"csm.model.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
+    *(f"csm.network.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
     "csm.losses",
     "csm.generation.sampling",
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
-from csm.data.frames import TurnFrames  # noqa: E402
-from csm.model.csm_model import CSMModel  # noqa: E402
-from csm.model.model_config import CSMConfig  # noqa: E402
+from csm.network.csm_model import CSMModel  # noqa: E402
+from csm.network.model_config import CSMConfig  # noqa: E402
+from csm.sequences.frames import TurnFrames  # noqa: E402
 
 TINY = {
     "d_model": 32,

@@ -199,7 +199,7 @@ def test_the_voice_is_heard(page: Path) -> None:
 def test_transformers_loads_the_export_with_every_weight_and_mimi(page: Path) -> None:
     import transformers
 
-    from csm.model.public_names import NAMES, public_name
+    from csm.network.public_names import NAMES, public_name
 
     theirs = transformers.CsmForConditionalGeneration.from_pretrained(page / "export/mine")
     weights = theirs.state_dict()

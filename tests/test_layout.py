@@ -14,25 +14,27 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
-    ("pronunciation", "config", "host_memory", "eight_bits"),
+    ("system",),
+    ("pronunciation", "config", "eight_bits"),
     ("text",),
+    ("sequences",),
     ("tokenizer",),
-    ("model", "losses", "data"),
+    ("network", "losses", "data"),
     ("training", "evaluation", "generation"),
-    ("run_config", "encoding"),
-    ("recipes", "pipeline", "command_line"),
+    ("model",),
+    ("recipes", "command_line"),
     ("rounding",),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}
 # model(text_tokens=text) generates voice: the one call upwards, made inside the function that needs it.
-DEFERRED = {("model", "generation")}
+DEFERRED = {("network", "generation")}
 
 HOMES = {  # who alone imports a heavy or optional package
     "triton": ("triton_kernel.py", "kernels/csm_kernels/aot.py"),
     "deepspeed": ("csm/training/engine.py",),
     "transformers": ("csm/tokenizer/mimi.py", "csm/training/teacher.py"),
-    "flash_attn": ("csm/model/layers.py",),
-    "liger_kernel": ("csm/model/cross_entropy.py",),
+    "flash_attn": ("csm/network/layers.py",),
+    "liger_kernel": ("csm/network/cross_entropy.py",),
     "gruut": ("csm/pronunciation.py",),
     "gruut_lang_en": ("csm/pronunciation.py",),
 }

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from csm.data.frames import IGNORE
 from csm.losses import (
     LOG_ENERGY_CENTRE,
     LOG_F0_CENTRE,
@@ -15,6 +14,7 @@ from csm.losses import (
     conversational_loss,
     share_of_codebooks,
 )
+from csm.sequences.frames import IGNORE
 
 NAMES = ["codebook0", "semantic", "acoustic", "text", "pitch", "voicing", "energy", "duration", "pace"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from csm.data.code_shards import EncodedTurn, version_id, version_speed
-from csm.data.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
 from csm.data.speakers import speaker_numbers
+from csm.sequences.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
 from csm.text import TextCodec
 
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from csm.data.frames import IGNORE, RowBatch, TurnFrames
 from csm.evaluation.alignment import CodeLogits, StepLoss
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, ContextTurn, Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss, share_of_codebooks
-from csm.model.csm_model import CSMModel
+from csm.network.csm_model import CSMModel
+from csm.sequences.frames import IGNORE, RowBatch, TurnFrames
 
 VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 

@@ -21,7 +21,7 @@ from csm.evaluation.speech_folder import read_channels
 from csm.evaluation.voice_lines import Line
 from csm.generation.demonstration import require_same_origin, write_rows
 from csm.generation.talker import Talker
-from csm.model.csm_model import CSMModel
+from csm.network.csm_model import CSMModel
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPOKEN_FILE = "spoken.jsonl"

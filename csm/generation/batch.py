@@ -12,10 +12,10 @@ from torch import Tensor
 
 from csm.generation.session import Session
 from csm.generation.spoken_turn import PlannedTurn, SpokenTurn
-from csm.model.backbone import ReadingKeys
-from csm.model.cross_attention import Reading
-from csm.model.layers import KeyValueCache
-from csm.model.memory import MemoryState
+from csm.network.backbone import ReadingKeys
+from csm.network.cross_attention import Reading
+from csm.network.layers import KeyValueCache
+from csm.network.memory import MemoryState
 
 
 class Request(NamedTuple):

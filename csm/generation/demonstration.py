@@ -25,7 +25,7 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.streaming import Spoken, speak_aloud
 from csm.generation.voices import Voice, main_speaker
-from csm.model.csm_model import CSMModel
+from csm.network.csm_model import CSMModel
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPEECH_FILE, PART_FILE, ORIGIN_FILE = "speech.jsonl", "speech.jsonl.part", "origin.json"

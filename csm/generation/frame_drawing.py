@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.generation.sampling import sample
-from csm.model.csm_model import CSMModel
-from csm.model.depth_decoder import DepthDecoder
-from csm.model.layers import FeedForward, RMSNorm, SelfAttention, TransformerBlock
+from csm.network.csm_model import CSMModel
+from csm.network.depth_decoder import DepthDecoder
+from csm.network.layers import FeedForward, RMSNorm, SelfAttention, TransformerBlock
 from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled, rvq_search
 
 WeightKind = Literal["fp32", "int8"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.model.csm_model import CSMModel
+from csm.network.csm_model import CSMModel
 
 
 def voice(

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.frames import RowBatch, TurnFrames, pack_past
 from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sampling import SamplingConfig, sample
 from csm.generation.spoken_turn import PlannedTurn, SpokenTurn, one_query, text_keys
-from csm.model.backbone import ReadingKeys
-from csm.model.csm_model import CSMModel
-from csm.model.layers import KeyValueCache, PackedSequences
-from csm.model.pace import frames_of_ids, text_ends
+from csm.network.backbone import ReadingKeys
+from csm.network.csm_model import CSMModel
+from csm.network.layers import KeyValueCache, PackedSequences
+from csm.network.pace import frames_of_ids, text_ends
+from csm.sequences.frames import RowBatch, TurnFrames, pack_past
 
 # Of the codes, as csm-1b's and the project's tokenizers have it.
 FRAMES_PER_SECOND = 12.5

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.frames import CrossSpan, RowBatch, TurnFrames
-from csm.model.backbone import ReadingKeys
-from csm.model.cross_attention import Reading, key_at
-from csm.model.csm_model import CSMModel
-from csm.model.layers import KeyValueCache
-from csm.model.memory import MemoryState
+from csm.network.backbone import ReadingKeys
+from csm.network.cross_attention import Reading, key_at
+from csm.network.csm_model import CSMModel
+from csm.network.layers import KeyValueCache
+from csm.network.memory import MemoryState
+from csm.sequences.frames import CrossSpan, RowBatch, TurnFrames
 
 
 class PlannedTurn(NamedTuple):

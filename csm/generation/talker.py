@@ -15,7 +15,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.frames import TurnFrames
 from csm.data.resampling import resample
 from csm.data.utterances import one_thread
 from csm.generation.batch import Request, SpeakingTogether
@@ -25,8 +24,9 @@ from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.speech_stream import Speech, SpeechStream
 from csm.generation.voices import Voice
-from csm.model.code_geometry import latent_vectors
-from csm.model.csm_model import CSMModel
+from csm.network.code_geometry import latent_vectors
+from csm.network.csm_model import CSMModel
+from csm.sequences.frames import TurnFrames
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 

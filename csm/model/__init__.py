@@ -1,6 +1,6 @@
-"""CSMModel: backbone, depth decoder, cross-attention and memory."""
+"""CSMModel: the model as a user meets it, above generation and file formats."""
 
-from csm.model.csm_model import CSMModel, CSMOutput
-from csm.model.model_config import CSMConfig
+from csm.network.csm_model import CSMModel, CSMOutput
+from csm.network.model_config import CSMConfig
 
 __all__ = ["CSMConfig", "CSMModel", "CSMOutput"]

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from torch import nn
 
 from csm.data.dataset import DatasetConfig
-from csm.model.checkpoints import meta_model
-from csm.model.execution import ExecutionConfig
-from csm.model.model_config import CSMConfig
-from csm.model.presets import TransformerShape
-from csm.model.public_configs import shapes_of
+from csm.network.checkpoints import meta_model
+from csm.network.execution import ExecutionConfig
+from csm.network.model_config import CSMConfig
+from csm.network.presets import TransformerShape
+from csm.network.public_configs import shapes_of
 from csm.text import text_codec
 from csm.training.engine import bucket_elements
 from csm.training.finetuning import FinetuneConfig, make_trainable

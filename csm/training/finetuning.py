@@ -10,12 +10,12 @@ from pathlib import Path
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Corpus
-from csm.model import checkpoints
-from csm.model.csm_model import CSMModel
-from csm.model.lora import LoRAConfig, add_adapters, is_adapter
-from csm.model.model_config import CSMConfig
-from csm.model.presets import PUBLIC_PARTS, is_added
-from csm.model.public_configs import shapes_of
+from csm.network import checkpoints
+from csm.network.csm_model import CSMModel
+from csm.network.lora import LoRAConfig, add_adapters, is_adapter
+from csm.network.model_config import CSMConfig
+from csm.network.presets import PUBLIC_PARTS, is_added
+from csm.network.public_configs import shapes_of
 
 # Named parts of a model. "lora" stands for the adapters, which only it adds.
 PARTS = ("all", "added", "gates", "backbone", *PUBLIC_PARTS, "lora")
@@ -104,7 +104,7 @@ def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -
     ones would compute nothing.
 
     Raises:
-        ValueError: As `csm.model.checkpoints.read`, or sizes other than the recipe's: all are listed.
+        ValueError: As `csm.network.checkpoints.read`, or sizes other than the recipe's: all are listed.
     """
     stored = checkpoints.read(folder)
     require_sizes(stored.config, recipe, folder)

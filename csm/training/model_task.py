@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from csm.data.dataset import ConversationDataset
-from csm.data.frames import RowBatch
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
-from csm.model.code_geometry import latent_vectors
-from csm.model.csm_model import CSMModel
-from csm.model.latent import LatentSpread, latent_spread
-from csm.model.layers import PackedSequences
-from csm.model.pace import frames_of_ids
+from csm.network.code_geometry import latent_vectors
+from csm.network.csm_model import CSMModel
+from csm.network.latent import LatentSpread, latent_spread
+from csm.network.layers import PackedSequences
+from csm.network.pace import frames_of_ids
+from csm.sequences.frames import RowBatch
 
 # Rows of the validation batch: about two minutes of conversation.
 VALIDATION_ROWS = 3000

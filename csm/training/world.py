@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from csm.host_memory import keep_freed_memory
+from csm.system.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import torch
 from csm.data.code_shards import EncodedTurn, version_id
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.forced_alignment import symbols
-from csm.data.frames import IGNORE
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.sequences.frames import IGNORE
 from csm.text import ByteCodec
 
 CONFIG = DatasetConfig(rows_per_shard=300, max_rows=120, transcribe_share=0.3, depth_share=0.5)

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.data.frames import RowBuilder
 from csm.evaluation.alignment import Alignment, align, weigh
 from csm.evaluation.session_alignment import VOICE_ONLY, Played, SessionAdapter
 from csm.losses import ConversationTargets, conversational_loss
-from csm.model.csm_model import CSMModel
-from csm.model.layers import KeyValueCache, PackedSequences
+from csm.network.csm_model import CSMModel
+from csm.network.layers import KeyValueCache, PackedSequences
+from csm.sequences.frames import RowBuilder
 
 TOLERANCE = 1e-4
 # Played once: no test changes the model or what was seen.

@@ -8,8 +8,8 @@ from csm.generation import frame_drawing
 from csm.generation.frame_drawing import FrameDrawer
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.model.latent import LatentSpread
-from csm.model.lora import LoRAConfig, add_adapters
+from csm.network.latent import LatentSpread
+from csm.network.lora import LoRAConfig, add_adapters
 from csm_kernels import depth_frame, has_compiled
 
 pytestmark = pytest.mark.skipif(not has_compiled("depth_frame"), reason="no compiled kernels")

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from csm.data.frames import TurnFrames
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
+from csm.sequences.frames import TurnFrames
 
 SHORT = SamplingConfig(max_seconds=1.2)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from csm import recipes
+from csm.recipes import named as recipes
 from csm.tokenizer import presets
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.packing import packed

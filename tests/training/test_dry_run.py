@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from csm.data.dataset import DatasetConfig
-from csm.model.csm_model import CSMModel
-from csm.model.execution import ExecutionConfig
-from csm.model.layers import PackedSequences, TransformerBlock
-from csm.model.model_config import CSMConfig
-from csm.model.presets import TransformerShape, csm_1b
-from csm.recipes import finetune_csm_1b
+from csm.network.csm_model import CSMModel
+from csm.network.execution import ExecutionConfig
+from csm.network.layers import PackedSequences, TransformerBlock
+from csm.network.model_config import CSMConfig
+from csm.network.presets import TransformerShape, csm_1b
+from csm.recipes.named import finetune_csm_1b
 from csm.training.dry_run import (
     GPUS,
     Counts,

@@ -17,18 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from csm import pipeline
 from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.data.speakers import speaker_numbers
 from csm.losses import LossConfig
-from csm.model.csm_model import CSMModel
-from csm.model.execution import ExecutionConfig
-from csm.model.lora import LoRAConfig
-from csm.model.model_config import CSMConfig
-from csm.model.presets import csm_1b, is_added
-from csm.run_config import RunConfig
+from csm.network.csm_model import CSMModel
+from csm.network.execution import ExecutionConfig
+from csm.network.lora import LoRAConfig
+from csm.network.model_config import CSMConfig
+from csm.network.presets import csm_1b, is_added
+from csm.recipes import pipeline
+from csm.recipes.run_config import RunConfig
 from csm.training.finetuning import (
     FinetuneConfig,
     load_for_training,

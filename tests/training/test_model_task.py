@@ -5,10 +5,10 @@ import torch
 
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
-from csm.data.frames import IGNORE
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.losses import LossConfig
-from csm.model.csm_model import CSMModel
+from csm.network.csm_model import CSMModel
+from csm.sequences.frames import IGNORE
 from csm.training.loop import NonFiniteError, train
 from csm.training.model_task import ModelTask
 from csm.training.options import TrainingConfig

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from csm import pipeline
-from csm.recipes import recipe
+from csm.recipes import pipeline
+from csm.recipes.named import recipe
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training.teacher import Teacher, TeacherConfig, require_teacher

@@ -1,0 +1,1 @@
+"""The network: rows in, named outputs out."""

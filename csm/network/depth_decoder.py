@@ -1,0 +1,122 @@
+"""The small transformer over the codebooks inside one frame."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from csm.network.cross_entropy import linear_cross_entropy
+from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
+
+RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
+
+
+class FrameAttention:
+    """Causal attention among the `steps` rows of each frame; frames lie one after the other."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(0, (-1, self.steps)).transpose(1, 2) for t in (q, k, v))
+        return attend_few(q, k, v, causal=True).transpose(1, 2).flatten(0, 1)
+
+
+class DepthDecoder(nn.Module):
+    """Codes 1..K-1 of a frame from the backbone's row and the codes before, as in csm-1b.
+
+    Position 0 reads the backbone's hidden row, position k the embedding of code k - 1 of the frame; the
+    output at position i gives code i through its own head. Residual codes add up: with `cumulative`, position
+    k reads the hidden row and the embeddings of all codes before k, added up, so that what is still missing
+    is one linear map away.
+
+    Args:
+        backbone_width, width: Of the rows and of this decoder.
+        n_layers, n_heads, n_kv_heads, hidden: Sizes.
+        num_codebooks, vocab_size: Codebooks of a frame and entries of each head.
+        base, scaling: Of the rotary positions.
+        dropout: On the residual branches.
+        cumulative: Positions read sums.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone_width: int,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        n_kv_heads: int,
+        hidden: int,
+        num_codebooks: int,
+        vocab_size: int,
+        base: float,
+        scaling: float,
+        dropout: float,
+        cumulative: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_codebooks, self.cumulative = num_codebooks, cumulative
+        self.projection = nn.Linear(backbone_width, width, bias=False)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, n_heads, n_kv_heads, hidden, base, scaling, dropout)
+            for _ in range(n_layers)
+        )
+        self.norm = RMSNorm(width)
+        self.heads = nn.Parameter(torch.randn(num_codebooks - 1, width, vocab_size) * width**-0.5)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "F D"],
+        code_embeddings: Float[Tensor, "F K1 D"],
+        targets: Int[Tensor, "F K1"] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, "F K1 V"] | Float[Tensor, " K1"]:
+        """Logits of codes 1..K-1 of F frames (F may be 0); with targets, cross-entropies summed over frames.
+
+        Args:
+            hidden: [F, D], of the backbone's row before each frame.
+            code_embeddings: [F, K - 1, D], embeddings of codes 0..K-2 of the frame.
+            targets: Codes 1..K-1; label_smoothing goes with them.
+        """
+        read = torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)
+        x = self.projection(read.cumsum(dim=1) if self.cumulative else read)
+        # Frames do not see each other: recomputed, so many at a time that one layer's insides stay small.
+        parts = x.split(RECOMPUTED_FRAMES) if self.blocks[0].checkpointed and len(x) else [x]
+        x = torch.cat([self._frames(part) for part in parts])
+        rows = self.norm(x)[:, 1:].transpose(0, 1)
+        if targets is not None:
+            return linear_cross_entropy(rows, self.heads, targets.T, label_smoothing)
+        return torch.bmm(rows, self.heads.to(rows.dtype)).transpose(0, 1)
+
+    def _frames(self, x: Float[Tensor, "F K W"]) -> Float[Tensor, "F K W"]:
+        frames, steps = x.shape[:2]
+        positions = torch.arange(steps, device=x.device).repeat(frames)
+        attend = FrameAttention(steps)
+        rows = x.flatten(0, 1)
+        for index, block in enumerate(self.blocks):
+            rows = block(rows, positions, attend, index)
+        return rows.unflatten(0, (frames, steps))
+
+    def start(self) -> KeyValueCache:
+        """An empty cache for one frame."""
+        return KeyValueCache(len(self.blocks), self.num_codebooks)
+
+    def step(self, x: Float[Tensor, "R D"], cache: KeyValueCache) -> Float[Tensor, "R W"]:
+        """The next rows of one frame: the backbone's row and code 0 first, then one code at a time.
+
+        Args:
+            x: [R, D], rows of the backbone's width; sums of them already where positions read sums.
+            cache: Of `start`; it is advanced.
+        """
+        x = self.projection(x)
+        positions = torch.arange(cache.length, cache.length + len(x), device=x.device)
+        for index, block in enumerate(self.blocks):
+            x = block(x, positions, cache, index)
+        cache.advance(len(x))
+        return self.norm(x)
+
+    def logits(self, row: Float[Tensor, " W"], codebook: Int[Tensor, ""] | int) -> Float[Tensor, " V"]:
+        """Logits of code `codebook` (1..K-1) from the row at its position."""
+        return row @ self.heads[int(codebook) - 1].to(row.dtype)

@@ -1,0 +1,50 @@
+"""How a CSMModel is run while it is trained: compiled, or with activations recomputed; the results stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+
+from csm.network.csm_model import CSMModel
+from csm.network.layers import TransformerBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+    """What may be traded for time and memory; the losses are those of the plain run, up to rounding.
+
+    Attributes:
+        compile: torch.compile of every transformer block of backbone and depth decoder. It pays for runs of
+            hours (docs/MEASURED.md): the first steps compile for a minute or more. Not with ZeRO-3, which
+            gathers weights in hooks that no graph can hold.
+        checkpoint_layers: Keep only each block's input and compute the block again in the backward pass:
+            about a third more time for the memory of all activations inside blocks.
+    """
+
+    compile: bool = False
+    checkpoint_layers: bool = False
+
+
+def apply_execution(model: CSMModel, config: ExecutionConfig, *, zero_stage: int) -> None:
+    """Switches the model's blocks, in place, before an engine takes it.
+
+    Raises:
+        ValueError: compile with ZeRO-3.
+    """
+    if config.compile and zero_stage == 3:
+        raise ValueError(
+            "execution.compile with training.zero_stage 3: expected compile=false, or a stage of 0 to 2, "
+            "where every rank holds whole weights"
+        )
+    blocks = [*model.backbone.blocks, *model.depth_decoder.blocks]
+    for block in cast(list[TransformerBlock], blocks):
+        block.checkpointed = config.checkpoint_layers
+        if config.compile:
+            _compile(block)
+
+
+def _compile(block: nn.Module) -> None:
+    # Batches differ in rows and longest sequence: sizes are symbols from the start.
+    block.compile(dynamic=True)

@@ -1,0 +1,167 @@
+"""Dual memory of turns that left the context: what was said, and how it was said.
+
+A turn becomes two vectors when it is written: a semantic one from its text and semantic codes, a style one
+from its acoustic codes and speaker. The newest turns keep a slot each; older ones fade into one gist slot.
+The state has the same size however long the conversation is, and since the folding of turns into slots is
+linear with known weights, training computes it in one product and generation step by step, with like results.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from csm.network.layers import RMSNorm, RowLayout, attend_few
+from csm.sequences.frames import PastTurns
+
+# Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
+GIST_DECAY = 0.8
+
+
+class MemoryState(NamedTuple):
+    """What S conversations remember; slot 0 is the gist, slot 1 the newest turn.
+
+    Attributes:
+        semantic, style: float32 [S, M, D].
+        turns: int64 [S], turns written so far.
+    """
+
+    semantic: Tensor
+    style: Tensor
+    turns: Tensor
+
+
+def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
+    """How much each past turn counts in each slot of each sequence."""
+    counts = past.counts[past.sequence]
+    slot = torch.arange(slots, device=counts.device).unsqueeze(1)
+    kept = (slot >= 1) & (past.age == slot - 1)
+    faded = counts - (slots - 1)
+    place = counts - 1 - past.age
+    # The first turn to fade starts the gist at full weight.
+    fresh = torch.where(place == 0, 1.0, 1.0 - GIST_DECAY)
+    gist = fresh * GIST_DECAY ** (faded - 1 - place).clamp_min(0).float()
+    weights = torch.where(slot == 0, gist * (place < faded), kept.float())
+    owner = torch.arange(len(past.counts), device=counts.device).view(-1, 1, 1) == past.sequence
+    return weights * owner
+
+
+class TurnWriter(nn.Module):
+    """Turns to their semantic and style vectors."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.semantic = nn.Sequential(RMSNorm(2 * width), nn.Linear(2 * width, width))
+        self.style = nn.Sequential(RMSNorm(3 * width), nn.Linear(3 * width, width))
+
+    def forward(
+        self,
+        past: PastTurns,
+        text: Float[Tensor, "W D"],
+        semantic: Float[Tensor, "F D"],
+        acoustic: Float[Tensor, "F D"],
+        speaker: Float[Tensor, "P D"],
+    ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
+        """From embeddings of all text ids, of all frames (semantic and acoustic part) and of the speakers."""
+        count = len(past.sequence)
+        said = torch.cat(
+            [_mean(text, past.text_turn, count), _mean(semantic, past.codes_turn, count)], dim=-1
+        )
+        mean = _mean(acoustic, past.codes_turn, count)
+        spread = (
+            _mean((acoustic.float() - mean[past.codes_turn]).square(), past.codes_turn, count)
+            .add(1e-6)
+            .sqrt()
+        )
+        return self.semantic(said), self.style(torch.cat([mean, spread, speaker.float()], dim=-1))
+
+
+def _mean(rows: Tensor, turn: Tensor, count: int) -> Tensor:
+    """Mean of the rows of each turn, [count, D] in fp32."""
+    total = rows.new_zeros(count, rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
+    return total / torch.bincount(turn, minlength=count).clamp_min(1).unsqueeze(1)
+
+
+class MemoryRead(nn.Module):
+    """Rows read the slots of their sequence by gated attention, and a learned nothing beside them."""
+
+    def __init__(self, width: int, n_heads: int, slots: int, gate: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm = RMSNorm(width)
+        # Slots are told apart by age and kind; the last row is the learned nothing.
+        self.places = nn.Parameter(torch.randn(2 * slots + 1, width) * 0.02)
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(width, width, bias=False) for _ in range(4)
+        )
+        self.gate = nn.Parameter(torch.full((1,), gate))
+
+    def forward(self, x: Float[Tensor, "R D"], layout: RowLayout, state: MemoryState) -> Float[Tensor, "R D"]:
+        """The rows with what they read of their own sequence's slots added."""
+        count, slots, width = state.semantic.shape
+        nothing = state.semantic.new_zeros(count, 1, width)
+        source = (torch.cat([state.semantic, state.style, nothing], dim=1) + self.places).to(x.dtype)
+        filled = filled_slots(state.turns, slots)
+        mask = torch.cat([filled, filled, torch.ones_like(filled[:, :1])], dim=1)
+        heads = (self.n_heads, width // self.n_heads)
+        k, v = (
+            project(source).unflatten(-1, heads).transpose(1, 2) for project in (self.k_proj, self.v_proj)
+        )
+        q = layout.pad(self.q_proj(self.norm(x))).unflatten(-1, heads).transpose(1, 2)
+        out = attend_few(q, k, v, mask=mask[:, None, None])
+        return x + torch.tanh(self.gate) * self.o_proj(layout.unpad(out.transpose(1, 2).flatten(2)))
+
+
+def filled_slots(turns: Tensor, slots: int) -> Tensor:
+    """bool [S, M]: which slots hold something after so many turns."""
+    place = torch.arange(slots, device=turns.device)
+    newest = (place >= 1) & (place <= turns.unsqueeze(1))
+    return newest | ((place == 0) & (turns.unsqueeze(1) >= slots))
+
+
+class ConversationMemory(nn.Module):
+    """Writes past turns into a bounded state.
+
+    Args:
+        width: Of the vectors.
+        slots: Slots of each kind, the gist included; at least 2.
+    """
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.width, self.slots = width, slots
+        self.writer = TurnWriter(width)
+
+    def empty(self, count: int, device: torch.device) -> MemoryState:
+        """The state of `count` conversations that have no past."""
+        zeros = torch.zeros(count, self.slots, self.width, device=device)
+        return MemoryState(zeros, zeros.clone(), torch.zeros(count, dtype=torch.int64, device=device))
+
+    def write(
+        self, state: MemoryState, semantic: Float[Tensor, "S D"], style: Float[Tensor, "S D"]
+    ) -> MemoryState:
+        """The state after one more turn in every conversation."""
+
+        def fold(slots: Tensor, new: Tensor, leaves: Tensor, first: Tensor) -> Tensor:
+            gist, oldest = slots[:, 0], slots[:, -1]
+            mixed = torch.where(first, oldest, GIST_DECAY * gist + (1 - GIST_DECAY) * oldest)
+            gist = torch.where(leaves, mixed, gist)
+            return torch.cat([gist.unsqueeze(1), new.unsqueeze(1), slots[:, 1:-1]], dim=1)
+
+        leaves = (state.turns >= self.slots - 1).unsqueeze(1)
+        first = (state.turns == self.slots - 1).unsqueeze(1)
+        return MemoryState(
+            fold(state.semantic, semantic.float(), leaves, first),
+            fold(state.style, style.float(), leaves, first),
+            state.turns + 1,
+        )
+
+    def fold(
+        self, past: PastTurns, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
+    ) -> MemoryState:
+        """The state after writing all past turns, in one product."""
+        weights = folding_weights(past, self.slots)
+        return MemoryState(weights @ semantic.float(), weights @ style.float(), past.counts)

@@ -1,0 +1,1 @@
+"""Recipes: complete runs by name, and the steps that carry them out."""

@@ -1,0 +1,59 @@
+"""The whole configuration of a run: tokenizer, model and their trainings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from csm.data.dataset import DatasetConfig
+from csm.data.utterances import UtteranceConfig
+from csm.generation.sampling import SamplingConfig
+from csm.losses import LossConfig
+from csm.network.execution import ExecutionConfig
+from csm.network.model_config import CSMConfig
+from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.losses import TokenizerLossConfig
+from csm.training.finetuning import FinetuneConfig
+from csm.training.options import TrainingConfig
+from csm.training.teacher import TeacherConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One recipe, resolved.
+
+    Attributes:
+        recipe: Its name.
+        corpus: Folder of the prepared corpus.
+        tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
+        tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained;
+            a start keeps its own sizes.
+        tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
+        teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
+            codebooks (`tokenizer_loss.distillation`); empty: none.
+        teacher_features: What of it they are taught.
+        model, data, loss, training: The conversational model and its training.
+        model_start: "scratch", "packaged" (the voice in the package), or a folder of save_pretrained or of
+            csm-1b in a public layout.
+        finetune: Which parts of the model are trained.
+        execution: How the model is run while it is trained.
+        sampling: Generation.
+    """
+
+    recipe: str
+    corpus: str
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    utterances: UtteranceConfig = field(default_factory=UtteranceConfig)
+    tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    tokenizer_training: TrainingConfig = field(default_factory=TrainingConfig)
+    tokenizer_start: str = "scratch"
+    tokenizer_frozen: bool = False
+    teacher: str = ""
+    teacher_features: TeacherConfig = field(default_factory=TeacherConfig)
+    model: CSMConfig = field(default_factory=CSMConfig)
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    model_start: str = "scratch"
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)

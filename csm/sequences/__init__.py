@@ -1,0 +1,1 @@
+"""Turns and packed rows: the batch contract between data and network."""

@@ -1,0 +1,95 @@
+"""Compiled blocks and recomputed activations: other ways to the same losses and gradients."""
+
+import pytest
+import torch
+
+from csm.losses import ConversationTargets, conversational_loss
+from csm.model import CSMModel
+from csm.network.execution import ExecutionConfig, apply_execution
+from csm.sequences.frames import RowBatch
+
+
+def batch_of(model: CSMModel, random_turn, lengths) -> RowBatch:
+    rows = model.new_rows()
+    for index, length in enumerate(lengths):
+        rows.begin_sequence([random_turn("past")])
+        rows.add_spoken(random_turn(f"t{index}", frames=length))
+        rows.add_heard(random_turn(f"h{index}", frames=length))
+    return rows.build()
+
+
+def loss_and_gradients(model: CSMModel, batch: RowBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    torch.manual_seed(1)  # of the dropout
+    output = model(batch=batch, label_smoothing=0.1)
+    loss = conversational_loss(output, ConversationTargets.of(batch, 2)).total
+    model.zero_grad()
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.detach(), found
+
+
+def test_recomputed_blocks_give_every_bit_of_loss_and_gradient_dropout_included(
+    tiny_model, random_turn
+) -> None:
+    model = tiny_model(dropout=0.3).train()
+    batch = batch_of(model, random_turn, [9, 14])
+    loss, gradients = loss_and_gradients(model, batch)
+    apply_execution(model, ExecutionConfig(checkpoint_layers=True), zero_stage=0)
+    again, recomputed = loss_and_gradients(model, batch)
+    assert torch.equal(loss, again) and gradients.keys() == recomputed.keys()
+    for name, gradient in gradients.items():
+        # A key's gradient is added up in another order where two layers read it.
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_recomputed_blocks_above_frozen_embeddings_still_learn(tiny_model, random_turn) -> None:
+    model = tiny_model(cross_layers=(), memory_layers=()).train()
+    model.text_embedding.requires_grad_(False)
+    model.audio_embedding.requires_grad_(False)
+    batch = batch_of(model, random_turn, [9])
+    _, gradients = loss_and_gradients(model, batch)
+    apply_execution(model, ExecutionConfig(checkpoint_layers=True), zero_stage=0)
+    _, recomputed = loss_and_gradients(model, batch)
+    assert gradients.keys() == recomputed.keys() and "backbone.blocks.0.attention.q_proj.weight" in gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_recomputed_blocks_keep_no_activation_of_theirs(tiny_model, random_turn) -> None:
+    model = tiny_model().train()
+    batch = batch_of(model, random_turn, [30, 30])
+
+    def kept() -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(batch=batch, label_smoothing=0.0)
+        return sum(sizes.values())
+
+    whole = kept()
+    apply_execution(model, ExecutionConfig(checkpoint_layers=True), zero_stage=0)
+    assert kept() < 0.8 * whole
+
+
+def test_compiled_blocks_give_the_same_loss_and_gradients_for_batches_of_any_size(
+    tiny_model, random_turn
+) -> None:
+    model = tiny_model(n_layers=1, depth_n_layers=1).train()
+    batches = [batch_of(model, random_turn, lengths) for lengths in ([9, 14], [5], [7, 3, 20])]
+    expected = [loss_and_gradients(model, batch) for batch in batches]
+    torch._dynamo.reset()
+    apply_execution(model, ExecutionConfig(compile=True), zero_stage=0)
+    for batch, (loss, gradients) in zip(batches, expected, strict=True):
+        compiled, found = loss_and_gradients(model, batch)
+        torch.testing.assert_close(compiled, loss, atol=1e-5, rtol=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_zero_3_does_not_compile(tiny_model) -> None:
+    with pytest.raises(ValueError, match="zero_stage 3.*compile=false"):
+        apply_execution(tiny_model(), ExecutionConfig(compile=True), zero_stage=3)

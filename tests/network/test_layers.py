@@ -1,0 +1,185 @@
+"""The shared blocks: rotary positions, and three layouts of attention that must agree."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from csm.network import layers
+from csm.network.layers import (
+    FeedForward,
+    KeyValueCache,
+    PackedSequences,
+    RMSNorm,
+    attend_few,
+    feed_forward_width,
+    rotary_frequencies,
+    rotate,
+)
+
+
+def per_sequence(q, k, v, lengths):
+    """Causal attention of each sequence alone, by the formula."""
+    outs = []
+    for q1, k1, v1 in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        share = q1.shape[1] // k1.shape[1]
+        k1, v1 = k1.repeat_interleave(share, dim=1), v1.repeat_interleave(share, dim=1)
+        scores = torch.einsum("qnh,knh->nqk", q1, k1) / q1.shape[-1] ** 0.5
+        past = torch.ones(len(q1), len(q1)).tril().bool()
+        weights = scores.masked_fill(~past, float("-inf")).softmax(-1)
+        outs.append(torch.einsum("nqk,knh->qnh", weights, v1))
+    return torch.cat(outs)
+
+
+def layout(lengths):
+    return PackedSequences(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int(), max(lengths))
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("lengths", [[5], [1, 7, 3], [6, 6, 6]])
+def test_packed_attention_is_a_loop_over_the_sequences(lengths, kv_heads) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(sum(lengths), 4, 8, requires_grad=True)
+    k, v = (torch.randn(sum(lengths), kv_heads, 8, requires_grad=True) for _ in range(2))
+    out, expected = layout(lengths)(0, q, k, v), per_sequence(q, k, v, lengths)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    g = torch.randn_like(out)
+    for a, b in zip(
+        torch.autograd.grad(out, (q, k, v), g), torch.autograd.grad(expected, (q, k, v), g), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_cached_attention_is_the_whole_attention_however_the_rows_arrive(kv_heads) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(9, 4, 8), torch.randn(9, kv_heads, 8), torch.randn(9, kv_heads, 8)
+    whole = per_sequence(q, k, v, [9])
+    for pieces in ([9], [1] * 9, [4, 1, 3, 1]):
+        cache = KeyValueCache(layers=1, capacity=9)
+        outs = []
+        for q1, k1, v1 in zip(q.split(pieces), k.split(pieces), v.split(pieces), strict=True):
+            outs.append(cache(0, q1, k1, v1))
+            cache.advance(len(q1))
+        torch.testing.assert_close(torch.cat(outs), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("layout_of", ["causal", "mask", "all"])
+def test_attention_over_few_keys_is_attention(kv_heads, layout_of) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, heads, 6, 8, requires_grad=True) for heads in (4, kv_heads, kv_heads))
+    mask = (torch.rand(3, 1, 6, 6) < 0.5) | torch.eye(6).bool() if layout_of == "mask" else None
+    options = {"enable_gqa": kv_heads != 4, "is_causal": layout_of == "causal"}
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+    out = attend_few(q, k, v, mask=mask, causal=layout_of == "causal")
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    g = torch.randn_like(out)
+    for a, b in zip(
+        torch.autograd.grad(out, (q, k, v), g), torch.autograd.grad(expected, (q, k, v), g), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attend_few(q.bfloat16(), k.bfloat16(), v.bfloat16(), mask=mask, causal=layout_of == "causal")
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=3e-2, rtol=3e-2)
+
+
+def test_a_full_cache_says_so() -> None:
+    cache = KeyValueCache(layers=1, capacity=2)
+    with pytest.raises(ValueError, match="holds 2 rows, 3 were asked for"):
+        cache(0, torch.zeros(3, 1, 2), torch.zeros(3, 1, 2), torch.zeros(3, 1, 2))
+
+
+def test_padding_and_its_way_back_lose_nothing() -> None:
+    rows = torch.randn(11, 3)
+    packed = layout([4, 2, 5])
+    padded = packed.pad(rows)
+    assert padded.shape == (3, 5, 3)
+    assert torch.equal(packed.unpad(padded), rows)
+    assert not padded[1, 2:].any()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(layers.flash_attn_varlen_func is None, reason="flash-attn is not installed")
+def test_flash_attention_is_the_padded_attention(monkeypatch) -> None:
+    lengths = [5, 60, 17]
+    q, k, v = (torch.randn(82, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    packed = PackedSequences(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().cuda(), 60)
+    fast = packed(0, q, k, v)
+    monkeypatch.setattr(layers, "flash_attn_varlen_func", None)
+    torch.testing.assert_close(fast, packed(0, q, k, v), atol=2e-2, rtol=2e-2)
+
+
+def test_flash_attention_is_called_with_the_packed_rows_where_it_fits(monkeypatch) -> None:
+    """Without a CUDA device: a stand-in for flash-attn is given what its manual asks for."""
+    calls = []
+
+    def stand_in(q, k, v, starts_q, starts_k, longest_q, longest_k, *, causal):
+        calls.append((q.dtype, starts_q.tolist(), longest_q, longest_k, causal))
+        lengths = starts_q.diff().tolist()
+        return per_sequence(q.float(), k.float(), v.float(), lengths).to(q.dtype)
+
+    monkeypatch.setattr(layers, "flash_attn_varlen_func", stand_in)
+    q, k, v = torch.randn(8, 4, 8), torch.randn(8, 2, 8), torch.randn(8, 2, 8)
+    packed = layout([3, 5])
+    plain = packed(0, q, k, v)
+    assert not calls  # fp32 on a CPU: SDPA
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    half = packed(0, q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert calls == [(torch.bfloat16, [0, 3, 8], 5, 5, True)]
+    torch.testing.assert_close(half.float(), plain, atol=3e-2, rtol=3e-2)
+
+
+def test_rotary_positions_only_tell_distances() -> None:
+    frequencies = rotary_frequencies(16, 1e4)
+    q, k = torch.randn(1, 1, 16), torch.randn(1, 1, 16)
+
+    def product(a: float, b: float) -> torch.Tensor:
+        return (rotate(q, torch.tensor([a]), frequencies) * rotate(k, torch.tensor([b]), frequencies)).sum()
+
+    torch.testing.assert_close(product(3.5, 1.0), product(103.5, 101.0), atol=1e-4, rtol=1e-4)
+    assert abs(product(3.5, 1.0) - product(3.5, 2.0)) > 1e-3
+    torch.testing.assert_close(rotate(q, torch.zeros(1), frequencies), q)
+    torch.testing.assert_close(rotate(q, torch.tensor([7.0]), frequencies).norm(), q.norm())
+
+
+def test_llama_3_scaling_stretches_long_wavelengths_only() -> None:
+    # One over the power, as csm-1b was trained: the last bits differ from those of the negative power.
+    plain, scaled = 1.0 / 5e5 ** (torch.arange(0, 64, 2) / 64), rotary_frequencies(64, 5e5, 32.0)
+    torch.testing.assert_close(plain, rotary_frequencies(64, 5e5), rtol=1e-6, atol=0)
+    wavelength = 2 * torch.pi / plain
+    assert torch.equal(scaled[wavelength < 2048], plain[wavelength < 2048])
+    torch.testing.assert_close(scaled[wavelength > 8192], plain[wavelength > 8192] / 32)
+    between = (wavelength > 2048) & (wavelength < 8192)
+    assert ((scaled < plain) & (scaled > plain / 32))[between].all()
+
+
+def test_the_norm_makes_rows_of_unit_mean_square() -> None:
+    x = torch.randn(5, 64) * torch.tensor([1e-2, 1, 10, 100, 1e4]).unsqueeze(1)
+    torch.testing.assert_close(RMSNorm(64)(x).square().mean(-1), torch.ones(5), atol=0.11, rtol=0)
+    assert RMSNorm(64)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("width", [32, 192, 256, 768, 2048])
+def test_the_feed_forward_is_as_large_as_a_plain_one(width) -> None:
+    hidden = feed_forward_width(width)
+    assert hidden % 64 == 0 and 0 <= 3 * hidden - 8 * width <= 192
+
+
+def test_the_feed_forward_is_its_formula_in_value_and_gradient_and_keeps_two_tensors() -> None:
+    torch.manual_seed(0)
+    layer, x = FeedForward(6, 10).double(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = layer(x)
+    expected = layer.down_proj(F.silu(layer.gate_proj(x)) * layer.up_proj(x))
+    torch.testing.assert_close(out, expected)
+    # gate, up and their product, which the last layer reads.
+    assert len({t.data_ptr() for t in kept if t.shape == (4, 10)}) == 3
+    assert torch.autograd.gradcheck(layer, (x,))
