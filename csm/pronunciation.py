@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,3 +85,22 @@ def _reader() -> TextProcessor:
     spellings = [str.lower, remove_non_word_chars, lambda word: remove_non_word_chars(word.lower())]
     lookup = SqlitePhonemizer(lexicon, word_transform_funcs=spellings)
     return TextProcessor(settings={LANGUAGE: get_settings(LANGUAGE, lookup_phonemes=lookup)})
+
+
+@cache
+def _lexicon() -> frozenset[str]:
+    """All words of gruut's lexicon, in lower case."""
+    import gruut_lang_en
+
+    path = Path(gruut_lang_en.__file__).parent / "lexicon.db"
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as lexicon:
+        return frozenset(word.lower() for (word,) in lexicon.execute("SELECT word FROM word_phonemes"))
+
+
+def is_word(word: str) -> bool:
+    """Whether the lexicon holds a lower-case word, contractions included.
+
+    Raises:
+        ValueError: The package gruut is missing.
+    """
+    return word in _lexicon()

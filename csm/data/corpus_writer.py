@@ -45,6 +45,7 @@ class CorpusWriter:
     notes: dict[str, Any] = field(default_factory=dict)
     needed_bytes: int = 0
     _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
+    _splits: dict[str, str] = field(default_factory=dict, init=False)
     _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
 
@@ -88,8 +89,14 @@ class CorpusWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir()
 
-    def add(self, turn: Turn) -> None:
-        """Appends a turn to its conversation; its index is set here, in the order of arrival."""
+    def add(self, turn: Turn, *, split: str | None = None) -> None:
+        """Appends a turn to its conversation; its index is set here, in the order of arrival.
+
+        Args:
+            turn: The turn.
+            split: Split of its conversation; None is `split_of` the conversation's id.
+        """
+        self._splits[turn.conversation] = split or split_of(turn.conversation)
         turns = self._turns.setdefault(turn.conversation, [])
         turns.append(replace(turn, index=len(turns)))
 
@@ -114,7 +121,7 @@ class CorpusWriter:
             shutil.rmtree(self.partial, ignore_errors=True)
             raise ValueError(f"nothing could be used for {self.folder.name}: {reasons}")
         conversations = [
-            Conversation(id=name, split=split_of(name), turns=tuple(turns))
+            Conversation(id=name, split=self._splits[name], turns=tuple(turns))
             for name, turns in self._turns.items()
         ]
         write_manifest(self.partial / MANIFEST_NAME, conversations)
