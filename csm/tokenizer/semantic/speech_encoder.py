@@ -168,8 +168,8 @@ class BlockCausalLayer(nn.Module):
             kept = max(0, keys.shape[1] - self.past)
             self.stream_state = keys[:, kept:].detach(), values[:, kept:].detach()
         mask = self.visible(queries.shape[1], keys.shape[1], x.device)
-        parts = [part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in (queries, keys, values)]
-        attended = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return attended.transpose(1, 2).flatten(2)
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "Q M"]:
