@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.data.manifest import Corpus, Turn
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data.audio import check_audio, read_audio
+from csm.audio.files import check_audio, read_audio
 from csm.data.corpora import amazon_queen
 from csm.data.corpora.amazon_queen import (
     EXCERPT_FOLDER,

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from csm.data.corpus_writer import CorpusWriter
+from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.manifest import Turn, read_corpus
 
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from csm.data.downloads import download, unpack
+from csm.data.corpora.downloads import download, unpack
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.data.corpora import folder
 from csm.data.corpora.folder import prepare_folder
 from csm.data.manifest import Segment

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data import downloads
-from csm.data.corpora import librispeech
+from csm.data.corpora import downloads, librispeech
 from csm.data.corpora.librispeech import pair_chapters, prepare_librispeech
 
 

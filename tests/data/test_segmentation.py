@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data.audio import check_audio, read_audio
-from csm.data.manifest import Recording, Segment
-from csm.data.segmentation import (
+from csm.audio.files import check_audio, read_audio
+from csm.data.corpora.segmentation import (
     Activity,
     SegmentationConfig,
     detect_segments,
@@ -16,6 +15,7 @@ from csm.data.segmentation import (
     merge_units,
     to_turns,
 )
+from csm.data.manifest import Recording, Segment
 
 CONFIG = SegmentationConfig()
 RECORDING = Recording(id="r", audio="audio/r.flac", sample_rate=16_000, channels=2, duration=1000.0)

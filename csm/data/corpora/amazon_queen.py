@@ -31,8 +31,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from csm.data.audio import AtomicAudioWriter
-from csm.data.corpus_writer import CorpusWriter
+from csm.audio.files import AtomicAudioWriter
+from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.manifest import Conversation, Corpus, Turn, read_manifest, split_of, write_manifest
 
 PACKAGE = "flight-of-the-amazon-queen"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from csm.data.audio import AudioInfo, check_audio
-from csm.data.corpus_writer import CorpusWriter
-from csm.data.downloads import download, unpack
+from csm.audio.files import AudioInfo, check_audio
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.downloads import download, unpack
 from csm.data.manifest import Corpus, Turn
 
 ADDRESS = "https://www.openslr.org/resources/12/{subset}.tar.gz"

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from csm.data.resampling import resample
+from csm.audio.resampling import resample
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: under the noise floor of 16-bit speech recordings

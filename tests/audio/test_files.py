@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from csm.data import audio
-from csm.data.audio import check_audio, copy_audio, iter_blocks, read_audio, write_audio
+from csm.audio import files
+from csm.audio.files import check_audio, copy_audio, iter_blocks, read_audio, write_audio
 
 
 def tone(seconds: float = 1.0, rate: int = 16_000, hertz: float = 220.0) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_a_name_that_is_not_utf8_is_read_and_reported(tmp_path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 1 << 14)
+    monkeypatch.setattr(files, "BLOCK_SAMPLES", 1 << 14)
     peaks = []
     for seconds in (20, 200):
         soundfile.write(tmp_path / "long.wav", tone(seconds), 16_000)
@@ -207,7 +207,7 @@ def test_what_is_too_loud_is_clipped_not_wrapped(tmp_path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
     write_audio(tmp_path / "a.wav", torch.from_numpy(tone())[None], 16_000)
     before = (tmp_path / "a.wav").read_bytes()
-    with pytest.raises(KeyboardInterrupt), audio.AtomicAudioWriter(tmp_path / "a.wav", 16_000, 1) as writer:
+    with pytest.raises(KeyboardInterrupt), files.AtomicAudioWriter(tmp_path / "a.wav", 16_000, 1) as writer:
         writer.write(np.zeros((100, 1), np.float32))
         raise KeyboardInterrupt
     assert (tmp_path / "a.wav").read_bytes() == before

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchaudio.functional import resample
 
-from csm.data.audio import AudioInfo, iter_blocks
+from csm.audio.files import AudioInfo, iter_blocks
 from csm.data.manifest import Recording, Segment, Turn
 
 _VAD_RATE = 16_000  # silero-vad's own

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from csm.data.audio import read_audio
-from csm.data.recordings import decode_recording, encode_recording, iter_codes
+from csm.audio.files import read_audio
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.recordings import decode_recording, encode_recording, iter_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
@@ -34,7 +34,7 @@ SIZES = {
 GROWTH = """
 import resource, sys
 import torch
-from csm.data.recordings import decode_recording, encode_recording
+from csm.tokenizer.recordings import decode_recording, encode_recording
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
 
 torch.set_num_threads(1)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.audio import BLOCK_SAMPLES, AtomicAudioWriter, iter_blocks, sample_rate_of
-from csm.data.resampling import BlockResampler
+from csm.audio.files import BLOCK_SAMPLES, AtomicAudioWriter, iter_blocks, sample_rate_of
+from csm.audio.resampling import BlockResampler
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 BLOCK_FRAMES = 250  # 20 s at 12.5 frames per second: large enough for full speed

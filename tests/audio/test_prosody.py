@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from csm.data import prosody
-from csm.data.audio import read_audio
-from csm.data.prosody import PROSODY_STATISTICS, frame_prosody, prosody_statistics
+from csm.audio import prosody
+from csm.audio.files import read_audio
+from csm.audio.prosody import PROSODY_STATISTICS, frame_prosody, prosody_statistics
 
 
 def voice(hertz: float, rate: int, seconds: float = 1.0, harmonics: int = 8) -> torch.Tensor:

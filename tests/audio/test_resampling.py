@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchaudio
 
-from csm.data.resampling import BlockResampler, resample
+from csm.audio.resampling import BlockResampler, resample
 
 
 def noise(samples: int) -> torch.Tensor:
