@@ -322,7 +322,7 @@ def _refuse_truncated_wav(path: Path, name: str) -> None:
                 held = size - file.tell()
                 if length > held:
                     raise ValueError(
-                        f"{name}: is truncated: its header states {length} bytes, it holds {held}; copy it again"
+                        f"{name}: is truncated: its header states {length} bytes, not {held}; copy it again"
                     )
                 return
             file.seek(length + length % 2, 1)

@@ -131,7 +131,7 @@ def pitch_track(samples: Tensor, sample_rate: int, centres: Tensor) -> np.ndarra
 
 
 def _candidates(segments: Tensor, sample_rate: int, peak: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns frequencies (Hz) and strengths [P, 1 + candidates] of segments [P, size]; column 0: unvoiced."""
+    """Returns frequencies (Hz) and strengths [P, 1 + candidates] of segments [P, size], unvoiced first."""
     size = segments.shape[1]
     segments = segments - segments.mean(1, keepdim=True)
     window = torch.hann_window(size, periodic=False)
