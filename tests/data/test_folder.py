@@ -242,6 +242,6 @@ def test_the_source_is_only_read(tmp_path) -> None:
     with pytest.raises(ValueError, match="expected an existing folder"):
         prepare_folder(tmp_path / "out", source=tmp_path / "nothing")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(ValueError, match="nothing could be used"):
+    with pytest.raises(ValueError, match="has no turn"):
         prepare_folder(tmp_path / "out", source=tmp_path / "bare")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bare", "in"]
