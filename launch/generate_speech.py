@@ -14,8 +14,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from csm.audio.files import write_audio
 from csm.command_line import command, command_parser, device_of
-from csm.data.audio import write_audio
 from csm.generation.streaming import speak_aloud
 from csm.generation.typed_conversation import free_path
 from csm.generation.voices import main_speaker

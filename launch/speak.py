@@ -13,8 +13,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from csm.audio.files import read_audio
 from csm.command_line import command, command_parser
-from csm.data.audio import read_audio
 from csm.generation.playback import play
 from csm.generation.talker import Heard, Talker
 from csm.generation.typed_conversation import free_path

@@ -23,6 +23,8 @@ SHAPED = [
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
+from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
+from csm.data.manifest import Corpus  # noqa: E402
 from csm.network.csm_model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
 from csm.sequences.frames import TurnFrames  # noqa: E402
@@ -88,6 +90,12 @@ def random_turn() -> Callable[..., TurnFrames]:
         return TurnFrames(name, text, speaker, codes, prosody)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The packaged excerpt as a corpus folder, made once for all tests."""
+    return prepare_excerpt(tmp_path_factory.mktemp("corpora") / "amazon_queen_excerpt")
 
 
 @pytest.fixture(autouse=True)

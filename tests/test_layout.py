@@ -17,6 +17,7 @@ TIERS = (
     ("system",),
     ("pronunciation", "config", "eight_bits"),
     ("text",),
+    ("audio",),
     ("sequences",),
     ("tokenizer",),
     ("network", "losses", "data"),

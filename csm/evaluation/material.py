@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.evaluation.judge import JUDGE_SAMPLE_RATE, Clip
 from csm.evaluation.speech_folder import CONDITIONS, SpeechFolder, Utterance, clips_of, read_speech_folder

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import MANIFEST_NAME, Corpus
 from csm.evaluation.intelligibility import sha256_of
 from csm.evaluation.judge import Clip

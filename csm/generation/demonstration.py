@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.generation.held_out import held_out_dialogues, held_out_lines

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.audio import AtomicAudioWriter
+from csm.audio.files import AtomicAudioWriter
 from csm.data.utterances import one_thread
 from csm.generation.sentences import sentences
 from csm.generation.session import Session

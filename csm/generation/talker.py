@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.resampling import resample
+from csm.audio.resampling import resample
 from csm.data.utterances import one_thread
 from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.frame_drawing import FrameDrawer, WeightKind

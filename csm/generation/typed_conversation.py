@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import file_safe
 from csm.generation.demonstration import Cast
 from csm.generation.streaming import Spoken, speak_aloud

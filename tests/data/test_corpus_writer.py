@@ -1,4 +1,4 @@
-"""A corpus folder appears whole or not at all, and says what was not used."""
+"""A corpus folder appears complete or not at all, and its ledger lists every reject."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from csm.data.corpus_writer import CorpusWriter
+from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.manifest import Turn, read_corpus
 
 
@@ -39,7 +39,7 @@ def test_totals_add_up_and_the_ledger_has_a_line_for_each_reject(tmp_path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
 
 
-def test_turns_are_numbered_in_the_order_of_arrival(tmp_path) -> None:
+def test_turns_are_numbered_in_the_order_in_which_they_are_added(tmp_path) -> None:
     writer = writer_for(tmp_path / "corpus")
     writer.start()
     for name in "badc":
@@ -47,7 +47,7 @@ def test_turns_are_numbered_in_the_order_of_arrival(tmp_path) -> None:
     assert [(t.id, t.index) for t in writer.finish().turns()] == [("b", 0), ("a", 1), ("d", 2), ("c", 3)]
 
 
-def test_a_finished_corpus_is_recognised_and_another_refused(tmp_path) -> None:
+def test_a_finished_corpus_is_accepted_and_another_one_refused(tmp_path) -> None:
     writer = writer_for(tmp_path / "corpus")
     writer.start()
     writer.add(turn("a"))
@@ -69,7 +69,7 @@ def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path) -> None:
     assert writer_for(tmp_path / "empty").finished() is None
 
 
-def test_an_interrupted_build_leaves_nothing_that_shows_later(tmp_path) -> None:
+def test_files_of_an_interrupted_run_do_not_appear_in_the_next(tmp_path) -> None:
     first = writer_for(tmp_path / "corpus")
     first.start()
     (first.partial / "audio").mkdir()
@@ -86,16 +86,16 @@ def test_an_interrupted_build_leaves_nothing_that_shows_later(tmp_path) -> None:
     ]
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch) -> None:
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 10_000_000))
     writer = CorpusWriter(folder=tmp_path / "corpus", identity={"name": "n"}, needed_bytes=50_000_000)
-    with pytest.raises(ValueError, match="10 MB free.*50 MB"):
+    with pytest.raises(ValueError, match="10 MB free: expected 50 MB"):
         writer.start()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_corpus_of_nothing_names_the_first_reasons(tmp_path) -> None:
+def test_a_corpus_without_turns_is_an_error_with_the_first_reasons(tmp_path) -> None:
     writer = writer_for(tmp_path / "corpus")
     writer.start()
     writer.reject("a.wav", "is empty", unit="file")

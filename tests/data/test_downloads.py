@@ -1,4 +1,4 @@
-"""Downloads go on where they stopped and are verified; archives are unpacked without trust."""
+"""Downloads resume and are verified; malicious archives are refused."""
 
 import hashlib
 import http.server
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from csm.data.downloads import download, unpack
+from csm.data.corpora.downloads import download, unpack
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -47,14 +47,14 @@ def server():
         instance.shutdown()
 
 
-def test_a_download_is_the_file_and_is_not_repeated(server, tmp_path) -> None:
+def test_a_file_is_downloaded_once(server, tmp_path) -> None:
     for _ in range(2):
         assert download(server.url + "/f", tmp_path / "new/f", sha256=SHA256).read_bytes() == CONTENT
     assert len(server.ranges) == 1 and [p.name for p in (tmp_path / "new").iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("path", ["/f", "/no-ranges"])
-def test_a_broken_download_goes_on(server, tmp_path, path: str) -> None:
+def test_an_interrupted_download_resumes(server, tmp_path, path: str) -> None:
     server.break_after = 300_000
     with pytest.raises(ValueError, match="run again"):
         download(server.url + path, tmp_path / "f", sha256=SHA256)
@@ -70,7 +70,7 @@ def test_a_complete_part_needs_no_network(tmp_path) -> None:
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
-def test_wrong_content_is_deleted_and_told(server, tmp_path) -> None:
+def test_a_download_with_another_checksum_is_deleted(server, tmp_path) -> None:
     with pytest.raises(ValueError, match="deleted"):
         download(server.url + "/f", tmp_path / "f", sha256="0" * 64)
     (tmp_path / "f.part").write_bytes(CONTENT + b"more")
@@ -82,7 +82,7 @@ def test_wrong_content_is_deleted_and_told(server, tmp_path) -> None:
         download(server.url + "/f", tmp_path / "f", sha256=SHA256)
 
 
-def test_a_server_that_fails_is_named(server, tmp_path) -> None:
+def test_a_server_error_is_reported(server, tmp_path) -> None:
     with pytest.raises(ValueError, match="404"):
         download(server.url + "/missing", tmp_path / "f", sha256=SHA256)
     with pytest.raises(ValueError, match="cannot be reached"):
@@ -101,7 +101,7 @@ def member(name: str, size: int = 3, kind: bytes = tarfile.REGTYPE, link: str = 
     return info
 
 
-def test_plain_files_are_unpacked_once(tmp_path) -> None:
+def test_plain_files_are_extracted_once(tmp_path) -> None:
     folder = member("a/deep", 0, tarfile.DIRTYPE)
     make_tar(tmp_path / "a.tar.gz", [folder, member("./a/deep/one"), member("a/b/two", 5)])
     for _ in range(2):
@@ -139,6 +139,6 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, cut: float) -> None:
     make_tar(tmp_path / "a.tar.gz", [member("a", 100_000), member("b", 100_000)])
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: int(cut * len(whole)) if cut < 1 else int(cut)])
-    with pytest.raises(ValueError, match="get it again"):
+    with pytest.raises(ValueError, match="download it again"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "sub/out", most_bytes=1_000_000)
     assert not list((tmp_path / "sub").iterdir())

@@ -1,4 +1,4 @@
-"""A user's own recordings: every form of text beside them, every kind of bad file, nothing lost."""
+"""Folders of recordings: every form of transcript, every kind of bad file, totals that add up."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data.audio import read_audio
-from csm.data.corpora import folder
+from csm.audio.files import read_audio
+from csm.data.corpora import folder, folder_transcripts
 from csm.data.corpora.folder import prepare_folder
 from csm.data.manifest import Segment
 
@@ -54,7 +54,7 @@ TURNS = {
 }
 
 
-def test_a_text_beside_a_mono_file_is_one_turn_of_the_folders_speaker(tmp_path) -> None:
+def test_a_text_beside_a_mono_file_is_one_turn_whose_speaker_is_the_folder(tmp_path) -> None:
     put(tmp_path / "in/maria/one.wav", beside="\ufeffGuten  Tag,\nhier ist Maria.")
     put(tmp_path / "in/maria/two.flac", beside={"speaker": "Jo", "text": "Hi."})
     corpus = prepare_folder(tmp_path / "out", source=tmp_path / "in")
@@ -75,8 +75,8 @@ def test_two_channels_stay_two_and_overlap_and_backchannel_are_marked(tmp_path, 
     assert (ann.overlap, ben.overlap, ben.backchannel, ben.emotion) == (True, True, True, "glad")
     info = soundfile.info(corpus.root / ann.audio)
     assert (info.samplerate, info.channels) == (rate, 2)
-    heard = read_audio(corpus.root / ben.audio, sample_rate=rate, start=ben.start, end=ben.end, channel=1)
-    assert abs(int(np.abs(np.fft.rfft(heard[0])).argmax()) / ben.duration - 300) < 5
+    second = read_audio(corpus.root / ben.audio, sample_rate=rate, start=ben.start, end=ben.end, channel=1)
+    assert abs(int(np.abs(np.fft.rfft(second[0])).argmax()) / ben.duration - 300) < 5
 
 
 def test_a_list_of_turns_is_enough_and_mono_may_hold_several_speakers(tmp_path) -> None:
@@ -86,7 +86,7 @@ def test_a_list_of_turns_is_enough_and_mono_may_hold_several_speakers(tmp_path) 
     assert corpus.speakers() == ["Ann", "Ben"] and len(corpus.conversations) == 1
 
 
-def test_bad_turns_go_to_the_ledger_and_good_ones_stay(tmp_path) -> None:
+def test_bad_turns_are_rejected_and_good_ones_kept(tmp_path) -> None:
     good = TURNS["turns"][0]
     bad = [
         {**good, "end": 99},
@@ -125,7 +125,7 @@ def test_bad_turns_go_to_the_ledger_and_good_ones_stay(tmp_path) -> None:
         (np.where(np.arange(16_000) == 9, np.nan, 0.1), "hello", "NaN"),
     ],
 )
-def test_a_recording_that_cannot_be_used_says_why_and_the_rest_goes_on(
+def test_an_unusable_recording_is_rejected_with_its_reason_and_the_rest_is_used(
     tmp_path, samples, beside, reason
 ) -> None:
     put(tmp_path / "in/good.wav", beside="Fine.")
@@ -136,7 +136,7 @@ def test_a_recording_that_cannot_be_used_says_why_and_the_rest_goes_on(
     require_totals(corpus, tmp_path / "in")
 
 
-def test_a_heap_of_odd_files_is_sorted(tmp_path) -> None:
+def test_odd_files_are_rejected_each_with_its_reason(tmp_path) -> None:
     source = tmp_path / "in"
     put(source / "a/good.wav", beside="Fine.")
     put(source / "a/good.flac")  # the same name again
@@ -166,16 +166,16 @@ def test_a_heap_of_odd_files_is_sorted(tmp_path) -> None:
     expected = {
         "a/good.wav": "same name",
         "cut.wav": "truncated",
-        "cut.txt": "no recording beside it",
+        "cut.txt": "no usable recording",
         "empty.wav": "0 bytes",
-        "alone.txt": "no recording beside it",
+        "alone.txt": "no usable recording",
         "photo.jpg": "neither audio",
         ".hidden": "neither audio",
         "latin.wav": "cannot be read",
         "deep.wav": "cannot be read",
     }
     if sys.platform == "linux":
-        expected |= dict.fromkeys(("link.wav", "loop", "pipe.wav"), "no plain file")
+        expected |= dict.fromkeys(("link.wav", "loop", "pipe.wav"), "no plain readable file")
         assert "Bytes." in texts
     for name, reason in expected.items():
         assert reason in reasons[name], name
@@ -183,7 +183,7 @@ def test_a_heap_of_odd_files_is_sorted(tmp_path) -> None:
     assert info["files_in"] == info["files_used"] + info["files_rejected"] == len(folder.find_files(source))
 
 
-def test_speech_is_found_on_two_channels_and_texts_are_laid_on_it(excerpt, tmp_path) -> None:
+def test_speech_is_detected_on_two_channels_without_times(excerpt, tmp_path) -> None:
     pytest.importorskip("silero_vad")
     clips = [t for t in excerpt.turns("train") if t.conversation == "SPARKY3" and 1.5 < t.duration < 4][:6]
     stereo, position = np.zeros((11_025 * 30, 2), np.float32), 0
@@ -201,7 +201,7 @@ def test_speech_is_found_on_two_channels_and_texts_are_laid_on_it(excerpt, tmp_p
     assert all(turn.text == "" for turn in corpus.turns())
 
 
-def test_texts_without_times_are_used_only_when_they_are_as_many_as_the_stretches(
+def test_texts_without_times_are_used_only_if_they_are_as_many_as_the_intervals_of_speech(
     tmp_path, monkeypatch
 ) -> None:
     found = [
@@ -209,7 +209,7 @@ def test_texts_without_times_are_used_only_when_they_are_as_many_as_the_stretche
         Segment(speaker="B", start=1.0, end=1.4, channel=1),
         Segment(speaker="A", start=1.5, end=1.9, channel=0),
     ]
-    monkeypatch.setattr(folder, "detect_segments", lambda path, info, names: found)
+    monkeypatch.setattr(folder_transcripts, "detect_segments", lambda path, info, names: found)
     said = [("A", 0, "One."), ("B", 1, "Two."), ("A", 0, "Three.")]
     turns = [{"speaker": s, "channel": c, "text": t} for s, c, t in said]
     put(tmp_path / "in/fits.wav", STEREO, beside={"turns": turns})
@@ -220,10 +220,10 @@ def test_texts_without_times_are_used_only_when_they_are_as_many_as_the_stretche
         ("B", "Two.", 1.0),
         ("A", "Three.", 1.5),
     ]
-    assert "2 stretches of speech, 3 texts" in ledger(corpus)["more.wav"]
+    assert "2 intervals of speech and 3 texts" in ledger(corpus)["more.wav"]
 
 
-def test_it_is_the_same_every_time_and_notices_other_files(tmp_path) -> None:
+def test_it_is_reproducible_and_refuses_a_folder_of_other_files(tmp_path) -> None:
     put(tmp_path / "in/talk.wav", STEREO, beside=TURNS)
     first = prepare_folder(tmp_path / "a", source=tmp_path / "in")
     second = prepare_folder(tmp_path / "b", source=tmp_path / "in")
@@ -235,13 +235,13 @@ def test_it_is_the_same_every_time_and_notices_other_files(tmp_path) -> None:
         prepare_folder(tmp_path / "a", source=tmp_path / "in")
 
 
-def test_the_source_is_never_written_to(tmp_path) -> None:
+def test_the_source_is_only_read(tmp_path) -> None:
     put(tmp_path / "in/one.wav", beside="Hi.")
-    with pytest.raises(ValueError, match="inside"):
+    with pytest.raises(ValueError, match="outside --source"):
         prepare_folder(tmp_path / "in/out", source=tmp_path / "in")
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="expected an existing folder"):
         prepare_folder(tmp_path / "out", source=tmp_path / "nothing")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(ValueError, match="nothing could be used"):
+    with pytest.raises(ValueError, match="has no turn"):
         prepare_folder(tmp_path / "out", source=tmp_path / "bare")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bare", "in"]

@@ -1,4 +1,4 @@
-"""LibriSpeech from a tiny tree of its shape: pairing, ledger, determinism, the download in between."""
+"""LibriSpeech from a small tree in its layout: pairing, ledger, reproducibility, download."""
 
 import hashlib
 import json
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data import downloads
-from csm.data.corpora import librispeech
+from csm.data.corpora import downloads, librispeech
 from csm.data.corpora.librispeech import pair_chapters, prepare_librispeech
 
 
@@ -57,7 +56,7 @@ def test_utterances_of_two_readers_alternate_and_are_marked_synthetic(tree, tmp_
         assert (corpus.root / turn.audio).read_bytes() == source.read_bytes()
 
 
-def test_what_cannot_be_used_is_in_the_ledger_and_totals_add_up(tree, tmp_path) -> None:
+def test_unusable_utterances_are_in_the_ledger_and_totals_add_up(tree, tmp_path) -> None:
     (tree / "84/1/84-1-0001.flac").write_bytes(b"")
     (tree / "174/5/174-5-0000.flac").unlink()
     soundfile.write(tree / "251/9/251-9-0007.flac", np.full(100, 0.1), 16_000)
@@ -69,7 +68,7 @@ def test_what_cannot_be_used_is_in_the_ledger_and_totals_add_up(tree, tmp_path) 
     assert (info["turns_in"], info["turns_used"], info["turns_rejected"]) == (11, 7, 4)
 
 
-def test_two_builds_are_equal(tree, tmp_path) -> None:
+def test_two_runs_write_equal_bytes(tree, tmp_path) -> None:
     first, second = prepare(tree, tmp_path / "a"), prepare(tree, tmp_path / "b")
     for path in sorted(p for p in first.root.rglob("*") if p.is_file()):
         assert path.read_bytes() == (second.root / path.relative_to(first.root)).read_bytes()
@@ -86,7 +85,7 @@ def test_every_chapter_is_in_exactly_one_pair_of_different_readers(sizes: tuple)
     assert pair_chapters(names[::-1]) == pairs
 
 
-def test_the_archive_is_fetched_verified_and_unpacked(tree, tmp_path, monkeypatch) -> None:
+def test_the_archive_is_downloaded_verified_and_extracted(tree, tmp_path, monkeypatch) -> None:
     archive = tmp_path / "source.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tree.parent, "LibriSpeech")
@@ -101,6 +100,6 @@ def test_the_archive_is_fetched_verified_and_unpacked(tree, tmp_path, monkeypatc
     assert not (tmp_path / "other").exists()
 
 
-def test_an_unknown_subset_names_the_known(tmp_path) -> None:
+def test_an_unknown_subset_is_refused_with_the_names_of_the_others(tmp_path) -> None:
     with pytest.raises(ValueError, match="dev-clean, dev-other"):
         prepare_librispeech(tmp_path / "out", downloads=tmp_path, subset="train-clean")

@@ -1,4 +1,4 @@
-"""IPUs, turns, overlaps and backchannels as the evaluation defines them; speech found in two channels."""
+"""IPUs, turns, overlaps and backchannels by the evaluation's definitions; voice activity of two channels."""
 
 import random
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from csm.data.audio import check_audio, read_audio
-from csm.data.manifest import Recording, Segment
-from csm.data.segmentation import (
+from csm.audio.files import check_audio, read_audio
+from csm.data.corpora.segmentation import (
     Activity,
     SegmentationConfig,
     detect_segments,
@@ -16,6 +15,7 @@ from csm.data.segmentation import (
     merge_units,
     to_turns,
 )
+from csm.data.manifest import Recording, Segment
 
 CONFIG = SegmentationConfig()
 RECORDING = Recording(id="r", audio="audio/r.flac", sample_rate=16_000, channels=2, duration=1000.0)
@@ -50,7 +50,7 @@ def test_gaps_under_200_ms_are_inside_a_unit_and_longer_ones_are_not() -> None:
     assert spans(units) == [("A", 0, 2), ("A", 2.21, 3)] and units[0].text == "so then"
 
 
-def test_another_speaker_between_does_not_stop_the_merging_of_units() -> None:
+def test_units_are_merged_across_another_speakers_activity() -> None:
     assert spans(merge_units([seg("A", 0, 1), seg("B", 1.05, 1.1), seg("A", 1.15, 2)], 0.2)) == [
         ("A", 0, 2),
         ("B", 1.05, 1.1),
@@ -58,7 +58,7 @@ def test_another_speaker_between_does_not_stop_the_merging_of_units() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_merging_loses_no_speech_no_word_and_no_order(seed: int) -> None:
+def test_merging_keeps_all_speech_and_words_in_order(seed: int) -> None:
     segments = some_segments(seed)
     units = merge_units(segments, 0.2)
     turns = join_turns(units, CONFIG)
@@ -77,12 +77,12 @@ def test_merging_loses_no_speech_no_word_and_no_order(seed: int) -> None:
         assert all(b.start - a.end >= 0.2 for a, b in zip(own, own[1:], strict=False))
 
 
-def test_a_turn_ends_when_the_other_speaks_and_pauses_are_inside_it() -> None:
+def test_a_turn_spans_pauses_and_ends_where_another_speaker_starts() -> None:
     units = [seg("A", 0, 2), seg("A", 2.5, 4), seg("B", 4.2, 7), seg("A", 7.5, 9), seg("A", 12, 14)]
     assert spans(join_turns(units, CONFIG)) == [("A", 0, 4), ("B", 4.2, 7), ("A", 7.5, 9), ("A", 12, 14)]
 
 
-def test_a_backchannel_takes_no_turn() -> None:
+def test_a_backchannel_does_not_end_a_turn() -> None:
     units = [seg("A", 0, 3), seg("B", 3.1, 3.5, "mhm"), seg("A", 3.6, 6), seg("B", 8, 11)]
     turns = to_turns(RECORDING, units)
     assert [(t.speaker, t.start, t.end, t.backchannel) for t in turns] == [
@@ -104,27 +104,29 @@ def test_a_backchannel_takes_no_turn() -> None:
         (1.0, 0.5, None, True),
     ],
 )
-def test_a_backchannel_is_short_with_own_silence_around(before, length, after, expected) -> None:
+def test_a_backchannel_is_short_and_surrounded_by_silence_of_its_speaker(
+    before, length, after, expected
+) -> None:
     units = [seg("A", 0, 60), seg("B", 30, 30 + length)]
     units += [seg("B", 20, 30 - before)] if before is not None else []
     units += [seg("B", 30 + length + after, 50)] if after is not None else []
     assert Activity(units).is_backchannel(units[1], CONFIG) is expected
 
 
-def test_overlap_is_symmetric_and_touching_is_none() -> None:
+def test_overlap_is_symmetric_and_adjacent_turns_have_none() -> None:
     turns = to_turns(RECORDING, [seg("A", 0, 3), seg("B", 2.9, 6), seg("A", 6, 9)])
     assert [t.overlap for t in turns] == [True, True, False]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_overlap_is_marked_exactly_where_two_speak(seed: int) -> None:
+def test_a_turn_is_marked_as_overlap_exactly_if_another_speaker_is_active(seed: int) -> None:
     segments = some_segments(seed)
     for turn in to_turns(RECORDING, segments, join=False):
         others = merge_units([s for s in segments if s.speaker != turn.speaker], CONFIG.merge_gap)
         assert turn.overlap == any(o.start < turn.end and turn.start < o.end for o in others)
 
 
-def test_a_persons_own_turns_are_kept_as_they_are() -> None:
+def test_annotated_turns_are_kept_unchanged() -> None:
     segments = some_segments(3)
     turns = to_turns(RECORDING, segments, join=False)
     assert len(turns) == len(segments) and {t.text for t in turns} == {s.text for s in segments}
@@ -137,7 +139,7 @@ def test_the_order_of_the_input_does_not_matter() -> None:
     assert to_turns(RECORDING, segments) == to_turns(RECORDING, segments[::-1])
 
 
-def test_nothing_is_joined_beyond_the_longest_turn() -> None:
+def test_no_joined_turn_exceeds_the_longest_turn() -> None:
     units = [seg("A", 10 * k, 10 * k + 9) for k in range(10)]
     assert all(turn.duration <= 30 for turn in join_turns(units, CONFIG))
 
@@ -156,7 +158,7 @@ def test_bad_numbers_are_refused(options: dict) -> None:
         SegmentationConfig(**options)
 
 
-def test_speech_is_found_on_the_channel_and_at_the_time_where_it_is(excerpt, tmp_path) -> None:
+def test_voice_activity_has_the_channel_and_the_times_of_the_speech(excerpt, tmp_path) -> None:
     pytest.importorskip("silero_vad")
     rate, position = 11_025, 0
     clips = [t for t in excerpt.turns("train") if t.conversation == "SPARKY3" and t.duration > 1.5][:10]
@@ -184,13 +186,13 @@ def test_speech_is_found_on_the_channel_and_at_the_time_where_it_is(excerpt, tmp
     assert [t.channel for t in turns if not t.backchannel] == [n % 2 for n in range(len(clips))]
 
 
-def test_names_must_match_channels(tmp_path) -> None:
+def test_every_channel_needs_a_speaker(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
-    with pytest.raises(ValueError, match="1 channels, but 2 speakers"):
+    with pytest.raises(ValueError, match="speakers are 2: expected one for each of 1 channels"):
         detect_segments(tmp_path / "a.wav", check_audio(tmp_path / "a.wav"), ["A", "B"])
 
 
-def test_without_silero_the_extra_is_named(tmp_path, monkeypatch) -> None:
+def test_without_silero_the_error_names_the_extra(tmp_path, monkeypatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     monkeypatch.setitem(__import__("sys").modules, "silero_vad", None)
     with pytest.raises(ValueError, match=r"csm\[eval\]"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.evaluation import verification
 from csm.evaluation.judge import JudgeUnavailable

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.talker import Heard, Talker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
 from csm.tokenizer.conversational_rvq import TokenizerConfig

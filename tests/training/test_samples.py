@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.losses import TokenizerLossConfig
 from csm.training import engine as engine_file

@@ -19,7 +19,7 @@ from csm.data.corpora.synthetic_dialogues.phonemes import phonemize
 from csm.data.corpora.synthetic_dialogues.script import Script, scripts
 from csm.data.corpora.synthetic_dialogues.speech_cache import SpeechCache
 from csm.data.corpora.synthetic_dialogues.voices import held_out_speakers
-from csm.data.corpus_writer import CorpusWriter
+from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.manifest import Corpus, Turn, write_jsonl
 from csm.pronunciation import is_word
 

@@ -1,4 +1,4 @@
-"""Files from the network: resumed where they stopped, verified by checksum, unpacked without trust."""
+"""Downloads that resume and are verified by SHA-256, and safe extraction of archives."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ _TIMEOUT_S = 60
 
 
 def download(url: str, path: str | Path, *, sha256: str) -> Path:
-    """Gets a file, going on where an earlier try stopped; the name `path` appears only once it is verified.
+    """Downloads a file, resuming an interrupted download; `path` appears only once it is verified.
 
     Args:
-        url: http(s) address.
-        path: Target; what is not complete yet lies beside it in ``NAME.part``.
+        url: An http(s) address.
+        path: Path of the file; an incomplete download is in `NAME.part` beside it.
         sha256: Expected SHA-256 in hexadecimal.
 
     Returns:
-        `path`; at once where the verified file is already there.
+        `path`, without a download if the verified file exists.
 
     Raises:
-        ValueError: The network or the server fails (run again to go on), the disk is too full, or the
-            checksum is wrong (the wrong file is deleted).
+        ValueError: The network or the server fails, the disk is too full, or the checksum differs (the
+            downloaded file is then deleted).
     """
     target = Path(path)
     if target.is_file():
-        if file_sha256(target) == sha256:
+        if (digest := file_sha256(target)) == sha256:
             return target
-        raise ValueError(f"{target}: has another SHA-256 than {sha256}; delete it to download it again")
+        raise ValueError(f"{target}: SHA-256 is {digest}: expected {sha256}; delete it to download it again")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     if not (part.is_file() and file_sha256(part) == sha256):
         _fetch(url, part)
     if (digest := file_sha256(part)) != sha256:
         part.unlink()
-        raise ValueError(f"{url}: SHA-256 is {digest}, expected {sha256}; the file was deleted, run again")
+        raise ValueError(f"{url}: SHA-256 is {digest}: expected {sha256}; the file was deleted, run again")
     os.replace(part, target)
     return target
 
 
 def unpack(archive: str | Path, folder: str | Path, *, most_bytes: int) -> Path:
-    """Unpacks a tar archive (also .gz, .xz, .bz2) of plain files and folders: all of it or nothing.
+    """Extracts a tar archive (also .gz, .xz, .bz2) of plain files and folders atomically.
 
     Args:
-        archive: The tar file.
-        folder: Where to; returned at once where it exists already, since it appears only when complete.
-        most_bytes: Refuse an archive that would unpack to more.
+        archive: Path of the tar file.
+        folder: Path of the extracted folder; an existing one is complete and returned unchanged.
+        most_bytes: Largest allowed size of the extracted files in bytes.
 
     Returns:
         `folder`.
 
     Raises:
-        ValueError: Links, devices, absolute or ".." paths, duplicate names, more bytes than allowed, a
-            damaged archive, too little disk. Nothing is left behind.
+        ValueError: The archive has links, devices, absolute or ".." paths, duplicate names or more bytes than
+            allowed, is damaged, or the disk is too full. Nothing is left behind.
     """
     target = Path(folder).absolute()
     if target.is_dir():
@@ -75,16 +75,16 @@ def unpack(archive: str | Path, folder: str | Path, *, most_bytes: int) -> Path:
             _unpack_members(tar, partial, most_bytes)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ValueError(f"{archive}: cannot be unpacked ({error}); get it again") from error
+        raise ValueError(f"{archive}: cannot be extracted ({error}); download it again") from error
     except ValueError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ValueError(f"{archive}: refused: {error}") from error
+        raise ValueError(f"{archive}: is refused: {error}") from error
     partial.rename(target)
     return target
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal, in constant memory."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -93,34 +93,35 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _fetch(url: str, part: Path) -> None:
-    held = part.stat().st_size if part.is_file() else 0
+    present = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(
-        url, headers={"User-Agent": "csm", **({"Range": f"bytes={held}-"} if held else {})}
+        url, headers={"User-Agent": "csm", **({"Range": f"bytes={present}-"} if present else {})}
     )
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            if answer.status != 206:  # the server sends the whole file
-                held = 0
+            if answer.status != 206:  # the server ignores the range and sends the whole file
+                present = 0
             rest = int(answer.headers.get("Content-Length") or 0)
             if rest > shutil.disk_usage(part.parent).free:
-                raise ValueError(
-                    f"{part.parent}: too little room for {rest / 1e6:.0f} MB; make room and run again"
-                )
-            with open(part, "ab" if held else "wb") as file, tqdm(
-                desc=part.stem, initial=held, total=held + rest or None, unit="B", unit_scale=True, ascii=True
+                raise ValueError(f"{part.parent}: expected {rest / 1e6:.0f} MB free; make room and run again")
+            with open(part, "ab" if present else "wb") as file, tqdm(
+                desc=part.stem, initial=present, total=present + rest or None, unit="B", unit_scale=True,
+                ascii=True
             ) as bar:  # fmt: skip
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
                     bar.update(len(chunk))
                     rest -= len(chunk)
             if rest > 0:
-                raise ValueError(f"{url}: the connection ended {rest} bytes early; run again to go on")
+                raise ValueError(f"{url}: the connection ended {rest} bytes early; run again to resume")
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: complete, or too long; the checksum tells
+        if error.code == 416:  # no byte is left: the file is complete or too long, which its checksum shows
             return
-        raise ValueError(f"{url}: the server answers {error.code} {error.reason}") from error
+        raise ValueError(
+            f"{url}: the server answers {error.code} {error.reason}; check the address"
+        ) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ValueError(f"{url}: cannot be reached ({error}); run again to go on") from error
+        raise ValueError(f"{url}: cannot be reached ({error}); run again to resume") from error
 
 
 def _unpack_members(tar: tarfile.TarFile, folder: Path, most_bytes: int) -> None:
@@ -128,12 +129,12 @@ def _unpack_members(tar: tarfile.TarFile, folder: Path, most_bytes: int) -> None
     for member in tar:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
-            raise ValueError(f"{member.name!r} points outside the folder")
+            raise ValueError(f"{member.name!r} leads outside the folder")
         if not (member.isfile() or member.isdir()):
             raise ValueError(f"{member.name!r} is a link or a device")
         total += member.size
         if total > most_bytes:
-            raise ValueError(f"it unpacks to more than {most_bytes} bytes")
+            raise ValueError(f"its files have more than {most_bytes} bytes")
         if total > shutil.disk_usage(folder).free:
             raise ValueError(f"the disk is too full for {member.name!r}; make room and run again")
         target = folder.joinpath(*path.parts)

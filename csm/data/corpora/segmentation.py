@@ -1,8 +1,9 @@
-"""Recordings to turns: voice activity, inter-pausal units, turns with their overlaps and backchannels.
+"""Turns of a recording: voice activity, inter-pausal units, turns with their overlaps and backchannels.
 
-Words as in the evaluation: an inter-pausal unit (IPU) is one speaker's activity with gaps under 200 ms
-merged; a backchannel is at most 1 s of activity with at least 1 s of own silence on both sides; overlap is
-activity of two speakers at once. Nothing is dropped for being short, and overlaps are kept, only marked.
+The definitions are those of the evaluation: an inter-pausal unit (IPU) is one speaker's activity with gaps
+below 200 ms merged; a backchannel is at most 1 s of activity with at least 1 s of silence of the same speaker
+on both sides; overlap is simultaneous activity of two speakers. Short activity and overlaps are kept and
+marked.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ import numpy as np
 import torch
 from torchaudio.functional import resample
 
-from csm.data.audio import AudioInfo, iter_blocks
+from csm.audio.files import AudioInfo, iter_blocks
 from csm.data.manifest import Recording, Segment, Turn
 
-_VAD_RATE = 16_000  # silero-vad's own
+_VAD_RATE = 16_000  # required by silero-vad
 _VAD_WINDOW = 512
-_BLOCK_S = 20  # a whole number of windows at 16 kHz, so that no time drifts in ten hours
+_BLOCK_S = 20  # a whole number of windows at 16 kHz, so that times do not drift in long recordings
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig:
-    """When one speaker's activity is one unit, one turn, a backchannel. All in seconds.
+    """Thresholds of units, turns and backchannels, in seconds.
 
     Attributes:
-        merge_gap: Gaps of one speaker shorter than this are inside an IPU.
-        longest_pause: IPUs of one speaker further apart than this are different turns.
-        longest_turn: IPUs are not joined beyond this.
-        backchannel_longest: Longest activity that may be a backchannel.
-        backchannel_silence: Own silence that must lie before and after it.
+        merge_gap: Gaps of one speaker below this length are inside an IPU.
+        longest_pause: IPUs of one speaker with a longer pause between them are different turns.
+        longest_turn: Longest turn that is joined from IPUs.
+        backchannel_longest: Longest backchannel.
+        backchannel_silence: Shortest silence of the same speaker before and after a backchannel.
     """
 
     merge_gap: float = 0.2
@@ -51,40 +52,41 @@ class SegmentationConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ValueError(
-                    f"SegmentationConfig.{name}={getattr(self, name)}; expected seconds, 0 or more"
+                    f"SegmentationConfig.{name} is {getattr(self, name)}: expected 0 or more seconds"
                 )
         if self.merge_gap > self.longest_pause:
             raise ValueError(
-                f"SegmentationConfig.merge_gap={self.merge_gap} is above longest_pause={self.longest_pause}"
+                f"SegmentationConfig.merge_gap is {self.merge_gap}: expected at most longest_pause, "
+                f"{self.longest_pause}; lower it"
             )
 
 
 def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) -> list[Segment]:
-    """Voice activity of each channel of a recording, by silero-vad, in constant memory.
+    """Detects the voice activity of each channel of a recording with silero-vad, block by block.
 
-    Speech that leaks from one channel into the other is activity there too: record the channels apart.
+    Crosstalk between channels counts as activity of both: record the speakers on separate channels.
 
     Args:
-        path: The recording; channel i carries speakers[i].
-        info: What `check_audio` found in it.
-        speakers: One name per channel.
+        path: Path of the recording.
+        info: Statistics of `check_audio`.
+        speakers: Name of each channel's speaker.
 
     Returns:
-        Segments without text, ordered by channel, then time.
+        Segments without texts, ordered by channel, then time.
 
     Raises:
-        ValueError: silero-vad is not installed, or the number of names is not the number of channels.
+        ValueError: silero-vad is missing, or the numbers of speakers and channels differ.
     """
     if len(speakers) != info.channels:
         raise ValueError(
-            f"{info.channels} channels, but {len(speakers)} speakers are named; name one per channel"
+            f"speakers are {len(speakers)}: expected one for each of {info.channels} channels; name as many"
         )
     try:
         from silero_vad import VADIterator, load_silero_vad
     except ImportError as error:
         raise ValueError(
-            "finding speech in a recording without times needs silero-vad: pip install 'csm[eval]', or give "
-            "start and end of each turn in NAME.json"
+            "the package silero-vad is missing: a recording without times needs it; pip install 'csm[eval]' "
+            "or give start and end of each turn in NAME.json"
         ) from error
     detectors = [VADIterator(load_silero_vad(), sampling_rate=_VAD_RATE) for _ in speakers]
     edges: list[list[tuple[str, float]]] = [[] for _ in speakers]
@@ -104,9 +106,9 @@ def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) 
 
 
 def merge_units(segments: Sequence[Segment], gap: float) -> list[Segment]:
-    """Merges segments of one speaker (and channel) that overlap or lie less than `gap` seconds apart.
+    """Merges segments of one speaker and channel that overlap or are less than `gap` seconds apart.
 
-    Texts are joined with a space in the order of time. Returned ordered by start, then speaker.
+    Texts are joined with a space in temporal order. The result is ordered by start, then speaker.
     """
     merged: list[Segment] = []
     latest: dict[tuple[str, int], int] = {}
@@ -124,13 +126,12 @@ def merge_units(segments: Sequence[Segment], gap: float) -> list[Segment]:
 def join_turns(units: Sequence[Segment], config: SegmentationConfig) -> list[Segment]:
     """Joins consecutive IPUs of one speaker into turns.
 
-    Two are joined when no other speaker starts to speak between them (backchannels take no turn: they are
-    neither joined nor do they divide), the pause is at most `longest_pause` and the whole stays within
-    `longest_turn`.
+    Two IPUs are joined if no other speaker starts between them, the pause is at most `longest_pause` and the
+    turn at most `longest_turn`. A backchannel is neither joined nor does it end the other speaker's turn.
     """
     activity = Activity(units)
     turns: list[Segment] = []
-    floor = -1  # place in `turns` of the one that holds the floor
+    floor = -1  # index in `turns` of the turn that holds the floor
     for unit in sorted(units, key=lambda s: (s.start, s.end, s.speaker)):
         if activity.speakers > 1 and activity.is_backchannel(unit, config):
             turns.append(unit)
@@ -144,7 +145,7 @@ def join_turns(units: Sequence[Segment], config: SegmentationConfig) -> list[Seg
 
 
 class Activity:
-    """All IPUs of a recording, to ask what happens around a stretch."""
+    """The IPUs of a recording, indexed by time."""
 
     def __init__(self, units: Sequence[Segment]) -> None:
         self._starts = np.array([unit.start for unit in units])
@@ -153,7 +154,7 @@ class Activity:
         self.speakers = len(set(self._speakers))
 
     def is_backchannel(self, segment: Segment, config: SegmentationConfig) -> bool:
-        """At most 1 s of activity and at least 1 s of own silence, or the recording's edge, on both sides."""
+        """Returns whether a segment is a backchannel; the edges of the recording count as silence."""
         if segment.duration > config.backchannel_longest:
             return False
         beyond = (self._starts < segment.start) | (self._ends > segment.end)
@@ -163,7 +164,7 @@ class Activity:
         return not (beyond & near & (self._speakers == segment.speaker)).any()
 
     def overlaps_other(self, segment: Segment) -> bool:
-        """True when another speaker is active during a part of `segment`."""
+        """Returns whether another speaker is active during a part of `segment`."""
         return bool((self._within(segment.start, segment.end) & (self._speakers != segment.speaker)).any())
 
     def _within(self, start: float, end: float) -> np.ndarray:
@@ -177,27 +178,28 @@ def to_turns(
     config: SegmentationConfig | None = None,
     join: bool = True,
 ) -> list[Turn]:
-    """Makes the turns of a recording, overlaps and backchannels marked.
+    """Makes the turns of a recording and marks overlaps and backchannels.
 
     Args:
-        recording: Where they lie; its `audio` is the path inside the corpus.
-        segments: In any order, of any number of speakers.
-        config: The definitions' numbers.
-        join: True merges gaps and joins IPUs into turns (activity found by machine); False keeps every
-            segment as a turn of its own (turns written by a person).
+        recording: The recording; its `audio` is the path inside the corpus.
+        segments: Segments in any order, of any number of speakers.
+        config: Thresholds; None is the default.
+        join: True merges gaps and joins IPUs into turns (detected activity); False keeps every segment as one
+            turn (annotated turns).
 
     Returns:
-        Turns ordered by start, then end, then speaker, indices from 0, ids "RECORDING-0000".
+        Turns ordered by start, then end, then speaker, with indices from 0 and ids "RECORDING-0000".
 
     Raises:
-        ValueError: A segment lies beyond the recording or on a channel that it has not.
+        ValueError: A segment is outside the recording or its channels.
     """
     config = config or SegmentationConfig()
     for segment in segments:
         if segment.end > recording.duration + 0.01 or not 0 <= segment.channel < recording.channels:
             raise ValueError(
-                f"{recording.id}: segment {segment.start}-{segment.end} s on channel {segment.channel} lies "
-                f"outside the recording ({recording.duration:.3f} s, {recording.channels} channels)"
+                f"{recording.id}: segment {segment.start}-{segment.end} s on channel {segment.channel} is "
+                f"outside the recording: expected at most {recording.duration:.3f} s, {recording.channels} "
+                f"channels; correct it"
             )
     units = merge_units(segments, config.merge_gap)
     activity = Activity(units)
@@ -230,7 +232,7 @@ def _continues(turn: Segment, unit: Segment, config: SegmentationConfig) -> bool
 
 
 def _pairs(edges: Sequence[tuple[str, float]], duration: float) -> list[tuple[float, float]]:
-    """("start", s), ("end", s), ... -> (start, end) inside the recording; the last may be left open."""
+    """Returns (start, end) in seconds of ("start", s), ("end", s), ...; the last end may be missing."""
     pairs: list[tuple[float, float]] = []
     start: float | None = None
     for kind, second in edges:

@@ -1,10 +1,10 @@
-"""Resampling in blocks: torchaudio's filter, without seams, at any pair of rates."""
+"""Resampling in blocks: the filter of torchaudio, the same bits for every block size."""
 
 import pytest
 import torch
 import torchaudio
 
-from csm.data.resampling import BlockResampler, resample
+from csm.audio.resampling import BlockResampler, resample
 
 
 def noise(samples: int) -> torch.Tensor:
@@ -13,7 +13,7 @@ def noise(samples: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("rates", [(44_100, 24_000), (8_000, 24_000), (48_000, 11_025), (16_000, 8_000)])
 @pytest.mark.parametrize("samples", [1, 2, 100, 50_017])
-def test_it_is_torchaudios_filter_and_length(rates, samples):
+def test_filter_and_length_equal_those_of_torchaudio(rates, samples):
     signal = noise(samples)
     expected = torchaudio.transforms.Resample(*rates)(signal)
     ours = resample(signal, *rates)
@@ -23,7 +23,7 @@ def test_it_is_torchaudios_filter_and_length(rates, samples):
 
 @pytest.mark.parametrize("rates", [(44_100, 24_000), (8_000, 24_000), (48_000, 8_000), (11_025, 11_025)])
 @pytest.mark.parametrize("cut", [1, 333, 4_097])
-def test_the_bits_do_not_depend_on_where_blocks_end(rates, cut):
+def test_the_bits_do_not_depend_on_the_block_boundaries(rates, cut):
     signal = noise(9_001 if cut > 1 else 601)
     resampler = BlockResampler(*rates)
     parts = [*map(resampler.push, signal.split(cut)), resampler.finish()]
@@ -32,7 +32,7 @@ def test_the_bits_do_not_depend_on_where_blocks_end(rates, cut):
 
 def test_rates_without_a_common_divisor_cost_no_more_than_others():
     resampler = BlockResampler(44_101, 24_000)
-    assert resampler._filters.numel() < 1e6  # torchaudio's would be 24,000 filters of 44,125 taps
+    assert resampler._filters.numel() < 1e6  # in torchaudio they would be 24,000 filters of 44,125 taps
     time = torch.arange(44_101, dtype=torch.float64) / 44_101
     tone = torch.cat([resampler.push(torch.sin(2000 * torch.pi * time).float()), resampler.finish()])
     wanted = torch.sin(2000 * torch.pi * torch.arange(24_000, dtype=torch.float64) / 24_000).float()
@@ -40,7 +40,7 @@ def test_rates_without_a_common_divisor_cost_no_more_than_others():
     torch.testing.assert_close(tone[inside], wanted[inside], atol=2e-3, rtol=0)
 
 
-def test_nothing_in_is_nothing_out_and_a_rate_of_nothing_is_refused():
+def test_no_samples_give_none_and_a_rate_of_zero_is_refused():
     assert BlockResampler(8_000, 24_000).finish().numel() == 0
     with pytest.raises(ValueError, match="0 -> 24000: expected whole numbers of Hz above 0"):
         BlockResampler(0, 24_000)

@@ -1,4 +1,4 @@
-"""Reading and writing audio, and every kind of bad file seen in the wild."""
+"""Reading and writing audio files, and the ways in which a file can be bad."""
 
 import os
 import struct
@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from csm.data import audio
-from csm.data.audio import check_audio, copy_audio, iter_blocks, read_audio, write_audio
+from csm.audio import files
+from csm.audio.files import check_audio, copy_audio, iter_blocks, read_audio, write_audio
 
 
 def tone(seconds: float = 1.0, rate: int = 16_000, hertz: float = 220.0) -> np.ndarray:
@@ -20,7 +20,7 @@ def tone(seconds: float = 1.0, rate: int = 16_000, hertz: float = 220.0) -> np.n
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_what_is_written_is_read_to_16_bits(tmp_path, suffix: str, channels: int) -> None:
+def test_a_written_file_is_read_back_to_16_bits(tmp_path, suffix: str, channels: int) -> None:
     waveform = torch.rand(channels, 3000, generator=torch.Generator().manual_seed(0)) * 2 - 1
     write_audio(tmp_path / f"new/a{suffix}", waveform, 11_025)
     for channel in range(channels):
@@ -39,7 +39,7 @@ def test_a_second_copy_is_exact(tmp_path) -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("wanted", [8_000, 11_025, 24_000])
-def test_any_rate_becomes_the_wanted_one(tmp_path, rate: int, wanted: int) -> None:
+def test_every_rate_is_resampled_to_the_requested_one(tmp_path, rate: int, wanted: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5, rate), rate)
     waveform = read_audio(tmp_path / "a.wav", sample_rate=wanted)
     assert abs(waveform.shape[1] - 0.5 * wanted) <= 1
@@ -47,23 +47,23 @@ def test_any_rate_becomes_the_wanted_one(tmp_path, rate: int, wanted: int) -> No
     assert abs(float(spectrum.argmax()) * wanted / waveform.shape[1] - 220) < 4
 
 
-def test_a_stretch_is_the_slice_of_the_whole(tmp_path) -> None:
+def test_a_part_equals_the_slice_of_the_whole(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([tone(2), -tone(2)], 1), 16_000)
     whole = read_audio(tmp_path / "a.wav", sample_rate=16_000, channel=1)
     part = read_audio(tmp_path / "a.wav", sample_rate=16_000, channel=1, start=0.5, end=1.25)
     assert torch.equal(part, whole[:, 8_000:20_000])
 
 
-def test_two_channels_are_never_mixed_silently(tmp_path) -> None:
+def test_a_channel_must_be_chosen_where_there_are_two(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([tone(), -tone()], 1), 16_000)
     with pytest.raises(ValueError, match="channel=0..1"):
         read_audio(tmp_path / "a.wav", sample_rate=16_000)
-    with pytest.raises(ValueError, match="channel 2"):
+    with pytest.raises(ValueError, match="channel is 2: expected 0..1"):
         read_audio(tmp_path / "a.wav", sample_rate=16_000, channel=2)
 
 
 @pytest.mark.parametrize("stretch", [(-1.0, 1.0), (0.5, 0.5), (0.9, 0.2), (5.0, None), (0.5, 3.0)])
-def test_a_stretch_outside_the_file_is_refused(tmp_path, stretch: tuple) -> None:
+def test_times_outside_the_file_are_refused(tmp_path, stretch: tuple) -> None:
     soundfile.write(tmp_path / "a.wav", tone(), 16_000)
     with pytest.raises(ValueError, match=r"a\.wav"):
         read_audio(tmp_path / "a.wav", sample_rate=16_000, start=stretch[0], end=stretch[1])
@@ -109,7 +109,7 @@ def make_bad(kind: str, path) -> None:
 BAD = {
     "zero bytes": "0 bytes",
     "no samples": "no audio",
-    "text": "no audio that can be read",
+    "text": "no audio that libsndfile reads",
     "truncated wav": "truncated",
     "truncated flac": "truncated|cannot be read",
     "claims 2^31 samples": "truncated",
@@ -130,13 +130,13 @@ def test_a_bad_file_is_refused_with_its_reason(tmp_path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k in BAD if k not in ("silent", "constant", "clipped")])
-def test_reading_refuses_what_is_no_whole_finite_audio(tmp_path, kind: str) -> None:
+def test_reading_refuses_broken_and_infinite_audio(tmp_path, kind: str) -> None:
     make_bad(kind, tmp_path / "bad.wav")
     with pytest.raises(ValueError, match=r"bad\.wav"):
         read_audio(tmp_path / "bad.wav", sample_rate=16_000)
 
 
-def test_a_header_that_claims_too_much_takes_no_memory(tmp_path) -> None:
+def test_a_header_that_states_too_many_samples_takes_no_memory(tmp_path) -> None:
     make_bad("flac claims 2^31 samples", tmp_path / "bad.wav")
     tracemalloc.start()
     with pytest.raises(ValueError):
@@ -165,7 +165,7 @@ def test_a_name_that_is_not_utf8_is_read_and_reported(tmp_path) -> None:
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 1 << 14)
+    monkeypatch.setattr(files, "BLOCK_SAMPLES", 1 << 14)
     peaks = []
     for seconds in (20, 200):
         soundfile.write(tmp_path / "long.wav", tone(seconds), 16_000)
@@ -176,13 +176,13 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch) -> None:
     assert peaks[1] < 1.2 * peaks[0] + 100_000
 
 
-def test_a_constant_offset_is_taken_out_of_copies(tmp_path) -> None:
+def test_copies_have_no_dc_offset(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", tone() + 0.2, 16_000)
     copy_audio(tmp_path / "a.wav", tmp_path / "b.flac", check_audio(tmp_path / "a.wav"))
     assert abs(float(read_audio(tmp_path / "b.flac", sample_rate=16_000).mean())) < 1e-3
 
 
-def test_blocks_are_the_file(tmp_path) -> None:
+def test_blocks_joined_are_the_file(tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([tone(), -tone()], 1), 16_000, subtype="FLOAT")
     blocks = list(iter_blocks(tmp_path / "a.wav", 700))
     assert {len(block) for block in blocks[:-1]} == {700}
@@ -190,15 +190,15 @@ def test_blocks_are_the_file(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 0), (0, 3), (1, 2, 3)])
-def test_wrong_shapes_write_nothing(tmp_path, shape: tuple) -> None:
+def test_a_waveform_of_another_shape_writes_nothing(tmp_path, shape: tuple) -> None:
     with pytest.raises(ValueError, match="channels, samples"):
         write_audio(tmp_path / "a.wav", torch.zeros(shape), 16_000)
-    with pytest.raises(ValueError, match="nothing written"):
+    with pytest.raises(ValueError, match="nothing was written"):
         write_audio(tmp_path / "a.wav", torch.full((1, 5), torch.nan), 16_000)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_too_loud_is_clipped_not_wrapped(tmp_path) -> None:
+def test_samples_beyond_full_scale_are_clipped_not_wrapped(tmp_path) -> None:
     write_audio(tmp_path / "a.wav", torch.tensor([[2.0, -2.0, 1.0, -1.0]]), 16_000)
     values, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
     assert values.tolist() == [32767, -32768, 32767, -32768]
@@ -207,7 +207,7 @@ def test_what_is_too_loud_is_clipped_not_wrapped(tmp_path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
     write_audio(tmp_path / "a.wav", torch.from_numpy(tone())[None], 16_000)
     before = (tmp_path / "a.wav").read_bytes()
-    with pytest.raises(KeyboardInterrupt), audio.AtomicAudioWriter(tmp_path / "a.wav", 16_000, 1) as writer:
+    with pytest.raises(KeyboardInterrupt), files.AtomicAudioWriter(tmp_path / "a.wav", 16_000, 1) as writer:
         writer.write(np.zeros((100, 1), np.float32))
         raise KeyboardInterrupt
     assert (tmp_path / "a.wav").read_bytes() == before

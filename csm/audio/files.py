@@ -1,4 +1,4 @@
-"""Audio in and out: any format that libsndfile reads, in constant memory, refused with a reason when bad."""
+"""Audio files: reads every format of libsndfile in blocks, checks files, writes WAV and FLAC atomically."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ import soundfile
 import torch
 from torch import Tensor
 
-from csm.data.resampling import resample
+from csm.audio.resampling import resample
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
-SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: under the noise floor of 16-bit speech recordings
+SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: below the noise floor of 16-bit speech recordings
+
+_NO_SAMPLES = "{}: holds no audio: expected at least one sample; record it again or leave it out"
+_NOT_FINITE = "{}: holds samples that are NaN or infinite: expected finite samples; export it again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioInfo:
-    """What a whole pass over an audio file found.
+    """Statistics of an audio file from one pass over its samples.
 
     Attributes:
-        sample_rate: Hz.
+        sample_rate: Sample rate in Hz.
         channels: Number of channels.
-        samples: Samples per channel that could really be read.
-        mean: Mean of each channel (a constant offset, 0 in a good recording).
+        samples: Number of samples per channel that were read, whatever the header states.
+        mean: Mean of each channel (DC offset, 0 in a good recording), full scale = 1.
         peak: Largest distance from that mean over all channels, full scale = 1.
-        clipped: Share of samples at full scale.
+        clipped: Share of samples at full scale, 0 to 1.
     """
 
     sample_rate: int
@@ -40,7 +43,7 @@ class AudioInfo:
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.samples / self.sample_rate
 
 
@@ -52,82 +55,95 @@ def read_audio(
     end: float | None = None,
     channel: int | None = None,
 ) -> Tensor:
-    """Reads one channel of an audio file, or a stretch of it, at the wanted rate.
+    """Reads one channel of an audio file, or a part of it, at the requested sample rate.
 
     Args:
-        path: Any file that libsndfile reads, whatever its extension says.
-        sample_rate: Wanted rate in Hz; resampled where the file has another one.
-        start, end: Seconds in the file; `end` None reads to the end.
-        channel: Which channel, from 0. None is allowed for one-channel files only: mixing two
-            speakers into one channel is never done silently.
+        path: Any file that libsndfile reads, whatever its extension.
+        sample_rate: Requested rate in Hz; a file of another rate is resampled.
+        start, end: Boundaries in seconds; `end` None reads to the end of the file.
+        channel: Channel, from 0. None requires a file of one channel, because a mix of two speakers must
+            not happen unnoticed.
 
     Returns:
-        float32 [1, S].
+        Waveform float32 [1, S], full scale = 1.
 
     Raises:
-        ValueError: Missing, unreadable, empty or truncated file, non-finite samples, no such channel
-            or stretch; the message names the file.
+        ValueError: The file is missing, unreadable, empty or truncated, has samples that are not finite, or
+            lacks the channel or the part; the message names the file.
     """
     if sample_rate <= 0:
-        raise ValueError(f"sample_rate={sample_rate}; expected Hz above zero")
+        raise ValueError(
+            f"sample_rate is {sample_rate}: expected Hz above 0; give the rate that the waveform shall have"
+        )
     with _AudioFile(path) as file:
         rate, channels = file.sound.samplerate, file.sound.channels
         if channel is None and channels > 1:
             raise ValueError(
-                f"{file.name}: has {channels} channels; say which one with channel=0..{channels - 1}"
+                f"{file.name}: has {channels} channels: expected 1; choose one with channel=0..{channels - 1}"
             )
         if not 0 <= (channel or 0) < channels:
-            raise ValueError(f"{file.name}: has {channels} channels, channel {channel} was asked for")
+            raise ValueError(
+                f"{file.name}: channel is {channel}: expected 0..{channels - 1}; choose one of these"
+            )
         first = round(start * rate)
         last = None if end is None else round(end * rate)
         if first < 0 or (last is not None and last <= first):
-            raise ValueError(f"{file.name}: start={start}, end={end} s is no stretch of audio")
+            raise ValueError(
+                f"{file.name}: start={start}, end={end} s: expected 0 <= start < end; correct the times"
+            )
         if first >= file.sound.frames and first > 0:
             raise ValueError(
-                f"{file.name}: start={start} s lies past its end ({file.sound.frames / rate:.3f} s)"
+                f"{file.name}: start is {start} s: expected a time before its end, "
+                f"{file.sound.frames / rate:.3f} s; correct the times"
             )
         blocks = [block[:, channel or 0] for block in file.blocks(first, last)]
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if last is not None and len(samples) < last - first - 1:
-        raise ValueError(f"{file.name}: ends at {(first + len(samples)) / rate:.3f} s, {end} s was asked for")
+        raise ValueError(
+            f"{file.name}: end is {end} s: expected at most its duration, "
+            f"{(first + len(samples)) / rate:.3f} s; correct the times"
+        )
     if len(samples) == 0:
-        raise ValueError(f"{file.name}: holds no audio")
+        raise ValueError(_NO_SAMPLES.format(file.name))
     if not np.isfinite(samples).all():
-        raise ValueError(f"{file.name}: holds samples that are NaN or infinite")
+        raise ValueError(_NOT_FINITE.format(file.name))
     waveform = torch.from_numpy(np.ascontiguousarray(samples))[None]
     return waveform if rate == sample_rate else resample(waveform[0], rate, sample_rate)[None]
 
 
 def write_audio(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
-    """Writes 16-bit PCM WAV (or FLAC for a name ending in .flac), atomically: whole or not at all.
+    """Writes 16-bit PCM WAV, or FLAC for a name that ends in .flac, atomically.
 
     Args:
-        path: Target; its folder is made.
-        waveform: [C, S], full scale = 1; values beyond are clipped.
-        sample_rate: Hz.
+        path: Path of the file; missing folders are created.
+        waveform: Waveform [C, S], full scale = 1; larger values are clipped.
+        sample_rate: Sample rate in Hz.
 
     Raises:
-        ValueError: Wrong shape, empty or non-finite waveform.
+        ValueError: The waveform has another shape, is empty or is not finite.
     """
     if waveform.ndim != 2 or 0 in waveform.shape:
         raise ValueError(
-            f"{path}: waveform has shape {tuple(waveform.shape)}; expected [channels, samples], not empty"
+            f"{path}: waveform has shape {tuple(waveform.shape)}: expected [channels, samples], not empty; "
+            f"reshape it"
         )
     samples = waveform.detach().to("cpu", torch.float32)
     if not torch.isfinite(samples).all():
-        raise ValueError(f"{path}: waveform holds NaN or infinite samples; nothing written")
+        raise ValueError(
+            f"{path}: waveform holds NaN or infinite samples: expected finite ones; nothing was written"
+        )
     with AtomicAudioWriter(path, sample_rate, waveform.shape[0]) as writer:
         writer.write(samples.T.numpy())
 
 
 class AtomicAudioWriter:
-    """Writes an audio file in blocks under a temporary name and renames it when all went well."""
+    """Context manager that writes an audio file block by block and renames it into place on success."""
 
     def __init__(self, path: str | Path, sample_rate: int, channels: int) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self.path.with_name(self.path.name + ".part")
-        # Opened here, not by name: libsndfile takes no name that the file system's encoding lacks.
+        # An open file, not its name: libsndfile rejects names outside the file system's encoding.
         self._file = open(self._temporary, "w+b")  # noqa: SIM115
         try:
             self._sound = soundfile.SoundFile(
@@ -142,17 +158,20 @@ class AtomicAudioWriter:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
             raise ValueError(
-                f"{self.path}: cannot be written at {sample_rate} Hz, {channels} channels"
+                f"{self.path}: sample_rate is {sample_rate}, channels is {channels}: expected what the "
+                f"format supports; choose other values"
             ) from error
 
     def write(self, block: np.ndarray) -> None:
-        """Appends float samples [S, C]; what lies beyond full scale is clipped."""
-        # Rounding here, not in libsndfile, whose float conversion differs between versions.
+        """Appends float samples [S, C]; values beyond full scale are clipped."""
+        # Rounded here because the float conversion of libsndfile differs between its versions.
         scaled = np.rint(np.clip(block, -1.0, 1.0) * 32768.0)
         try:
             self._sound.write(np.minimum(scaled, 32767.0).astype(np.int16))
         except (AssertionError, soundfile.SoundFileError) as error:  # soundfile asserts that all was written
-            raise OSError(f"{self.path}: cannot be written; is the disk full?") from error
+            raise OSError(
+                f"{self.path}: cannot be written: is the disk full? Make room and run again"
+            ) from error
 
     def __enter__(self) -> AtomicAudioWriter:
         return self
@@ -167,30 +186,30 @@ class AtomicAudioWriter:
 
 
 def sample_rate_of(path: str | Path) -> int:
-    """Hz of an audio file, by its header.
+    """Returns the sample rate in Hz that the header of an audio file states.
 
     Raises:
-        ValueError: Missing, empty, unreadable or truncated; the message names the file.
+        ValueError: The file is missing, empty, unreadable or truncated; the message names it.
     """
     with _AudioFile(path) as file:
         return int(file.sound.samplerate)
 
 
 def iter_blocks(path: str | Path, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-    """Yields float32 [S, C] blocks of `samples`, the last may be shorter: any length in constant memory."""
+    """Yields blocks float32 [`samples`, C] of a file; the last one may be shorter."""
     with _AudioFile(path) as file:
         yield from file.blocks(0, None, samples)
 
 
 def check_audio(path: str | Path) -> AudioInfo:
-    """Reads a whole file once and refuses what no training can use.
+    """Reads a whole file once and raises an error if its audio is unusable for training.
 
     Returns:
-        What was found; `mean` is for `copy_audio`, which takes a constant offset out.
+        Statistics of the file; `copy_audio` subtracts `mean`.
 
     Raises:
-        ValueError: Missing, empty, unreadable, truncated, non-finite, silent (under -60 dBFS once a
-            constant offset is taken out) or clipped in more than a tenth of its samples.
+        ValueError: The file is missing, empty, unreadable, truncated, not finite, silent (below -60 dBFS
+            after the DC offset is subtracted) or clipped in more than a tenth of its samples.
     """
     with _AudioFile(path) as file:
         channels = file.sound.channels
@@ -198,13 +217,13 @@ def check_audio(path: str | Path) -> AudioInfo:
         samples = clipped = 0
         for block in file.blocks(0, None):
             if not np.isfinite(block).all():
-                raise ValueError(f"{file.name}: holds samples that are NaN or infinite")
+                raise ValueError(_NOT_FINITE.format(file.name))
             total += block.sum(0, dtype=np.float64)
             low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
             clipped += int((np.abs(block) >= 0.9999).sum())
             samples += len(block)
         if samples == 0:
-            raise ValueError(f"{file.name}: holds no audio")
+            raise ValueError(_NO_SAMPLES.format(file.name))
         mean = total / samples
         info = AudioInfo(
             sample_rate=file.sound.samplerate,
@@ -216,15 +235,18 @@ def check_audio(path: str | Path) -> AudioInfo:
         )
     if info.peak < SILENCE_PEAK:
         kind = "constant (DC only)" if np.abs(mean).max() >= SILENCE_PEAK else "silent"
-        raise ValueError(f"{file.name}: is {kind}: nothing above -60 dBFS")
+        raise ValueError(f"{file.name}: is {kind}: expected a peak above -60 dBFS; record it again")
     if info.clipped > 0.1:
-        raise ValueError(f"{file.name}: {info.clipped:.0%} of its samples are clipped; lower the gain")
+        raise ValueError(
+            f"{file.name}: {info.clipped:.0%} of its samples are clipped: expected at most 10%; lower the "
+            f"gain and record it again"
+        )
     return info
 
 
 def copy_audio(source: str | Path, target: str | Path, info: AudioInfo) -> None:
-    """Writes `source` as 16-bit FLAC or WAV in constant memory, without its constant offset."""
-    # Under 0.1 % of full scale an offset is inaudible, and the samples stay exactly as they came.
+    """Writes a copy of `source` as 16-bit FLAC or WAV, block by block and without its DC offset."""
+    # An offset below 0.1 % of full scale is inaudible: the samples are then copied unchanged.
     offset = np.array([m if abs(m) > 1e-3 else 0.0 for m in info.mean], dtype=np.float32)
     with AtomicAudioWriter(target, info.sample_rate, info.channels) as writer:
         for block in iter_blocks(source):
@@ -232,26 +254,30 @@ def copy_audio(source: str | Path, target: str | Path, info: AudioInfo) -> None:
 
 
 class _AudioFile:
-    """An open audio file whose header is not believed: reads blocks until the data really ends."""
+    """An open audio file. It is read until its data ends, because headers may state a wrong length."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        # Names need not be valid UTF-8; messages and ledgers must be.
+        # File names may be invalid UTF-8; messages and reject ledgers must not be.
         self.name = os.fsencode(self.path.name).decode("utf-8", "backslashreplace")
 
     def __enter__(self) -> _AudioFile:
         if not self.path.is_file():
-            raise ValueError(f"{self.name}: no such file ({self.path.parent})")
+            raise ValueError(
+                f"{self.name}: no such file in {self.path.parent}: expected an audio file; correct the path"
+            )
         if self.path.stat().st_size == 0:
-            raise ValueError(f"{self.name}: is empty (0 bytes)")
+            raise ValueError(f"{self.name}: has 0 bytes: expected an audio file; copy it again")
         _refuse_truncated_wav(self.path, self.name)
-        # Opened here, not by name: libsndfile takes no name that is not valid UTF-8.
+        # An open file, not its name: libsndfile rejects names that are invalid UTF-8.
         self._file = open(self.path, "rb")  # noqa: SIM115
         try:
             self.sound = soundfile.SoundFile(self._file)
         except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
             self._file.close()
-            raise ValueError(f"{self.name}: is no audio that can be read ({error})") from error
+            raise ValueError(
+                f"{self.name}: is no audio that libsndfile reads ({error}); convert it to WAV or FLAC"
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,16 +298,19 @@ class _AudioFile:
                 position += len(block)
                 yield block
         except soundfile.SoundFileError as error:
-            raise ValueError(f"{self.name}: cannot be read past sample {position} ({error})") from error
-        # MP3 headers only estimate a length; the others state it.
+            raise ValueError(
+                f"{self.name}: cannot be read past sample {position} ({error}); copy it again"
+            ) from error
+        # An MP3 header only estimates the length; the headers of other formats state it.
         if last is None and position < promised and self.sound.format != "MP3":
             raise ValueError(
-                f"{self.name}: is truncated: its header states {promised} samples, it holds {position}"
+                f"{self.name}: is truncated: its header states {promised} samples, it holds {position}; "
+                f"copy it again"
             )
 
 
 def _refuse_truncated_wav(path: Path, name: str) -> None:
-    """libsndfile shortens a WAV silently when the data chunk is longer than the file; this tells."""
+    """Raises ValueError if a WAV's data chunk is longer than the file, which libsndfile accepts silently."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(12)
@@ -293,7 +322,7 @@ def _refuse_truncated_wav(path: Path, name: str) -> None:
                 held = size - file.tell()
                 if length > held:
                     raise ValueError(
-                        f"{name}: is truncated: its header states {length} bytes of samples, {held} are there"
+                        f"{name}: is truncated: its header states {length} bytes, not {held}; copy it again"
                     )
                 return
             file.seek(length + length % 2, 1)

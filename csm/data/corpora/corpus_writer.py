@@ -1,4 +1,4 @@
-"""Writing a corpus folder: whole or not at all, the same bytes every time, a reason for what is left out."""
+"""Writes corpus folders: atomically, with reproducible bytes, and with a reason for each reject."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from csm.data.manifest import (
 
 @dataclass
 class CorpusWriter:
-    """Collects turns and rejects in ``.NAME.partial`` beside the folder; `finish` renames it into place.
+    """Collects turns and rejects in `.NAME.partial` beside the folder; `finish` renames it into place.
 
-    An interrupted run leaves only the partial folder, which the next run replaces: what is there after
-    `finish` depends on the source alone.
+    An interrupted run leaves only the partial folder, which the next run replaces, so the result depends on
+    the source alone.
 
     Attributes:
-        folder: The corpus folder to be.
+        folder: Path of the corpus folder.
         identity: Name and source of the corpus; an existing folder with the same identity is finished,
-            one with another is refused.
-        notes: More for corpus.json, e.g. licence and modification notice.
-        needed_bytes: Free space asked for before anything is written.
+            one with another identity is refused.
+        notes: Further fields of corpus.json, e.g. licence and modification notice.
+        needed_bytes: Required free space in bytes.
     """
 
     folder: Path
@@ -51,11 +51,11 @@ class CorpusWriter:
 
     @property
     def partial(self) -> Path:
-        """Where files are written until `finish`."""
+        """Path of the folder that `finish` renames."""
         return self.folder.parent / f".{self.folder.name}.partial"
 
     def finished(self) -> Corpus | None:
-        """The corpus where it is already finished, else None; writes nothing.
+        """Returns the corpus if the folder is finished, None if it is missing or empty; writes nothing.
 
         Raises:
             ValueError: The folder holds something else.
@@ -67,30 +67,31 @@ class CorpusWriter:
             return corpus
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ValueError(
-                f"{self.folder} exists and is no corpus; choose another --output or move it away"
+                f"{self.folder} exists and is no corpus: expected a corpus or an empty folder; move it away "
+                f"or choose another --output"
             )
         return None
 
     def start(self) -> None:
-        """Makes an empty partial folder; an earlier, interrupted one is replaced.
+        """Creates an empty partial folder; that of an interrupted run is replaced.
 
         Raises:
-            ValueError: The folder holds something already, or the disk is too full.
+            ValueError: The corpus folder is not empty, or the disk is too full.
         """
         if self.finished():
-            raise ValueError(f"{self.folder} is finished already; ask finished() first")
+            raise ValueError(f"{self.folder} is finished already: expected an empty folder; call finished()")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder.parent).free
         if free < self.needed_bytes:
             raise ValueError(
-                f"{self.folder.parent} has {free / 1e6:.0f} MB free, the corpus needs "
+                f"{self.folder.parent} has {free / 1e6:.0f} MB free: expected "
                 f"{self.needed_bytes / 1e6:.0f} MB; make room or choose another --output"
             )
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir()
 
     def add(self, turn: Turn, *, split: str | None = None) -> None:
-        """Appends a turn to its conversation; its index is set here, in the order of arrival.
+        """Appends a turn to its conversation and sets its index.
 
         Args:
             turn: The turn.
@@ -105,21 +106,21 @@ class CorpusWriter:
         self._counts["files_used"] += 1
 
     def reject(self, source: str, reason: str, *, unit: str = "turn") -> None:
-        """Enters a turn or a file that is not used in the ledger, with the reason."""
+        """Adds a turn or a file that is left out to the reject ledger, with the reason."""
         self._rejects.append({"source": source, "unit": unit, "reason": reason})
 
     def finish(self) -> Corpus:
         """Writes manifest, ledger and totals, and renames the partial folder into place.
 
         Raises:
-            ValueError: Nothing at all could be used; the first reasons are named.
+            ValueError: There is no turn; the message gives the first reasons.
         """
         if not self._turns:
             reasons = (
                 "; ".join(f"{r['source']}: {r['reason']}" for r in self._rejects[:3]) or "no input found"
             )
             shutil.rmtree(self.partial, ignore_errors=True)
-            raise ValueError(f"nothing could be used for {self.folder.name}: {reasons}")
+            raise ValueError(f"{self.folder.name} has no turn: expected at least one; {reasons}")
         conversations = [
             Conversation(id=name, split=self._splits[name], turns=tuple(turns))
             for name, turns in self._turns.items()
@@ -163,5 +164,7 @@ class CorpusWriter:
     def _require_same(self, info: dict[str, Any]) -> None:
         other = [key for key, value in self.identity.items() if info.get(key) != value]
         if other:
-            differences = ", ".join(f"{key} {info.get(key)!r} is not {self.identity[key]!r}" for key in other)
-            raise ValueError(f"{self.folder} holds another corpus ({differences}); choose another --output")
+            differences = ", ".join(
+                f"{key} is {info.get(key)!r}: expected {self.identity[key]!r}" for key in other
+            )
+            raise ValueError(f"{self.folder} holds another corpus: {differences}; choose another --output")

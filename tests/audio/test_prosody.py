@@ -1,4 +1,4 @@
-"""Pitch and loudness: on signals whose answer is known, and against Praat on recorded speech.
+"""Pitch and energy: on signals of known pitch, and against Praat on recorded speech.
 
 Measured on 120 clips of the whole quickstart corpus (4,169 frames): 94.7 % of frames agree with Praat (ac,
 60-600 Hz, 10 ms) on voicing; on frames voiced in both the median distance of log-F0 is 0.0103 (18 cents) and
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from csm.data import prosody
-from csm.data.audio import read_audio
-from csm.data.prosody import PROSODY_STATISTICS, frame_prosody, prosody_statistics
+from csm.audio import prosody
+from csm.audio.files import read_audio
+from csm.audio.prosody import PROSODY_STATISTICS, frame_prosody, prosody_statistics
 
 
 def voice(hertz: float, rate: int, seconds: float = 1.0, harmonics: int = 8) -> torch.Tensor:
@@ -26,7 +26,7 @@ def voice(hertz: float, rate: int, seconds: float = 1.0, harmonics: int = 8) -> 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 44_100])
 @pytest.mark.parametrize("hertz", [70.0, 120.0, 213.7, 330.0, 500.0])
-def test_a_steady_voice_has_its_own_pitch(rate: int, hertz: float) -> None:
+def test_a_steady_voice_has_its_pitch(rate: int, hertz: float) -> None:
     frames = frame_prosody(voice(hertz, rate), rate)
     assert frames.shape == (13, 3) and frames.dtype == torch.float32
     inner = frames[1:-2]
@@ -50,7 +50,7 @@ def test_noise_and_silence_are_unvoiced() -> None:
     assert not silent[:, :2].any() and torch.allclose(silent[:, 2], torch.tensor(math.log(1e-4)))
 
 
-def test_unvoiced_frames_carry_zero_pitch_and_voiced_ones_a_pitch(excerpt) -> None:
+def test_log_f0_is_zero_exactly_where_a_frame_is_unvoiced(excerpt) -> None:
     turn = excerpt.turns()[0]
     frames = frame_prosody(read_audio(excerpt.root / turn.audio, sample_rate=11_025), 11_025)
     assert ((frames[:, 0] > 0) == (frames[:, 1] == 1)).all()
@@ -77,7 +77,7 @@ def test_loudness_does_not_change_pitch() -> None:
     assert torch.allclose(loud[:, 2] - quiet[:, 2], torch.full((13,), math.log(20)), atol=1e-3)
 
 
-def test_chunks_do_not_show(excerpt, monkeypatch) -> None:
+def test_the_chunk_size_changes_nothing(excerpt, monkeypatch) -> None:
     waveform = read_audio(excerpt.root / excerpt.turns()[3].audio, sample_rate=11_025)
     whole = frame_prosody(waveform, 11_025)
     monkeypatch.setattr(prosody, "_CHUNK", 7)
@@ -108,7 +108,7 @@ def test_it_agrees_with_praat_on_recorded_speech(excerpt) -> None:
     assert np.mean(np.array(distances) > math.log(1.2)) < 0.03
 
 
-def test_joe_speaks_at_a_mans_pitch_and_faye_higher(excerpt) -> None:
+def test_a_mans_pitch_is_plausible_and_a_womans_is_higher(excerpt) -> None:
     medians = {}
     for speaker in ("JOE", "FAYE"):
         turns = [turn for turn in excerpt.turns("train") if turn.speaker == speaker][:40]
@@ -132,7 +132,7 @@ def test_it_is_fifty_times_faster_than_real_time() -> None:
     assert min(times) < 20 / 50
 
 
-def test_statistics_say_what_their_names_say() -> None:
+def test_statistics_match_their_names() -> None:
     frames = torch.tensor([[5.0, 1, -2], [4.0, 1, -4], [0.0, 0, -6], [0.0, 0, -8]])
     named = dict(zip(PROSODY_STATISTICS, prosody_statistics(frames).tolist(), strict=True))
     assert named == pytest.approx(

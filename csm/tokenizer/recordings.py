@@ -1,4 +1,4 @@
-"""Whole recordings to codes and back, of any length, rate and number of channels, in constant memory."""
+"""Encodes and decodes whole recordings of any length, sample rate and number of channels, block by block."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.audio import BLOCK_SAMPLES, AtomicAudioWriter, iter_blocks, sample_rate_of
-from csm.data.resampling import BlockResampler
+from csm.audio.files import BLOCK_SAMPLES, AtomicAudioWriter, iter_blocks, sample_rate_of
+from csm.audio.resampling import BlockResampler
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
-BLOCK_FRAMES = 250  # 20 s at 12.5 frames per second: large enough for full speed
+BLOCK_FRAMES = 250  # 20 s at 12.5 frames per second; larger blocks are not faster
 
 
 def encode_recording(
@@ -28,32 +28,33 @@ def encode_recording(
     num_codebooks: int | None = None,
     block_frames: int = BLOCK_FRAMES,
 ) -> Int[Tensor, "1 K T"]:
-    """Codes of a recording: read, brought to the tokenizer's rate and encoded in blocks.
+    """Reads a recording, resamples it to the tokenizer's rate and encodes it in blocks.
 
-    Several channels are mixed down to their mean unless `channel` picks one: two speakers on two channels
-    are better encoded one by one. Beside the codes, 11.5 MB an hour with 32 codebooks, memory does not grow
-    with the length; `iter_codes` hands them out block by block.
+    All channels are averaged unless `channel` selects one; two speakers on two channels are better encoded
+    separately. Only the codes grow with the length, by 11.5 MB per hour with 32 codebooks; `iter_codes`
+    yields them block by block.
 
-    The samples that the encoder reads are those of `read_audio`, bit for bit, for any block_frames, and its
-    convolutions and attention carry their past from block to block: the codes are those of the whole. What is
-    left is the last bit of a matrix product, which may round differently for another number of rows: where
-    two vectors are equally near, another block_frames may find the other one.
+    For every block_frames the encoder reads the samples of `read_audio` bit for bit, and its convolutions and
+    attention carry their state from block to block, so the codes are those of the whole recording. The
+    exception is a tie between two code vectors: a matrix product may round differently for another number of
+    rows, so another block_frames may select the other vector.
 
     Args:
-        tokenizer: In eval mode, on any device, not streaming already.
-        source: A file that libsndfile reads, or samples [C, S] in floating point, full scale = 1.
-        sample_rate: Hz of `source`; must be given with samples, and not with a file, which states its own.
-        channel: Which one, from 0, or "mean" of all.
-        num_codebooks: Only the first ones. None: all.
-        block_frames: Codec frames of one call of the encoder.
+        tokenizer: Tokenizer in eval mode on any device, not yet streaming.
+        source: A file that libsndfile reads, or a floating-point waveform [C, S], full scale = 1.
+        sample_rate: Sample rate of a waveform in Hz; None for a file, which states its own.
+        channel: Channel, from 0, or "mean" for the average of all.
+        num_codebooks: Number of first codebooks; None means all.
+        block_frames: Frames per call of the encoder.
 
     Returns:
-        int64 [1, K, T] on the CPU, T = ceil(S2 / samples_per_frame), S2 = ceil(S * rate / sample_rate); a
-        last frame that is not full is filled with silence.
+        Codes int64 [1, K, T] on the CPU, T = ceil(S2 / samples_per_frame), S2 = ceil(S * rate / sample_rate);
+        the last frame is padded with silence.
 
     Raises:
-        ValueError: A file that cannot be read, no samples, no such channel, or a sample that is NaN or
-            infinite; the message names the time of the first one.
+        ValueError: The file is unreadable, there are no samples, the channel does not exist, or a sample is
+        NaN
+            or infinite; the message gives the time of the first one.
     """
     blocks = iter_codes(
         tokenizer,
@@ -63,7 +64,7 @@ def encode_recording(
         num_codebooks=num_codebooks,
         block_frames=block_frames,
     )
-    # Kept as int32 until all are there: what joining copies is then half as large.
+    # int32 until all blocks are encoded: the concatenation then needs half the memory.
     return torch.cat([codes.int() for codes in blocks], dim=-1).long()
 
 
@@ -76,16 +77,16 @@ def iter_codes(
     num_codebooks: int | None = None,
     block_frames: int = BLOCK_FRAMES,
 ) -> Iterator[Int[Tensor, "1 K T"]]:
-    """The codes of `encode_recording`, block by block; the tokenizer is streaming until the last is taken."""
+    """Yields the codes of `encode_recording` block by block; the tokenizer streams until the last one."""
     if block_frames < 1:
-        raise ValueError(f"block_frames is {block_frames}: expected at least 1")
+        raise ValueError(f"block_frames is {block_frames}: expected at least 1; raise it")
     rate, blocks = _opened(source, sample_rate)
     config, device = tokenizer.config, _device(tokenizer)
     mono = _mixed(blocks, rate, channel, _name(source))
     resampled = _resampled(mono, BlockResampler(rate, config.sample_rate))
     with tokenizer.streaming(1):
         for samples in _reblocked(resampled, block_frames * config.samples_per_frame):
-            with torch.no_grad():  # around the call alone: the caller's own code runs between blocks
+            with torch.no_grad():  # for this call only: the caller's code runs between blocks
                 codes, _ = tokenizer.encode(samples.to(device)[None, None], num_codebooks=num_codebooks)
             yield codes.cpu()
 
@@ -100,26 +101,27 @@ def decode_recording(
     emotion: Float[Tensor, "1 M"] | None = None,
     block_frames: int = BLOCK_FRAMES,
 ) -> int:
-    """Decodes codes into an audio file at the tokenizer's rate, block by block in constant memory.
+    """Decodes codes block by block into an audio file at the tokenizer's rate.
 
     Args:
-        tokenizer: In eval mode, on any device, not streaming already.
-        codes: int64 [1, K, T], or blocks of them one after the other.
-        path: WAV, or FLAC by its name; 16 bits, written whole or not at all.
-        samples: The file ends after so many, where the last frame was not full. None: with the last frame.
-        speaker, emotion: [1, E] and [1, M] of `ConversationalRVQ.encode`, where known.
-        block_frames: Codec frames of one call of the decoder.
+        tokenizer: Tokenizer in eval mode on any device, not yet streaming.
+        codes: Codes int64 [1, K, T], or consecutive blocks of them.
+        path: Path of the file, 16-bit WAV, or FLAC for a name that ends in .flac; written atomically.
+        samples: Number of samples of the file, to cut the padding of the last frame; None writes whole
+        frames. speaker, emotion: Embeddings [1, E] and [1, M] of `ConversationalRVQ.encode`, None if unknown.
+        block_frames: Frames per call of the decoder.
 
     Returns:
-        Samples written.
+        Number of samples written.
 
     Raises:
-        ValueError: Codes of another shape, dtype or range, none at all, or a target that cannot be written.
+        ValueError: The codes have another shape, dtype or range, there are none, or the file cannot be
+        written.
     """
     device, rate = _device(tokenizer), tokenizer.config.sample_rate
     left = samples
     written = 0
-    known = [None if given is None else given.to(device) for given in (speaker, emotion)]
+    conditions = [None if given is None else given.to(device) for given in (speaker, emotion)]
     with AtomicAudioWriter(path, rate, 1) as writer, tokenizer.streaming(1), torch.no_grad():
 
         def write(waveform: Tensor) -> None:
@@ -132,34 +134,34 @@ def decode_recording(
         for block in [codes] if isinstance(codes, Tensor) else codes:
             if block.ndim != 3 or block.shape[0] != 1:
                 raise ValueError(
-                    f"codes have shape {tuple(block.shape)}: expected [1, K, T], one recording a call"
+                    f"codes have shape {tuple(block.shape)}: expected [1, K, T]; decode one recording a call"
                 )
             for part in block.split(block_frames, dim=-1):
-                write(tokenizer.decode(part.to(device), speaker=known[0], emotion=known[1]))
+                write(tokenizer.decode(part.to(device), speaker=conditions[0], emotion=conditions[1]))
         write(tokenizer.flush())
         if written == 0:
-            raise ValueError(f"{path}: there are no codes to decode; nothing was written")
+            raise ValueError(f"{path}: codes have no frames: expected at least one; nothing was written")
     return written
 
 
 def _opened(
     source: str | Path | np.ndarray | Tensor, sample_rate: int | None
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """Rate in Hz and blocks float32 [S, C] of a file or of samples."""
+    """Returns the rate in Hz and the blocks float32 [S, C] of a file or a waveform."""
     if isinstance(source, (str, Path)):
         if sample_rate is not None:
             raise ValueError(
-                f"sample_rate={sample_rate} was given with a file: leave it out, the file states it"
+                f"sample_rate is {sample_rate}: expected None with a file, which states it; leave it out"
             )
         return sample_rate_of(source), iter_blocks(source)
     samples = torch.as_tensor(source)
     if samples.ndim != 2 or not samples.is_floating_point():
         raise ValueError(
             f"samples are {samples.dtype} {tuple(samples.shape)}: expected floating point "
-            f"[channels, samples], full scale = 1"
+            f"[channels, samples], full scale = 1; convert them"
         )
     if sample_rate is None or sample_rate < 1:
-        raise ValueError(f"sample_rate is {sample_rate}: say at how many Hz the samples were taken")
+        raise ValueError(f"sample_rate is {sample_rate}: expected Hz above 0; give the rate of the samples")
     starts = range(0, samples.shape[1], BLOCK_SAMPLES)
     return sample_rate, (samples[:, i : i + BLOCK_SAMPLES].T.float().cpu().numpy() for i in starts)
 
@@ -167,15 +169,15 @@ def _opened(
 def _mixed(
     blocks: Iterator[np.ndarray], rate: int, channel: int | Literal["mean"], name: str
 ) -> Iterator[Tensor]:
-    """One channel, float32 [S] a block, of blocks [S, C]; refuses what is not finite."""
+    """Yields one channel or the mean [S] of each block [S, C]; refuses samples that are not finite."""
     read = 0
     for block in blocks:
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
-            place, where = bad[0]
+            sample, where = bad[0]
             raise ValueError(
-                f"{name}: the sample at {(read + place) / rate:.6f} s (number {read + place}, channel "
-                f"{where}) is {block[place, where]}: repair the recording, or cut it before that"
+                f"{name}: the sample at {(read + sample) / rate:.6f} s (number {read + sample}, channel "
+                f"{where}) is {block[sample, where]}: expected a finite one; repair the recording"
             )
         read += len(block)
         if channel == "mean":
@@ -184,10 +186,10 @@ def _mixed(
             yield torch.from_numpy(block[:, channel].copy())
         else:
             raise ValueError(
-                f"channel is {channel!r}: expected 'mean' or 0 to {block.shape[1] - 1} with {name}"
+                f"{name}: channel is {channel!r}: expected 'mean' or 0 to {block.shape[1] - 1}; choose one"
             )
     if read == 0:
-        raise ValueError(f"{name}: holds no audio: expected at least one sample")
+        raise ValueError(f"{name}: holds no audio: expected at least one sample; record it again")
 
 
 def _resampled(blocks: Iterator[Tensor], resampler: BlockResampler) -> Iterator[Tensor]:
@@ -197,17 +199,17 @@ def _resampled(blocks: Iterator[Tensor], resampler: BlockResampler) -> Iterator[
 
 
 def _reblocked(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The same samples in blocks of `size`; the last may be shorter."""
-    waiting: list[Tensor] = []
+    """Yields the same samples in blocks of `size`; the last one may be shorter."""
+    pending: list[Tensor] = []
     for block in blocks:
-        waiting.append(block)
-        if sum(map(len, waiting)) >= size:
-            joined = torch.cat(waiting)
+        pending.append(block)
+        if sum(map(len, pending)) >= size:
+            joined = torch.cat(pending)
             whole = len(joined) // size * size
             yield from joined[:whole].split(size)
-            waiting = [joined[whole:].clone()]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
+            pending = [joined[whole:].clone()]
+    if sum(map(len, pending)):
+        yield torch.cat(pending)
 
 
 def _device(tokenizer: ConversationalRVQ) -> torch.device:

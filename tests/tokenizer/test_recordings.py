@@ -1,4 +1,4 @@
-"""Recordings of any rate and length to codes and back: the same as the whole, in constant memory."""
+"""Recordings in blocks: codes and audio equal those of the whole recording, in constant memory."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from csm.data.audio import read_audio
-from csm.data.recordings import decode_recording, encode_recording, iter_codes
+from csm.audio.files import read_audio
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.recordings import decode_recording, encode_recording, iter_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
@@ -30,11 +30,11 @@ SIZES = {
     "speaker_dim": 8,
     "emotion_dim": 4,
 }
-# What a process needs beyond what it had after a first block: two runs that differ in length alone.
+# Prints the peak memory of encoding and decoding one recording.
 GROWTH = """
 import resource, sys
 import torch
-from csm.data.recordings import decode_recording, encode_recording
+from csm.tokenizer.recordings import decode_recording, encode_recording
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
 
 torch.set_num_threads(1)
@@ -61,7 +61,7 @@ def tokenizer() -> ConversationalRVQ:
 
 
 def speech(samples: int, seed: int = 0) -> torch.Tensor:
-    """Noise of slowly changing loudness [S]: every frame differs from the others."""
+    """Returns noise [S] of slowly changing loudness, in which every frame differs from the others."""
     generator = torch.Generator().manual_seed(seed)
     loudness = torch.randn(1, 1, samples // 800 + 2, generator=generator).exp()
     loudness = torch.nn.functional.interpolate(loudness, samples, mode="linear")[0, 0]
@@ -71,7 +71,7 @@ def speech(samples: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100])
 @pytest.mark.parametrize("block_frames", [1, 7, 1000])
 @torch.no_grad()
-def test_codes_of_a_recording_are_those_of_the_whole(tokenizer, tmp_path, rate, block_frames):
+def test_codes_of_a_recording_equal_those_of_the_whole_waveform(tokenizer, tmp_path, rate, block_frames):
     stereo = torch.stack([speech(5 * rate + 3), speech(5 * rate + 3, 1)], 1).numpy()
     soundfile.write(tmp_path / "a.flac", stereo, rate)
     whole = read_audio(tmp_path / "a.flac", sample_rate=8_000, channel=1)
@@ -81,9 +81,7 @@ def test_codes_of_a_recording_are_those_of_the_whole(tokenizer, tmp_path, rate, 
 
 
 @torch.no_grad()
-def test_samples_in_memory_are_encoded_as_the_file_is_and_channels_are_mixed_to_their_mean(
-    tokenizer, tmp_path
-):
+def test_a_waveform_is_encoded_like_its_file_and_channels_are_averaged(tokenizer, tmp_path):
     stereo = torch.stack([speech(30_000), speech(30_000, 1)])
     soundfile.write(tmp_path / "a.wav", stereo.T.numpy(), 16_000, subtype="FLOAT")
     of_file = encode_recording(tokenizer, tmp_path / "a.wav")
@@ -96,13 +94,13 @@ def test_samples_in_memory_are_encoded_as_the_file_is_and_channels_are_mixed_to_
 
 
 @torch.no_grad()
-def test_silence_and_a_single_sample_are_recordings(tokenizer):
+def test_silence_and_a_single_sample_can_be_encoded(tokenizer):
     assert encode_recording(tokenizer, torch.zeros(1, 48_000), sample_rate=48_000).shape == (1, 6, 13)
     assert encode_recording(tokenizer, torch.ones(2, 1), sample_rate=48_000).shape == (1, 6, 1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_sample_that_is_no_number_is_refused_with_its_time(tokenizer, tmp_path, value):
+def test_a_sample_that_is_not_finite_is_refused_with_its_time(tokenizer, tmp_path, value):
     samples = np.zeros((400_000, 2), np.float32)  # two blocks of reading
     samples[300_008, 1] = samples[350_000, 0] = value
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
@@ -110,7 +108,7 @@ def test_a_sample_that_is_no_number_is_refused_with_its_time(tokenizer, tmp_path
     with pytest.raises(ValueError, match=message):
         encode_recording(tokenizer, tmp_path / "a.wav")
     with tokenizer.streaming(1):
-        pass  # the refusal has left it
+        pass  # the error has ended the streaming
 
 
 @pytest.mark.parametrize(
@@ -119,33 +117,33 @@ def test_a_sample_that_is_no_number_is_refused_with_its_time(tokenizer, tmp_path
         (torch.zeros(1, 0), {"sample_rate": 8000}, "holds no audio"),
         (torch.zeros(800), {"sample_rate": 8000}, r"floating point \[channels, samples\]"),
         (torch.zeros(1, 800, dtype=torch.int16), {"sample_rate": 8000}, "full scale = 1"),
-        (torch.zeros(1, 800), {}, "at how many Hz"),
+        (torch.zeros(1, 800), {}, "give the rate of the samples"),
         (torch.zeros(2, 800), {"sample_rate": 8000, "channel": 2}, "expected 'mean' or 0 to 1"),
         (torch.zeros(2, 800), {"sample_rate": 8000, "block_frames": 0}, "block_frames is 0"),
         ("nowhere.wav", {}, "no such file"),
         ("nowhere.wav", {"sample_rate": 8000}, "leave it out"),
     ],
 )
-def test_what_is_no_recording_is_refused_with_the_fix(tokenizer, source, options, message):
+def test_invalid_input_is_refused_with_the_fix(tokenizer, source, options, message):
     with pytest.raises(ValueError, match=message):
         encode_recording(tokenizer, source, **options)
 
 
 @pytest.mark.parametrize("block_frames", [1, 5, 100])
 @torch.no_grad()
-def test_a_file_decoded_in_blocks_holds_the_sound_of_the_whole(tokenizer, tmp_path, block_frames):
+def test_a_file_decoded_in_blocks_equals_the_decoded_whole(tokenizer, tmp_path, block_frames):
     codes = encode_recording(tokenizer, speech(20_001)[None], sample_rate=8_000)
     speaker = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
     expected = tokenizer.decode(codes, speaker=speaker)[0, :, :20_001]
     path = tmp_path / "a.wav"
     options = {"samples": 20_001, "speaker": speaker, "block_frames": block_frames}
     assert decode_recording(tokenizer, codes, path, **options) == 20_001
-    heard = read_audio(path, sample_rate=8_000)
-    torch.testing.assert_close(heard, expected.clamp(-1, 1), atol=2 / 32768, rtol=0)
+    decoded = read_audio(path, sample_rate=8_000)
+    torch.testing.assert_close(decoded, expected.clamp(-1, 1), atol=2 / 32768, rtol=0)
 
 
 @torch.no_grad()
-def test_a_stream_of_blocks_is_decoded_as_they_come(tokenizer, tmp_path):
+def test_consecutive_blocks_are_decoded_like_the_whole(tokenizer, tmp_path):
     audio = speech(30 * 640)[None]
     blocks = list(iter_codes(tokenizer, audio, sample_rate=8_000, block_frames=4))
     assert [block.shape[-1] for block in blocks] == [4] * 7 + [2]
@@ -155,11 +153,11 @@ def test_a_stream_of_blocks_is_decoded_as_they_come(tokenizer, tmp_path):
     torch.testing.assert_close(one, two, atol=1 / 32768, rtol=0)
 
 
-def test_wrong_codes_leave_no_file(tokenizer, tmp_path):
+def test_invalid_codes_leave_no_file(tokenizer, tmp_path):
     for codes, message in (
         (torch.zeros(2, 6, 3, dtype=torch.int64), r"expected \[1, K, T\]"),
         (torch.full((1, 6, 3), 32), "0..31"),
-        ([], "no codes to decode"),
+        ([], "codes have no frames"),
     ):
         with pytest.raises(ValueError, match=message):
             decode_recording(tokenizer, codes, tmp_path / "a.wav")
