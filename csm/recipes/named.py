@@ -16,8 +16,8 @@ from csm.network.model_config import CSMConfig
 from csm.network.presets import csm_1b
 from csm.recipes.run_config import RunConfig
 from csm.tokenizer import presets
-from csm.tokenizer.conversational_rvq import TokenizerConfig
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
+
 if TYPE_CHECKING:
     from transformers import MimiModel
 
@@ -138,22 +140,8 @@ class MimiTokenizer(nn.Module):
         Raises:
             ValueError: On another shape, no samples, a value that is not finite, or lengths out of range.
         """
-        if audio.ndim != 3 or audio.shape[1] != 1 or 0 in audio.shape:
-            raise ValueError(
-                f"audio has shape {tuple(audio.shape)}: expected [B, 1, S] at {self.config.sample_rate} Hz, "
-                f"not empty; mix channels down or encode them one by one"
-            )
-        if not bool(torch.isfinite(audio).all()):
-            raise ValueError("audio holds NaN or infinite samples: repair or drop the recording first")
-        if lengths is None:
-            lengths = torch.full((audio.shape[0],), audio.shape[-1], device=audio.device)
-        elif (
-            lengths.shape != audio.shape[:1] or int(lengths.min()) < 1 or int(lengths.max()) > audio.shape[-1]
-        ):
-            raise ValueError(
-                f"lengths {lengths.tolist()}: expected one per item of audio {tuple(audio.shape)}, from 1 to "
-                f"{audio.shape[-1]} samples"
-            )
+        check_audio(audio, self.config)
+        lengths = checked_lengths(lengths, audio)
         frame = self.config.samples_per_frame
         padded = nn.functional.pad(audio, (0, -audio.shape[-1] % frame))
         codes = self.model.encode(padded, num_quantizers=self.config.n_codebooks).audio_codes
@@ -170,17 +158,7 @@ class MimiTokenizer(nn.Module):
             ValueError: On another shape or dtype, no frames, a wrong number of codebooks or a wrong code.
         """
         config = self.config
-        fewest = config.semantic_codebooks + 1
-        if codes.ndim != 3 or not fewest <= codes.shape[1] <= config.n_codebooks or 0 in codes.shape:
-            raise ValueError(
-                f"codes have shape {tuple(codes.shape)}: expected [B, K, T] with {fewest} <= K <= "
-                f"{config.n_codebooks} and at least one frame"
-            )
-        low, high = int(codes.min()), int(codes.max())
-        if codes.dtype != torch.int64 or low < 0 or high >= config.codebook_size:
-            raise ValueError(
-                f"codes are {codes.dtype} over {low}..{high}: expected int64 in 0..{config.codebook_size - 1}"
-            )
+        check_codes(codes, config, fewest=config.semantic_codebooks + 1)
         samples = codes.shape[2] * config.samples_per_frame
         return self.model.decode(codes).audio_values[..., :samples]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
 
 
 def quickstart() -> TokenizerConfig:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from csm.tokenizer.config import TokenizerConfig
+
 
 class AttentionPast(NamedTuple):
     """Keys and values [B, N, P, H] of the last P steps of a stream, P below the window."""
@@ -90,3 +92,16 @@ class TransformerLayer(nn.Module):
         """[B, T, C] -> [B, T, C]."""
         x = x + self.scales[0] * self.attention(self.attention_norm(x))
         return x + self.scales[1] * self.contract(F.gelu(self.expand(self.norm(x)), approximate="tanh"))
+
+
+def transformer_layers(config: TokenizerConfig, width: int, count: int) -> list[TransformerLayer]:
+    """Returns `count` layers of the config's attention sizes."""
+    return [
+        TransformerLayer(
+            width,
+            n_heads=config.attention_heads,
+            window=config.attention_frames,
+            expansion=config.attention_expansion,
+        )
+        for _ in range(count)
+    ]

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from csm.data.utterances import UtteranceBatch, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.discriminator import Discriminator
-from csm.tokenizer.losses import (
+from csm.tokenizer.training.discriminator import Discriminator
+from csm.tokenizer.training.losses import (
     TokenizerLossConfig,
     adversarial_loss,
     balanced_judges_loss,
     discriminator_loss,
     feature_matching_loss,
 )
-from csm.tokenizer.principal_components import start_from_principal_components
+from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.training.samples import Clips
 from csm.training.teacher import Teacher
 from csm.training.tokenizer_trainer import TokenizerTrainer

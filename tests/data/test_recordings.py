@@ -11,7 +11,8 @@ import torch
 
 from csm.data.audio import read_audio
 from csm.data.recordings import decode_recording, encode_recording, iter_codes
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {
@@ -35,7 +36,8 @@ GROWTH = """
 import resource, sys
 import torch
 from csm.data.recordings import decode_recording, encode_recording
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 torch.set_num_threads(1)
 tokenizer = ConversationalRVQ(TokenizerConfig(**{sizes!r})).eval()

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.discriminator import Discriminator
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.training.discriminator import Discriminator
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import tokenizer_task
 from csm.training.tokenizer_task import TokenizerTask, codebook_report
 from csm.training.tokenizer_trainer import TokenizerTrainer

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.principal_components import start_from_principal_components
+from csm.tokenizer.training.principal_components import start_from_principal_components
 
 
 def harmonics(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_no_linear_map_of_the_same_width_loses_less(recovering, clips):
 
 
 def _weights(tokenizer):
-    from csm.tokenizer.losses import audibility
+    from csm.tokenizer.training.losses import audibility
 
     weight = audibility(tokenizer.config.sample_rate, tokenizer.encoder.spectrum.window_length)
     return weight.sqrt().repeat(tokenizer.config.hops_per_frame).double()

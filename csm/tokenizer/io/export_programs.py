@@ -210,7 +210,7 @@ class DecoderProgram(nn.Module):
         features = self.norm(self.blocks[self.frame_blocks :](frames))
         if self.recover_phase:
             head = self.magnitude_head
-            return head.heard(head(frames, features))[:, : -self.hops_per_frame]
+            return head.linear_magnitudes(head(frames, features))[:, : -self.hops_per_frame]
         frames = (self.frames(features) * self.window)[:, : -self.hops_per_frame]
         batch, steps, _ = frames.shape
         parts = frames.reshape(batch, steps, self.window_hops, self.hop)

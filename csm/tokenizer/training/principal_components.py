@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.layers import Downsample
-from csm.tokenizer.losses import audibility
+from csm.tokenizer.training.losses import audibility
 
 # Rows that k-means sees of a codebook: more than 15 per vector for the packaged size.
 KMEANS_ROWS = 16_384

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.tokenizer.losses import (
+from csm.tokenizer.training.losses import (
     SpectralLoss,
     TokenizerLossConfig,
     adversarial_loss,

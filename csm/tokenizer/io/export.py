@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from csm import config as config_files
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.export_programs import DecoderProgram, EncoderProgram
+from csm.tokenizer.io.export_programs import DecoderProgram, EncoderProgram
 
 BATCH, LONGEST = torch.export.Dim("batch"), 1 << 30
 

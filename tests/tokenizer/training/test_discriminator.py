@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.tokenizer.discriminator import Discriminator, PeriodDiscriminator, SpectrumDiscriminator
+from csm.tokenizer.training.discriminator import Discriminator, PeriodDiscriminator, SpectrumDiscriminator
 
 
 @pytest.mark.parametrize("samples", [1100, 1101, 2000])

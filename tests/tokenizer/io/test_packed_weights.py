@@ -2,7 +2,7 @@
 
 import torch
 
-from csm.tokenizer.packing import packed, unpacked
+from csm.tokenizer.io.packed_weights import packed, unpacked
 
 
 def state(**changes):
