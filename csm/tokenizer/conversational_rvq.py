@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,7 @@ class ConversationalRVQ(nn.Module):
     ) -> None:
         super().__init__()
         given = {"n_codebooks": n_codebooks, "codebook_size": codebook_size, "sample_rate": sample_rate}
-        changes = {name: value for name, value in given.items() if value is not None}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.config = config = dataclasses.replace(config or TokenizerConfig(), **changes)
         self.encoder = Encoder(config)
         self.quantizer = SplitQuantizer(

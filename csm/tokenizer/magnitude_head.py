@@ -57,7 +57,7 @@ class MagnitudeHead(nn.Module):
     def linear_magnitudes(
         self, compressed: Float[Tensor, "B T2 N"], contrast: float | None = None
     ) -> Float[Tensor, "B T2 N"]:
-        """Returns linear magnitudes [B, T2, bins] of compressed ones, with a contrast within each STFT frame."""
+        """Returns linear magnitudes [B, T2, bins] of compressed ones, contrasted within a frame."""
         contrast = self.contrast if contrast is None else contrast
         if contrast != 1:
             rows = compressed.flatten(0, 1).unsqueeze(1)

@@ -19,6 +19,7 @@ from csm.tokenizer.training.losses import (
     feature_matching_loss,
 )
 from csm.tokenizer.training.principal_components import start_from_principal_components
+from csm.tokenizer.usage import perplexity
 from csm.training.samples import Clips
 from csm.training.teacher import Teacher
 from csm.training.tokenizer_trainer import TokenizerTrainer
@@ -161,9 +162,7 @@ class TokenizerTask:
             step=step,
         )
         for name, stack in (("semantic", quantizer.semantic), ("acoustic", quantizer.acoustic)):
-            share = stack.usage / stack.usage.sum(dim=1, keepdim=True)
-            entropy = -(share * share.clamp_min(1e-9).log()).sum(dim=1)
-            metrics[f"{name}_perplexity"] = entropy.exp().mean()
+            metrics[f"{name}_perplexity"] = perplexity(stack.usage).mean()
         self._pending.clear()
         return metrics
 
@@ -254,23 +253,3 @@ class TokenizerTask:
 
         generator = torch.Generator().manual_seed(self.train.seed)
         start_from_principal_components(tokenizer.to(self.device), clips(), generator)
-
-
-def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
-    """Usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
-    size = tokenizer.config.codebook_size
-    joined = torch.cat([c.cpu() for c in codes], dim=1)
-    usage, perplexity, dead = [], [], []
-    for row in joined:
-        count = torch.bincount(row, minlength=size).double()
-        share = count[count > 0] / count.sum()
-        usage.append(round(float((count > 0).double().mean()), 4))
-        perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
-        dead.append(int((count == 0).sum()))
-    return {
-        "codebook_size": size,
-        "frames": joined.shape[1],
-        "usage": usage,
-        "perplexity": perplexity,
-        "dead": dead,
-    }
