@@ -1,8 +1,8 @@
-"""Kyutai's Mimi behind the interface of ConversationalRVQ, by Hugging Face's transformers (extra `[hf]`).
+"""Kyutai's Mimi with the interface of ConversationalRVQ, by Hugging Face's transformers (extra `[hf]`).
 
-Mimi (Defossez et al. 2024, the codec of Moshi) makes 12.5 frames per second of up to 32 codebooks of 2048
-from 24 kHz audio, the first one semantic. Its weights are not part of this package: give a folder that holds
-them.
+Mimi (Defossez et al. 2024, the codec of Moshi) encodes 24 kHz audio to 12.5 frames per second of up to 32
+codebooks of 2048 vectors, the first one semantic. Its weights are not part of this package: they are read
+from a folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MimiTokenizerConfig:
-    """What a user of the codes must know, under the names of TokenizerConfig.
+    """Sizes that users of the codes need, under the names of TokenizerConfig.
 
     Attributes:
-        sample_rate: Hz.
-        frame_rate: Frames per second.
-        n_codebooks: Codebooks per frame, of which the first `semantic_codebooks` carry what is said.
+        sample_rate: Sample rate of the waveforms in Hz.
+        frame_rate: Codec frames per second.
+        n_codebooks: Codebooks per frame; the first `semantic_codebooks` are semantic.
         codebook_size: Vectors per codebook.
     """
 
@@ -47,21 +47,21 @@ class MimiTokenizerConfig:
 
 
 class MimiInfo(NamedTuple):
-    """What `encode` knows beside the codes.
+    """Outputs of `encode` beside the codes.
 
     Attributes:
-        frames: int64 [B], frames of each item before padding.
+        frames: Frames of each item before padding, int64 [B].
     """
 
     frames: Tensor
 
 
 class MimiTokenizer(nn.Module):
-    """Waveforms to codes and back by Mimi, for inference.
+    """Encodes waveforms and decodes codes by Mimi, for inference.
 
     Args:
-        model: A MimiModel of transformers, of any size.
-        n_codebooks: Codebooks to encode with, a prefix of the model's. None: all of them.
+        model: MimiModel of transformers, of any size.
+        n_codebooks: Codebooks to encode with, a prefix of the model's. None: all.
 
     Raises:
         ValueError: n_codebooks is out of range.
@@ -88,8 +88,8 @@ class MimiTokenizer(nn.Module):
         """Reads a local folder of transformers (config.json, model.safetensors); downloads nothing.
 
         Args:
-            folder: Of a Mimi, or of a CSM that holds one.
-            n_codebooks: As the constructor's.
+            folder: Folder of a Mimi, or of a CSM that contains one.
+            n_codebooks: Codebooks to encode with, a prefix. None: all.
 
         Raises:
             ValueError: transformers is missing, or the folder holds no Mimi.
@@ -102,7 +102,7 @@ class MimiTokenizer(nn.Module):
             raise ValueError(f"no Mimi in {folder}: expected config.json and model.safetensors there")
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if raw.get("model_type") == "csm":
-            # By transformers' loader, which knows the names that a Mimi has in files.
+            # transformers' loader maps the names of the file to those of the module.
             loaded: Any = MimiModel.from_pretrained(
                 None,
                 config=MimiConfig(**(raw.get("codec_config") or {})),
@@ -113,8 +113,8 @@ class MimiTokenizer(nn.Module):
             wrong = sorted(name for names in found.values() for name in names)
             if wrong:
                 raise ValueError(
-                    f"no whole Mimi in {folder}: its weights and its codec_config differ in {wrong}; copy "
-                    f"the folder of CsmForConditionalGeneration anew"
+                    f"no complete Mimi in {folder}: its weights and its codec_config differ in {wrong}; copy "
+                    f"or download the folder of CsmForConditionalGeneration again"
                 )
             return cls(mimi, n_codebooks=n_codebooks)
         try:
@@ -127,18 +127,19 @@ class MimiTokenizer(nn.Module):
     def encode(
         self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"] | None = None
     ) -> tuple[Int[Tensor, "B K T"], MimiInfo]:
-        """Codes of waveforms at `config.sample_rate`, full scale = 1.
+        """Returns the codes of waveforms at `config.sample_rate`, full scale = 1.
 
         Args:
-            audio: [B, 1, S]; a last frame that is not full is filled with zeros.
+            audio: [B, 1, S]; an incomplete last frame is filled with zeros.
             lengths: int64 [B], samples of each item before padding with zeros. None: all S.
 
         Returns:
-            Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and what else is known. Mimi is
+            Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and the number of frames. Mimi is
             causal: codes of an item up to its own frames do not depend on its padding.
 
         Raises:
-            ValueError: On another shape, no samples, a value that is not finite, or lengths out of range.
+            ValueError: `audio` has another shape or dtype, no samples or a value that is not finite, or
+                lengths are out of range.
         """
         check_audio(audio, self.config)
         lengths = checked_lengths(lengths, audio)
@@ -149,13 +150,14 @@ class MimiTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B 1 S"]:
-        """The waveform [B, 1, T * samples_per_frame] of codes.
+        """Returns the waveform [B, 1, T * samples_per_frame] of codes.
 
         Args:
-            codes: int64 [B, K, T]; K may be any prefix of the codebooks that holds one acoustic codebook.
+            codes: int64 [B, K, T]; K may be any prefix that includes one acoustic codebook.
 
         Raises:
-            ValueError: On another shape or dtype, no frames, a wrong number of codebooks or a wrong code.
+            ValueError: `codes` has another shape or dtype, no frames, a wrong number of codebooks or a code
+                out of range.
         """
         config = self.config
         check_codes(codes, config, fewest=config.semantic_codebooks + 1)
@@ -164,7 +166,7 @@ class MimiTokenizer(nn.Module):
 
 
 def _codec_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of the Mimi inside a folder of transformers' CSM, as they are named there."""
+    """Returns the weights of the Mimi in a folder of transformers' CSM, under their names there."""
     weights: dict[str, Tensor] = {}
     prefix = "codec_model."
     for path in sorted(folder.glob("*.safetensors")):

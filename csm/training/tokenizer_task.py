@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from csm.data.utterances import UtteranceBatch, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.training.discriminator import Discriminator
-from csm.tokenizer.training.losses import (
-    TokenizerLossConfig,
+from csm.tokenizer.training.adversarial_losses import (
     adversarial_loss,
-    balanced_judges_loss,
+    balanced_adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
 )
+from csm.tokenizer.training.discriminators import Discriminators
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.tokenizer.usage import perplexity
 from csm.training.samples import Clips
@@ -87,7 +87,7 @@ class TokenizerTask:
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
         if loss.adversarial > 0:
-            self.modules["discriminator"] = Discriminator()
+            self.modules["discriminator"] = Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
@@ -124,7 +124,7 @@ class TokenizerTask:
                 real = judges(outputs["target"][:heard])
             parts["adversarial"] = adversarial_loss(fake)
             parts["feature_matching"] = feature_matching_loss(real, fake)
-            total = total + balanced_judges_loss(
+            total = total + balanced_adversarial_loss(
                 outputs["features"],
                 torch.stack([getattr(self.weights, n) * parts[n] for n in ("mel", "magnitude")]).sum(),
                 parts["adversarial"] + self.weights.feature_matching * parts["feature_matching"],
@@ -237,7 +237,7 @@ class TokenizerTask:
 
     def _heard(self, output: Tensor) -> int:
         """How many items of a shard the judges hear."""
-        return max(1, round(self.weights.judged * len(output)))
+        return max(1, round(self.weights.discriminator_share * len(output)))
 
     def _initialise(self) -> None:
         """Before the engine takes the weights over; from batches of shard 0, which every rank can make."""

@@ -33,10 +33,10 @@ def test_contrast_moves_magnitudes_from_their_neighbours_mean_and_leaves_flat_on
     torch.testing.assert_close(head.linear_magnitudes(flat), magnitudes(flat))
     peak = flat.clone()
     peak[0, 1, 4] = 1.1
-    heard = head.linear_magnitudes(peak)
-    torch.testing.assert_close(heard[0, 0], magnitudes(flat)[0, 0])
-    assert heard[0, 1, 4] > magnitudes(peak)[0, 1, 4] and heard[0, 1, 3] < magnitudes(peak)[0, 1, 3]
-    torch.testing.assert_close(heard[0, 1, 4], magnitudes(torch.tensor(0.9 + 1.5 * 0.2)))
+    moved = head.linear_magnitudes(peak)
+    torch.testing.assert_close(moved[0, 0], magnitudes(flat)[0, 0])
+    assert moved[0, 1, 4] > magnitudes(peak)[0, 1, 4] and moved[0, 1, 3] < magnitudes(peak)[0, 1, 3]
+    torch.testing.assert_close(moved[0, 1, 4], magnitudes(torch.tensor(0.9 + 1.5 * 0.2)))
     assert torch.equal(head.linear_magnitudes(peak, 1.0), magnitudes(peak))
     head.contrast = 1.0
     assert torch.equal(head.linear_magnitudes(peak), magnitudes(peak))

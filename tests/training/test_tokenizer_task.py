@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.training.discriminator import Discriminator
+from csm.tokenizer.training.discriminators import Discriminators
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import tokenizer_task
 from csm.training.tokenizer_task import TokenizerTask
@@ -19,7 +19,7 @@ from csm_kernels import rvq_search
 @pytest.fixture
 def make(small_config, datasets, monkeypatch):
     monkeypatch.setattr(
-        tokenizer_task, "Discriminator", lambda: Discriminator(periods=(2,), windows=(128,), width=4)
+        tokenizer_task, "Discriminators", lambda: Discriminators(periods=(2,), windows=(128,), width=4)
     )
 
     def task(*, decoder_only=False, initialise=True, **loss) -> TokenizerTask:

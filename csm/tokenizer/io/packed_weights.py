@@ -1,4 +1,4 @@
-"""A tokenizer's weights at a quarter of their size: 16 bits each, and 8 for the codebooks' vectors."""
+"""The packaged form of a tokenizer's weights: fp16, and int8 for the codebooks' vectors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from csm.int8_tables import dequantize, quantize
 
-# Of "codebooks": other modules have a parameter called scale.
+# Name of the scales of "codebooks": other modules have a parameter called scale.
 SCALE = "codebooks.scale"
-# Buffers of a CodebookStack that follow from its vectors.
+# Running statistics of a CodebookStack.
 COUNTS = ("usage", "vector_sum")
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a ConversationalRVQ in its packaged form.
+    """Returns the packaged form of a ConversationalRVQ's state, a quarter of its size.
 
-    A codebook vector keeps 8 bits an entry and its own scale: errors of 0.2 to 0.4 % of its largest entry,
-    far below what the next codebook describes. Codes are searched and decoded with the same rounded vectors.
-    The running usage of codes is left out: a training that goes on from here counts anew.
+    A codebook vector keeps 8 bits per entry and one scale: errors of 0.2 to 0.4 % of its largest entry, far
+    below the residual that the next codebook describes. Codes are searched and decoded with the same rounded
+    vectors. The codebooks' running statistics are left out: a training that starts here begins new ones.
     """
     small: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -34,7 +34,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """fp32 weights of a packaged form, or of a whole one."""
+    """Returns fp32 weights of a state in packaged or in full form."""
     whole = {name: value.float() for name, value in state.items() if not name.endswith(SCALE)}
     for name in [name for name in whole if name.endswith("codebooks")]:
         scale, usage, running = (name.replace("codebooks", part) for part in (SCALE, *COUNTS))
