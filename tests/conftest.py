@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 # The doors (ConversationalRVQ, CSMModel, Session) stay out: they refuse wrong shapes themselves, tested too.
 SHAPED = [
     *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
-    *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "discriminator")),
+    *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "training.discriminators")),
     *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery")),
     *(f"csm.network.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
     "csm.losses",

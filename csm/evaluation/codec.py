@@ -158,33 +158,8 @@ def codec_metrics() -> dict[str, MetricInfo]:
     }
 
 
-def codebook_statistics(codes: torch.Tensor | np.ndarray, codebook_size: int) -> dict[str, Any]:
-    """Usage, perplexity and dead codes of every codebook in ``codes`` [B, K, T].
-
-    Returns:
-        ``usage`` (share of codes that occur), ``perplexity`` (2 to the entropy in bits) and ``dead``
-        (codes that never occur), one number a codebook, and ``codebook_size``.
-
-    Raises:
-        ValueError: a wrong shape or codes out of range.
-    """
-    array = np.asarray(codes)
-    if array.ndim != 3 or array.size == 0:
-        raise ValueError(f"codes have shape {tuple(array.shape)}; expected [batch, codebooks, frames]")
-    if array.min() < 0 or array.max() >= codebook_size:
-        raise ValueError(f"codes lie in {array.min()}..{array.max()}; expected 0..{codebook_size - 1}")
-    usage, perplexity, dead = [], [], []
-    for codebook in array.transpose(1, 0, 2).reshape(array.shape[1], -1):
-        counts = np.bincount(codebook, minlength=codebook_size)
-        share = counts[counts > 0] / counts.sum()
-        usage.append(float((counts > 0).mean()))
-        perplexity.append(float(2.0 ** -(share * np.log2(share)).sum()))
-        dead.append(int((counts == 0).sum()))
-    return {"usage": usage, "perplexity": perplexity, "dead": dead, "codebook_size": codebook_size}
-
-
 def codebook_summary(statistics: Mapping[str, Any], frame_rate: float = 12.5) -> dict[str, float]:
-    """Totals of :func:`codebook_statistics` (or of a ``codebooks.json``).
+    """Totals of :func:`csm.tokenizer.usage.codebook_statistics` (or of a ``codebooks.json``).
 
     Efficiency is sum H / sum log2 V, with H the entropy of each codebook in bits; the bit rates are
     what the codes occupy and what their entropies would need, in bits per second.

@@ -14,12 +14,13 @@ import torch
 from csm.data.manifest import Corpus
 from csm.evaluation import codec_judges
 from csm.evaluation.classical_codecs import ANCHORS
-from csm.evaluation.codec import codebook_statistics, codebook_summary
+from csm.evaluation.codec import codebook_summary
 from csm.evaluation.codec_versions import Version, by_anchor, by_codebooks, held_out_clips, recordings
 from csm.evaluation.judge import JudgeUnavailable
 from csm.evaluation.material import hardware
 from csm.evaluation.suite import SCHEMA_VERSION, software
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.usage import codebook_statistics
 
 KIND = "tokenizer"  # of a report of this sort; a run's report has none
 

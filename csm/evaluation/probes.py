@@ -39,7 +39,7 @@ from csm.evaluation.verification import TITLE as VERIFICATION_TITLE
 from csm.evaluation.verification import VerificationConfig, speaker_verification, with_interval
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import SplitQuantizer
-from csm.training.tokenizer_trainer import CTC_OUTPUTS_PER_FRAME
+from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME
 
 TITLE = "Letters and speakers out of the codes (linear probes of our own)"
 HEADER = ("codebooks", "character error rate [95 % CI]", "clips", "speaker accuracy [95 % CI]", "clips")

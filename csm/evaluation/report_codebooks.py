@@ -12,7 +12,7 @@ def codebook_charts(books: Mapping[str, Any] | None, semantic: int = 10) -> str:
     """Share in use and perplexity of every codebook; empty without statistics.
 
     Args:
-        books: What :func:`csm.evaluation.codec.codebook_statistics` counted.
+        books: What :func:`csm.tokenizer.usage.codebook_statistics` counted.
         semantic: How many of the first codebooks carry what is said.
     """
     if not books:

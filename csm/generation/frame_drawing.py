@@ -161,6 +161,7 @@ class FrameDrawer:
             sin=sin,
             n_heads=attention.n_heads,
             n_kv_heads=attention.n_kv_heads,
+            eps=decoder.norm.eps,
             cumulative=decoder.cumulative,
         )
 

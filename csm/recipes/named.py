@@ -16,8 +16,8 @@ from csm.network.model_config import CSMConfig
 from csm.network.presets import csm_1b
 from csm.recipes.run_config import RunConfig
 from csm.tokenizer import presets
-from csm.tokenizer.conversational_rvq import TokenizerConfig
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 
@@ -104,7 +104,9 @@ def speech_24khz() -> RunConfig:
         recipe="speech_24khz",
         corpus="corpora/mine",
         tokenizer=presets.speech_24khz(),
-        tokenizer_loss=TokenizerLossConfig(adversarial=1.0, judged=0.5, adversarial_start=20_000),
+        tokenizer_loss=TokenizerLossConfig(
+            adversarial=1.0, discriminator_share=0.5, adversarial_start=20_000
+        ),
         # 4 s and more: the last of what the transformers see, 50 frames, must be trained too.
         utterances=UtteranceConfig(items=16, max_seconds=6.0, slice_frames=18),
         tokenizer_training=TrainingConfig(

@@ -50,6 +50,7 @@ from csm.recipes.run_config import RunConfig
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
+from csm.tokenizer.usage import codebook_statistics
 from csm.training.checkpoint import sha256_of, write_atomically
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
@@ -57,7 +58,7 @@ from csm.training.model_task import ModelTask
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import is_complete, require_same_run
 from csm.training.teacher import Teacher, require_teacher
-from csm.training.tokenizer_task import TokenizerTask, codebook_report
+from csm.training.tokenizer_task import TokenizerTask
 from csm.training.world import World, start_world
 
 PRETRAINED_FILES = ("config.json", "model.safetensors")
@@ -242,8 +243,8 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
     elif isinstance(tokenizer, ConversationalRVQ):
         write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
-        codes = [turn.codes.long() for turn in read_code_shards(output).values()]
-        report = json.dumps(codebook_report(tokenizer, codes))
+        codes = torch.cat([turn.codes.long() for turn in read_code_shards(output).values()], dim=1)
+        report = json.dumps(codebook_statistics(codes.unsqueeze(0), tokenizer.config.codebook_size))
         write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n".encode())
     return len(turns)
 

@@ -16,7 +16,8 @@ from csm.evaluation.voice_material import ClipSet, VoiceMaterial
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 RATE = 8000
 PITCH = {"JOE": 110.0, "FAYE": 220.0, "ANN": 330.0}

@@ -15,7 +15,8 @@ from csm.evaluation.verification import (
     equal_error_rate,
     speaker_verification,
 )
-from csm.tokenizer.conversational_rvq import EncodeInfo, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import EncodeInfo
 
 RATE = 11025
 CONFIG = VerificationConfig(speakers=("A", "B"), shortest=0.1, trials=40, repeats=20)

@@ -8,7 +8,8 @@ from csm.generation.session import Session
 from csm.generation.streaming import speak_aloud, stream_audio
 from csm.generation.talker import PACKAGED
 from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.talker import Heard, Talker
 from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 TEXT = "Hello there. Who are you?"
 

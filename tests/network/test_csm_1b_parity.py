@@ -417,7 +417,7 @@ def test_the_mimi_of_a_csm_folder_is_read_from_it(pair, tmp_path) -> None:
     pair.ours.save_pretrained(tmp_path / "with", "transformers", codec_from=pair.folder, shard_bytes=10**6)
     assert torch.equal(MimiTokenizer.from_pretrained(tmp_path / "with").encode(audio)[0], codes)
     pair.ours.save_pretrained(tmp_path / "without", "transformers")
-    with pytest.raises(ValueError, match="no whole Mimi in"):
+    with pytest.raises(ValueError, match="no complete Mimi in"):
         MimiTokenizer.from_pretrained(tmp_path / "without")
 
 

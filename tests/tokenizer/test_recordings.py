@@ -10,7 +10,8 @@ import soundfile
 import torch
 
 from csm.audio.files import read_audio
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.recordings import decode_recording, encode_recording, iter_codes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,8 @@ GROWTH = """
 import resource, sys
 import torch
 from csm.tokenizer.recordings import decode_recording, encode_recording
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 torch.set_num_threads(1)
 tokenizer = ConversationalRVQ(TokenizerConfig(**{sizes!r})).eval()

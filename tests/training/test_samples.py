@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from csm.audio.files import read_audio
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import engine as engine_file
 from csm.training import samples as samples_file
 from csm.training.loop import train

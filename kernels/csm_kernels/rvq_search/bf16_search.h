@@ -1,14 +1,19 @@
-// The search of many rows at bf16 speed, with fp32's codes: included by cpu.cpp where the CPU multiplies bf16.
+// The search of many rows at bf16 speed with the codes of the fp32 search, for CPUs that multiply bf16.
 //
 // Every candidate is scored by a bf16 product. With dr = r - bf16(r), dc likewise, that score lies within
 //   E = |dr| max|c| + |r| max|dc| + (roundings of both sums)
-// of the fp32 score that score_tile would have computed, so the fp32 winner is among the candidates within 2 E of the
-// bf16 winner. Mostly that is one candidate and the row is done; else those few are scored again in fp32, in
-// score_tile's order of d. The codes are therefore the fp32 search's, bit by bit.
+// of the fp32 score that score_tile (cpu.cpp) computes, so the code of the smallest fp32 score is among the candidates
+// within 2 E of the smallest bf16 score. Mostly that is one candidate and the row is done; else those few are scored
+// again in fp32, in score_tile's order of d. The codes are therefore those of the fp32 search, bit by bit.
+#pragma once
+
+#include "tile.h"
+
+namespace {
 
 constexpr double ROUNDING = 1.0 / (1 << 23);  // twice fp32's: room for a product unit that truncates
 
-struct Certified {
+struct Bf16Book {
   int64_t pairs, panels, padded;  // of bf16 along D; of NR codes; panels * NR
   float *packed, *norms;          // [panels][pairs][NR] pairs of bf16; [padded], infinite beyond V
   double largest, largest_error;  // over the codes: |c|, |c - bf16(c)|
@@ -78,7 +83,7 @@ int32_t choose_exactly(const float* row, const float* codes, int64_t width, cons
   return chosen;
 }
 
-int32_t certify(const Work& work, int64_t q, const Certified& book, const float* row, const float* scores,
+int32_t choose_certified(const Work& work, int64_t q, const Bf16Book& book, const float* row, const float* scores,
                 const float* smallest, double row_norm, double row_error, int32_t* candidates) {
   float least = smallest[0];
   for (int i = 1; i < W; ++i) least = smallest[i] < least ? smallest[i] : least;
@@ -107,10 +112,10 @@ int32_t certify(const Work& work, int64_t q, const Certified& book, const float*
   return choose_exactly(row, work.level(q).codes, work.width, book.norms, candidates, count);
 }
 
-void search_certified(const Work& work, int threads) {
+void search_bf16(const Work& work, int threads) {
   const int64_t panels = (work.size + NR - 1) / NR, pairs = (work.width + 1) / 2;
   const int64_t blocks = (work.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  Certified book = {pairs, panels, panels * NR, nullptr, nullptr, 0, 0};
+  Bf16Book book = {pairs, panels, panels * NR, nullptr, nullptr, 0, 0};
   book.packed = scratch(panels * (pairs * NR + NR));
   book.norms = book.packed + panels * pairs * NR;
   double* bounds = static_cast<double*>(malloc((size_t)panels * 2 * sizeof(double)));
@@ -143,7 +148,7 @@ void search_certified(const Work& work, int threads) {
         bounds[2 * p] = largest;
         bounds[2 * p + 1] = largest_error;
       }
-      Certified level = book;
+      Bf16Book level = book;
       for (int64_t p = 0; p < panels; ++p) {
         level.largest = bounds[2 * p] > level.largest ? bounds[2 * p] : level.largest;
         level.largest_error = bounds[2 * p + 1] > level.largest_error ? bounds[2 * p + 1] : level.largest_error;
@@ -169,7 +174,7 @@ void search_certified(const Work& work, int threads) {
           });
         for (int64_t row = 0; row < count; ++row) {
           const float* r = work.residual + (start + row) * work.width;
-          work.choose(q, start + row, certify(work, q, level, r, scores + row * book.padded, smallest + row * W,
+          work.choose(q, start + row, choose_certified(work, q, level, r, scores + row * book.padded, smallest + row * W,
                                               norms[row], errors[row], candidates));
         }
       }
@@ -179,3 +184,5 @@ void search_certified(const Work& work, int threads) {
   free(bounds);
   free(book.packed);
 }
+
+}  // namespace

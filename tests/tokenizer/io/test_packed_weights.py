@@ -1,8 +1,8 @@
-"""The packaged form: small, near the whole one, and the same however often it is packed."""
+"""The packaged form is small, near the full one, and the same however often it is packed."""
 
 import torch
 
-from csm.tokenizer.packing import packed, unpacked
+from csm.tokenizer.io.packed_weights import packed, unpacked
 
 
 def state(**changes):
@@ -17,7 +17,7 @@ def state(**changes):
     return made | changes
 
 
-def test_every_weight_comes_back_near_itself_and_codes_are_counted_anew():
+def test_every_weight_is_restored_and_running_statistics_start_at_one_count():
     before = state()
     after = unpacked(packed(before))
     assert set(after) == set(before) and all(v.dtype == torch.float32 for v in after.values())
@@ -30,7 +30,7 @@ def test_every_weight_comes_back_near_itself_and_codes_are_counted_anew():
     assert torch.equal(after["quantizer.semantic.vector_sum"], after[books])
 
 
-def test_packing_what_was_packed_changes_no_vector():
+def test_packing_twice_changes_no_vector():
     once = unpacked(packed(state()))
     twice = unpacked(packed(once))
     torch.testing.assert_close(
@@ -38,13 +38,13 @@ def test_packing_what_was_packed_changes_no_vector():
     )
 
 
-def test_vectors_take_a_byte_an_entry():
+def test_vectors_take_one_byte_per_entry():
     small = packed(state())
     assert small["quantizer.semantic.codebooks"].dtype == torch.int8
     assert not any(name.endswith(("vector_sum", "usage")) for name in small)
 
 
-def test_a_vector_of_zeros_and_a_whole_form_stay_as_they_are():
+def test_a_vector_of_zeros_and_a_full_form_stay_as_they_are():
     zero = torch.zeros(1, 4, 8)
     books = {"q.codebooks": zero, "q.usage": torch.ones(1, 4)}
     assert torch.equal(unpacked(packed(books))["q.codebooks"], zero)

@@ -1,4 +1,4 @@
-"""A tokenizer that works before it is trained: principal components of speech's spectra, and k-means."""
+"""Initialises a tokenizer as a linear codec: principal components of speech spectra, and k-means."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.layers import Downsample
-from csm.tokenizer.losses import audibility
+from csm.tokenizer.training.spectral_losses import audibility
 
-# Rows that k-means sees of a codebook: more than 15 per vector for the packaged size.
+# Rows that k-means uses for a codebook: more than 15 per vector for the packaged size.
 KMEANS_ROWS = 16_384
 
 
@@ -24,15 +24,15 @@ def start_from_principal_components(
 ) -> None:
     """Sets the linear path of encoder and decoder and all codebooks from recordings, in place.
 
-    The compressed magnitudes of a codec frame, weighted by how audible their frequency is, are described by
-    their first principal components (the Karhunen-Loeve transform: no linear map of the same width loses
-    less), those by residual k-means. With the packaged sizes that alone is a codec of PESQ-WB 2.35 (16 clips,
-    docs/LOG.md); training goes on from there. What is not linear starts at nothing or small.
+    The compressed magnitudes of a codec frame, weighted by `audibility`, are projected to their first
+    principal components (no linear map of the same width loses less), and these are quantized by residual
+    k-means. With the packaged sizes that alone is a codec of PESQ-WB 2.35 (16 clips, docs/LOG.md). Nonlinear
+    blocks start at zero or small.
 
     Args:
-        tokenizer: With phases recovered or, then its encoder and codebooks alone, without.
-        clips: Batches of recordings [B, 1, S], S in whole frames, and which of their frames count [B, T].
-        generator: On the CPU; draws the rows that k-means sees.
+        tokenizer: Tokenizer to initialise. Its decoder is set only where phases are recovered.
+        clips: Batches of recordings [B, 1, S], S in whole frames, and which of their frames count, [B, T].
+        generator: Random generator on the CPU, which draws the rows of k-means.
 
     Raises:
         ValueError: No frame counts.
@@ -43,7 +43,9 @@ def start_from_principal_components(
     weight = weight.sqrt().repeat(config.hops_per_frame)
     kept = [(audio, counted) for audio, counted in clips if bool(counted.any())]
     if not kept:
-        raise ValueError("no frames to start a tokenizer from: expected recordings of at least one frame")
+        raise ValueError(
+            "no frames to start a tokenizer from: expected recordings of at least one frame; check the corpus"
+        )
     blocks = torch.cat(
         [
             spectrum.compressed(spectrum(audio[:, 0]))
@@ -58,7 +60,7 @@ def start_from_principal_components(
     width = encoder.shortcut.out_features
     count = min(width, len(values))
     vectors, values = vectors.flip(1)[:, :count], values.flip(0)[:count].clamp_min(0)
-    # Latents of mean variance 1: what initial sizes and losses elsewhere are made for.
+    # Latents of mean variance 1, as initial weights and losses elsewhere assume.
     scale = float(values.mean().clamp_min(1e-12).rsqrt())
     to_latent = scale * vectors.T * weight
     _set_linear(encoder.shortcut, to_latent, -(to_latent @ mean))
@@ -82,7 +84,7 @@ def start_from_principal_components(
 
 
 def _set_linear(layer: nn.Linear, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
-    """Weight into the layer's first rows and columns, bias into its first entries, zeros elsewhere."""
+    """Writes weight and bias into the layer's first rows, columns and entries, and zeros elsewhere."""
     layer.weight.zero_()
     if layer.bias is not None:
         layer.bias.zero_()

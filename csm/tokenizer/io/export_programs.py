@@ -1,8 +1,8 @@
-"""The tokenizer's two ways in operations that every runtime has, for any length: what `export` writes down.
+"""Encoder and decoder in operations that every runtime has, for any length: the modules that `export` traces.
 
-What cannot be traced with a free length, or has no ONNX operator, is written once more here in plain tensor
-operations: the window attention's loop, the STFT, the codebook search and the sum of code vectors. Weights
-are the tokenizer's own.
+Parts that cannot be traced with a dynamic length, or have no ONNX operator, are written here in plain tensor
+operations: the window attention's loop, the STFT, the codebook search and the sum of code vectors. Their
+weights are the tokenizer's.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.spectrum import MAGNITUDE_FLOOR
+from csm.tokenizer.spectrum import MAX_LOG_MAGNITUDE, spectral_features
 from csm.tokenizer.transformer import TransformerLayer, WindowAttention
 
 
 class BandedAttention(nn.Module):
-    """WindowAttention of a whole signal without its loop: windows of queries side by side.
+    """WindowAttention of a whole signal without its loop: all windows of queries at once.
 
-    The queries of one window see its own keys and those of the window before: memory grows with T * window
-    here too.
+    The queries of one window attend to its own keys and those of the window before it, so that memory grows
+    with T * window here too.
 
     Args:
-        attention: Whose weights are used.
+        attention: Module whose weights are used.
     """
 
     bias: Tensor
@@ -43,7 +43,7 @@ class BandedAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """[B, T, C] -> [B, T, C]."""
         batch, steps, width = x.shape
-        # One window more than is needed: a trace takes a count that may be 1 for fixed.
+        # One window more than needed: tracing specialises a count that may be 1.
         count = steps // self.window + 2
         head = width // self.n_heads
         spare = x.new_zeros(batch, count * self.window - steps, 3 * width)
@@ -51,7 +51,7 @@ class BandedAttention(nn.Module):
         q, k, v = rows.reshape(batch, count, self.window, 3, self.n_heads, head).permute(3, 0, 4, 1, 2, 5)
         keys, values = self._with_window_before(k), self._with_window_before(v)
         scores = q * head**-0.5 @ keys.transpose(-1, -2) + self.bias
-        # Before the first window lies nothing, not keys of zero.
+        # Keys before the first window do not exist: they are masked, not zeros.
         place = torch.arange(2 * self.window, device=x.device)
         first = torch.arange(count, device=x.device).reshape(-1, 1, 1) == 0
         scores = scores.masked_fill(first & (place < self.window), float("-inf"))
@@ -66,12 +66,12 @@ class BandedAttention(nn.Module):
 
 
 class EncoderProgram(nn.Module):
-    """audio [B, 1, S] -> codes [B, K, T], as `ConversationalRVQ.encode`, without its checks.
+    """audio [B, 1, S] -> codes [B, K, T], as `ConversationalRVQ.encode` without its checks.
 
     Args:
-        tokenizer: Copied.
-        num_codebooks: K, the first ones.
-        fourier_matrix: The STFT by a matrix product in float64 (ONNX) and not by an FFT.
+        tokenizer: Tokenizer whose weights are copied.
+        num_codebooks: K, a prefix of the codebooks.
+        fourier_matrix: Whether the STFT is a matrix product in float64 (for ONNX) instead of an FFT.
     """
 
     window: Tensor
@@ -97,7 +97,7 @@ class EncoderProgram(nn.Module):
         self.acoustic = PlainSearch(quantizer.acoustic, num_codebooks - first)
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B K T"]:
-        """Codes int64 [B, K, T], T = ceil(S / samples_per_frame)."""
+        """Returns codes int64 [B, K, T], T = ceil(S / samples_per_frame)."""
         features = self.features(audio[:, 0])
         compressed = self.compressed(features).unflatten(1, (-1, self.hops_per_frame)).flatten(2)
         latent = self.blocks(self.stages(self.embed(features)) + self.shortcut(compressed))
@@ -110,10 +110,10 @@ class EncoderProgram(nn.Module):
         return codes.reshape(batch, steps, -1)[:, :-1].transpose(1, 2)
 
     def features(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T2 C"]:
-        """What SpectralFrames makes of the waveform, filled up to whole frames and one of silence more.
+        """Returns SpectralFrames' features of the waveform, padded to whole frames and one frame of silence.
 
-        The model is causal, so that the frame too many changes no other; and a trace then takes no number of
-        frames for fixed, as it does with one that may be 1.
+        The model is causal, so that the extra frame changes no other. Without it tracing would specialise the
+        number of frames, which may be 1.
         """
         batch, samples = waveform.shape
         frames = (samples + self.samples_per_frame - 1) // self.samples_per_frame + 1
@@ -128,18 +128,19 @@ class EncoderProgram(nn.Module):
                 product[..., : len(self.window) // 2 + 1],
                 product[..., len(self.window) // 2 + 1 :],
             )
-            magnitude = (real.square() + imaginary.square()).sqrt().clamp_min(MAGNITUDE_FLOOR)
-            parts = torch.stack([real, imaginary], dim=-1)
-        else:
-            spectrum = torch.fft.rfft(windows)
-            magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
-            parts = torch.view_as_real(spectrum)
-        compressed = parts * magnitude.pow(-0.7).unsqueeze(-1)
-        return torch.cat([magnitude.log() * 0.4 + 1.0, compressed.flatten(-2)], dim=-1)
+            magnitude = (real.square() + imaginary.square()).sqrt()
+            return spectral_features(torch.stack([real, imaginary], dim=-1), magnitude)
+        spectrum = torch.fft.rfft(windows)
+        return spectral_features(torch.view_as_real(spectrum), spectrum.abs())
 
 
 class PlainSearch(nn.Module):
-    """`rvq_search` in operations that every runtime has: rows [N, D] -> their sum [N, D] and codes [N, Q]."""
+    """`rvq_search` in plain operations: rows [N, D] -> sum of the chosen vectors [N, D] and codes [N, Q].
+
+    Args:
+        stack: Codebooks that are copied.
+        count: Q, a prefix of the codebooks.
+    """
 
     tables: Tensor
     half_norms: Tensor
@@ -150,7 +151,7 @@ class PlainSearch(nn.Module):
         self.register_buffer("half_norms", 0.5 * self.tables.square().sum(-1))
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest vector of each level to what the levels before left."""
+        """Chooses at each level the vector that is nearest to the residual of the levels before it."""
         residual, codes = rows, []
         for table, half_norms in zip(self.tables.unbind(), self.half_norms.unbind(), strict=True):
             codes.append((half_norms - residual @ table.T).argmin(dim=1))
@@ -159,15 +160,15 @@ class PlainSearch(nn.Module):
 
 
 class DecoderProgram(nn.Module):
-    """codes [B, K, T] -> audio [B, 1, S], as `ConversationalRVQ.decode` of codes alone, without its checks.
+    """codes [B, K, T] -> audio [B, 1, S], as `ConversationalRVQ.decode` of codes alone without its checks.
 
-    Where phases are recovered: -> magnitudes [B, T * hops_per_frame, bins], what `PhaseRecovery` begins
-    with; its blocks wait for each other, which is a loop that no graph of free length holds.
+    Where phases are recovered, the output is magnitudes [B, T * hops_per_frame, bins], the input of
+    `PhaseRecovery`: its blocks depend on each other, and a graph of dynamic length holds no such loop.
 
     Args:
-        tokenizer: Copied.
-        num_codebooks: K, the first ones.
-        fourier_matrix: The inverse STFT by a matrix product (ONNX) and not by an FFT.
+        tokenizer: Tokenizer whose weights are copied.
+        num_codebooks: K, a prefix of the codebooks.
+        fourier_matrix: Whether the inverse STFT is a matrix product (for ONNX) instead of an FFT.
     """
 
     table: Tensor
@@ -199,8 +200,8 @@ class DecoderProgram(nn.Module):
             self.register_buffer("fourier", _inverse_fourier(len(self.window)).to(self.window.device))
 
     def forward(self, codes: Int[Tensor, "B K T"]) -> Tensor:
-        """The waveform [B, 1, T * samples_per_frame], or magnitudes [B, T * hops_per_frame, bins]."""
-        # A frame too many, as in the encoder; its sound is dropped before it overlaps with that of others.
+        """Returns the waveform [B, 1, T * samples_per_frame] or magnitudes [B, T * hops_per_frame, bins]."""
+        # One extra frame, as in the encoder; its output is dropped before frames are added up.
         codes = F.pad(codes, (0, 1))
         vectors = F.embedding(codes.transpose(1, 2) + self.offsets, self.table)
         latent = self.semantic_out(vectors[:, :, : self.first].sum(dim=2))
@@ -210,20 +211,20 @@ class DecoderProgram(nn.Module):
         features = self.norm(self.blocks[self.frame_blocks :](frames))
         if self.recover_phase:
             head = self.magnitude_head
-            return head.heard(head(frames, features))[:, : -self.hops_per_frame]
+            return head.linear_magnitudes(head(frames, features))[:, : -self.hops_per_frame]
         frames = (self.frames(features) * self.window)[:, : -self.hops_per_frame]
         batch, steps, _ = frames.shape
         parts = frames.reshape(batch, steps, self.window_hops, self.hop)
         total = F.pad(parts[:, :, 0], (0, 0, 0, self.window_hops - 1))
         for offset in range(1, self.window_hops):
             total = total + F.pad(parts[:, :, offset], (0, 0, offset, self.window_hops - 1 - offset))
-        # The hops before the first frame's own are what OverlapAdd leaves out as its delay.
+        # OverlapAdd leaves out the hops before the first frame as its delay.
         return total[:, self.window_hops - 1 :].reshape(batch, 1, steps * self.hop)
 
     def frames(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Time-domain frames of the head's features, before their window."""
+        """Returns time-domain frames of the head's features, before windowing."""
         log_magnitude, phase = self.project(x).chunk(2, dim=-1)
-        magnitude = log_magnitude.clamp(max=5.0).exp()
+        magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
         if self.fourier_matrix:
             spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
             return spectrum @ self.fourier
@@ -238,13 +239,13 @@ def _banded(blocks: nn.Sequential) -> nn.Sequential:
 
 
 def _fourier(length: int) -> Tensor:
-    """float64 [N, 2 * bins]: real and imaginary parts of rfft as a product with the frames."""
+    """Returns the matrix float64 [N, 2 * bins] by which frames become real and imaginary parts of rfft."""
     spectrum = torch.fft.rfft(torch.eye(length, dtype=torch.float64))
     return torch.cat([spectrum.real, spectrum.imag], dim=1)
 
 
 def _inverse_fourier(length: int) -> Tensor:
-    """fp32 [2 * bins, N]: irfft as a product with real parts and imaginary parts."""
+    """Returns the matrix fp32 [2 * bins, N] by which real and imaginary parts become irfft's frames."""
     unit = torch.eye(length // 2 + 1, dtype=torch.float64)
     real = torch.fft.irfft(torch.complex(unit, torch.zeros_like(unit)), n=length)
     imaginary = torch.fft.irfft(torch.complex(torch.zeros_like(unit), unit), n=length)

@@ -1,4 +1,4 @@
-"""The start of a tokenizer: already a codec, as good as its widths allow, equal wherever it is made."""
+"""A tokenizer started at principal components already is a codec, as good as its widths allow."""
 
 import copy
 import dataclasses
@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.principal_components import start_from_principal_components
+from csm.tokenizer.training.principal_components import start_from_principal_components
+from csm.tokenizer.training.spectral_losses import audibility
 
 
 def harmonics(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
@@ -44,9 +45,9 @@ def explained(tokenizer: ConversationalRVQ, audio: torch.Tensor, num_codebooks: 
 def test_an_untrained_tokenizer_carries_spectra_it_was_not_started_from(recovering, clips):
     config = recovering.config
     fresh, tokenizer = ConversationalRVQ(config).eval(), started(config, clips)
-    unheard = harmonics(4, 30 * 640, seed=9)
-    assert explained(fresh, unheard, 8) < 0.1
-    shares = [explained(tokenizer, unheard, count) for count in (1, 4, 8)]
+    unseen = harmonics(4, 30 * 640, seed=9)
+    assert explained(fresh, unseen, 8) < 0.1
+    shares = [explained(tokenizer, unseen, count) for count in (1, 4, 8)]
     assert shares == sorted(shares) and shares[-1] > 0.8
 
 
@@ -71,8 +72,6 @@ def test_no_linear_map_of_the_same_width_loses_less(recovering, clips):
 
 
 def _weights(tokenizer):
-    from csm.tokenizer.losses import audibility
-
     weight = audibility(tokenizer.config.sample_rate, tokenizer.encoder.spectrum.window_length)
     return weight.sqrt().repeat(tokenizer.config.hops_per_frame).double()
 

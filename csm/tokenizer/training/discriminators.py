@@ -1,4 +1,4 @@
-"""Adversarial judges of the decoded waveform; used in training only."""
+"""Discriminators of decoded and original waveforms."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 
 class PeriodDiscriminator(nn.Module):
-    """Reads the waveform folded at a period. Source: HiFi-GAN (Kong et al. 2020).
+    """Convolutions over the waveform folded at a period. Source: HiFi-GAN (Kong et al. 2020).
 
     Args:
-        period: Samples of a row.
+        period: Samples of one row.
         widths: Channels of each layer.
     """
 
@@ -27,26 +27,26 @@ class PeriodDiscriminator(nn.Module):
             weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0)))
             for a, b in zip(channels, channels[1:], strict=False)
         )
-        self.judge = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
+        self.output = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[Tensor]:
-        """Feature maps of every layer, the verdict last."""
+        """Returns the feature maps of every layer; the last is the discriminator output."""
         x = F.pad(waveform, (0, -waveform.shape[-1] % self.period))
         x = x.reshape(x.shape[0], 1, -1, self.period)
         maps = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)
             maps.append(x)
-        return [*maps, self.judge(x)]
+        return [*maps, self.output(x)]
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Reads the complex STFT at one resolution. Source: EnCodec (Defossez et al. 2022).
+    """Convolutions over the complex STFT at one resolution. Source: EnCodec (Defossez et al. 2022).
 
-    Bins are halved from the first layer on, which costs a quarter of EnCodec's full-size first layers.
+    The first layer already halves the bins, which costs a quarter of EnCodec's full-size first layers.
 
     Args:
-        window_length: Samples; the hop is a quarter.
+        window_length: Length of the window in samples; the hop is a quarter of it.
         width: Channels of every layer.
     """
 
@@ -77,10 +77,10 @@ class SpectrumDiscriminator(nn.Module):
             )
             for a, b, (kernel, stride, dilation) in zip(channels, channels[1:], kernels, strict=False)
         )
-        self.judge = weight_norm(nn.Conv2d(width, 1, (3, 3), padding=(1, 1)))
+        self.output = weight_norm(nn.Conv2d(width, 1, (3, 3), padding=(1, 1)))
 
     def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[Tensor]:
-        """Feature maps of every layer, the verdict last."""
+        """Returns the feature maps of every layer; the last is the discriminator output."""
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.stft(
                 waveform[:, 0].float(),
@@ -95,16 +95,16 @@ class SpectrumDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.1)
             maps.append(x)
-        return [*maps, self.judge(x)]
+        return [*maps, self.output(x)]
 
 
-class Discriminator(nn.Module):
-    """Multi-period and multi-scale complex-STFT judges together.
+class Discriminators(nn.Module):
+    """Multi-period and multi-scale complex-STFT discriminators together.
 
     Args:
         periods: Fold lengths in samples; primes, so that they overlap little.
         windows: STFT window lengths in samples.
-        width: Channels of the STFT judges; the period judges grow from it.
+        width: Channels of the STFT discriminators and of the period discriminators' first layer.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width, 8 * width)
-        self.judges = nn.ModuleList(
+        self.discriminators = nn.ModuleList(
             [
                 *(PeriodDiscriminator(p, widths) for p in periods),
                 *(SpectrumDiscriminator(w, width) for w in windows),
@@ -123,5 +123,5 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[list[Tensor]]:
-        """Per judge the feature maps, the verdict last."""
-        return [judge(waveform) for judge in self.judges]
+        """Returns the feature maps of each discriminator; the last is its output."""
+        return [discriminator(waveform) for discriminator in self.discriminators]

@@ -1,4 +1,4 @@
-"""Encoder and decoder as files that run without this package: torch.export, and ONNX."""
+"""Exports encoder and decoder as files that run without this package: torch.export and ONNX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from csm import config as config_files
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.export_programs import DecoderProgram, EncoderProgram
+from csm.tokenizer.io.export_programs import DecoderProgram, EncoderProgram
 
 BATCH, LONGEST = torch.export.Dim("batch"), 1 << 30
 
@@ -18,21 +18,21 @@ BATCH, LONGEST = torch.export.Dim("batch"), 1 << 30
 def export_tokenizer(
     tokenizer: ConversationalRVQ, folder: Path | str, *, num_codebooks: int | None = None, onnx: bool = False
 ) -> list[Path]:
-    """Writes encoder.pt2, decoder.pt2 and config.json, with `onnx` encoder.onnx and decoder.onnx too.
+    """Writes encoder.pt2, decoder.pt2 and config.json; with `onnx` also encoder.onnx and decoder.onnx.
 
     Encoder: "audio" float32 [B, 1, S] at the config's sample_rate -> "codes" int64 [B, K, T], any B and S.
-    Decoder: "codes" [B, K, T] -> "audio" [B, 1, S], or where the config recovers phases "magnitude"
-    [B, T * hops_per_frame, bins], from which csm/tokenizer/phase_recovery.py goes on; it knows no speaker and
-    no emotion embedding. Neither checks its input.
+    Decoder: "codes" [B, K, T] -> "audio" [B, 1, S], or, where the config recovers phases, "magnitude"
+    [B, T * hops_per_frame, bins], the input of csm/tokenizer/phase_recovery.py. It has no speaker and no
+    emotion input. Neither program checks its input.
 
     Args:
-        tokenizer: In eval mode.
-        folder: Made if it is missing.
-        num_codebooks: K, the first ones. None: all.
-        onnx: Needs the packages onnx and onnxscript (extra `[export]`).
+        tokenizer: Tokenizer in eval mode.
+        folder: Destination; made if it is missing.
+        num_codebooks: K, a prefix of the codebooks. None: all.
+        onnx: Whether to write ONNX too; needs the packages onnx and onnxscript (extra `[export]`).
 
     Returns:
-        The files written.
+        The files that were written.
 
     Raises:
         ValueError: num_codebooks is out of range, or a package is missing.
@@ -45,7 +45,7 @@ def export_tokenizer(
     written = [folder / "config.json"]
     config_files.save(config, written[0])
     device = tokenizer.quantizer.semantic.codebooks.device
-    # Two items of more than two attention windows: a trace takes a dimension of 1, or one window, for fixed.
+    # Two items of more than two attention windows: tracing specialises a dimension of 1, or one window.
     frames = 2 * config.attention_frames + 3
     audio = torch.zeros(2, 1, frames * config.samples_per_frame - 1, device=device)
     codes = torch.zeros(2, count, frames, dtype=torch.int64, device=device)
@@ -70,8 +70,8 @@ def _traced(module: nn.Module, example: Tensor, shapes: tuple[dict, ...]) -> tor
     exported = torch.export.export(
         module, (example,), dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True
     )
-    # The trace notes as assertions which sizes it took to differ from 1 when it chose strides. The operations
-    # do not depend on it: a single frame goes through as well (tests/tokenizer/test_export.py).
+    # Tracing asserts that sizes differ from 1 where it chose strides. The operations do not depend on it: a
+    # single frame works as well (tests/tokenizer/io/test_export.py).
     for node in list(exported.graph.nodes):
         if node.target is torch.ops.aten._assert_scalar.default:
             exported.graph.erase_node(node)
@@ -86,6 +86,6 @@ def _save_onnx(exported: torch.export.ExportedProgram, path: Path, given: str, r
             exported, input_names=[given], output_names=[returned], dynamo=True, verbose=False
         )
     except ImportError as error:
-        raise ValueError(f"ONNX needs a package more ({error}): pip install 'csm[export]'") from error
+        raise ValueError(f"ONNX needs another package ({error}): pip install 'csm[export]'") from error
     assert program is not None
     program.save(path)
