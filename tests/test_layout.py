@@ -20,6 +20,7 @@ TIERS = (
     ("sequences",),
     ("tokenizer",),
     ("network", "losses", "data"),
+    ("report",),
     ("training", "evaluation", "generation"),
     ("model",),
     ("recipes", "command_line"),

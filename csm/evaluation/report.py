@@ -9,13 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import Series, histogram, line_chart
-from csm.evaluation.media import PAGE_AUDIO_BYTES
 from csm.evaluation.report_clips import LABELS, ClipValues, Gallery, total_audio_bytes
 from csm.evaluation.report_codebooks import codebook_charts
-from csm.evaluation.report_page import page_text, save_page
 from csm.evaluation.report_tables import cards, judges, metric_tables
 from csm.evaluation.speech_folder import CONDITIONS, SpeechFolder, read_speech_folder
+from csm.report.charts import Series, histogram, line_chart
+from csm.report.media import PAGE_AUDIO_BYTES
+from csm.report.page import page_text, save_page
 
 MOST_CURVES = 12  # of one file: small multiples beyond it help nobody
 LEGEND = "".join(f'<span class="{name}"><i></i>{label}</span>' for name, label in LABELS.items())

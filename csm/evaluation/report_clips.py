@@ -8,11 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import timeline
 from csm.evaluation.intelligibility import aligned_words
-from csm.evaluation.media import Sound, load_sound, spectrogram
-from csm.evaluation.speech_folder import CONDITIONS, Dialogue, SpeechFolder, Utterance
+from csm.evaluation.speech_folder import CONDITIONS, Dialogue, SpeechFolder, Utterance, read_channels
 from csm.evaluation.table import number
+from csm.report.charts import timeline
+from csm.report.media import Sound, sound_of, spectrogram
+from csm.report.players import player
 
 LABELS = {"recording": "Recording", "resynthesis": "Resynthesis", "generated": "Generated"}
 CHIPS = (("speaker_similarity", "voice"), ("distillmos", "distillMOS"), ("dnsmos", "DNSMOS"))
@@ -40,19 +41,24 @@ class ClipValues:
         return self.values.get((metric, condition, clip))
 
 
-def player(sound: Sound | None, style: str, label: str) -> str:
-    """A button, the waveform as progress bar, and the length; a plain word where there is no sound."""
-    if sound is None:
-        return '<p class="soft">no audio</p>'
-    wave = f'<svg viewBox="0 0 90 20" preserveAspectRatio="none"><path d="{sound.outline}"/></svg>'
-    return (
-        f'<div class="player {style}"><button aria-label="{escape(label, quote=True)}">'
-        '<svg class="play" viewBox="0 0 12 12"><path d="M2.5 0.8v10.4L11 6z"/></svg>'
-        '<svg class="pause" viewBox="0 0 12 12"><path d="M2 1h3v10H2zM7 1h3v10H7z"/></svg></button>'
-        f'<div class="wave">{wave}{wave.replace("<svg ", "<svg class=done ", 1)}</div>'
-        f"<time>{sound.duration:.1f} s</time>"
-        f'<audio preload="none" src="{sound.uri}"></audio></div>'
-    )
+def load_sound(path: Path, *, lossless: bool) -> Sound | None:
+    """The file as FLAC, or as MP3 where space counts; ``None`` where it cannot be read.
+
+    Its absence is already counted as a failure in every metric, so the page only leaves it out.
+    """
+    try:
+        channels, sample_rate = read_channels(path)
+    except ValueError:
+        return None
+    return sound_of(channels, sample_rate, lossless=lossless)
+
+
+def load_picture(path: Path) -> str | None:
+    """Spectrogram of a file; ``None`` where it cannot be read."""
+    try:
+        return spectrogram(*read_channels(path))
+    except ValueError:
+        return None
 
 
 def marked(reference: str, heard: str) -> str:
@@ -118,7 +124,7 @@ class Gallery:
         """One version of a clip: player, spectrogram, what was heard, opinions."""
         path = self.path(utterance.audio, condition)
         sound = load_sound(path, lossless=self.lossless) if path else None
-        image = spectrogram(path) if path and picture and self.pictures else None
+        image = load_picture(path) if path and picture and self.pictures else None
         heard = self.values.of_clip("wer", condition, utterance.id)
         label = f"{LABELS[condition]}: {utterance.text}"
         return (

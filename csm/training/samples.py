@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from torch import Tensor
 
 from csm.data.audio import write_audio
-from csm.evaluation.charts import Series, line_chart
+from csm.report.charts import Series, line_chart
 from csm.training.checkpoint import write_atomically
 from csm.training.metrics import read_metrics
 

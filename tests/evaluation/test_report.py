@@ -5,7 +5,6 @@ import re
 import pytest
 
 from csm.evaluation import suite
-from csm.evaluation.charts import Series, histogram, line_chart, ticks
 from csm.evaluation.material import SuiteOptions
 from csm.evaluation.report import write_page
 from csm.evaluation.report_clips import marked
@@ -37,19 +36,6 @@ def test_heard_words_are_marked_and_escaped():
     pytest.importorskip("jiwer")
     shown = marked("hello there my friend", "hello their friend <b>")
     assert '<u title="there">their</u>' in shown and "<s>my</s>" in shown and "<b>" not in shown
-
-
-def test_charts_have_round_ticks_and_survive_no_points():
-    assert ticks(0.0, 1.0) == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert line_chart([], title="nothing") == ""
-    assert "<polyline" in line_chart([Series(label="a", points=[(1, 2)], style="s")], title="one point")
-
-
-def test_histogram_shares_add_up_and_keep_what_lies_outside():
-    chart = histogram(
-        [("a", [-9999.0, 0.0, 50.0, 9999.0])], title="t", low=-2000, high=2000, width_of_bin=200, x_title="ms"
-    )
-    assert chart.count("<rect") == 3
 
 
 def test_numbers_are_short():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from csm.evaluation.report_style import SCRIPT, STYLE
+from csm.report.style import SCRIPT, STYLE
 
 
 def page_text(title: str, summary: str, parts: Sequence[tuple[str, str, str]], footer: str) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio
 
-from csm.evaluation.judge import at_rate
-from csm.evaluation.speech_folder import read_channels
+from csm.data.resampling import resample
 
 PAGE_AUDIO_BYTES = 9_000_000  # of FLAC; base64 adds a third, and the page should stay under 15 MB
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -28,18 +26,6 @@ class Sound:
     outline: str
 
 
-def load_sound(path: Path, *, lossless: bool) -> Sound | None:
-    """The file as FLAC, or as MP3 where space counts; ``None`` where it cannot be read.
-
-    Its absence is already counted as a failure in every metric, so the page only leaves it out.
-    """
-    try:
-        channels, sample_rate = read_channels(path)
-    except ValueError:
-        return None
-    return sound_of(channels, sample_rate, lossless=lossless)
-
-
 def sound_of(channels: np.ndarray, sample_rate: int, *, lossless: bool) -> Sound:
     """A waveform [C, S] as FLAC, or as MP3 where space counts."""
     channels = np.clip(np.nan_to_num(channels), -1.0, 1.0)
@@ -49,7 +35,7 @@ def sound_of(channels: np.ndarray, sample_rate: int, *, lossless: bool) -> Sound
         soundfile.write(buffer, channels.T, sample_rate, format="FLAC", subtype="PCM_16")
     else:
         rate = sample_rate if sample_rate in MP3_RATES else 24000
-        samples = np.stack([at_rate(channel, sample_rate, rate) for channel in channels])
+        samples = np.stack([_at_rate(channel, sample_rate, rate) for channel in channels])
         soundfile.write(buffer, samples.T, rate, format="MP3")
     return Sound(
         uri=f"data:audio/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}",
@@ -67,8 +53,8 @@ def outline(channels: np.ndarray, bars: int = 90) -> str:
     return "".join(f"M{place}.5 {10 - high:.1f}v{2 * high:.1f}" for place, high in enumerate(heights))
 
 
-def spectrogram(path: Path) -> str | None:
-    """Mel spectrogram of the file as a PNG data URI: 70 dB, 80 bands up to 5.5 kHz; ``None`` if unreadable.
+def spectrogram(channels: np.ndarray, sample_rate: int) -> str:
+    """Mel spectrogram of a waveform [C, S] as a PNG data URI: 70 dB, 80 bands up to 5.5 kHz.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -76,11 +62,7 @@ def spectrogram(path: Path) -> str | None:
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
-    try:
-        channels, sample_rate = read_channels(path)
-    except ValueError:
-        return None
-    waveform = at_rate(np.nan_to_num(channels), sample_rate, 11025)
+    waveform = _at_rate(np.nan_to_num(channels).mean(axis=0), sample_rate, 11025)
     transform = torchaudio.transforms.MelSpectrogram(
         sample_rate=11025, n_fft=512, hop_length=110, n_mels=80, f_min=40.0, f_max=5500.0
     )
@@ -91,3 +73,8 @@ def spectrogram(path: Path) -> str | None:
     buffer = io.BytesIO()
     imsave(buffer, palette, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _at_rate(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
+    """Returns the waveform [S] resampled to `target` Hz."""
+    return resample(torch.from_numpy(waveform), sample_rate, target).numpy()
