@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: they take their colours from the page, light or dark."""
+"""Small charts as inline SVG and HTML: they take their colours from the page, light or dark."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from csm.report.chart_frame import BOTTOM, TOP, Frame, axes, bounds, picture, tick_text, ticks
+from csm.report.numbers import number
+
 Point = tuple[float, float]
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 30
+WIDTH, HEIGHT = 380, 210  # pixels at which tick labels stay legible on a phone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points of one line; ``style`` is a class of the page's style sheet."""
+    """One line of a chart.
+
+    Attributes:
+        label: Name of the line.
+        points: (x, y) in the order of x.
+        style: Class of its colour: recording, resynthesis, generated or faint.
+        dots: Whether the points are marked.
+    """
 
     label: str
     points: Sequence[Point]
@@ -21,82 +31,24 @@ class Series:
     dots: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The plotting area and the mapping from values to pixels."""
-
-    width: int
-    height: int
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def px(self, value: float) -> float:
-        """Horizontal pixel of a value."""
-        low, high = self.x
-        return LEFT + (value - low) / ((high - low) or 1.0) * (self.width - LEFT - RIGHT)
-
-    def py(self, value: float) -> float:
-        """Vertical pixel of a value."""
-        low, high = self.y
-        return self.height - BOTTOM - (value - low) / ((high - low) or 1.0) * (self.height - TOP - BOTTOM)
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Returns the legend of (style, label)."""
+    spans = "".join(f'<span class="{style}"><i></i>{escape(label)}</span>' for style, label in entries)
+    return f'<div class="legend">{spans}</div>'
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About ``count`` round numbers inside [low, high]."""
-    if not high > low:
-        return [low]
-    raw = (high - low) / count
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+def plot(title: str, chart: str, *, note: str = "") -> str:
+    """Returns a chart in its frame under a heading; empty without a chart."""
+    if not chart:
+        return ""
+    below = f'<p class="foot">{escape(note)}</p>' if note else ""
+    return f'<div class="plot"><h4>{escape(title)}</h4>{chart}{below}</div>'
 
 
-def _axes(frame: Frame, x_title: str, y_title: str, *, whole_x: bool = False) -> list[str]:
-    bottom = frame.height - BOTTOM
-    parts = []
-    for value in ticks(*frame.y):
-        y = frame.py(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_short(value)}</text>'
-        )
-    for value in ticks(*frame.x, 5):
-        if whole_x and value != round(value):
-            continue  # there is no turn 2.5
-        x = frame.px(value)
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_short(value)}</text>'
-        )
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{frame.width - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-    middle = (LEFT + frame.width - RIGHT) / 2
-    parts.append(
-        f'<text class="tick" x="{middle:.0f}" y="{frame.height - 3}" text-anchor="middle">'
-        f"{escape(x_title)}</text>"
-    )
-    if y_title:
-        parts.append(f'<text class="tick" x="{LEFT}" y="{TOP - 1}">{escape(y_title)}</text>')
-    return parts
-
-
-def _short(value: float) -> str:
-    if abs(value) >= 1000 and value % 100 == 0:
-        return f"{value / 1000:g}k"
-    return f"{value:g}"
-
-
-def _svg(frame: Frame, parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">{"".join(parts)}</svg>'
-    )
-
-
-def bounds(values: Sequence[float], *, margin: float = 0.06) -> tuple[float, float]:
-    """Range of the values with a margin; one value gets a range of its own."""
-    low, high = min(values), max(values)
-    room = (high - low) * margin or abs(high) * 0.1 or 1.0
-    return low - room, high + room
+def plots(charts: Sequence[str]) -> str:
+    """Returns charts side by side; empty without any."""
+    shown = "".join(charts)
+    return f'<div class="plots">{shown}</div>' if shown else ""
 
 
 def line_chart(
@@ -105,29 +57,60 @@ def line_chart(
     title: str,
     x_title: str = "",
     y_title: str = "",
-    width: int = 360,
-    height: int = 200,
+    width: int = WIDTH,
+    height: int = HEIGHT,
     y: tuple[float, float] | None = None,
     whole_x: bool = False,
 ) -> str:
-    """Lines, with dots where a series asks for them; empty text without any point."""
+    """Returns lines, with dots where a series asks for them.
+
+    Points at a single place on the x axis are written as values, and without any point the text is empty.
+
+    Args:
+        series: Lines, the last one on top.
+        title: Accessible name of the chart.
+        x_title, y_title: Axis titles with units.
+        width, height: Pixels.
+        y: Range of the y axis; None follows the data. Points outside are drawn at its ends.
+        whole_x: Whether only whole numbers are labelled on the x axis.
+    """
     points = [point for one in series for point in one.points]
-    if not points:
-        return ""
+    if len({x for x, _ in points}) < 2:
+        return _values(series, x_title, y_title)
     frame = Frame(
         width=width,
         height=height,
         x=bounds([x for x, _ in points], margin=0.02),
         y=y or bounds([value for _, value in points]),
     )
-    parts = _axes(frame, x_title, y_title, whole_x=whole_x)
+    parts = axes(frame, whole_x=whole_x)
     for one in series:
-        shown = [(frame.px(a), min(max(frame.py(b), TOP), height - BOTTOM)) for a, b in one.points]
-        path = " ".join(f"{x:.1f},{v:.1f}" for x, v in shown)
-        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
-        if one.dots:
-            parts += [f'<circle class="dot {one.style}" cx="{x:.1f}" cy="{v:.1f}" r="3"/>' for x, v in shown]
-    return _svg(frame, parts, title)
+        parts += _line(frame, one)
+    return picture(frame, parts, title=title, x_title=x_title, y_title=y_title)
+
+
+def _values(series: Sequence[Series], x_title: str, y_title: str) -> str:
+    """Points of one place as text: a chart of one point shows nothing."""
+    rows = [
+        f'<li class="{one.style}"><i></i>{escape(one.label)}: <b>{number(value)}</b> {escape(y_title)}'
+        f" <small>{escape(x_title)} {tick_text(x)}</small></li>"
+        for one in series
+        for x, value in one.points
+    ]
+    return f'<ul class="values">{"".join(rows)}</ul>' if rows else ""
+
+
+def _line(frame: Frame, one: Series) -> list[str]:
+    shown = [(frame.px(x), min(max(frame.py(y), TOP), frame.height - BOTTOM)) for x, y in one.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in shown)
+    parts = [f'<polyline class="line {one.style}" points="{path}"/>'] if len(shown) > 1 else []
+    if one.dots or len(shown) == 1:
+        parts += [
+            f'<circle class="dot {one.style}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
+            f"<title>{escape(one.label)}: {number(value)}</title></circle>"
+            for (x, y), (_, value) in zip(shown, one.points, strict=True)
+        ]
+    return parts
 
 
 def histogram(
@@ -138,34 +121,57 @@ def histogram(
     high: float,
     width_of_bin: float,
     x_title: str,
-    width: int = 720,
-    height: int = 240,
+    width: int = WIDTH,
+    height: int = HEIGHT,
 ) -> str:
-    """Shares per bin of several sets side by side in each bin; values outside fall into the end bins."""
-    count = round((high - low) / width_of_bin)
-    shares = []
-    for style, values in groups:
-        bins = [0.0] * count
-        for value in values:
-            place = int((min(max(value, low), high - 1e-9) - low) // width_of_bin)
-            bins[place] += 1.0 / len(values)
-        shares.append((style, bins))
-    top = max((share for _, bins in shares for share in bins), default=1.0) or 1.0
-    frame = Frame(width=width, height=height, x=(low, high), y=(0.0, top * 1.08))
-    parts = _axes(frame, x_title, "share")
-    step = (frame.px(low + width_of_bin) - frame.px(low)) / (len(shares) or 1)
+    """Returns the shares per bin of several groups, side by side in each bin; empty without values.
+
+    Args:
+        groups: (style, values) of each group.
+        title: Accessible name of the chart.
+        low, high: Widest range of the x axis, which follows the values within it; values outside are counted
+            in the first and last bin.
+        width_of_bin: Width of a bin in the unit of the values.
+        x_title: Title of the x axis with its unit.
+        width, height: Pixels.
+    """
+    values = [min(max(value, low), high) for _, group in groups for value in group]
+    if not values:
+        return ""
+    first = math.floor((min(values) - low) / width_of_bin + 1e-9)
+    last = max(math.ceil((max(values) - low) / width_of_bin - 1e-9), first + 1)
+    start, end = low + first * width_of_bin, low + last * width_of_bin
+    shares = [(style, _shares(group, start, width_of_bin, last - first)) for style, group in groups]
+    top = max(share for _, bins in shares for share in bins)
+    frame = Frame(width=width, height=height, x=(start, end), y=(0.0, top * 1.08))
+    parts = axes(frame)
+    step = (frame.px(start + width_of_bin) - frame.px(start)) / len(shares)
     for place, (style, bins) in enumerate(shares):
-        for number_of_bin, share in enumerate(bins):
+        for index, share in enumerate(bins):
             if share:
-                x = frame.px(low + number_of_bin * width_of_bin) + place * step
-                y = frame.py(share)
-                parts.append(
-                    f'<rect class="bar {style}" x="{x + 0.5:.1f}" y="{y:.1f}" width="{max(step - 1, 1):.1f}" '
-                    f'height="{frame.py(0) - y:.1f}"/>'
-                )
-    zero = frame.px(0.0)
-    parts.append(f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
-    return _svg(frame, parts, title)
+                x = frame.px(start + index * width_of_bin) + place * step
+                parts.append(_bar(frame, style, x + 0.5, max(step - 1, 1), share, f"{100 * share:.0f} %"))
+    if start < 0 < end:
+        zero = frame.px(0.0)
+        parts.append(
+            f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+    return picture(frame, parts, title=title, x_title=x_title, y_title="share")
+
+
+def _shares(values: Sequence[float], start: float, width: float, count: int) -> list[float]:
+    bins = [0.0] * count
+    for value in values:
+        bins[min(max(int((value - start) // width), 0), count - 1)] += 1.0 / len(values)
+    return bins
+
+
+def _bar(frame: Frame, style: str, x: float, width: float, value: float, label: str) -> str:
+    y = frame.py(value)
+    return (
+        f'<rect class="bar {style}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+        f'height="{frame.py(0) - y:.1f}"><title>{escape(label)}</title></rect>'
+    )
 
 
 def bar_chart(
@@ -177,50 +183,46 @@ def bar_chart(
     top: float,
     x_title: str,
     y_title: str,
-    width: int = 720,
-    height: int = 220,
+    width: int = WIDTH,
+    height: int = HEIGHT,
 ) -> str:
-    """One bar a value, with its label as a tooltip."""
+    """Returns one bar per value, with its label as a tooltip; the x axis counts the bars from 0."""
     frame = Frame(width=width, height=height, x=(-0.6, len(values) - 0.4), y=(0.0, top))
-    parts = _axes(frame, x_title, y_title)
+    parts = axes(frame, whole_x=True)
     size = (frame.px(1) - frame.px(0)) * 0.76
-    for place, (value, style, label) in enumerate(zip(values, styles, labels, strict=True)):
-        y = frame.py(min(value, top))
-        parts.append(
-            f'<rect class="bar {style}" x="{frame.px(place) - size / 2:.1f}" y="{y:.1f}" width="{size:.1f}" '
-            f'height="{frame.py(0) - y:.1f}"><title>{escape(label)}</title></rect>'
-        )
-    return _svg(frame, parts, title)
+    parts += [
+        _bar(frame, style, frame.px(place) - size / 2, size, min(value, top), label)
+        for place, (value, style, label) in enumerate(zip(values, styles, labels, strict=True))
+    ]
+    return picture(frame, parts, title=title, x_title=x_title, y_title=y_title)
 
 
 def timeline(
     lanes: Sequence[tuple[str, Sequence[tuple[float, float]], str]], duration: float, *, title: str
 ) -> str:
-    """Speech of each speaker as blocks on a lane of its own: (name, (start, end) in seconds, style)."""
-    width, lane = 980, 22
-    height = lane * len(lanes) + 18
-    left = 90
+    """Returns the speech of each speaker as blocks in a lane of its own.
 
-    def place(second: float) -> float:
-        return left + second / duration * (width - left - 8)
-
-    parts = []
-    for second in ticks(0.0, duration, 8):
-        x = place(second)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - 16}"/>')
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{second:g} s</text>'
-        )
-    for row, (name, units, style) in enumerate(lanes):
-        y = row * lane + 3
-        parts.append(f'<text class="tick name" x="0" y="{y + 12}">{escape(name[:12])}</text>')
-        for start, end in units:
-            parts.append(
-                f'<rect class="bar {style}" x="{place(start):.1f}" y="{y}" rx="2" height="{lane - 6}" '
-                f'width="{max(place(end) - place(start), 1):.1f}">'
-                f"<title>{start:.2f} to {end:.2f} s</title></rect>"
-            )
-    return (
-        f'<svg class="chart timeline" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">{"".join(parts)}</svg>'
+    Args:
+        lanes: (name, (start, end) of each block in seconds, style).
+        duration: End of the time axis in seconds.
+        title: Heading and accessible name.
+    """
+    rows = "".join(_lane(name, units, style, duration) for name, units, style in lanes)
+    marks = "".join(
+        f'<span style="left:{100 * second / duration:.1f}%">{second:g} s</span>'
+        for second in ticks(0.0, duration, 5)
     )
+    return (
+        f'<p class="axis-title">{escape(title)}</p>'
+        f'<div class="timeline" role="img" aria-label="{escape(title, quote=True)}">{rows}'
+        f'<div class="lane seconds"><span></span><div>{marks}</div></div></div>'
+    )
+
+
+def _lane(name: str, units: Sequence[tuple[float, float]], style: str, duration: float) -> str:
+    blocks = "".join(
+        f'<i style="left:{100 * start / duration:.2f}%;width:{100 * (end - start) / duration:.2f}%" '
+        f'title="{start:.2f} to {end:.2f} s"></i>'
+        for start, end in units
+    )
+    return f'<div class="lane {style}"><span>{escape(name)}</span><div>{blocks}</div></div>'
