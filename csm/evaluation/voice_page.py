@@ -86,8 +86,6 @@ def _extra(title: str, report: Mapping[str, Any]) -> str:
         title="similarity of the main voice over the turns of the conversation",
         x_title="turn",
         y_title="cosine",
-        width=720,
-        height=240,
         whole_x=True,
     )
     legend = "".join(f'<span class="{one.style}"><i></i>{escape(one.label)}</span>' for one in series)

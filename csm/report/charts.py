@@ -57,8 +57,6 @@ def line_chart(
     title: str,
     x_title: str = "",
     y_title: str = "",
-    width: int = WIDTH,
-    height: int = HEIGHT,
     y: tuple[float, float] | None = None,
     whole_x: bool = False,
 ) -> str:
@@ -70,7 +68,6 @@ def line_chart(
         series: Lines, the last one on top.
         title: Accessible name of the chart.
         x_title, y_title: Axis titles with units.
-        width, height: Pixels.
         y: Range of the y axis; None follows the data. Points outside are drawn at its ends.
         whole_x: Whether only whole numbers are labelled on the x axis.
     """
@@ -78,8 +75,8 @@ def line_chart(
     if len({x for x, _ in points}) < 2:
         return _values(series, x_title, y_title)
     frame = Frame(
-        width=width,
-        height=height,
+        width=WIDTH,
+        height=HEIGHT,
         x=bounds([x for x, _ in points], margin=0.02),
         y=y or bounds([value for _, value in points]),
     )
@@ -121,8 +118,6 @@ def histogram(
     high: float,
     width_of_bin: float,
     x_title: str,
-    width: int = WIDTH,
-    height: int = HEIGHT,
 ) -> str:
     """Returns the shares per bin of several groups, side by side in each bin; empty without values.
 
@@ -133,7 +128,6 @@ def histogram(
             in the first and last bin.
         width_of_bin: Width of a bin in the unit of the values.
         x_title: Title of the x axis with its unit.
-        width, height: Pixels.
     """
     values = [min(max(value, low), high) for _, group in groups for value in group]
     if not values:
@@ -143,7 +137,7 @@ def histogram(
     start, end = low + first * width_of_bin, low + last * width_of_bin
     shares = [(style, _shares(group, start, width_of_bin, last - first)) for style, group in groups]
     top = max(share for _, bins in shares for share in bins)
-    frame = Frame(width=width, height=height, x=(start, end), y=(0.0, top * 1.08))
+    frame = Frame(width=WIDTH, height=HEIGHT, x=(start, end), y=(0.0, top * 1.08))
     parts = axes(frame)
     step = (frame.px(start + width_of_bin) - frame.px(start)) / len(shares)
     for place, (style, bins) in enumerate(shares):
@@ -154,7 +148,7 @@ def histogram(
     if start < 0 < end:
         zero = frame.px(0.0)
         parts.append(
-            f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+            f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         )
     return picture(frame, parts, title=title, x_title=x_title, y_title="share")
 
@@ -183,11 +177,9 @@ def bar_chart(
     top: float,
     x_title: str,
     y_title: str,
-    width: int = WIDTH,
-    height: int = HEIGHT,
 ) -> str:
     """Returns one bar per value, with its label as a tooltip; the x axis counts the bars from 0."""
-    frame = Frame(width=width, height=height, x=(-0.6, len(values) - 0.4), y=(0.0, top))
+    frame = Frame(width=WIDTH, height=HEIGHT, x=(-0.6, len(values) - 0.4), y=(0.0, top))
     parts = axes(frame, whole_x=True)
     size = (frame.px(1) - frame.px(0)) * 0.76
     parts += [

@@ -25,6 +25,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def points(value: float) -> str:
+    """Returns a difference of two shares in percentage points with one decimal."""
+    return f"{100 * value:.1f} points"
+
+
 def interval(ends: Interval | None, form: Format = number) -> str:
     """Returns both ends of an interval, `0.81 to 0.88`; empty for None."""
     return "" if ends is None else f"{form(ends[0])} to {form(ends[1])}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from csm.report.numbers import Format, Interval, interval, number, signed
+from csm.report.numbers import Format, Interval, interval, number, percent, points, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def headline(
     Args:
         title: Heading of the card.
         figures: Values from top to bottom.
-        form: Writes a value as text.
+        form: Writes a value as text; differences of percentages are written in points.
         full: Value of a full bar; None draws no bars.
         better: `higher`, `lower` or empty; also names the sign of the difference.
         reference: Value that the last figure is compared with.
@@ -119,14 +119,17 @@ def _share(value: float, full: float) -> float:
 
 
 def _compared(figure: Figure, reference: Reference, form: Format, better: str) -> str:
+    change_form = points if form is percent else form
     ends = f" ({interval(reference.interval, form)})" if reference.interval else ""
     text = escape(f"{reference.label} {form(reference.value)}{ends}")
     if figure.value is not None:
         change = figure.value - reference.value
         verdict = _verdict(change, reference.difference, better)
-        text += f'<br><span class="{verdict.partition(" ")[0]}">difference {escape(signed(change, form))}'
+        text += (
+            f'<br><span class="{verdict.partition(" ")[0]}">difference {escape(signed(change, change_form))}'
+        )
         if reference.difference:
-            text += f" ({escape(' to '.join(signed(end, form) for end in reference.difference))})"
+            text += f" ({escape(' to '.join(signed(end, change_form) for end in reference.difference))})"
         text += f": {verdict}</span>" if verdict else "</span>"
     return f'<p class="reference">{text}</p>'
 

@@ -70,7 +70,7 @@ def _charts(validations: Sequence[dict[str, Any]]) -> list[str]:
     for name in names:
         title, unit = loss_title(name)
         points = [(line["step"], line[name]) for line in validations if line.get(name) is not None]
-        series = Series(label="validation", points=points, style="resynthesis", dots=True)
+        series = Series(label="validation", points=points, style="generated", dots=True)
         chart = line_chart(
             [series], title=f"{title} of the validation", x_title="step", y_title=unit, whole_x=True
         )

@@ -45,3 +45,9 @@ def test_the_difference_from_a_reference_needs_an_interval_for_a_verdict(ends, b
     shown = parse(headline("WER", FIGURES, better=better, reference=reference)).of_class("reference")[0].text
     assert shown.startswith("packaged voice 0.100 (0 to 0.200)") and "difference +0.200" in shown
     assert shown.endswith(f": {verdict}" if verdict else (")" if ends else "+0.200"))
+
+
+def test_differences_of_percentages_are_points():
+    reference = Reference(label="before", value=0.1, difference=(-0.05, 0.35))
+    shown = parse(headline("WER", FIGURES, form=percent, reference=reference)).of_class("reference")[0].text
+    assert "before 10.0 %" in shown and "+20.0 points (-5.0 points to +35.0 points): not significant" in shown
