@@ -21,6 +21,7 @@ TIERS = (
     ("sequences",),
     ("tokenizer",),
     ("network", "losses", "data"),
+    ("report",),
     ("training", "evaluation", "generation"),
     ("model",),
     ("recipes", "command_line"),

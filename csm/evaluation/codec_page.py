@@ -10,12 +10,13 @@ from typing import Any
 from csm.evaluation.codec_ladder import Judged
 from csm.evaluation.codec_tables import counted, decoded_from, extra_html, ladder_html
 from csm.evaluation.codec_versions import Version
-from csm.evaluation.media import PAGE_AUDIO_BYTES, sound_of
-from csm.evaluation.report_clips import ClipValues, chips, marked, player
+from csm.evaluation.report_clips import ClipValues, chips, marked
 from csm.evaluation.report_codebooks import codebook_charts
-from csm.evaluation.report_page import page_text, save_page
 from csm.evaluation.report_tables import judges
 from csm.evaluation.suite import save_report
+from csm.report.media import PAGE_AUDIO_BYTES, sound_of
+from csm.report.page import page_text, save_page
+from csm.report.players import player
 
 EXTRA_HEADING = "What the codes carry"
 CHIPS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csm.evaluation.statistics import bootstrap_repeats, interval, seed_for
-from csm.evaluation.table import number
+from csm.report.numbers import number
 
 Pair = tuple[float, float, float]  # value of A, value of B, weight
 

@@ -9,13 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import Series, histogram, line_chart
-from csm.evaluation.media import PAGE_AUDIO_BYTES
 from csm.evaluation.report_clips import LABELS, ClipValues, Gallery, total_audio_bytes
 from csm.evaluation.report_codebooks import codebook_charts
-from csm.evaluation.report_page import page_text, save_page
 from csm.evaluation.report_tables import cards, judges, metric_tables
 from csm.evaluation.speech_folder import CONDITIONS, SpeechFolder, read_speech_folder
+from csm.report.charts import Series, histogram, line_chart
+from csm.report.media import PAGE_AUDIO_BYTES
+from csm.report.page import page_text, save_page
 
 MOST_CURVES = 12  # of one file: small multiples beyond it help nobody
 LEGEND = "".join(f'<span class="{name}"><i></i>{label}</span>' for name, label in LABELS.items())
@@ -136,9 +136,7 @@ def _voices(character: Mapping[str, Any]) -> str:
     low = min(0.5, *values)
     plots = [
         f'<div class="plot"><h4>{escape(name)}, {escape(dialogue)}</h4>'
-        + line_chart(
-            lines, title=f"similarity of {name}", x_title="turn", y=(low, 1.0), height=180, whole_x=True
-        )
+        + line_chart(lines, title=f"similarity of {name}", x_title="turn", y=(low, 1.0), whole_x=True)
         + "</div>"
         for (dialogue, name), lines in voices.items()
     ]
@@ -172,7 +170,7 @@ def _curves(path: Path) -> str:
         cut = max(0, int(len(values) * 0.99) - 1)  # one spike must not flatten the curve
         low, high = values[0], max(values[cut], values[0] + 1e-6)
         room = 0.05 * (high - low)
-        chart = line_chart(series, title=name, x_title="step", y=(low - room, high + room), height=180)
+        chart = line_chart(series, title=name, x_title="step", y=(low - room, high + room))
         plots.append(f'<div class="plot"><h4>{escape(name)}</h4>{chart}</div>')
     return "".join(plots)
 

@@ -1,4 +1,4 @@
-"""The parts of the page that one listens to: lines and dialogues, each version beside the others."""
+"""Clips and dialogues of a run on the page: every condition of a clip beside the others, with its scores."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import timeline
 from csm.evaluation.intelligibility import aligned_words
-from csm.evaluation.media import Sound, load_sound, spectrogram
-from csm.evaluation.speech_folder import CONDITIONS, Dialogue, SpeechFolder, Utterance
-from csm.evaluation.table import number
+from csm.evaluation.speech_folder import CONDITIONS, Dialogue, SpeechFolder, Utterance, read_channels
+from csm.report.charts import timeline
+from csm.report.media import Sound, sound_of, spectrogram
+from csm.report.numbers import number
+from csm.report.players import Chip, Version, WordSpan, chip_row, clip_card, turn_list, word_differences
 
 LABELS = {"recording": "Recording", "resynthesis": "Resynthesis", "generated": "Generated"}
 CHIPS = (("speaker_similarity", "voice"), ("distillmos", "distillMOS"), ("dnsmos", "DNSMOS"))
@@ -20,13 +21,17 @@ CHIPS = (("speaker_similarity", "voice"), ("distillmos", "distillMOS"), ("dnsmos
 
 @dataclass(frozen=True, kw_only=True)
 class ClipValues:
-    """What the judges said of each clip: (metric, condition, clip id) -> value of the report."""
+    """Scores of each clip.
+
+    Attributes:
+        values: Value of the report by (metric, condition, clip id).
+    """
 
     values: Mapping[tuple[str, str, str], Mapping[str, Any]]
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> ClipValues:
-        """All values per clip of a report."""
+        """Returns all values per clip of a report."""
         return cls(
             values={
                 (entry["name"], entry["condition"], value["id"]): value
@@ -36,148 +41,161 @@ class ClipValues:
         )
 
     def of_clip(self, metric: str, condition: str, clip: str) -> Mapping[str, Any] | None:
-        """One value, or ``None`` where the metric does not cover the clip."""
+        """Returns one value; None where the metric does not cover the clip."""
         return self.values.get((metric, condition, clip))
 
 
-def player(sound: Sound | None, style: str, label: str) -> str:
-    """A button, the waveform as progress bar, and the length; a plain word where there is no sound."""
-    if sound is None:
-        return '<p class="soft">no audio</p>'
-    wave = f'<svg viewBox="0 0 90 20" preserveAspectRatio="none"><path d="{sound.outline}"/></svg>'
-    return (
-        f'<div class="player {style}"><button aria-label="{escape(label, quote=True)}">'
-        '<svg class="play" viewBox="0 0 12 12"><path d="M2.5 0.8v10.4L11 6z"/></svg>'
-        '<svg class="pause" viewBox="0 0 12 12"><path d="M2 1h3v10H2zM7 1h3v10H7z"/></svg></button>'
-        f'<div class="wave">{wave}{wave.replace("<svg ", "<svg class=done ", 1)}</div>'
-        f"<time>{sound.duration:.1f} s</time>"
-        f'<audio preload="none" src="{sound.uri}"></audio></div>'
+def load_sound(path: Path, *, lossless: bool) -> Sound | None:
+    """Returns a file as WAV, or as MP3 where size matters; None where it cannot be read.
+
+    The page only leaves an unreadable file out: every metric counts it as a failure.
+    """
+    try:
+        channels, sample_rate = read_channels(path)
+    except ValueError:
+        return None
+    return sound_of(channels, sample_rate, lossless=lossless)
+
+
+def load_picture(path: Path) -> str | None:
+    """Returns the spectrogram of a file; None where it cannot be read."""
+    try:
+        return spectrogram(*read_channels(path))
+    except ValueError:
+        return None
+
+
+def marked(reference: str, recognised: str) -> str:
+    """Returns a transcript as HTML: wrong and added words marked, missing words struck through."""
+    if not recognised:
+        return word_differences([])
+    try:
+        result = aligned_words(reference, recognised)
+    except ImportError:
+        return escape(recognised)
+    expected, found = result.references[0], result.hypotheses[0]
+    return word_differences(
+        [
+            WordSpan(
+                kind=chunk.type,
+                expected=" ".join(expected[chunk.ref_start_idx : chunk.ref_end_idx]),
+                recognised=" ".join(found[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            )
+            for chunk in result.alignments[0]
+        ]
     )
 
 
-def marked(reference: str, heard: str) -> str:
-    """What was heard: wrong and added words marked, missing words of the text struck through."""
-    if not heard:
-        return '<span class="soft">(nothing)</span>'
-    try:
-        result = aligned_words(reference, heard)
-    except ImportError:
-        return escape(heard)
-    meant, got = result.references[0], result.hypotheses[0]
-    parts = []
-    for chunk in result.alignments[0]:
-        missing = " ".join(meant[chunk.ref_start_idx : chunk.ref_end_idx])
-        words = escape(" ".join(got[chunk.hyp_start_idx : chunk.hyp_end_idx]))
-        if chunk.type == "equal":
-            parts.append(words)
-        elif chunk.type == "delete":
-            parts.append(f"<s>{escape(missing)}</s>")
-        else:
-            parts.append(f'<u title="{escape(missing, quote=True) or "added"}">{words}</u>')
-    return " ".join(parts)
-
-
-def chips(values: ClipValues, condition: str, clip: str, shown: Sequence[tuple[str, str]] = CHIPS) -> str:
-    """Word error rate and opinions of one clip, small; `shown` are further metrics and their names."""
-    parts = []
-    wer = values.of_clip("wer", condition, clip)
-    if wer is not None:
-        rate = "no WER" if wer["value"] is None else f"WER {100 * wer['value']:.0f} %"
-        parts.append(f"<span{' class=bad' if wer['value'] is None else ''}>{rate}</span>")
+def clip_chips(
+    values: ClipValues, condition: str, clip: str, shown: Sequence[tuple[str, str]] = CHIPS
+) -> list[Chip]:
+    """Returns the word error rate and further scores of one clip; `shown` are metrics and their names."""
+    chips = []
+    if wer := values.of_clip("wer", condition, clip):
+        lost = wer["value"] is None
+        chips.append(Chip(text="no WER" if lost else f"WER {100 * wer['value']:.0f} %", bad=lost))
     for metric, title in shown:
         found = values.of_clip(metric, condition, clip)
         if found is None:
             continue
         if found["value"] is None:
-            reason = escape(str(found["reason"]), quote=True)
-            parts.append(f'<span class="bad" title="{reason}">{title} failed</span>')
+            chips.append(Chip(text=f"{title} failed", title=str(found["reason"]), bad=True))
         else:
-            nearest = (
-                f' title="nearest voice: {escape(str(found["detail"]), quote=True)}"'
-                if metric == CHIPS[0][0]
-                else ""
-            )
-            parts.append(f"<span{nearest}>{title} {number(found['value'])}</span>")
-    return f'<div class="chips">{"".join(parts)}</div>' if parts else ""
+            nearest = f"nearest voice: {found['detail']}" if metric == CHIPS[0][0] else ""
+            chips.append(Chip(text=f"{title} {number(found['value'])}", title=nearest))
+    return chips
+
+
+def chips(values: ClipValues, condition: str, clip: str, shown: Sequence[tuple[str, str]] = CHIPS) -> str:
+    """Returns `clip_chips` as HTML."""
+    return chip_row(clip_chips(values, condition, clip, shown))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Makes the players of a run's speech folder."""
+    """Clips and dialogues of a run's speech folder.
+
+    Attributes:
+        folder: Lines and dialogues with their files.
+        values: Scores of the clips.
+        lossless: Whether audio is stored as WAV; otherwise as MP3.
+        pictures: Whether lines have spectrograms.
+    """
 
     folder: SpeechFolder
     values: ClipValues
     lossless: bool
     pictures: bool
 
-    def path(self, audio: Mapping[str, str], condition: str) -> Path | None:
-        """File of one version, where one was written."""
-        return self.folder.root / audio[condition] if condition in audio else None
-
-    def version(self, utterance: Utterance, condition: str, *, picture: bool) -> str:
-        """One version of a clip: player, spectrogram, what was heard, opinions."""
-        path = self.path(utterance.audio, condition)
-        sound = load_sound(path, lossless=self.lossless) if path else None
-        image = spectrogram(path) if path and picture and self.pictures else None
-        heard = self.values.of_clip("wer", condition, utterance.id)
-        label = f"{LABELS[condition]}: {utterance.text}"
-        return (
-            f'<div class="version {condition}"><h4>{LABELS[condition]}</h4>'
-            + player(sound, condition, label)
-            + (f'<img alt="spectrogram" src="{image}">' if image else "")
-            + (f'<p class="heard">{marked(utterance.text, heard["detail"] or "")}</p>' if heard else "")
-            + chips(self.values, condition, utterance.id)
-            + "</div>"
-        )
-
-    def versions(self, utterance: Utterance, *, picture: bool) -> str:
-        """All versions of a clip side by side."""
-        cells = "".join(self.version(utterance, condition, picture=picture) for condition in CONDITIONS)
-        return f'<div class="versions">{cells}</div>'
-
     def line(self, line: Utterance) -> str:
-        """One held-out line."""
-        where = f"{escape(line.speaker)} &middot; {escape(line.conversation)} &middot; turn {line.turn}"
-        return (
-            f'<article class="item" id="{escape(line.id)}"><div class="who">{where}</div>'
-            f'<p class="text">{escape(line.text)}</p>{self.versions(line, picture=True)}</article>'
+        """Returns one held-out line."""
+        return clip_card(
+            self._versions(line, picture=self.pictures),
+            anchor=line.id,
+            source=f"{line.speaker}, {line.conversation}, turn {line.turn}",
+            text=line.text,
         )
 
-    def dialogue(self, dialogue: Dialogue, heard: Mapping[str, Mapping[str, Any]]) -> str:
-        """One dialogue: both whole versions, who speaks when, and its turns to open."""
-        sounds = []
-        for condition in ("recording", "generated"):
-            path = self.path(dialogue.audio, condition)
-            sound = load_sound(path, lossless=self.lossless) if path else None
-            label = "Recording, clips end to end" if condition == "recording" else LABELS[condition]
-            name = f"{label}: {dialogue.id}"
-            sounds.append(
-                f'<div class="version {condition}"><h4>{label}</h4>{player(sound, condition, name)}</div>'
-            )
-        charts = []
-        longest = max((shown["duration"] for shown in heard.values() if "duration" in shown), default=0.0)
-        for condition, shown in heard.items():
-            if "units" in shown and longest:
-                names = [*dialogue.speakers, *("voice" for _ in shown["units"])]
-                lanes = [(names[place], units, condition) for place, units in enumerate(shown["units"])]
-                charts.append(timeline(lanes, longest, title=f"speech of {dialogue.id}, {condition}"))
-        turns = "".join(
-            f'<div class="turn"><div class="who">{escape(turn.speaker)}</div>'
-            f'<p class="text">{escape(turn.text)}</p>{self.versions(turn, picture=False)}</div>'
-            for turn in dialogue.turns
+    def dialogue(self, dialogue: Dialogue, shown: Mapping[str, Mapping[str, Any]]) -> str:
+        """Returns one dialogue: both whole versions, who speaks when, and its turns.
+
+        Args:
+            dialogue: The dialogue.
+            shown: Speech units of each condition, from the report's details.
+        """
+        turns = [(turn.speaker, turn.text, self._versions(turn, picture=False)) for turn in dialogue.turns]
+        return clip_card(
+            [self._whole(dialogue, condition) for condition in ("recording", "generated")],
+            anchor=dialogue.id,
+            source=f"{' and '.join(dialogue.speakers)}, {dialogue.id}",
+            text="",
+            below=_timelines(dialogue, shown) + turn_list(turns),
         )
-        return (
-            f'<article class="item"><div class="who">{escape(" and ".join(dialogue.speakers))}</div>'
-            f'<div class="stereo">{"".join(sounds)}</div>{"".join(charts)}'
-            f"<details open><summary>{len(dialogue.turns)} turns</summary>{turns}</details></article>"
+
+    def _versions(self, utterance: Utterance, *, picture: bool) -> list[Version]:
+        return [self._version(utterance, condition, picture) for condition in CONDITIONS]
+
+    def _version(self, utterance: Utterance, condition: str, picture: bool) -> Version:
+        path = self._path(utterance.audio, condition)
+        words = self.values.of_clip("wer", condition, utterance.id)
+        return Version(
+            title=LABELS[condition],
+            tone=condition,
+            sound=load_sound(path, lossless=self.lossless) if path else None,
+            picture=load_picture(path) if path and picture else None,
+            transcript=marked(utterance.text, words["detail"] or "") if words else "",
+            chips=clip_chips(self.values, condition, utterance.id),
         )
+
+    def _whole(self, dialogue: Dialogue, condition: str) -> Version:
+        path = self._path(dialogue.audio, condition)
+        return Version(
+            title="Recording, clips end to end" if condition == "recording" else LABELS[condition],
+            tone=condition,
+            sound=load_sound(path, lossless=self.lossless) if path else None,
+        )
+
+    def _path(self, audio: Mapping[str, str], condition: str) -> Path | None:
+        return self.folder.root / audio[condition] if condition in audio else None
 
 
 def total_audio_bytes(folder: SpeechFolder) -> int:
-    """Size of all audio files that the page would carry."""
+    """Returns the size of all audio files that the page would carry."""
     names: list[str] = []
     spoken: Sequence[Utterance | Dialogue] = [*folder.lines, *folder.turns, *folder.dialogues]
     for item in spoken:
         names += item.audio.values()
     exists: Callable[[Path], bool] = Path.is_file
     return sum((folder.root / name).stat().st_size for name in names if exists(folder.root / name))
+
+
+def _timelines(dialogue: Dialogue, shown: Mapping[str, Mapping[str, Any]]) -> str:
+    longest = max((one["duration"] for one in shown.values() if "duration" in one), default=0.0)
+    charts = []
+    for condition in LABELS:
+        one = shown.get(condition, {})
+        if "units" in one and longest:
+            names = [*dialogue.speakers, *("voice" for _ in one["units"])]
+            lanes = [(names[place], units, condition) for place, units in enumerate(one["units"])]
+            charts.append(timeline(lanes, longest, title=f"{LABELS[condition]}: who speaks when"))
+    return "".join(charts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from csm.evaluation.charts import bar_chart
+from csm.report.charts import bar_chart
 
 
 def codebook_charts(books: Mapping[str, Any] | None, semantic: int = 10) -> str:

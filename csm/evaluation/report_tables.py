@@ -8,7 +8,8 @@ from typing import Any
 
 from csm.evaluation.report_clips import LABELS
 from csm.evaluation.speech_folder import CONDITIONS
-from csm.evaluation.table import grouped, number
+from csm.evaluation.table import grouped
+from csm.report.numbers import number
 
 Entry = Mapping[str, Any]
 # name, title, full scale of the bar, how the value is written

@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from csm.evaluation.speech_folder import CONDITIONS
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A value with ``digits`` significant digits and no exponent; a dash for none."""
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    places = max(0, digits - 1 - int(f"{abs(value):e}".rpartition("e")[2]))
-    return f"{value:.{min(places, 4)}f}"
+from csm.report.numbers import number
 
 
 def grouped(report: Mapping[str, Any]) -> dict[tuple[str, str, str], dict[str, Mapping[str, Any]]]:

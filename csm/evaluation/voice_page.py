@@ -7,11 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from csm.evaluation.charts import Series, line_chart
 from csm.evaluation.judge import Clip
-from csm.evaluation.media import PAGE_AUDIO_BYTES, sound_of
-from csm.evaluation.report_clips import CHIPS, LABELS, ClipValues, chips, marked, player
-from csm.evaluation.report_page import page_text, save_page
+from csm.evaluation.report_clips import CHIPS, LABELS, ClipValues, chips, marked
 from csm.evaluation.report_tables import judges
 from csm.evaluation.suite import save_report
 from csm.evaluation.voice_lines import CONVERSATION, MAIN, OTHERS, UNSEEN
@@ -19,6 +16,10 @@ from csm.evaluation.voice_material import RECORDING, RESYNTHESIS, ClipSet, Voice
 from csm.evaluation.voice_report import JudgedVoice
 from csm.evaluation.voice_speech import GENERATED
 from csm.evaluation.voice_tables import TITLES, failures, tables_html, voice_tables
+from csm.report.charts import Series, line_chart
+from csm.report.media import PAGE_AUDIO_BYTES, sound_of
+from csm.report.page import page_text, save_page
+from csm.report.players import player
 
 _SHOWN_BESIDE = (RECORDING, RESYNTHESIS, GENERATED)
 _BYTES_PER_SAMPLE = 1.2  # of FLAC of 16-bit speech: 0.6 of WAV
@@ -85,8 +86,6 @@ def _extra(title: str, report: Mapping[str, Any]) -> str:
         title="similarity of the main voice over the turns of the conversation",
         x_title="turn",
         y_title="cosine",
-        width=720,
-        height=240,
         whole_x=True,
     )
     legend = "".join(f'<span class="{one.style}"><i></i>{escape(one.label)}</span>' for one in series)

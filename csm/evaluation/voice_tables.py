@@ -8,11 +8,11 @@ from html import escape
 from typing import Any, NamedTuple
 
 from csm.evaluation.codec_tables import Column, Entry, extra_text
-from csm.evaluation.table import number
 from csm.evaluation.voice_changes import AGAINST
 from csm.evaluation.voice_lines import CONVERSATION, MAIN, OTHERS, UNSEEN
 from csm.evaluation.voice_material import RECORDING, RESYNTHESIS
 from csm.evaluation.voice_speech import CROSS_OFF, GENERATED, IN_CONTEXT, INT8, MEMORY_OFF, SEMANTIC
+from csm.report.numbers import number
 
 COLUMNS = (
     Column("wer", "WER", "lower", 3),
