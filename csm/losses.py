@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.network.csm_model import CSMModel, CSMOutput
-from csm.sequences.frames import IGNORE, RowBatch
+from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
+from csm.sequences.packed_batch import IGNORE, RowBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class ConversationTargets(NamedTuple):
 
         return cls(
             codebook0=batch.code_target[speaks, 0],
-            depth=batch.code_target[CSMModel.depth_rows(batch), 1:],
+            depth=batch.code_target[batch.trained_frames(), 1:],
             text=text,
             duration=duration,
             pace=pace,
@@ -140,34 +140,22 @@ def conversational_loss(
     only. Non-finite outputs give a non-finite total, which stops all ranks of the training loop together.
 
     Args:
-        outputs: Of `CSMModel.forward_rows`, with logits or, from the same label smoothing, cross-entropies.
+        outputs: Logits of a batch or, of the same label smoothing, its cross-entropies.
         targets: `ConversationTargets.of` the same batch.
-        config: Weights; None takes the defaults.
+        config: Weights of the parts; None takes the defaults.
 
     Raises:
-        ValueError: Outputs were generated, or belong to another batch than the targets.
+        ValueError: The outputs were generated, or belong to another batch than the targets.
     """
     weights = config or LossConfig()
     parts: dict[str, Tensor] = {}
-    prosody, duration, pace = outputs.prosody, outputs.duration, outputs.pace
-    if prosody is None or duration is None or pace is None:
+    if not isinstance(outputs, TeacherForced):
         raise ValueError(
             "outputs were generated, not teacher-forced: call the model with text and voice, or a batch"
         )
-    for name, found, expected in (
-        ("codebook0", outputs.codebook0_logits, targets.codebook0),
-        ("depth", outputs.depth_logits, targets.depth),
-        ("text", outputs.text_logits, targets.text),
-        ("prosody", prosody, targets.prosody),
-        ("duration", duration, targets.duration),
-        ("pace", pace, targets.pace),
-    ):
-        if found is not None and found.shape[: expected.ndim] != expected.shape:
-            raise ValueError(
-                f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
-                f"targets from the batch that the model was called with"
-            )
-    codebook0, per_code, text = _nats(outputs, targets, weights.label_smoothing)
+    prosody, duration, pace = outputs.prosody, outputs.duration, outputs.pace
+    _require_same_batch(outputs, targets)
+    codebook0, per_code, text = _cross_entropies(outputs, targets, weights.label_smoothing)
     parts["codebook0"] = codebook0 / targets.voice_count
     # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
     per_code = per_code * (targets.frames / max(1, len(targets.depth)) / targets.frame_count)
@@ -196,25 +184,40 @@ def conversational_loss(
     return ConversationalLoss(total, parts)
 
 
-def _nats(
-    outputs: CSMOutput, targets: ConversationTargets, smoothing: float
+def _require_same_batch(outputs: CSMLogits | CSMCrossEntropies, targets: ConversationTargets) -> None:
+    """Checks that outputs have as many rows as targets.
+
+    Raises:
+        ValueError: They are of different batches.
+    """
+    pairs = [(name, getattr(outputs, name)) for name in ("prosody", "duration", "pace")]
+    if isinstance(outputs, CSMLogits):
+        pairs = [(name, getattr(outputs, name)) for name in ("codebook0", "depth", "text")] + pairs
+    for name, found in pairs:
+        expected = getattr(targets, name)
+        if found.shape[: expected.ndim] != expected.shape:
+            raise ValueError(
+                f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
+                f"targets from the batch that the model was called with"
+            )
+
+
+def _cross_entropies(
+    outputs: CSMLogits | CSMCrossEntropies, targets: ConversationTargets, smoothing: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " K1"], Float[Tensor, ""]]:
-    """Cross-entropies summed over rows: of codebook 0, of each further codebook, of the text."""
-    if outputs.codebook0_nats is not None:
-        assert outputs.depth_nats is not None and outputs.text_nats is not None
-        return outputs.codebook0_nats, outputs.depth_nats, outputs.text_nats
-    assert outputs.codebook0_logits is not None
-    assert outputs.depth_logits is not None and outputs.text_logits is not None
+    """Returns cross-entropies summed over rows: of codebook 0, of each further codebook, of the text."""
+    if isinstance(outputs, CSMCrossEntropies):
+        return outputs.codebook0, outputs.depth, outputs.text
 
     def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
 
-    depth = outputs.depth_logits
+    depth = outputs.depth
     per_code = cross_entropy(depth.flatten(0, 1), targets.depth.flatten()).view(depth.shape[:2]).sum(dim=0)
     return (
-        cross_entropy(outputs.codebook0_logits, targets.codebook0).sum(),
+        cross_entropy(outputs.codebook0, targets.codebook0).sum(),
         per_code,
-        cross_entropy(outputs.text_logits, targets.text).sum(),
+        cross_entropy(outputs.text, targets.text).sum(),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from csm.command_line import command, command_parser, device_of
 from csm.data.code_shards import read_code_shards
 from csm.data.manifest import read_corpus
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.depth_decoder import DepthDecoder
 from csm.recipes import pipeline
 from csm_kernels import Int8Rows
@@ -24,7 +24,7 @@ PARTS = ("semantic", "acoustic")
 
 @torch.no_grad()
 def round_weights(decoder: DepthDecoder) -> None:
-    """Every matrix becomes what its int8 copy computes with (`FrameDrawer(model, "int8")`)."""
+    """Every matrix becomes what its int8 copy computes with (`DepthSampler(model, "int8")`)."""
     for weight in decoder.parameters():
         if weight.ndim == 2:
             weight.copy_(Int8Rows.of(weight).restored())

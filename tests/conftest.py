@@ -23,9 +23,9 @@ SHAPED = [
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
-from csm.network.csm_model import CSMModel  # noqa: E402
+from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
-from csm.sequences.frames import TurnFrames  # noqa: E402
+from csm.sequences.turns import TurnFrames  # noqa: E402
 
 TINY = {
     "d_model": 32,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.depth_sampler import DepthSampler
 from csm.rounding import round_weights
 from csm_kernels import has_compiled
 
@@ -17,7 +17,7 @@ def test_rounded_weights_draw_what_the_int8_copy_draws(tiny_model) -> None:
     asked = {"drawn": 24, "temperature": 0.0, "top_k": 0, "generator": generator}
 
     def frames(weights) -> list[torch.Tensor]:
-        drawer = FrameDrawer(model, weights)
+        drawer = DepthSampler(model, weights)
         return [drawer.later_codes(row, torch.tensor(3), **asked) for row in rows]
 
     exact, copy = frames("fp32"), frames("int8")

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from csm.network.initialise import draw
 from csm.network.layers import RMSNorm, RowLayout, attend_few
-from csm.sequences.frames import PastTurns
+from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
 GIST_DECAY = 0.8
@@ -56,6 +57,10 @@ class TurnWriter(nn.Module):
         super().__init__()
         self.semantic = nn.Sequential(RMSNorm(2 * width), nn.Linear(2 * width, width))
         self.style = nn.Sequential(RMSNorm(3 * width), nn.Linear(3 * width, width))
+
+    def reset_parameters(self) -> None:
+        """Draws the initial weights."""
+        draw(self.semantic[1], self.style[1])
 
     def forward(
         self,
@@ -98,6 +103,11 @@ class MemoryRead(nn.Module):
             nn.Linear(width, width, bias=False) for _ in range(4)
         )
         self.gate = nn.Parameter(torch.full((1,), gate))
+
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights; `places` keeps its values of `__init__`."""
+        draw(self.q_proj, self.k_proj, self.v_proj)
+        draw(self.o_proj, std=branch_std)
 
     def forward(self, x: Float[Tensor, "R D"], layout: RowLayout, state: MemoryState) -> Float[Tensor, "R D"]:
         """The rows with what they read of their own sequence's slots added."""

@@ -7,21 +7,23 @@ import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from csm import config as config_files
-from csm.network import public_configs
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.io import public_configs
+from csm.network.io.code_vectors import read_code_vectors
+from csm.network.io.packed_weights import packed, restored
+from csm.network.io.public_names import MIMI, TWIN, converted
+from csm.network.io.weight_files import Weight, stored_weights, write_weights
 from csm.network.model_config import CSMConfig
-from csm.network.packed_weights import packed, restored
-from csm.network.presets import is_added
-from csm.network.public_names import MIMI, NAMES, TWIN, Layout, converted, public_name
-from csm.network.weight_files import Weight, stored_weights, write_weights
+from csm.network.parameters import GROUPS, Layout, group_of, is_added, is_gate, public_name
 from csm.text import BUILT_IN
 
+Network = TypeVar("Network", bound=ConversationNetwork)
 TOKENIZER = "tokenizer.json"
 # What transformers' processor and generation read beside the weights; they go along with Mimi.
 COMPANIONS = (
@@ -49,23 +51,35 @@ class StoredModel(NamedTuple):
 
 
 def load(
+    kind: type[Network],
     folder: Path | str,
     *,
     config: CSMConfig | None = None,
     text: str | None = None,
     dtype: torch.dtype = torch.float32,
-) -> CSMModel:
-    """`CSMModel.from_pretrained`: the model of a folder in any layout, in eval mode."""
+) -> Network:
+    """Reads the network of a folder in any layout, complete and in eval mode.
+
+    Args:
+        kind: Class of the network.
+        folder, config, text: As `read` takes them.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: As `read`, or the folder's tokenizer is not the one of the model.
+    """
     stored = read(folder, config=config, text=text)
-    model = meta_model(stored.config)
+    model = on_meta(kind, stored.config)
     for name, weight in stored.weights.items():
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(weight.read().to(dtype)))
+    if (vectors := read_code_vectors(Path(folder), stored.config)) is not None:
+        model.set_code_vectors(vectors)
     return model.eval()
 
 
 def save(
-    model: CSMModel,
+    model: ConversationNetwork,
     folder: Path | str,
     layout: Layout = "csm",
     *,
@@ -73,10 +87,10 @@ def save(
     codec_from: Path | str | None = None,
     shard_bytes: int = 50 * 10**9,
 ) -> None:
-    """`CSMModel.save_pretrained`.
+    """Writes a network to a folder, as `CSMModel.save_pretrained` describes.
 
     Raises:
-        ValueError: As it says.
+        ValueError: The layout has no place for what the network computes.
     """
     if half and layout != "csm":
         raise ValueError(f"half with layout {layout!r}: only 'csm' is packed; expected half=False")
@@ -88,10 +102,10 @@ def save(
     write(folder, model.config, weights, layout, codec_from=codec_from, shard_bytes=shard_bytes)
 
 
-def meta_model(config: CSMConfig) -> CSMModel:
-    """A model whose parameters have shapes and no values; its buffers are real."""
+def on_meta(kind: type[Network], config: CSMConfig) -> Network:
+    """Returns a network whose parameters have shapes and no values; its constants are real."""
     with torch.device("meta"):
-        return CSMModel(config)
+        return kind(config)
 
 
 def read(folder: Path | str, *, config: CSMConfig | None = None, text: str | None = None) -> StoredModel:
@@ -198,7 +212,7 @@ def _our_weights(
     misshapen: list[str] = []
     twin = left.pop(TWIN, None) if layout == "transformers" else None
     stored_dtype = next(iter(weights.values())).dtype
-    for name, parameter in meta_model(config).state_dict().items():
+    for name, parameter in on_meta(ConversationNetwork, config).state_dict().items():
         shape = tuple(parameter.shape)
         if layout != "csm" and is_added(name):
             ours[name] = closed(name, shape, stored_dtype)
@@ -238,16 +252,14 @@ def _same(weight: Weight, twin: Weight, name: str) -> Weight:
 
 
 def closed(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Weight:
-    """A parameter that csm-1b lacks, so that it changes nothing before it is trained; the same every time.
+    """Returns a parameter that csm-1b lacks; it changes nothing before it is trained.
 
-    Gates and the heads of prosody, duration and pace are zero; the rest starts as in a new model.
+    Gates and the heads of prosody, duration and phone durations are zero; the rest is drawn by its name, so
+    that every reading gives the same values.
     """
 
     def read() -> Tensor:
-        leaf = name.rsplit(".", 1)[-1]
-        if leaf in ("gate", "bias") or name.startswith(
-            ("prosody_head.", "duration_head.", "pace_head.pace.")
-        ):
+        if group_of(name).closed or is_gate(name) or name.endswith(".bias"):
             return torch.zeros(shape, dtype=dtype)
         if len(shape) == 1:
             return torch.ones(shape, dtype=dtype)
@@ -276,7 +288,8 @@ def _config_file(folder: Path) -> dict[str, Any]:
 def _layout_of(weights: dict[str, Weight], folder: Path) -> Layout:
     """The layout that has most of the weights' names."""
     layouts: tuple[Layout, ...] = ("csm", "transformers", "sesame")
-    scores = [sum(public_name(name, layout) in weights for name in NAMES) for layout in layouts]
+    names = [group.module for group in GROUPS if group.public is not None and not group.blocks]
+    scores = [sum(public_name(name, layout) in weights for name in names) for layout in layouts]
     if not max(scores):
         raise ValueError(
             f"{folder}: weights of no known layout: expected names such as "
@@ -296,7 +309,7 @@ def _text_of(config: CSMConfig, folder: Path) -> str:
 
 def _refuse_what_is_lost(config: CSMConfig, weights: dict[str, Weight], layout: Layout) -> None:
     """A public layout has no place for open gates or another end of turns."""
-    gates = [name for name, weight in weights.items() if name.endswith(".gate")]
+    gates = [name for name in weights if is_gate(name)]
     opened = [name for name in gates if bool(weights[name].read().any())]
     if opened:
         raise ValueError(

@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from csm.model import CSMConfig, CSMModel
-from csm.network import checkpoints
-from csm.network.presets import csm_1b, is_added, with_added_layers
-from csm.network.public_names import to_halves, to_neighbours
-from csm.network.weight_files import INDEX, WEIGHTS, Weight, stored_weights, write_weights
-from csm.sequences.frames import IGNORE, RowBatch, pack_past
+from csm.network.io import checkpoints
+from csm.network.io.public_names import to_halves, to_neighbours
+from csm.network.io.weight_files import INDEX, WEIGHTS, Weight, stored_weights, write_weights
+from csm.network.parameters import is_added
+from csm.network.presets import csm_1b, with_added_layers
+from csm.sequences.packed_batch import IGNORE, RowBatch
+from csm.sequences.past_turns import pack_past
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAYOUTS = ("csm", "transformers", "sesame")
 SMALL = with_added_layers(
     replace(
@@ -213,7 +215,7 @@ def test_sesames_layout_computes_the_same_by_sesames_rules(tmp_path) -> None:
     targets = torch.full((11, 4), IGNORE)
     targets[3:10] = codes[4:]
     batch = rows_batch(model, ids, codes, targets)
-    ours = model.forward_rows(batch)
+    ours = model.logits(batch)
     torch.testing.assert_close(model.codebook0_head(model.hidden_rows(batch)), code0, atol=1e-5, rtol=1e-5)
     for place, row in enumerate(range(3, 10)):
         inputs = torch.cat(
@@ -225,7 +227,7 @@ def test_sesames_layout_computes_the_same_by_sesames_rules(tmp_path) -> None:
         inner = F.linear(inputs, state["projection.weight"])
         out = llama(inner, state, "decoder", c.depth_n_layers, c.depth_n_heads, c.depth_n_kv_heads)
         logits = torch.einsum("kd,kdv->kv", out[1:], state["audio_head"])
-        torch.testing.assert_close(ours.depth_logits[place], logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.depth[place], logits, atol=1e-5, rtol=1e-5)
 
 
 def rows_batch(model: CSMModel, ids: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> RowBatch:
@@ -238,7 +240,8 @@ def rows_batch(model: CSMModel, ids: torch.Tensor, codes: torch.Tensor, targets:
         positions=torch.arange(rows),
         cu_seqlens=torch.tensor([0, rows], dtype=torch.int32),
         longest=rows,
-        spans=[],
+        voice_spans=[],
+        text_spans=[],
         code_target=targets,
         text_target=torch.full((rows,), IGNORE),
         prosody_target=torch.zeros(rows, 3),
@@ -439,7 +442,8 @@ def test_damaged_folders_are_refused_with_what_to_do(tmp_path, spoil, message) -
 
 PEAK = """
 import resource
-from csm.network.checkpoints import load, read, write
+from csm.model import CSMModel
+from csm.network.io.checkpoints import load, read, write
 
 def convert(source, **options):
     stored = read(source)
@@ -457,7 +461,7 @@ def test_reading_holds_one_copy_and_converting_one_tensor(tmp_path) -> None:
     """Measured in processes of their own; the largest tensor here is a fiftieth of the weights."""
     config = replace(SMALL, d_model=512, n_heads=8, n_layers=10, d_ff=2048, n_kv_heads=8, text_vocab_size=999)
     config = replace(config, cross_layers=(), memory_layers=())
-    shapes = {n: tuple(p.shape) for n, p in checkpoints.meta_model(config).state_dict().items()}
+    shapes = {n: tuple(p.shape) for n, p in checkpoints.on_meta(CSMModel, config).state_dict().items()}
     weights = {n: Weight(s, torch.float32, lambda s=s: torch.randn(s)) for n, s in shapes.items()}
     checkpoints.write(tmp_path / "big", config, weights, "csm")
     random_model().save_pretrained(tmp_path / "small")
@@ -466,7 +470,7 @@ def test_reading_holds_one_copy_and_converting_one_tensor(tmp_path) -> None:
     big, small = str(tmp_path / "big"), str(tmp_path / "small")
     out = str(tmp_path / "out")
     for warm_up, call, copies in (
-        (f"load({small!r})", f"load({big!r})", 1.15),
+        (f"load(CSMModel, {small!r})", f"load(CSMModel, {big!r})", 1.15),
         (
             f"convert({small!r})",
             f"convert({big!r}, shard_bytes=10**8)",

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
+from csm.network.generation_roofline import BANDWIDTHS, floors_table, frame_traffic
 from csm.network.model_config import CSMConfig
 from csm.network.presets import csm_1b
-from csm.network.traffic import BANDWIDTHS, floors_table, frame_traffic
 
 SMALL = CSMConfig(
     d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, depth_d_model=16, depth_n_layers=1, depth_n_heads=2,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csm.network.layers import PackedSequences
-from csm.network.pace import PaceHead, text_ends
+from csm.network.phone_durations import PhoneDurationHead, text_ends
 
 
 def layout(*sizes: int) -> PackedSequences:
@@ -12,7 +12,7 @@ def layout(*sizes: int) -> PackedSequences:
 
 
 def test_a_new_head_says_nothing_and_a_taught_one_does() -> None:
-    head = PaceHead(8)
+    head = PhoneDurationHead(8)
     torch.nn.init.zeros_(head.pace.weight)
     assert not head.is_trained()
     with torch.no_grad():
@@ -22,7 +22,7 @@ def test_a_new_head_says_nothing_and_a_taught_one_does() -> None:
 
 def test_a_letter_looks_four_ahead_and_into_no_other_text() -> None:
     torch.manual_seed(0)
-    head, rows = PaceHead(8), torch.randn(21, 8)
+    head, rows = PhoneDurationHead(8), torch.randn(21, 8)
     before = head(rows, layout(12, 9))
     rows[10] += 1.0
     moved = (head(rows, layout(12, 9)) != before).nonzero()[:, 0]

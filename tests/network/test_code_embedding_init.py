@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.network.code_geometry import start_from_code_vectors
+from csm.network.code_embedding_init import start_from_code_vectors
 
 
 @pytest.mark.parametrize("inputs", ["last", "sum"])

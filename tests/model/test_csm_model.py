@@ -7,6 +7,7 @@ import torch
 
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMConfig, CSMModel
+from csm.network.outputs import CSMLogits
 
 
 def codes_of(shape=(2, 5, 6)) -> torch.Tensor:
@@ -17,11 +18,11 @@ def codes_of(shape=(2, 5, 6)) -> torch.Tensor:
 def test_both_together_are_teacher_forced(tiny_model) -> None:
     model = tiny_model()
     out = model(["hello", "you"], codes_of())
-    assert out.codebook0_logits.shape == (2 * 7, 27)  # every frame and the end
-    assert out.depth_logits.shape == (2 * 6, 4, 27)
-    assert out.text_logits.shape == (len("hello") + 1 + len("you") + 1, model.codec.vocab_size)
+    assert out.codebook0.shape == (2 * 7, 27)  # every frame and the end
+    assert out.depth.shape == (2 * 6, 4, 27)
+    assert out.text.shape == (len("hello") + 1 + len("you") + 1, model.codec.vocab_size)
     assert out.prosody.shape == (14, 3) and out.duration.shape == (2,)
-    assert out.voice_codes is None and out.text_tokens is None
+    assert isinstance(out, CSMLogits)
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def test_texts_may_come_as_padded_ids(tiny_model) -> None:
     ids = torch.full((2, 7), 256)
     ids[0, :5], ids[1, :3] = torch.tensor(list(b"hello")), torch.tensor(list(b"you"))
     a, b = model(ids, codes_of()), model(["hello", "you"], codes_of())
-    assert torch.equal(a.text_logits, b.text_logits)
+    assert torch.equal(a.text, b.text)
 
 
 def test_at_random_initialisation_the_losses_are_those_of_guessing() -> None:
@@ -63,21 +64,21 @@ def test_every_parameter_is_trained_by_conversation(tiny_model, random_turn) -> 
     turn = random_turn("a")
     ids = len(model.codec.encode_turn(turn.text, turn.speaker))
     builder.add_spoken(turn._replace(ends=torch.linspace(0, turn.codes.shape[1], ids)))
-    builder.add_heard(random_turn("b", "other"))
+    builder.add_transcribed(random_turn("b", "other"))
     batch = builder.build()
     targets = ConversationTargets.of(batch, 2, torch.randn(5, 24, 8))
-    conversational_loss(model(batch=batch), targets).backward()
+    conversational_loss(model.logits(batch), targets).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
 
 
 def test_a_batch_with_nothing_to_speak_still_has_a_loss(tiny_model, random_turn) -> None:
     model = tiny_model()
-    for add in ("add_heard", "add_spoken"):
+    for add in ("add_transcribed", "add_spoken"):
         builder = model.new_rows()
-        getattr(builder, add)(random_turn("a"), train=add == "add_heard")
+        getattr(builder, add)(random_turn("a"), train=add == "add_transcribed")
         batch = builder.build()
-        result = conversational_loss(model(batch=batch), ConversationTargets.of(batch, 2))
+        result = conversational_loss(model.logits(batch), ConversationTargets.of(batch, 2))
         result.backward()
         assert result.total.isfinite() and float(result.parts["acoustic"].detach()) == 0
 
@@ -88,9 +89,7 @@ def test_weights_come_back_from_their_folder(tiny_model, tmp_path) -> None:
     again = CSMModel.from_pretrained(tmp_path / "model")
     assert again.config == model.config and not again.training
     with torch.no_grad():
-        assert torch.equal(
-            model(["hi"], codes_of((1, 5, 6))).text_logits, again(["hi"], codes_of((1, 5, 6))).text_logits
-        )
+        assert torch.equal(model(["hi"], codes_of((1, 5, 6))).text, again(["hi"], codes_of((1, 5, 6))).text)
     with pytest.raises(ValueError, match="no model in"):
         CSMModel.from_pretrained(tmp_path)
 
@@ -100,7 +99,7 @@ def test_models_of_few_codebooks_work(tiny_model, codebooks) -> None:
     model = tiny_model(num_codebooks=codebooks, semantic_codebooks=codebooks)
     with torch.no_grad():
         out = model(["hello", "you"], codes_of())
-    assert out.depth_logits.shape[1] == codebooks - 1
+    assert out.depth.shape[1] == codebooks - 1
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.predicted_latent import latent_vectors, norms
 
 # Norms at the start: of the first codebook's embeddings, beside 0.3 of a text id's, and of the heads' rows.
 EMBEDDING_NORM, CODEBOOK0_NORM, DEPTH_NORM = 1.5, 0.3, 1.0
 
 
 @torch.no_grad()
-def start_from_code_vectors(model: CSMModel, vectors: Float[Tensor, "K V D"]) -> None:
+def start_from_code_vectors(network: ConversationNetwork, vectors: Float[Tensor, "K V D"]) -> None:
     """Sets a new model's audio table and the heads of all codebooks by what each code adds to a latent.
 
     Embeddings add up to the frame's latent, seen in the directions in which codes differ most; a head's
@@ -30,7 +31,7 @@ def start_from_code_vectors(model: CSMModel, vectors: Float[Tensor, "K V D"]) ->
     Raises:
         ValueError: Too few codebooks, or of another size or width than the model's.
     """
-    c = model.config
+    c = network.config
     width = c.latent_dim or vectors.shape[-1]
     if len(vectors) < c.num_codebooks or vectors.shape[1:] != (c.codebook_size, width):
         raise ValueError(
@@ -38,29 +39,18 @@ def start_from_code_vectors(model: CSMModel, vectors: Float[Tensor, "K V D"]) ->
             f"{c.latent_dim or 'D'}] with K >= {c.num_codebooks}, of the tokenizer that made the codes"
         )
     centred = latent_vectors(vectors[: c.num_codebooks])
-    unit = centred / _norms(centred)
-    table = model.audio_embedding.weight.view(c.num_codebooks, c.audio_vocab_size, c.d_model)
+    unit = centred / norms(centred)
+    table = network.audio_embedding.weight.view(c.num_codebooks, c.audio_vocab_size, c.d_model)
     seen = centred @ _basis(centred, c.d_model)
     table[:, : c.codebook_size] = (EMBEDDING_NORM * seen).to(table.dtype)
-    if model.latent_embedding is not None:
-        model.latent_embedding.weight.copy_(EMBEDDING_NORM * _basis(centred, c.d_model).T)
-    model.codebook0_head.weight[: c.codebook_size] = CODEBOOK0_NORM * (unit[0] @ _basis(centred, c.d_model))
+    if network.latent_embedding is not None:
+        network.latent_embedding.weight.copy_(EMBEDDING_NORM * _basis(centred, c.d_model).T)
+    network.codebook0_head.weight[: c.codebook_size] = CODEBOOK0_NORM * (unit[0] @ _basis(centred, c.d_model))
     heads = unit[1:] @ _basis(unit[1:], c.depth_d_model)
-    heads = heads * (DEPTH_NORM / _norms(heads))
-    model.depth_decoder.heads[:, :, : c.codebook_size] = heads.transpose(1, 2).to(
-        model.depth_decoder.heads.dtype
+    heads = heads * (DEPTH_NORM / norms(heads))
+    network.depth_decoder.heads[:, :, : c.codebook_size] = heads.transpose(1, 2).to(
+        network.depth_decoder.heads.dtype
     )
-
-
-def latent_vectors(vectors: Float[Tensor, "K V D"]) -> Float[Tensor, "K V D"]:
-    """Code vectors without their means, in units of how far the first codebook's are spread."""
-    centred = vectors.float() - vectors.float().mean(dim=1, keepdim=True)
-    return centred / _norms(centred)[0]
-
-
-def _norms(vectors: Float[Tensor, "K V D"]) -> Float[Tensor, "K 1 1"]:
-    """Root mean square of the norms of each codebook's vectors."""
-    return vectors.square().sum(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 def _basis(vectors: Float[Tensor, "K V D"], width: int) -> Float[Tensor, "D W"]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from csm import eight_bits
-from csm.network.weight_files import Weight
+from csm.network.io.weight_files import Weight
 
 # The audio table and the heads of the depth decoder, and the dimension that a code's entries lie along.
 TABLES = {"audio_embedding.weight": -1, "depth_decoder.heads": -2}

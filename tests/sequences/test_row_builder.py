@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
-from csm.sequences.frames import IGNORE, RowBuilder, TurnFrames, pack_past
+from csm.sequences.packed_batch import IGNORE
+from csm.sequences.past_turns import pack_past
+from csm.sequences.row_builder import RowBuilder
+from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
 
 CODEC = ByteCodec()
@@ -53,7 +56,7 @@ def test_where_zeros_end_a_turn_every_codebook_learns_its_zero_and_codes_have_a_
 def test_a_heard_turn_predicts_its_text_from_the_end_row_on(random_turn) -> None:
     turn = random_turn("a", "hi", frames=4, speaker=3)
     builder = rows()
-    builder.add_heard(turn)
+    builder.add_transcribed(turn)
     batch = builder.build()
     text = CODEC.encode_text("hi")
     assert batch.text.tolist() == CODEC.listen_prefix(3) + [-1] * 5 + text
@@ -61,27 +64,27 @@ def test_a_heard_turn_predicts_its_text_from_the_end_row_on(random_turn) -> None
     assert batch.text_target[end : end + len(text)].tolist() == text
     assert (batch.text_target[:end] == IGNORE).all() and int(batch.text_target[-1]) == IGNORE
     assert (batch.code_target == IGNORE).all() and batch.duration_target.isnan().all()
-    (span,) = batch.spans
-    assert span[:6] == (end, 1 + len(text), 2, 4, 4, False)
+    assert not batch.voice_spans and batch.text_spans == [(end, 1 + len(text), 2, 4)]
 
 
 def test_the_text_of_a_spoken_turn_is_read_by_all_its_voice_rows(random_turn) -> None:
     builder = rows()
     builder.add_spoken(random_turn("a", "hi", frames=6), length=9)
     builder.add_spoken(random_turn("b", "you", frames=3), finished=False)
-    first, second = builder.build().spans
+    first, second = builder.build().voice_spans
     n = len(CODEC.encode_turn("hi", 0))
-    assert first[:6] == (n, 7, 0, n, 9, True)
-    assert second[:6] == (n + 7 + 6, 3, n + 7, 6, 3, True)
+    assert first[:5] == (n, 7, 0, n, 9)
+    assert second[:5] == (n + 7 + 6, 3, n + 7, 6, 3)
 
 
 def test_untrained_turns_keep_their_rows_and_lose_their_targets(random_turn) -> None:
     plain, quiet = rows(), rows()
     for builder, train in ((plain, True), (quiet, False)):
         builder.add_spoken(random_turn("a"), train=train)
-        builder.add_heard(random_turn("b"), train=train)
+        builder.add_transcribed(random_turn("b"), train=train)
     a, b = plain.build(), quiet.build()
-    assert torch.equal(a.text, b.text) and torch.equal(a.codes, b.codes) and a.spans == b.spans
+    assert torch.equal(a.text, b.text) and torch.equal(a.codes, b.codes) and a.voice_spans == b.voice_spans
+    assert a.text_spans == b.text_spans
     assert (b.code_target == IGNORE).all() and (b.text_target == IGNORE).all()
     assert b.duration_target.isnan().all() and not b.prosody_known.any()
     assert (a.code_target != IGNORE).any() and (a.text_target != IGNORE).any()
@@ -131,12 +134,12 @@ def test_what_does_not_fit_is_refused(random_turn) -> None:
     for value, shown in ((24, "24"), (-1, "-1")):
         codes = good.codes.clone()
         codes[2, 3] = value
-        for add in (builder.add_spoken, builder.add_heard):
+        for add in (builder.add_spoken, builder.add_transcribed):
             with pytest.raises(ValueError, match=rf"turn bad: codes range over .*{shown}.*, expected 0..23"):
                 add(good._replace(codes=codes))
     empty = TurnFrames("bad", "hi", 0, torch.zeros(5, 0, dtype=torch.int64))
     with pytest.raises(ValueError, match="bad has no voice frames"):
-        builder.add_heard(empty)
+        builder.add_transcribed(empty)
     with pytest.raises(ValueError, match="bad has no voice frames"):
         pack_past([[empty]], CODEC, 5)
     with pytest.raises(ValueError, match="text is empty"):
@@ -152,7 +155,7 @@ def test_aligned_text_is_spread_by_its_ends_and_teaches_the_pace(random_turn) ->
     builder.add_spoken(turn._replace(ends=ends), length=9)
     builder.add_spoken(turn._replace(ends=ends), train=False)
     batch = builder.build()
-    first, second = batch.spans
+    first, second = batch.voice_spans
     torch.testing.assert_close(first.ends, 1.5 * ends)
     assert torch.equal(second.ends, ends) and first.speaker == CODEC.speaker_id(2)
     known = ~batch.pace_target.isnan()

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from csm import config as config_files
-from csm.network.layers import feed_forward_width
-from csm.network.model_config import CSMConfig
-from csm.network.presets import FLAVORS, LLAMA_PACE, TransformerShape, of_flavors, with_added_layers
+from csm.network.model_config import CSMConfig, TransformerShape
+from csm.network.presets import FLAVORS, LLAMA_PACE, of_flavors, with_added_layers
 
 # What transformers leaves out of config.json: the defaults of CsmConfig and CsmDepthDecoderConfig.
 BACKBONE_DEFAULTS = {
@@ -143,7 +142,7 @@ def to_transformers(config: CSMConfig, codec_config: Mapping[str, Any] | None = 
         config: Of a model that ends turns by zeros.
         codec_config: Of the Mimi that goes along; None leaves transformers' default, which is csm-1b's.
     """
-    outer, inner = shapes_of(config)
+    outer, inner = config.shapes
 
     def llama(shape: TransformerShape, positions: int) -> dict[str, Any]:
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_base}
@@ -213,7 +212,7 @@ def to_sesame(config: CSMConfig) -> dict[str, Any]:
     """config.json in Sesame's layout; sizes without a flavor stand under `csm`, where `from_sesame` looks."""
     outer, inner = (
         next((name for name, known in FLAVORS.items() if known == shape), UNPUBLISHED)
-        for shape in shapes_of(config)
+        for shape in config.shapes
     )
     written: dict[str, Any] = {
         "backbone_flavor": outer,
@@ -226,24 +225,3 @@ def to_sesame(config: CSMConfig) -> dict[str, Any]:
     if UNPUBLISHED in (outer, inner) or from_sesame(written) != own:
         written["csm"] = config_files.to_dict(own)
     return written
-
-
-def shapes_of(config: CSMConfig) -> tuple[TransformerShape, TransformerShape]:
-    """Backbone and depth decoder with their zeros resolved."""
-    c = config
-    return (
-        TransformerShape(
-            c.n_layers,
-            c.d_model,
-            c.n_heads,
-            c.n_kv_heads or c.n_heads,
-            c.d_ff or feed_forward_width(c.d_model),
-        ),
-        TransformerShape(
-            c.depth_n_layers,
-            c.depth_d_model,
-            c.depth_n_heads,
-            c.depth_n_kv_heads or c.depth_n_heads,
-            c.depth_d_ff or feed_forward_width(c.depth_d_model),
-        ),
-    )

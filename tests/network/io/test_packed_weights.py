@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 
 
 def test_a_packed_model_is_small_and_the_same_up_to_rounding(tiny_model, tmp_path) -> None:

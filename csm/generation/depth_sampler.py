@@ -1,4 +1,4 @@
-"""Codes 1..K-1 of a frame: natively in one call where that computes the same, else module by module."""
+"""Codes 1..K-1 of a frame: by one native call if that computes the same, else module by module."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from csm.generation.next_code import NextCode
 from csm.generation.sampling import sample
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.layers import FeedForward, RMSNorm, SelfAttention, TransformerBlock
-from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled, rvq_search
+from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled
 
 WeightKind = Literal["fp32", "int8"]
 # The modules that the native loop computes; a LoRA layer, say, computes something else.
@@ -26,30 +27,27 @@ KNOWN = (
     nn.ModuleList,
     nn.Dropout,
 )
-# What stands in the decoder's own namespace instead of the class's method was put there to be called.
-METHODS = ("start", "step", "logits")
 
 
-class FrameDrawer:
-    """Draws the later codes of frames with a model's depth decoder.
+class DepthSampler:
+    """Samples the later codes of frames with a model's depth decoder.
 
-    Natively on the CPU in fp32, in eval mode and outside autocast, where the kernels are compiled and the
-    decoder consists of its plain modules without hooks; module by module everywhere else, which also serves
-    whoever replaces the decoder's `start`, `step` or `logits` to see or steer what it does. Seeds give the
-    same codes on both ways, up to rounding.
+    It calls the native kernel on the CPU in fp32, in eval mode and outside autocast, if the kernels are
+    compiled and the decoder consists of its plain modules without hooks. It runs module by module elsewhere,
+    and if a caller chooses the codes. A seed gives the same codes on both ways, up to rounding.
 
     Args:
-        model: Whose depth decoder it is.
-        weights: "fp32" reads the model's own. "int8" reads a copy at a quarter of the bytes, a scale for
-            every output row: faster, with logits that are off by about a hundredth of their spread
-            (tests/kernels/test_depth_frame.py holds the bound). It is made anew where the model's weights
+        model: Network of the depth decoder.
+        weights: "fp32" reads the model's own weights. "int8" reads a copy at a quarter of the bytes, a scale
+            for every output row: faster, with logits that are off by about a hundredth of their deviation
+            (tests/kernels/test_depth_frame.py holds the bound). The copy is remade when the model's weights
             have changed, unless through `.data`.
 
     Raises:
-        ValueError: Unknown weights.
+        ValueError: The weights are unknown.
     """
 
-    def __init__(self, model: CSMModel, weights: WeightKind = "fp32") -> None:
+    def __init__(self, model: ConversationNetwork, weights: WeightKind = "fp32") -> None:
         if weights not in get_args(WeightKind):
             raise ValueError(f"weights is {weights!r}: expected one of {', '.join(get_args(WeightKind))}")
         self.model, self.weights = model, weights
@@ -61,22 +59,26 @@ class FrameDrawer:
         hidden: Float[Tensor, " D"],
         code: Int[Tensor, ""],
         *,
-        drawn: int,
+        limit: int,
         temperature: float,
         top_k: int,
         generator: torch.Generator,
+        next_code: NextCode | None = None,
     ) -> Int[Tensor, " K"]:
-        """The whole frame that begins with `code`, drawn after the backbone's row.
+        """Returns the whole frame that begins with `code`, sampled after the backbone's row.
 
         Args:
-            hidden: The backbone's row. code: Code 0. drawn: Codes from here on are not drawn.
-            temperature, top_k, generator: As of `sample`.
+            hidden: Row of the backbone.
+            code: Code 0.
+            limit: Codes from here on are not sampled.
+            temperature, top_k, generator: As `sample` takes them.
+            next_code: Chooses the codes instead of sampling.
 
         Raises:
-            ValueError: Logits that are NaN or infinite; with int8 weights also where nothing runs natively.
+            ValueError: Logits are NaN or infinite; with int8 weights, the native kernel cannot run.
         """
         hidden = self.model.depth_row(hidden)
-        if self.is_native():
+        if next_code is None and self.is_native():
             books = self.model.config.num_codebooks
             uniforms = None
             if temperature:
@@ -85,7 +87,7 @@ class FrameDrawer:
                 hidden,
                 int(code),
                 self._native_weights(),
-                drawn=drawn,
+                drawn=limit,
                 temperature=temperature,
                 top_k=top_k,
                 uniforms=uniforms,
@@ -95,38 +97,40 @@ class FrameDrawer:
                 "weights is 'int8': expected an fp32 model of plain layers on a CPU, in eval mode, and "
                 "kernels compiled at the installation; use weights='fp32'"
             )
-        return self._by_modules(hidden, code, drawn, temperature, top_k, generator)
+        if next_code is None:
+
+            def next_code(logits: Tensor, codebook: int, allowed: Tensor) -> Tensor:
+                return sample(logits[:limit], temperature, top_k, generator)
+
+        return self._by_modules(hidden, code, limit, next_code)
 
     def nearest_codes(
-        self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, spread: float = 0.0
+        self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, restored: float = 0.0
     ) -> Int[Tensor, " K"]:
-        """The whole frame that begins with `code`: the later ones by residual search of the mean latent.
+        """Returns the whole frame that begins with `code`, by residual search of the predicted latent.
 
         Args:
-            hidden: The backbone's row. code: Code 0.
-            spread: As SamplingConfig has it.
+            hidden: Row of the backbone.
+            code: Code 0.
+            restored: Share of the latent's variance that is restored, 0 to 1.
 
         Raises:
-            ValueError: The model predicts no latent, or does not know what its codes add to one.
+            ValueError: The model predicts no latent, or has no code vectors.
         """
-        model, vectors = self.model, self.model.code_vectors
-        if not model.config.latent_dim or vectors is None:
+        predicted = self.model.predicted_latent
+        if predicted is None:
             raise ValueError(
-                "sampling.later_codes is 'nearest': expected a model with latent_dim that was told its codes "
-                "(CSMModel.know_codes, as Talker does); use later_codes='drawn'"
+                "sampling.later_codes is 'nearest' and the model predicts no latent: expected a model with "
+                "latent_dim; use 'sampled'"
             )
-        latent = model.spread_out(model.refined_latent(hidden.unsqueeze(0), code.unsqueeze(0)), spread)
-        rest = rvq_search((latent - vectors[0, code]).float(), vectors[1:])
-        return torch.cat([code.unsqueeze(0), rest.codes[0].to(code.device)])
+        code0 = self.model.audio_embedding(code.unsqueeze(0))
+        latent = predicted.given_code0(hidden.unsqueeze(0), code0)
+        return predicted.nearest_codes(predicted.restore_variance(latent, restored)[0], code)
 
     def is_native(self) -> bool:
-        """Whether the native loop computes what the modules would."""
+        """Returns whether the native kernel computes what the modules would."""
         decoder = self.model.depth_decoder
-        if (
-            not has_compiled("depth_frame")
-            or torch.is_autocast_enabled("cpu")
-            or set(METHODS) & vars(decoder).keys()
-        ):
+        if not has_compiled("depth_frame") or torch.is_autocast_enabled("cpu"):
             return False
         modules = (*decoder.modules(), self.model.audio_embedding)
         if any(module.training or _has_hooks(module) for module in modules):
@@ -164,25 +168,17 @@ class FrameDrawer:
             cumulative=decoder.cumulative,
         )
 
-    def _by_modules(
-        self,
-        hidden: Tensor,
-        code: Tensor,
-        drawn: int,
-        temperature: float,
-        top_k: int,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def _by_modules(self, hidden: Tensor, code: Tensor, limit: int, next_code: NextCode) -> Tensor:
         model = self.model
         codes = [code]
         cache = model.depth_decoder.start()
         rows = torch.stack([hidden, model.audio_embedding(code)])
         if model.depth_decoder.cumulative:
             rows = rows.cumsum(0)
+        allowed = torch.arange(model.config.audio_vocab_size, device=hidden.device) < limit
         for codebook in range(1, model.config.num_codebooks):
             row = model.depth_decoder.step(rows, cache)[-1]
-            logits = model.depth_decoder.logits(row, codebook).float()[:drawn]
-            codes.append(sample(logits, temperature, top_k, generator))
+            codes.append(next_code(model.depth_decoder.logits(row, codebook).float(), codebook, allowed))
             before = rows[-1] if model.depth_decoder.cumulative else 0
             rows = (before + model.audio_embedding(codes[-1] + model.codebook_offsets[codebook])).unsqueeze(0)
         return torch.stack(codes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csm.network.checkpoints import meta_model
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.io.checkpoints import on_meta
 from csm.network.model_config import CSMConfig
 from csm.network.presets import csm_1b
 
@@ -51,7 +52,7 @@ def frame_traffic(config: CSMConfig, *, context: int, bytes_per_weight: int = 2)
         context: Rows in the key-value cache.
         bytes_per_weight: 2 for bfloat16, of keys and values too.
     """
-    model = meta_model(config)
+    model = on_meta(ConversationNetwork, config)
 
     def size(module) -> int:
         return bytes_per_weight * sum(parameter.numel() for parameter in module.parameters())
