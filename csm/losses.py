@@ -1,4 +1,4 @@
-"""The conversational loss: what is said and how, each part named, weighted and reported."""
+"""The conversational loss: each part named, weighted and reported."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class LossConfig:
     """Weights of the parts; 0 leaves a part out.
 
     Attributes:
-        codebook0: First semantic codebook and the end of speech, on every voice frame.
-        semantic, acoustic: The other codebooks, by the depth decoder on the drawn frames; together they weigh
-            as the mean over codebooks 1..K-1 times this.
-        text: Writing what was heard.
-        pitch, voicing, energy: Prosody of the frame that follows.
-        duration: Log frames of a turn, before it is spoken.
-        pace: Log frames of each text id of an aligned turn, before it is spoken.
-        latent, refined: Squared distance to the latent of the frame that follows, in units of the spread of
-            the first codebook's, before and after its first code is known; where the model predicts it.
-        label_smoothing: On all code and text targets, 0 to below 1.
+        codebook0: Weight of codebook 0 and the end of speech, on every voice frame.
+        semantic, acoustic: Weights of the other codebooks, by the depth decoder on the sampled frames;
+            together they weigh as the mean over codebooks 1..K-1 times this.
+        text: Weight of the transcript.
+        pitch, voicing, energy: Weights of the prosody of the frame that follows.
+        duration: Weight of a turn's log frames, before it is spoken.
+        pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
+        latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
+            the deviation of codebook 0, before and given its code 0; for models that predict it.
+        label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
 
     Raises:
-        ValueError: A negative weight.
+        ValueError: A weight is negative.
     """
 
     codebook0: float = 1.0
@@ -56,17 +56,22 @@ class LossConfig:
 
 
 class ConversationTargets(NamedTuple):
-    """Targets in the order of a CSMOutput's rows.
+    """Targets in the order of the rows of CSMLogits.
 
     Attributes:
-        codebook0: int64 [A]. depth: int64 [F, K - 1]. text: int64 [L]. duration: float32 [U], log frames.
-        pace: float32 [P], log frames. latent: float32 [T, D], None where nobody knows it.
-        prosody: float32 [A, 3]; prosody_known: bool [A].
-        semantic_codebooks: How many of the codebooks are semantic.
-        frames: Frames of this batch that the depth decoder could be run on, drawn or not; with end rows of
-            zeros, as in csm-1b, they are among them.
-        voice_count, frame_count, text_count, turn_count, pace_count: What the sums are divided by: targets of
-            the whole optimizer step per shard, so that no part's weight depends on how a step is split.
+        codebook0: int64 [A], code 0 or the end code.
+        depth: int64 [F, K - 1], codes 1..K-1.
+        text: int64 [L], text ids.
+        duration: float32 [U], log frames of turns.
+        pace: float32 [P], log frames of text ids.
+        prosody: float32 [A, 3], log-F0, voicing and log energy.
+        prosody_known: bool [A], whether the prosody is measured.
+        semantic_codebooks: Number of semantic codebooks.
+        frames: Number of frames of this batch that the depth decoder could run on, sampled or not; end rows
+            of zeros, as in csm-1b, count too.
+        voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
+            whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
+        latent: float32 [T, D], latents of the frames; None if unknown.
     """
 
     codebook0: Tensor
@@ -89,11 +94,11 @@ class ConversationTargets(NamedTuple):
     def of(
         cls, batch: RowBatch, semantic_codebooks: int, vectors: Float[Tensor, "K V D"] | None = None
     ) -> ConversationTargets:
-        """The targets of a batch of rows, of which `semantic_codebooks` codebooks are semantic.
+        """Returns the targets of a batch of rows.
 
         Args:
-            batch: Rows.
-            semantic_codebooks: How many.
+            batch: Rows with targets.
+            semantic_codebooks: Number of semantic codebooks.
             vectors: What each code adds to a latent; None: no latent is compared.
         """
         speaks = batch.code_target[:, 0] != IGNORE
@@ -133,11 +138,12 @@ class ConversationTargets(NamedTuple):
 def conversational_loss(
     outputs: CSMOutput, targets: ConversationTargets, config: LossConfig | None = None
 ) -> ConversationalLoss:
-    """The weighted sum under `total`, and every part before its weight.
+    """Returns the weighted sum under `total`, and every part before its weight.
 
-    All code and text parts are cross-entropies in nats per target; the depth decoder's are divided by the
-    number of drawn frames and weighed by the real ones, so that the amortisation ratio changes their variance
-    only. Non-finite outputs give a non-finite total, which stops all ranks of the training loop together.
+    All code and text parts are cross-entropies in nats per target; those of the depth decoder are divided by
+    the number of sampled frames and weighed by the real ones, so that the share of sampled frames changes
+    their variance alone. Non-finite outputs give a non-finite total, which stops all ranks of the training
+    loop together.
 
     Args:
         outputs: Logits of a batch or, of the same label smoothing, its cross-entropies.
@@ -157,7 +163,7 @@ def conversational_loss(
     _require_same_batch(outputs, targets)
     codebook0, per_code, text = _cross_entropies(outputs, targets, weights.label_smoothing)
     parts["codebook0"] = codebook0 / targets.voice_count
-    # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
+    # The sum over sampled frames * (real / sampled) estimates the sum over all frames of the micro-batch.
     per_code = per_code * (targets.frames / max(1, len(targets.depth)) / targets.frame_count)
     cut = targets.semantic_codebooks - 1
     parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())
@@ -227,16 +233,16 @@ LOG_ENERGY_CENTRE = -3.5
 
 
 class ConversationalLoss(NamedTuple):
-    """`total` to call backward on; `parts` by name, unweighted."""
+    """The weighted `total`, and the unweighted `parts` by name."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Tensor]
 
     def backward(self) -> None:
-        """Backward of the total."""
+        """Computes the gradients of the total."""
         self.total.backward()
 
 
 def share_of_codebooks(depth_codebooks: int, semantic_codebooks: int) -> float:
-    """Semantic share of the depth decoder's codebooks (codebook 0 is the backbone's)."""
+    """Returns the semantic share of the depth decoder's codebooks (codebook 0 is the backbone's)."""
     return min(semantic_codebooks - 1, depth_codebooks) / depth_codebooks

@@ -14,7 +14,7 @@ def test_rounded_weights_draw_what_the_int8_copy_draws(tiny_model) -> None:
     model = tiny_model()
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(40, model.config.d_model, generator=generator)
-    asked = {"drawn": 24, "temperature": 0.0, "top_k": 0, "generator": generator}
+    asked = {"limit": 24, "temperature": 0.0, "top_k": 0, "generator": generator}
 
     def frames(weights) -> list[torch.Tensor]:
         drawer = DepthSampler(model, weights)

@@ -1,7 +1,7 @@
-"""A new model starts with what the tokenizer knows of its codes: which of them sound alike.
+"""Initial embeddings and heads of codes from the tokenizer's code vectors: similar codes start alike.
 
-Embeddings and heads that start at random must learn from examples that two codes stand for nearly the same
-sound, 1024 times over for every codebook. In the tokenizer's latent space it can be seen.
+Random embeddings and heads must learn from examples that two codes stand for nearly the same sound, 1024
+times for every codebook; the tokenizer's latent space already shows it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ EMBEDDING_NORM, CODEBOOK0_NORM, DEPTH_NORM = 1.5, 0.3, 1.0
 def start_from_code_vectors(network: ConversationNetwork, vectors: Float[Tensor, "K V D"]) -> None:
     """Sets a new model's audio table and the heads of all codebooks by what each code adds to a latent.
 
-    Embeddings add up to the frame's latent, seen in the directions in which codes differ most; a head's
-    logits rank codes by likeness. All of it is trained on.
+    Embeddings add up to the frame's latent, in the directions in which codes differ most; a head's logits
+    rank codes by similarity. Training changes all of it.
 
     Args:
-        model: Not trained yet.
-        vectors: Of at least the model's codebooks, each without its mean.
+        network: Network before training.
+        vectors: Code vectors of at least the model's codebooks.
 
     Raises:
-        ValueError: Too few codebooks, or of another size or width than the model's.
+        ValueError: There are too few codebooks, or they have another size or width than the model's.
     """
     c = network.config
     width = c.latent_dim or vectors.shape[-1]
@@ -54,7 +54,7 @@ def start_from_code_vectors(network: ConversationNetwork, vectors: Float[Tensor,
 
 
 def _basis(vectors: Float[Tensor, "K V D"], width: int) -> Float[Tensor, "D W"]:
-    """Orthonormal directions in which the vectors vary most, the strongest first; zeros beyond D of them."""
+    """Returns orthonormal directions in which the vectors vary most, the strongest first; zeros beyond D."""
     rows = vectors.flatten(0, 1)
     _, directions = torch.linalg.eigh(rows.T @ rows)
     chosen = directions.flip(1)[:, :width]

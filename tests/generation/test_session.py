@@ -46,6 +46,29 @@ def test_frames_are_codes_and_come_one_by_one(tiny_model) -> None:
     assert torch.equal(session.turns[0].turn.codes, codes) and session.turns[0].turn.text == "hello"
 
 
+def test_a_turn_tells_why_it_ended(tiny_model) -> None:
+    """By the end code that a caller chooses, by its limit, or because its consumer stopped."""
+
+    def ended(frames) -> str:
+        while True:
+            try:
+                next(frames)
+            except StopIteration as stop:
+                return stop.value
+
+    model = tiny_model()
+    session = Session(model, SHORT)
+    assert ended(Session(model, SamplingConfig(shortest=99.0, max_seconds=0.4)).speak("hello", 0)) == "limit"
+    session.next_code = lambda logits, codebook, allowed: torch.tensor(24 if session.rows > 12 else 3)
+    session.sampling = SamplingConfig(shortest=0.0, max_seconds=2.0)
+    assert ended(session.speak("hi", 0)) == "end_code"
+    assert (session.turns[0].turn.codes == 3).all()
+    turn = session.begin_turn(session.plan_turn("hi", 0, 5))
+    while turn.rows_left:
+        session._run_next(turn)
+    assert session.end_turn(turn) == "stopped" == turn.ended
+
+
 @pytest.mark.parametrize("after", [1, 4])
 def test_stopping_in_the_middle_keeps_what_was_said(tiny_model, after) -> None:
     session = Session(tiny_model(), SHORT)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from csm.sequences.packed_batch import IGNORE
-from csm.sequences.past_turns import pack_past
 from csm.sequences.row_builder import RowBuilder
 from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
@@ -53,7 +52,7 @@ def test_where_zeros_end_a_turn_every_codebook_learns_its_zero_and_codes_have_a_
     RowBuilder(CODEC, 5, 0).add_spoken(turn._replace(codes=turn.codes + 24))
 
 
-def test_a_heard_turn_predicts_its_text_from_the_end_row_on(random_turn) -> None:
+def test_a_transcribed_turn_predicts_its_text_from_the_end_row_on(random_turn) -> None:
     turn = random_turn("a", "hi", frames=4, speaker=3)
     builder = rows()
     builder.add_transcribed(turn)
@@ -105,27 +104,6 @@ def test_sequences_lie_end_to_end_and_count_their_rows_from_0(random_turn) -> No
     assert batch.past.sequence.tolist() == [1, 1] and batch.past.age.tolist() == [1, 0]
 
 
-def test_moving_a_batch_moves_every_tensor(random_turn) -> None:
-    builder = rows()
-    builder.begin_sequence([random_turn("p")])
-    builder.add_spoken(random_turn("a"))
-    moved = builder.build().to(torch.device("meta"))
-    tensors = [v for v in (*vars(moved).values(), *vars(moved.past).values()) if isinstance(v, torch.Tensor)]
-    assert len(tensors) > 15 and all(t.is_meta for t in tensors)
-    assert moved.ids == ["a"] and moved.longest == len(moved.text)
-
-
-def test_a_heard_turn_without_text_is_remembered_by_its_voice(random_turn) -> None:
-    past = pack_past([[random_turn("a", " ", speaker=2)]], CODEC, 5)
-    assert past.text.tolist() == CODEC.listen_prefix(2) and past.speaker.tolist() == [CODEC.speaker_id(2)]
-    assert len(past.codes) == 9
-
-
-def test_an_empty_past_is_empty() -> None:
-    past = pack_past([[], []], CODEC, 5)
-    assert past.codes.shape == (0, 5) and past.counts.tolist() == [0, 0] and len(past.sequence) == 0
-
-
 def test_what_does_not_fit_is_refused(random_turn) -> None:
     builder, good = rows(), random_turn("bad")
     for codes in (good.codes[:4], good.codes[0]):
@@ -140,8 +118,6 @@ def test_what_does_not_fit_is_refused(random_turn) -> None:
     empty = TurnFrames("bad", "hi", 0, torch.zeros(5, 0, dtype=torch.int64))
     with pytest.raises(ValueError, match="bad has no voice frames"):
         builder.add_transcribed(empty)
-    with pytest.raises(ValueError, match="bad has no voice frames"):
-        pack_past([[empty]], CODEC, 5)
     with pytest.raises(ValueError, match="text is empty"):
         builder.add_spoken(good._replace(text=" "))
     with pytest.raises(ValueError, match="no turn was added"):
