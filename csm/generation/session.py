@@ -14,9 +14,10 @@ from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
 from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
-from csm.network.layers import KeyValueCache, PackedSequences
-from csm.network.phone_durations import frames_of_ids, text_ends
+from csm.network.layers import KeyValueCache
+from csm.network.phone_durations import text_ends
 from csm.network.text_reading import TextReading
 from csm.network.voice_reading import VoiceReading
 from csm.sequences.packed_batch import RowBatch
@@ -25,8 +26,6 @@ from csm.sequences.turns import TurnFrames
 
 # Frame rate of csm-1b's and the project's tokenizers.
 FRAMES_PER_SECOND = 12.5
-# A turn may run to this many times its expected length before it is cut off.
-LONGEST_SHARE = 2.0
 # Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
 TEXT_PER_FRAME = 3
 
@@ -222,11 +221,10 @@ class Session:
         free = longest - self._cache.length - len(ids) - 1
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
         rows = self._forward(model.embed_rows(ids, codes))
-        hidden = rows[-1]
-        pace = self._pace(rows)
-        expected = min(plan.frames or self._expected_frames(hidden, pace, len(ids)), longest)
+        phones = phone_log_frames(model, rows)
+        expected = min(plan.frames or expected_frames(model, rows, phones), longest)
         timed = plan.frames is not None or model.predicts_durations()
-        ends = None if pace is None else text_ends(pace, expected)
+        ends = None if phones is None else text_ends(phones, expected)
         turn = SpokenTurn(
             plan=plan,
             model=model,
@@ -234,7 +232,7 @@ class Session:
             memory=self.memory,
             reading=read_text(model, plan, expected, ends),
             ends=ends,
-            hidden=hidden,
+            hidden=rows[-1],
             expected=expected,
             shortest=self.sampling.shortest * expected if timed else 0,
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
@@ -270,17 +268,6 @@ class Session:
 
     def _new_cache(self) -> KeyValueCache:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
-
-    def _expected_frames(self, hidden: Float[Tensor, " D"], pace: Tensor | None, ids: int) -> int:
-        """Returns the length that the two duration heads predict, at most what the context can hold."""
-        if not self.model.predicts_durations():
-            frames = ids * self.model.config.frames_per_text_id
-        else:
-            frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
-            if pace is not None:
-                # The errors of the two heads are independent: their geometric mean is better than either.
-                frames = (frames * frames_of_ids(pace)) ** 0.5
-        return max(1, min(round(frames), self.model.config.max_context))
 
     def _rows(self, turn: TurnFrames) -> int:
         return len(self.model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
@@ -333,18 +320,11 @@ class Session:
             codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
             # Without `advance`: the cache forgets these rows again.
             rows = self._backbone(self.model.embed_rows(ids, codes))
-            pace = self._pace(rows)
-            ends = None if pace is None else text_ends(pace, context.length)
+            phones = phone_log_frames(self.model, rows)
+            ends = None if phones is None else text_ends(phones, context.length)
             context = context._replace(turn=turn._replace(ends=ends))
         self._run_batch(self._turn_rows(context))
         self.turns.append(context)
-
-    def _pace(self, text: Float[Tensor, "L D"]) -> Float[Tensor, " L"] | None:
-        """Returns log frames of each text id of a turn; None if the head is untrained."""
-        if not self.model.pace_head.is_trained():
-            return None
-        bounds = torch.tensor([0, len(text)], dtype=torch.int32, device=self.device)
-        return self.model.pace_head(text, PackedSequences(bounds, len(text))).float().cpu()
 
     def _turn_rows(self, context: ContextTurn) -> RowBatch:
         builder = self.model.new_rows()
@@ -414,9 +394,3 @@ class Session:
             return self.next_code(logits, 0, allowed)
         logits = logits.masked_fill(~allowed, float("-inf"))
         return sample(logits, self.sampling.temperature, self.sampling.top_k, self._generator)
-
-
-def cut_off(expected: int) -> int:
-    """Returns the frames at which a turn of this expected length is cut off."""
-    # 12 frames, about a second, for turns of a single word.
-    return round(expected * LONGEST_SHARE) + 12

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.data.utterances import one_thread
-from csm.generation.session import Session, cut_off
+from csm.generation.session import Session
+from csm.generation.turn_length import cut_off
 from csm.generation.voices import Voice
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
