@@ -36,7 +36,7 @@ class FrameTraffic:
 
     @property
     def streamed(self) -> int:
-        """If the depth decoder came anew for every codebook."""
+        """Bytes if the depth decoder is read again for every codebook."""
         return self.once + (self.depth_passes - 1) * self.depth_layers
 
     def floor_ms(self, gigabytes_per_second: float, *, cached: bool) -> float:
@@ -83,7 +83,7 @@ def floors_table(config: CSMConfig, contexts: tuple[int, ...] = (0, 2048)) -> st
     """A markdown table: least milliseconds of a frame on common GPUs, bfloat16, batch 1."""
     traffic = {rows: frame_traffic(config, context=rows) for rows in contexts}
     heads = [
-        f"{rows} rows, {kind}" for rows in contexts for kind in ("each weight once", "depth decoder anew")
+        f"{rows} rows, {kind}" for rows in contexts for kind in ("each weight once", "depth decoder again")
     ]
     lines = [f"| ms a frame | GB/s | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 2)]
     for name, bandwidth in BANDWIDTHS.items():

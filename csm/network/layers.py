@@ -1,6 +1,6 @@
 """RMSNorm, rotary positions, self-attention over packed sequences, SwiGLU: the only shared blocks.
 
-Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to each other is told by an
+Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to each other is given by an
 `Attend` object, so that the same layers serve packed training and cached generation.
 """
 
@@ -124,7 +124,7 @@ class Attend(Protocol):
 
 @runtime_checkable
 class RowLayout(Attend, Protocol):
-    """An Attend that also knows where the rows of each sequence are."""
+    """An Attend with the places of the rows of each sequence."""
 
     def pad(self, x: Tensor) -> Tensor:
         """[R, ...] -> [S, longest, ...]."""

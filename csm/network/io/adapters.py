@@ -162,7 +162,7 @@ def _scale_of(folder: Path) -> float:
         described = json.loads(path.read_text(encoding="utf-8"))
         rank, alpha = int(described["r"]), float(described["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no LoRA configuration of peft ({error!r}): copy it anew") from error
+        raise ValueError(f"{path} is no LoRA configuration of peft ({error!r}): copy it again") from error
     other = [
         f"{name} {described[name]!r}"
         for name, value in UNDERSTOOD.items()

@@ -109,7 +109,7 @@ def on_meta(kind: type[Network], config: CSMConfig) -> Network:
 
 
 def read(folder: Path | str, *, config: CSMConfig | None = None, text: str | None = None) -> StoredModel:
-    """Opens a folder in any of the three layouts, told apart by the names of the weights.
+    """Opens a folder in any of the three layouts, recognised by the names of the weights.
 
     Args:
         folder: With config.json and safetensors files.
@@ -279,9 +279,9 @@ def _config_file(folder: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): copy it anew") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): copy it again") from error
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} holds {type(raw).__name__}, expected a JSON object: copy it anew")
+        raise ValueError(f"{path} holds {type(raw).__name__}, expected a JSON object: copy it again")
     return raw
 
 

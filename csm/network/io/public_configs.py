@@ -188,7 +188,7 @@ def from_sesame(raw: Mapping[str, Any]) -> CSMConfig:
     """The model that Sesame's config.json names, with the parts added that csm-1b lacks.
 
     Raises:
-        ValueError: Flavors nobody published, or fields that are missing.
+        ValueError: Flavors are unpublished, or fields are missing.
     """
     if "csm" in raw:
         return config_files.from_dict(CSMConfig, raw["csm"])

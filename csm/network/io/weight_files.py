@@ -68,7 +68,7 @@ def stored_weights(folder: Path, index: str | None = None) -> dict[str, Weight]:
         index: Name of another file or index to read instead.
 
     Raises:
-        ValueError: No such file, a damaged one, or an index that does not tell the truth.
+        ValueError: No such file, a damaged one, or an index that does not match its files.
     """
     names = [index] if index else [INDEX, WEIGHTS]
     found = [name for name in names if (folder / name).is_file()]
@@ -80,7 +80,9 @@ def stored_weights(folder: Path, index: str | None = None) -> dict[str, Weight]:
     try:
         places: dict[str, str] = json.loads((folder / found[0]).read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / found[0]} is no index of safetensors files: copy it anew") from error
+        raise ValueError(
+            f"{folder / found[0]} is not a safetensors index: download or copy it again"
+        ) from error
     files = sorted(set(places.values()))
     absent = [name for name in files if not (folder / name).is_file()]
     if absent:
@@ -90,14 +92,14 @@ def stored_weights(folder: Path, index: str | None = None) -> dict[str, Weight]:
         weights.update(_file_weights(folder / name))
     wrong = sorted(set(places) ^ set(weights))
     if wrong:
-        raise ValueError(f"{folder / found[0]} and its files differ in {wrong}: copy the folder anew")
+        raise ValueError(f"{folder / found[0]} and its files differ in {wrong}: copy the folder again")
     return weights
 
 
 def _file_weights(path: Path) -> dict[str, Weight]:
     """The tensors of one file."""
     size = path.stat().st_size
-    damaged = f"{path} is no whole safetensors file ({size} bytes): copy it anew"
+    damaged = f"{path} is not a whole safetensors file ({size} bytes): copy it again"
     weights: dict[str, Weight] = {}
     try:
         with path.open("rb") as file:
