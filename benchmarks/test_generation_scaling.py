@@ -9,7 +9,7 @@ from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, Session
 from csm.model import CSMConfig, CSMModel
-from csm.sequences.frames import TurnFrames
+from csm.sequences.turns import TurnFrames
 
 FRAMES = 10
 CONTEXTS, BATCHES, WIDTHS = (64, 256, 512, 1024, 2048), (1, 2, 4, 8, 16), (256, 512, 768, 1024)

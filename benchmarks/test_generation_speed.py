@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_training_step import CODEBOOKS, CODES, PEER, theirs  # noqa: E402, F401
 
-from csm.generation.frame_drawing import FrameDrawer  # noqa: E402
+from csm.generation.depth_sampler import DepthSampler  # noqa: E402
 from csm.generation.sampling import SamplingConfig  # noqa: E402
 from csm.generation.session import FRAMES_PER_SECOND, Session  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
@@ -47,7 +47,7 @@ def prepared(call, expected: torch.Tensor):
 def prepared_int8(model: CSMModel):
     if model.audio_embedding.weight.is_cuda:
         raise RuntimeError("int8 weights are for the CPU")
-    call = partial(ours, model, drawer=FrameDrawer(model, "int8"))
+    call = partial(ours, model, sampler=DepthSampler(model, "int8"))
     # Its logits differ slightly, so with the flat logits of a random model its codes often differ.
     assert call().shape == (FRAMES, CODEBOOKS)
     return call

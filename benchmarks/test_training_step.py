@@ -9,7 +9,8 @@ import torch
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig, apply_execution
-from csm.sequences.frames import IGNORE, TurnFrames
+from csm.sequences.packed_batch import IGNORE
+from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
 
 PEER, COMPILED, HALF = "transformers", "csm compiled", "csm bf16"
@@ -67,7 +68,7 @@ def batch_of(model: CSMModel, lengths, ratio: float):
         rows.begin_sequence()
         rows.add_spoken(TurnFrames(f"turn {index}", "hello there", 0, codes))
     batch = rows.build()
-    frames = CSMModel.depth_rows(batch)
+    frames = batch.trained_frames()
     drawn = torch.randperm(len(frames), generator=generator)[: round(ratio * len(frames))]
     return replace(batch, depth_rows=frames[drawn.sort().values]), sum(lengths)
 

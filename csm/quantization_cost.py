@@ -14,7 +14,7 @@ import torch
 from csm.command_line import command, command_parser, device_of
 from csm.data.code_shards import read_code_shards
 from csm.data.manifest import read_corpus
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.depth_decoder import DepthDecoder
 from csm.recipes import pipeline
 from csm_kernels import Int8Rows

@@ -25,9 +25,9 @@ install_import_hook(SHAPED, "beartype.beartype")
 
 from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
 from csm.data.manifest import Corpus  # noqa: E402
-from csm.network.csm_model import CSMModel  # noqa: E402
+from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
-from csm.sequences.frames import TurnFrames  # noqa: E402
+from csm.sequences.turns import TurnFrames  # noqa: E402
 
 TINY = {
     "d_model": 32,

@@ -199,12 +199,12 @@ def test_the_python_block_writes_audio(page: Path) -> None:
 def test_transformers_loads_the_export_with_every_weight_and_mimi(page: Path) -> None:
     import transformers
 
-    from csm.network.public_names import NAMES, public_name
+    from csm.network.parameters import is_added, public_name
 
     theirs = transformers.CsmForConditionalGeneration.from_pretrained(page / "export/mine")
     weights = theirs.state_dict()
     ours = load_file(page / "runs/mine/model.safetensors")
-    public = [name for name in ours if name in NAMES or ".blocks." in name]
+    public = [name for name in ours if not is_added(name)]
     assert len(public) == 7 + 9 * 5
     assert all(torch.equal(ours[name], weights[public_name(name, "transformers")]) for name in public)
     base = transformers.CsmForConditionalGeneration.from_pretrained(page / "models/csm-1b")

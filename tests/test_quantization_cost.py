@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.depth_sampler import DepthSampler
 from csm.quantization_cost import quantize_weights
 from csm_kernels import has_compiled
 
@@ -14,10 +14,10 @@ def test_quantized_weights_draw_the_codes_of_the_int8_copy(tiny_model) -> None:
     model = tiny_model()
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(40, model.config.d_model, generator=generator)
-    asked = {"drawn": 24, "temperature": 0.0, "top_k": 0, "generator": generator}
+    asked = {"limit": 24, "temperature": 0.0, "top_k": 0, "generator": generator}
 
     def frames(weights) -> list[torch.Tensor]:
-        drawer = FrameDrawer(model, weights)
+        drawer = DepthSampler(model, weights)
         return [drawer.later_codes(row, torch.tensor(3), **asked) for row in rows]
 
     exact, copy = frames("fp32"), frames("int8")

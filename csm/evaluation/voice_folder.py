@@ -21,7 +21,7 @@ from csm.evaluation.speech_folder import read_channels
 from csm.evaluation.voice_lines import Line
 from csm.generation.demonstration import require_same_origin, write_rows
 from csm.generation.talker import Talker
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPOKEN_FILE = "spoken.jsonl"
@@ -134,7 +134,7 @@ def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str
     }
 
 
-def sha256_of_module(module: CSMModel | ConversationalRVQ) -> str:
+def sha256_of_module(module: ConversationNetwork | ConversationalRVQ) -> str:
     """Hex digest of a module's config and weights, wherever they were read from."""
     config = config_files.to_dict(module.config)
     config.pop("text", None)  # the path of a text codec, which may lie elsewhere tomorrow

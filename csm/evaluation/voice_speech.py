@@ -18,7 +18,7 @@ from csm.evaluation.voice_ablations import Part, without_part
 from csm.evaluation.voice_folder import SpokenLines
 from csm.evaluation.voice_lines import MAIN, ChosenLines, Line
 from csm.evaluation.voice_timing import timed
-from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.depth_sampler import DepthSampler
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.speech_stream import SpeechStream
@@ -58,17 +58,17 @@ class Speaker:
     talker: Talker
     corpus: Corpus
     seed: int
-    drawer: FrameDrawer
+    drawer: DepthSampler
 
     @classmethod
     def of(cls, talker: Talker, corpus: Corpus, seed: int) -> Speaker:
         """With a drawer for the talker's weights."""
-        return cls(talker=talker, corpus=corpus, seed=seed, drawer=FrameDrawer(talker.model, talker.weights))
+        return cls(talker=talker, corpus=corpus, seed=seed, drawer=DepthSampler(talker.model, talker.weights))
 
     def session(self, line: Line) -> Session:
         """A new conversation whose draws follow from the line's number."""
         sampling = replace(self.talker.sampling, seed=SEEDS_APART * self.seed + line.number)
-        return Session(self.talker.model, sampling, drawer=self.drawer)
+        return Session(self.talker.model, sampling, sampler=self.drawer)
 
     def say(self, line: Line, session: Session | None = None, *, context: Sequence[Turn] = ()) -> Said:
         """Speaks a line.
@@ -136,7 +136,7 @@ def versions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[st
         except ValueError as error:
             absent.append(f"int8 weights: {error}")
         else:
-            if FrameDrawer(rounded.model).is_native():
+            if DepthSampler(rounded.model).is_native():
                 talkers[INT8] = rounded
             else:
                 absent.append("int8 weights need the compiled kernels of csm_kernels: install the package")

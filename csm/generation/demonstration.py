@@ -25,7 +25,7 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.streaming import Spoken, speak_aloud
 from csm.generation.voices import Voice, main_speaker
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPEECH_FILE, PART_FILE, ORIGIN_FILE = "speech.jsonl", "speech.jsonl.part", "origin.json"
@@ -46,7 +46,7 @@ class Cast:
         sampling: How codes are drawn.
     """
 
-    model: CSMModel
+    model: ConversationNetwork
     tokenizer: ConversationalRVQ
     corpus: Corpus
     voice: Callable[[str], Voice]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LaterCodes = Literal["drawn", "nearest"]
+LaterCodes = Literal["sampled", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,11 @@ class SamplingConfig:
     Attributes:
         temperature: 0 takes the likeliest; csm-1b's default is 0.9.
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
-        later_codes: "drawn" draws codes 1 and on from the depth decoder; "nearest" takes those of the mean
-            latent that the model predicts once code 0 is drawn: less varied, and the words are clearer.
-        spread: How much of the spread around their mean that recorded latents have, and predicted means
-            lack, "nearest" gives back: 0 nothing (dull and clear), 1 all of it. It is what statistical speech
-            synthesis calls global variance (Toda & Tokuda 2007).
+        later_codes: "sampled" samples codes 1 and on from the depth decoder; "nearest" takes those of the
+            latent that the model predicts once code 0 is sampled: less varied, and the words are clearer.
+        variance_restoration: Share of the variance that predicted latents lack beside recorded ones and that
+            "nearest" restores: 0 nothing (dull and clear), 1 all of it. Statistical speech synthesis calls it
+            global variance (Toda & Tokuda 2007).
         contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
             None: its own.
         top_k: Only the k likeliest are drawn from; 0 draws from all.
@@ -39,8 +39,8 @@ class SamplingConfig:
 
     temperature: float = 0.9
     depth_temperature: float | None = None
-    later_codes: LaterCodes = "drawn"
-    spread: float = 0.0
+    later_codes: LaterCodes = "sampled"
+    variance_restoration: float = 0.0
     contrast: float | None = None
     top_k: int = 50
     extra_codes: bool = False
@@ -53,8 +53,8 @@ class SamplingConfig:
             raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
         if self.later_codes not in get_args(LaterCodes):
             raise ValueError(f"later_codes is {self.later_codes!r}: expected one of {get_args(LaterCodes)}")
-        if not 0 <= self.spread <= 1:
-            raise ValueError(f"spread is {self.spread}: expected 0 to 1")
+        if not 0 <= self.variance_restoration <= 1:
+            raise ValueError(f"variance_restoration is {self.variance_restoration}: expected 0 to 1")
         if self.contrast is not None and not self.contrast > 0:
             raise ValueError(f"contrast is {self.contrast}: expected above 0, or none for the tokenizer's")
         if self.shortest < 0:

@@ -15,6 +15,7 @@ from csm.audio.files import AtomicAudioWriter
 from csm.data.utterances import one_thread
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
+from csm.generation.spoken_turn import Ending
 from csm.generation.streaming import Timing, stream_audio
 from csm.generation.voices import Voice
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -62,7 +63,7 @@ class SpeechStream(Iterator[Tensor]):
         self._sample_rate = tokenizer.config.sample_rate
         self._pause = pause
         self._codes: list[Int[Tensor, " K"]] = []
-        self._turn: Generator[Tensor, None, None] | None = None
+        self._turn: Generator[Tensor, None, Ending] | None = None
         self._chunks = stream_audio(
             tokenizer,
             self._frames(text),

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.data.utterances import one_thread
-from csm.generation.session import Session, cut_off
+from csm.generation.session import Session
+from csm.generation.turn_length import cut_off
 from csm.generation.voices import Voice
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -135,5 +136,5 @@ def longest_turn(session: Session, text: str, speaker: int, expected: int) -> in
     """Frames at which a session cuts off a turn of this text and expected length."""
     config, sampling = session.model.config, session.sampling
     free = config.max_context - len(session.model.codec.encode_turn(text, speaker)) - 1
-    timed = cut_off(expected) if session.model.knows_durations() else free
+    timed = cut_off(expected) if session.model.predicts_durations() else free
     return max(1, min(int(sampling.max_seconds * 12.5), free, timed))

@@ -18,15 +18,15 @@ from csm import config as config_files
 from csm.audio.resampling import resample
 from csm.data.utterances import one_thread
 from csm.generation.batch import Request, SpeakingTogether
-from csm.generation.frame_drawing import FrameDrawer, WeightKind
+from csm.generation.depth_sampler import DepthSampler, WeightKind
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.speech_stream import Speech, SpeechStream
 from csm.generation.voices import Voice
-from csm.network.code_geometry import latent_vectors
-from csm.network.csm_model import CSMModel
-from csm.sequences.frames import TurnFrames
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.io import checkpoints
+from csm.sequences.turns import TurnFrames
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -59,13 +59,13 @@ class Talker:
         model, tokenizer: Trained, in eval mode, on one device.
         voices: By name, the main one first.
         sampling: How codes are drawn.
-        weights: "int8" draws codes from a rounded copy of the depth decoder: see FrameDrawer.
+        weights: "int8" draws codes from a rounded copy of the depth decoder: see DepthSampler.
 
     Raises:
         ValueError: "int8" where sampling draws nothing from the depth decoder.
     """
 
-    model: CSMModel
+    model: ConversationNetwork
     tokenizer: ConversationalRVQ
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
@@ -75,9 +75,9 @@ class Talker:
         if self.weights == "int8" and self.sampling.later_codes == "nearest":
             raise ValueError(
                 "weights is 'int8' with sampling.later_codes 'nearest', which asks no depth decoder: "
-                "expected 'fp32', or later_codes 'drawn' (sampling.json of a voice's folder)"
+                "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
-        make_ready(self.model, self.tokenizer)
+        make_ready(self.model)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
@@ -101,7 +101,7 @@ class Talker:
             for name, row in rows.items()
         }
         return cls(
-            model=CSMModel.from_pretrained(folder),
+            model=checkpoints.load(ConversationNetwork, folder),
             tokenizer=tokenizer,
             voices=voices,
             sampling=config_files.load(SamplingConfig, folder / SAMPLING_FILE),
@@ -117,7 +117,7 @@ class Talker:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, half=half)
+        checkpoints.save(self.model, folder, half=half)
         if tokenizer:
             self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
@@ -161,7 +161,7 @@ class Talker:
     def session(self, seed: int | None = None) -> Session:
         """A new conversation; None takes the seed of `sampling`."""
         sampling = self.sampling if seed is None else replace(self.sampling, seed=seed)
-        return Session(self.model, sampling, drawer=FrameDrawer(self.model, self.weights))
+        return Session(self.model, sampling, sampler=DepthSampler(self.model, self.weights))
 
     @overload
     def generate(
@@ -346,12 +346,7 @@ def known_numbers(folder: Path) -> dict[str, int]:
     return {name: row["number"] for name, row in rows.items()}
 
 
-def make_ready(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
-    """What a model needs before it speaks: what its tokenizer's codes add to a latent, and the lexicon.
-
-    A model that speaks from phones reads it for half a second, which the first sound need not wait for.
-    """
+def make_ready(model: ConversationNetwork) -> None:
+    """Loads the lexicon of a model of phones, which takes half a second, before the first sound."""
     if isinstance(model.codec, PhoneCodec):
         model.codec.encode_turn("a", 0)
-    if model.config.latent_dim and isinstance(tokenizer, ConversationalRVQ):
-        model.know_codes(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks]))

@@ -42,7 +42,9 @@ TELEPHONE_MODEL = CSMConfig(
 )
 
 # Means lack spread and contrast. Given back, words stay as clear and the sound is less dull (docs/LOG.md).
-TELEPHONE_SAMPLING = SamplingConfig(temperature=0.15, later_codes="nearest", spread=0.5, contrast=1.4)
+TELEPHONE_SAMPLING = SamplingConfig(
+    temperature=0.15, later_codes="nearest", variance_restoration=0.5, contrast=1.4
+)
 
 # Started at the principal components, latents fill all directions: isotropy would take that away. A reversed
 # gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).

@@ -39,11 +39,12 @@ from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import PACKAGED, Talker, known_numbers, make_ready
 from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
-from csm.network.checkpoints import meta_model
-from csm.network.code_geometry import start_from_code_vectors
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
+from csm.network.code_embedding_init import start_from_code_vectors
 from csm.network.execution import apply_execution
-from csm.network.lora import is_adapter, merged_state, save_adapter
+from csm.network.io.adapters import merged_state, save_adapter
+from csm.network.io.checkpoints import on_meta
+from csm.network.lora import is_adapter
 from csm.network.model_config import CSMConfig
 from csm.recipes.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
@@ -281,12 +282,12 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
             whole = [name for name in trained if not is_adapter(name)]
             save_adapter(output / ADAPTER, state, run.finetune.lora, base=run.model_start, whole=whole)
             state = merged_state(state, run.finetune.lora)
-        finished = meta_model(model.config)
+        finished = on_meta(CSMModel, model.config)
         finished.load_state_dict(state, assign=True)
-        if model.config.latent_dim:
-            finished.know_spread(task.latent_spread(finished))
+        if finished.predicted_latent is not None:
+            finished.predicted_latent.set_variance_restoration(task.variance_restoration(finished))
         if "pace_head.pace.bias" in trained and not run.finetune.adapts:
-            finished.correct_lengths(*task.length_errors(finished))
+            finished.subtract_length_bias(*task.length_errors(finished))
         save_whole(finished, output)
     world.barrier()
     return output
@@ -375,7 +376,7 @@ def trained_cast(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
     model = CSMModel.from_pretrained(folder).to(device)
-    make_ready(model, tokenizer)
+    make_ready(model)
     numbers = numbers_of_speakers(run, material)
 
     @cache

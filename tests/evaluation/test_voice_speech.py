@@ -20,7 +20,7 @@ from csm.evaluation.voice_speech import (
     turns_before,
     versions_of,
 )
-from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.depth_sampler import DepthSampler
 from csm.generation.talker import Heard
 from tests.evaluation.small_voice import RATE, small_corpus_of, small_talker
 
@@ -97,7 +97,7 @@ def test_every_version_is_kept_and_a_second_call_speaks_nothing(
     talker, corpus, chosen, tmp_path, monkeypatch
 ):
     kept = SpokenLines(tmp_path / "out", {})
-    others, absent = versions_of(talker, ablations=True, int8=FrameDrawer(talker.model).is_native())
+    others, absent = versions_of(talker, ablations=True, int8=DepthSampler(talker.model).is_native())
     calls = []
     speak_all(Speaker.of(talker, corpus, 0), chosen, others, kept, lambda: calls.append(1))
     groups = [line for lines in chosen.groups.values() for line in lines]
@@ -156,7 +156,7 @@ def test_the_semantic_part_is_decoded_from_the_first_codebooks_in_the_same_voice
 
 def test_parts_that_are_not_there_and_weights_that_cannot_be_had_are_said(talker, tiny_model, monkeypatch):
     plain = dataclasses.replace(talker, model=tiny_model(memory_layers=(), cross_layers=()))
-    monkeypatch.setattr(FrameDrawer, "is_native", lambda self: False)
+    monkeypatch.setattr(DepthSampler, "is_native", lambda self: False)
     others, absent = versions_of(plain, ablations=True, int8=True)
     assert list(others) == [IN_CONTEXT]
     assert [reason.split()[0] for reason in absent] == ["memory", "cross-attention", "int8"]

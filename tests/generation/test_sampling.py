@@ -55,7 +55,7 @@ def test_damaged_logits_are_refused(temperature) -> None:
         {"top_k": -1},
         {"max_seconds": 0.0},
         {"shortest": -0.1},
-        {"spread": 1.1},
+        {"variance_restoration": 1.1},
         {"contrast": 0.0},
     ],
 )

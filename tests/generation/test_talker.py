@@ -202,7 +202,7 @@ def test_no_voice_is_refused_with_what_makes_one(tmp_path):
 def test_int8_weights_are_handed_to_the_session(talker):
     pytest.importorskip("csm_kernels")
     session = dataclasses.replace(talker, weights="int8").session()
-    assert session._drawer.weights == "int8"
+    assert session._sampler.weights == "int8"
 
 
 def test_many_at_once_each_say_what_they_say_alone(talker):
