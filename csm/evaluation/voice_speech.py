@@ -89,7 +89,7 @@ class Speaker:
         remembered = 0 if session.memory is None else int(session.memory.turns)
         facts = {
             "timing": speech.timing._asdict(),
-            "cut_off": "limit" in speech.ends,
+            "cut_off": "limit" in speech.endings,
             "remembered": remembered,
         }
         facts["hardware"] = hardware().removesuffix(", one thread a judge")

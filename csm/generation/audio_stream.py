@@ -1,28 +1,28 @@
-"""Speech as a stream of audio: frames are decoded as they are generated, and their arrival is timed."""
+"""Speech as a stream of audio: each frame is decoded as soon as it is generated."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.data.audio import AtomicAudioWriter
-from csm.generation.session import ContextTurn, Session, cut_off
+from csm.generation.session import ContextTurn, Session
+from csm.generation.speech import (
+    Ending,
+    Speech,
+    StreamClock,
+    Timing,
+    joined_codes,
+    speech_ending,
+    turn_ending,
+)
 from csm.generation.voices import Voice
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-
-# The first sample above this share of a speech's peak is its first audible one: -40 dB.
-AUDIBLE = 10 ** (-40 / 20)
-
-# "end": the model ended the turn. "limit": the turn reached its longest length and was cut off. "closed": the
-# consumer closed the stream during the turn.
-TurnEnd = Literal["end", "limit", "closed"]
 
 
 @torch.no_grad()
@@ -77,91 +77,6 @@ def stream_audio(
         rest = tokenizer.flush()[0]
         if rest.shape[1]:
             yield rest.cpu()
-
-
-class Timing(NamedTuple):
-    """When the audio of a speech arrived, and how the speech ended. Times are seconds from the request.
-
-    Attributes:
-        first_audio_s: Time of the first chunk; the time of the end for a speech without audio.
-        first_sound_s: Time of the chunk with the first sample above -40 dB of the speech's peak; None for
-            silence.
-        generation_s: Time at which the stream ended.
-        audio_s: Length of the audio, in seconds.
-        frames: Number of frames of codes, pauses between sentences included.
-        stopped: "limit" if a turn was cut off, else "closed" if the stream was closed during a turn, else
-            "end".
-    """
-
-    first_audio_s: float
-    first_sound_s: float | None
-    generation_s: float
-    audio_s: float
-    frames: int
-    stopped: TurnEnd
-
-
-class StreamClock:
-    """Records when the chunks of a stream arrive.
-
-    Args:
-        clock: Returns seconds; the request is made when this object is constructed.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock, self._began = clock, clock()
-        self._ended: float | None = None
-        self._arrivals: list[float] = []
-        self._peaks: list[Tensor] = []
-        self._samples = 0
-
-    def add(self, chunk: Float[Tensor, "1 S"]) -> None:
-        """Records the arrival of a chunk of at least one sample."""
-        self._arrivals.append(self._clock() - self._began)
-        self._peaks.append(chunk.abs().amax())
-        self._samples += chunk.shape[1]
-
-    def stop(self) -> None:
-        """Records the end of the stream; only the first call counts."""
-        if self._ended is None:
-            self._ended = self._clock() - self._began
-
-    def timing(self, sample_rate: int, frames: int, stopped: TurnEnd) -> Timing:
-        """Returns the times of the stream, which ends now if `stop` was not called."""
-        self.stop()
-        assert self._ended is not None
-        first_sound = None
-        if self._peaks and float(max(self._peaks)) > 0:
-            peaks = torch.stack(self._peaks)
-            first_sound = round(self._arrivals[int((peaks > AUDIBLE * peaks.max()).int().argmax())], 4)
-        return Timing(
-            first_audio_s=round(self._arrivals[0] if self._arrivals else self._ended, 4),
-            first_sound_s=first_sound,
-            generation_s=round(self._ended, 4),
-            audio_s=round(self._samples / sample_rate, 4),
-            frames=frames,
-            stopped=stopped,
-        )
-
-
-class Speech(NamedTuple):
-    """Generated speech.
-
-    Attributes:
-        waveform: float32 [1, S] on the CPU, full scale = 1.
-        codes: int64 [K, T], the frames that the waveform was decoded from, pauses between sentences included.
-        sample_rate: Sample rate in Hz.
-        voice: Voice of the speech.
-        ends: Reason why each turn ended; one turn per sentence.
-        timing: Times from the request on.
-    """
-
-    waveform: Tensor
-    codes: Tensor
-    sample_rate: int
-    voice: Voice
-    ends: tuple[TurnEnd, ...]
-    timing: Timing
 
 
 class SpeechStream(Iterator[Tensor]):
@@ -232,21 +147,21 @@ class SpeechStream(Iterator[Tensor]):
         return joined_codes(self._codes, self.session.model.config.num_codebooks)
 
     @property
-    def ends(self) -> tuple[TurnEnd, ...]:
+    def endings(self) -> tuple[Ending, ...]:
         """Reason why each turn so far ended; the current one counts as closed."""
-        finished = [turn_end(self.session, turn, self._config.frame_rate) for turn in self._finished]
-        return (*finished, "closed") if self._turn is not None else (*finished,)
+        finished = [turn_ending(self.session, turn, self._config.frame_rate) for turn in self._finished]
+        return (*finished, "stopped") if self._turn is not None else (*finished,)
 
     @property
     def timing(self) -> Timing:
         """Times of a stream that has ended or was closed; any other one is taken to end now."""
-        return self._clock.timing(self._config.sample_rate, len(self._codes), worst_end(self.ends))
+        return self._clock.timing(self._config.sample_rate, len(self._codes), speech_ending(self.endings))
 
     def whole(self) -> Speech:
         """Returns the rest of the speech at once."""
         # A turn without frames, which sampling.shortest = 0 allows, has no audio.
         waveform = torch.cat([torch.zeros(1, 0), *self], dim=1)
-        return Speech(waveform, self.codes, self._config.sample_rate, self.voice, self.ends, self.timing)
+        return Speech(waveform, self.codes, self._config.sample_rate, self.voice, self.endings, self.timing)
 
     def write(self, path: Path) -> Timing:
         """Writes the rest of the speech to a WAV file, which appears when it is whole; returns its times."""
@@ -269,24 +184,3 @@ class SpeechStream(Iterator[Tensor]):
             self._finished.append(self.session.turns[-1])
         if not self.sentence:
             raise ValueError("text is empty: expected words to speak")
-
-
-def joined_codes(frames: Sequence[Int[Tensor, " K"]], num_codebooks: int) -> Int[Tensor, "K T"]:
-    """Returns frames side by side; T may be 0."""
-    return torch.stack([*frames], dim=1) if frames else torch.zeros(num_codebooks, 0, dtype=torch.int64)
-
-
-def turn_end(session: Session, context: ContextTurn, frame_rate: float) -> TurnEnd:
-    """Returns why a turn that a session spoke to its end has ended, by the limit that it was spoken with."""
-    config, sampling, turn = session.model.config, session.sampling, context.turn
-    longest = config.max_context - len(session.model.codec.encode_turn(turn.text, turn.speaker)) - 1
-    if session.model.knows_durations():
-        longest = min(longest, cut_off(context.length))
-    longest = max(1, min(int(sampling.max_seconds * frame_rate), longest))
-    return "limit" if turn.codes.shape[1] >= longest else "end"
-
-
-def worst_end(ends: Iterable[TurnEnd]) -> TurnEnd:
-    """Returns "limit" if it occurs, else "closed" if it occurs, else "end"."""
-    found = {*ends}
-    return "limit" if "limit" in found else "closed" if "closed" in found else "end"

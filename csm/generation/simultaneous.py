@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from csm.generation.audio_stream import Speech, StreamClock, joined_codes, turn_end, worst_end
 from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.session import ContextTurn, Session
+from csm.generation.speech import Speech, StreamClock, joined_codes, speech_ending, turn_ending
 from csm.generation.voices import Voice
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -85,6 +85,6 @@ def _decoded(tokenizer: ConversationalRVQ, text: SpokenText) -> Speech:
         )
         waveform = decoded[0].cpu()
         text.clock.add(waveform)
-    ends = tuple(turn_end(text.session, turn, config.frame_rate) for turn in text.finished)
-    timing = text.clock.timing(config.sample_rate, len(text.frames), worst_end(ends))
-    return Speech(waveform, codes, config.sample_rate, text.voice, ends, timing)
+    endings = tuple(turn_ending(text.session, turn, config.frame_rate) for turn in text.finished)
+    timing = text.clock.timing(config.sample_rate, len(text.frames), speech_ending(endings))
+    return Speech(waveform, codes, config.sample_rate, text.voice, endings, timing)

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from csm.data.audio import write_audio
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.generation.audio_stream import Speech
 from csm.generation.evaluation_lines import held_out_dialogues, held_out_lines
 from csm.generation.session import Session
+from csm.generation.speech import Speech
 from csm.generation.talker import Talker
 from csm.system.files import write_atomically
 from csm.tokenizer.conversational_rvq import ConversationalRVQ

@@ -13,13 +13,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from csm import config as config_files
-from csm.generation.audio_stream import Speech, SpeechStream, StreamClock
+from csm.generation.audio_stream import SpeechStream
 from csm.generation.frame_drawing import FrameDrawer, WeightKind
 from csm.generation.prompt_turn import PromptTurn, check_prompt, encoded_prompt
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
+from csm.generation.speech import Speech, StreamClock
 from csm.generation.voices import VOICES_FILE, Voice, find_voice, read_voices, write_voices
 from csm.network.code_geometry import latent_vectors
 from csm.network.csm_model import CSMModel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csm.data.audio import write_audio
 from csm.data.manifest import file_safe
-from csm.generation.audio_stream import Speech
+from csm.generation.speech import Speech
 from csm.generation.talker import Talker
 
 TRANSCRIPT_FILE = "transcript.jsonl"

@@ -1,9 +1,9 @@
-"""Streamed audio equals the whole; the clock records arrivals, and a speech the reason of its end."""
+"""Streamed audio equals the whole, and a speech has its times and the reason why each turn ended."""
 
 import pytest
 import torch
 
-from csm.generation.audio_stream import SpeechStream, StreamClock, stream_audio, worst_end
+from csm.generation.audio_stream import SpeechStream, stream_audio
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.generation.talker import PACKAGED
@@ -82,7 +82,7 @@ def test_a_speech_comes_with_its_timing_and_its_turn_stays_in_the_session(tokeni
     assert speech.waveform.shape == (1, frames * tokenizer.config.samples_per_frame)
     assert speech.timing.audio_s == pytest.approx(frames * 0.08)
     assert 0 < speech.timing.first_audio_s <= speech.timing.first_sound_s <= speech.timing.generation_s
-    assert speech.ends == (speech.timing.stopped,) == ("limit" if frames == 10 else "end",)
+    assert speech.endings == (speech.timing.ended,) == ("limit" if frames == 10 else "end_code",)
 
 
 def test_a_turn_that_the_model_ends_differs_from_one_that_is_cut_off(tokenizer, tiny_model):
@@ -91,9 +91,9 @@ def test_a_turn_that_the_model_ends_differs_from_one_that_is_cut_off(tokenizer, 
     for seed in range(30):
         session = Session(model, SamplingConfig(max_seconds=0.8, shortest=0.0, temperature=2.0, seed=seed))
         timing = speech_of(tokenizer, session, "Yes.").whole().timing
-        reasons.setdefault(timing.stopped, set()).add(timing.frames)
+        reasons.setdefault(timing.ended, set()).add(timing.frames)
     assert reasons["limit"] == {10}
-    assert max(reasons["end"]) < 10
+    assert max(reasons["end_code"]) < 10
 
 
 def test_each_turn_has_its_own_reason_and_the_one_that_was_closed_says_so(tokenizer, tiny_model):
@@ -101,15 +101,15 @@ def test_each_turn_has_its_own_reason_and_the_one_that_was_closed_says_so(tokeni
     stream = speech_of(tokenizer, session, "One.", "Two.", "Three.", pause=[torch.zeros(5).long()])
     for _ in range(8):
         next(stream)
-    assert stream.sentence == "Two." and stream.ends == ("limit", "closed")
+    assert stream.sentence == "Two." and stream.endings == ("limit", "stopped")
     stream.close()
-    assert stream.ends == ("limit", "closed") and stream.timing.stopped == "limit"
+    assert stream.endings == ("limit", "stopped") and stream.timing.ended == "limit"
     assert stream.timing == stream.timing, "a closed stream has ended"
     session = Session(tiny_model(), SamplingConfig(max_seconds=0.4, shortest=9.0))
     stream = speech_of(tokenizer, session, "One.")
     next(stream)
     stream.close()
-    assert stream.timing.stopped == "closed"
+    assert stream.timing.ended == "stopped"
 
 
 def test_the_limit_of_a_turn_is_the_shortest_of_time_context_and_expected_length(tokenizer, tiny_model):
@@ -122,47 +122,8 @@ def test_the_limit_of_a_turn_is_the_shortest_of_time_context_and_expected_length
         session = Session(model, SamplingConfig(max_seconds=seconds, **never))
         speech = speech_of(tokenizer, session, "Yes.").whole()
         expected = session.turns[-1].length
-        assert speech.ends == ("limit",)
+        assert speech.endings == ("limit",)
         assert speech.timing.frames == (2 * expected + 12 if frames is None else frames)
-
-
-def test_the_end_of_a_speech_is_the_worst_of_its_turns():
-    assert worst_end([]) == worst_end(["end", "end"]) == "end"
-    assert worst_end(["end", "closed"]) == "closed" and worst_end(["limit", "closed"]) == "limit"
-
-
-def timed(*chunks, sample_rate=4):
-    times = iter(range(10))
-    clock = StreamClock(lambda: float(next(times)))
-    for chunk in chunks:
-        clock.add(torch.tensor([chunk]))
-    return clock.timing(sample_rate, len(chunks), "end")
-
-
-def test_the_first_sound_is_in_the_chunk_with_the_first_sample_above_minus_40_db():
-    timing = timed([0.0, 0.0], [0.001, -0.009], [0.0, -0.011], [1.0, 0.2, 0.2, 0.2])
-    assert timing.first_audio_s == 1.0 and timing.first_sound_s == 3.0
-    assert timing.generation_s == 5.0 and timing.audio_s == 2.5
-
-
-def test_a_sound_at_the_edge_of_a_chunk_belongs_to_that_chunk():
-    assert timed([0.0, 0.5], [1.0, 0.0]).first_sound_s == 1.0
-    assert timed([0.0, 0.0], [1.0, 0.0]).first_sound_s == 2.0
-    assert timed([0.5]).first_sound_s == 1.0
-
-
-def test_silence_has_no_first_sound_and_no_audio_arrives_with_the_end():
-    timing = timed([0.0, 0.0], [0.0])
-    assert timing.first_sound_s is None and timing.first_audio_s == 1.0
-    assert timed() == (1.0, None, 1.0, 0.0, 0, "end")
-
-
-def test_a_clock_stops_once():
-    times = iter([0.0, 1.0, 9.0])
-    clock = StreamClock(lambda: next(times))
-    clock.stop()
-    clock.stop()
-    assert clock.timing(4, 0, "end").generation_s == 1.0 and next(times) == 9.0
 
 
 def roughest_border(waveform: torch.Tensor, borders: list[int]) -> float:

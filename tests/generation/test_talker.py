@@ -1,6 +1,10 @@
 """Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
 
 import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,16 +178,6 @@ def test_int8_weights_are_handed_to_the_session(talker):
     assert session._drawer.weights == "int8"
 
 
-def test_many_at_once_each_say_what_they_say_alone(talker):
-    texts = ["Hello there. Who are you?", "Me.", "A longer line, for once. Yes. No."]
-    speakers, seeds = [None, "FAYE", "JOE"], [5, 6, 7]
-    together = talker.generate_many(texts, speakers, seeds)
-    for speech, text, speaker, seed in zip(together, texts, speakers, seeds, strict=True):
-        alone = talker.generate(text, speaker, seed=seed)
-        assert torch.equal(speech.codes, alone.codes)
-        torch.testing.assert_close(speech.waveform, alone.waveform, atol=1e-5, rtol=0)
-
-
 def test_many_of_none_are_none_and_an_empty_one_is_refused(talker):
     assert talker.generate_many([], [], []) == []
     with pytest.raises(ValueError, match="text 1 is empty"):
@@ -204,14 +198,57 @@ def test_a_stream_is_written_as_it_is_made_and_appears_whole(talker, tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["line.wav"]
 
 
-def test_a_turn_of_no_frames_is_no_sound_whole_or_among_others(talker, monkeypatch):
+def test_a_speech_without_frames_has_no_audio_and_a_turn_without_frames_a_frame_of_silence(
+    talker, monkeypatch
+):
     monkeypatch.setattr(Session, "next_frame", lambda *_: None)
-    alone, (together,) = talker.generate("Hi."), talker.generate_many(["Hi."], [None], [0])
-    for speech in (alone, together):
-        assert speech.waveform.shape == (1, 0) and speech.codes.shape == (5, 0)
+    speech, turn = talker.generate("Hi."), talker.speak_turn("Hi.")
+    assert speech.waveform.shape == (1, 0) and speech.codes.shape == turn.codes.shape == (5, 0)
+    assert speech.timing.audio_s == 0 and speech.timing.first_audio_s == speech.timing.generation_s
+    assert torch.equal(turn.waveform, torch.zeros(1, 640)) and turn.timing.audio_s == 0.08
+
+
+def test_a_turn_is_one_turn_whatever_its_sentences(talker):
+    session = talker.session()
+    turn = talker.speak_turn(TEXT, "FAYE", session=session)
+    (kept,) = session.turns
+    assert kept.turn.text == TEXT and kept.turn.speaker == 1 and torch.equal(kept.turn.codes, turn.codes)
+    assert len(turn.endings) == 1 and len(talker.generate(TEXT, "FAYE").endings) == 2
+    one = "Who are you?"
+    alone, generated = talker.speak_turn(one), talker.generate(one)
+    assert torch.equal(alone.codes, generated.codes) and torch.equal(alone.waveform, generated.waveform)
+    with pytest.raises(ValueError, match="speaker is 'BOB'"):
+        talker.speak_turn(one, "BOB")
+
+
+def test_the_clock_of_a_speech_includes_the_time_for_its_prompt(talker, monkeypatch):
+    listen = Session.listen
+    monkeypatch.setattr(Session, "listen", lambda *args: time.sleep(0.2) or listen(*args))
+    timing = talker.generate("Hi.", prompt=PromptTurn("La.", recording(), 8000)).timing
+    assert 0.2 < timing.first_audio_s <= timing.generation_s
 
 
 def test_rounded_weights_that_nothing_would_read_are_refused(talker):
     nearest = dataclasses.replace(talker.sampling, later_codes="nearest")
     with pytest.raises(ValueError, match="uses no depth decoder"):
         dataclasses.replace(talker, sampling=nearest, weights="int8")
+
+
+def test_speaking_needs_no_package_that_only_training_or_evaluation_uses():
+    root = Path(__file__).resolve().parents[2]
+    program = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torchaudio", "deepspeed", "tensorboard", "matplotlib", "transformers"):
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+sys.path[:0] = {[str(root), str(root / "kernels")]!r}
+from csm.generation import playback, typed_conversation
+from csm.generation.talker import Talker
+print(Talker.from_pretrained().generate("Hi.").timing.frames)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr

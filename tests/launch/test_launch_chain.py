@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.speech_folder import read_speech_folder
-from csm.generation.audio_stream import Timing
+from csm.generation.speech import Timing
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -153,7 +153,7 @@ def test_the_chain_ends_with_speech_that_can_be_judged(chain):
         assert 0 < timing["first_audio_s"] <= timing["generation_s"]
         spoken = soundfile.info(folder.root / utterance.audio["generated"])
         assert timing["audio_s"] == pytest.approx(spoken.duration, abs=1e-4)
-        assert timing["frames"] * 882 == spoken.frames and timing["stopped"] in ("end", "limit")
+        assert timing["frames"] * 882 == spoken.frames and timing["ended"] in ("end_code", "limit")
 
 
 @pytest.mark.processes
