@@ -9,7 +9,6 @@ one without a gap. The model predicts no gaps, so these files say nothing about 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +24,15 @@ from csm.data.turn_audio import read_turn
 from csm.generation.evaluation_lines import held_out_dialogues, held_out_lines
 from csm.generation.session import Session
 from csm.generation.speech import Speech
+from csm.generation.speech_rows import SPEECH_FILE, Row, read_rows, require_same_origin, write_rows
 from csm.generation.talker import Talker
-from csm.system.files import write_atomically
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
-SPEECH_FILE, PART_FILE, ORIGIN_FILE = "speech.jsonl", "speech.jsonl.part", "origin.json"
+PART_FILE = "speech.jsonl.part"
 CONDITIONS = ("recording", "resynthesis", "generated")
 # Silence between the turns of a generated dialogue: the commonest gap between speakers (Stivers et al. 2009).
 GAP_SECONDS = 0.2
 LINES = 8
-
-Row = dict[str, Any]
 
 
 def write_speech_folder(
@@ -220,38 +217,12 @@ def resynthesised(tokenizer: ConversationalRVQ, waveform: Tensor) -> Tensor:
     return decoded[0, :, : waveform.shape[1]].cpu()
 
 
-def require_same_origin(output: Path, origin: Mapping[str, Any]) -> None:
-    """Checks that a folder holds speech of this origin, and writes the origin into a new folder.
-
-    Raises:
-        ValueError: The folder holds speech of another origin; lists the differing fields.
-    """
-    path = output / ORIGIN_FILE
-    here = json.loads(json.dumps(dict(origin)))
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
-        if differing:
-            listed = ", ".join(f"{key} ({there.get(key)} there, {here.get(key)} here)" for key in differing)
-            raise ValueError(
-                f"{output} holds other speech: {listed} differ; choose another --output or delete it"
-            )
-        return
-    if (output / SPEECH_FILE).is_file():
-        raise ValueError(
-            f"{output} has {SPEECH_FILE} but no {ORIGIN_FILE}: choose another --output or delete it"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(here, indent=1, ensure_ascii=False) + "\n")
-
-
 def finished_items(output: Path, items: Mapping[str, Sequence[Turn]]) -> dict[str, list[Row]]:
     """Returns the rows of the items whose files an earlier call has finished, in the order of `items`."""
     found: dict[str, list[Row]] = {}
     for name in (PART_FILE, SPEECH_FILE):
         if (output / name).is_file():
-            for text in (output / name).read_text(encoding="utf-8").splitlines():
-                row = json.loads(text)
+            for row in read_rows(output / name):
                 found.setdefault(row.get("dialogue", row["id"]), []).append(row)
             break
     return {
@@ -260,11 +231,6 @@ def finished_items(output: Path, items: Mapping[str, Sequence[Turn]]) -> dict[st
         if item in found
         and all((output / row[f]).is_file() for row in found[item] for f in CONDITIONS if f in row)
     }
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Writes one JSON object a line, whole or not at all."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _spoken_row(turn: Turn, files: SpokenTurnFiles) -> Row:
