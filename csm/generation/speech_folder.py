@@ -223,7 +223,7 @@ def finished_items(output: Path, items: Mapping[str, Sequence[Turn]]) -> dict[st
     for name in (PART_FILE, SPEECH_FILE):
         if (output / name).is_file():
             for row in read_rows(output / name):
-                found.setdefault(row.get("dialogue", row["id"]), []).append(row)
+                found.setdefault(str(row.get("dialogue", row["id"])), []).append(row)
             break
     return {
         item: found[item]
