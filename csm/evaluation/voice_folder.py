@@ -19,7 +19,7 @@ from csm.evaluation.intelligibility import sha256_of
 from csm.evaluation.judge import Clip
 from csm.evaluation.speech_folder import read_channels
 from csm.evaluation.voice_lines import Line
-from csm.generation.demonstration import require_same_origin, write_rows
+from csm.generation.speech_rows import require_same_origin, write_rows
 from csm.generation.talker import Talker
 from csm.network.conversation_network import ConversationNetwork
 from csm.tokenizer.conversational_rvq import ConversationalRVQ

@@ -16,7 +16,7 @@ from csm.evaluation.voice_speech import GENERATED, INT8
 
 NEAR = 0.2  # within a fifth of the recording's length
 STOPPED, RAN_ON = 0.5, 1.6  # shares of the recording's length below and above which something went wrong
-TIMES = {"first_chunk": "first_chunk_s", "first_sound": "first_sound_s", "rtf": "generation_s"}
+TIMES = {"first_chunk": "first_audio_s", "first_sound": "first_sound_s", "rtf": "generation_s"}
 
 
 def lengths(material: VoiceMaterial) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,13 +16,11 @@ from csm.evaluation.material import hardware
 from csm.evaluation.voice_ablations import Part, without_part
 from csm.evaluation.voice_folder import SpokenLines
 from csm.evaluation.voice_lines import MAIN, ChosenLines, Line
-from csm.evaluation.voice_timing import timed
+from csm.generation.audio_stream import SpeechStream
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.sentences import sentences
+from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
-from csm.generation.speech_stream import SpeechStream
-from csm.generation.streaming import longest_turn
-from csm.generation.talker import Heard, Talker
+from csm.generation.talker import Talker
 
 GENERATED, IN_CONTEXT, MEMORY_OFF = "generated", "in_context", "in_context_memory_off"
 CROSS_OFF, SEMANTIC, INT8 = "cross_attention_off", "semantic_codebooks", "int8"
@@ -85,31 +82,28 @@ class Speaker:
         prompt = self._joined(line.prompt) if line.prompt else None
         heard = [self._heard(turn) for turn in context if turn.text.strip()]
         name = None if prompt else line.turn.speaker
-        began = time.perf_counter()
         stream = self.talker.generate(
             line.turn.text, name, prompt=prompt, context=heard, session=session, stream=True
         )
-        rate = self.talker.tokenizer.config.sample_rate
-        waveform, timing = timed(stream, rate, lambda: time.perf_counter() - began)
-        spoken = session.turns[-len(list(sentences([line.turn.text]))) :]
-        cut_off = any(
-            turn.codes.shape[1] >= longest_turn(session, turn.text, turn.speaker, expected)
-            for turn, expected in spoken
-        )
+        speech = stream.whole()
         remembered = 0 if session.memory is None else int(session.memory.turns)
-        facts = {"timing": timing._asdict(), "cut_off": cut_off, "remembered": remembered}
+        facts = {
+            "timing": speech.timing._asdict(),
+            "cut_off": "limit" in speech.endings,
+            "remembered": remembered,
+        }
         facts["hardware"] = hardware().removesuffix(", one thread a judge")
-        return Said(waveform, stream, facts)
+        return Said(speech.waveform, stream, facts)
 
-    def _heard(self, turn: Turn) -> Heard:
+    def _heard(self, turn: Turn) -> PromptTurn:
         rate = self.talker.tokenizer.config.sample_rate
         known = turn.speaker if turn.speaker in self.talker.voices else None
-        return Heard(turn.text, read_turn(self.corpus, turn, rate), rate, known)
+        return PromptTurn(turn.text, read_turn(self.corpus, turn, rate), rate, known)
 
-    def _joined(self, turns: Sequence[Turn]) -> Heard:
+    def _joined(self, turns: Sequence[Turn]) -> PromptTurn:
         parts = [self._heard(turn) for turn in turns]
         waveform = torch.cat([part.waveform for part in parts], dim=1)
-        return Heard(" ".join(part.text.strip() for part in parts), waveform, parts[0].sample_rate)
+        return PromptTurn(" ".join(part.text.strip() for part in parts), waveform, parts[0].sample_rate)
 
 
 def versions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[str, Talker], list[str]]:

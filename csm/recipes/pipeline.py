@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from csm import config as config_files
 from csm.data.code_shards import (
@@ -35,10 +34,11 @@ from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.data.speakers import speaker_numbers
 from csm.data.utterances import UtteranceDataset, one_thread
-from csm.generation.demonstration import Cast, demonstrate
+from csm.generation.corpus_voices import CorpusVoices
 from csm.generation.sampling import SamplingConfig
-from csm.generation.talker import PACKAGED, Talker, known_numbers, make_ready
-from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
+from csm.generation.speech_folder import write_speech_folder
+from csm.generation.talker import PACKAGED, Talker
+from csm.generation.voices import known_numbers
 from csm.model import CSMModel
 from csm.network.code_embedding_init import start_from_code_vectors
 from csm.network.execution import apply_execution
@@ -350,14 +350,23 @@ def load_run(folder: Path) -> RunConfig:
     return config_files.from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8"))["config"]["run"])
 
 
-def trained_cast(
-    folder: Path, device: torch.device, *, sampling: SamplingConfig | None = None, corpus: Path | None = None
-) -> Cast:
-    """The trained model of a run folder with its tokenizer, its corpus and the voices it has heard.
+def trained_talker(
+    folder: Path,
+    device: torch.device,
+    *,
+    sampling: SamplingConfig | None = None,
+    corpus: Path | None = None,
+    all_voices: bool = False,
+) -> Talker:
+    """Returns the trained model of a run folder with its tokenizer and a voice for each trained speaker.
 
     Args:
-        folder: Of a finished model run, with tokenizer/ and codes/ in it.
-        sampling: None takes the recipe's. corpus: Where the corpus lies now; None takes the recipe's place.
+        folder: Folder of a finished model run, with tokenizer/ and codes/ in it.
+        device: Device of model and tokenizer.
+        sampling: Sampling settings; None takes the recipe's.
+        corpus: Folder of the corpus; None takes the recipe's.
+        all_voices: Whether all voices are computed now, with a progress bar, instead of when they are first
+            used.
 
     Raises:
         ValueError: The run is not finished, or something of it is missing; says what makes it.
@@ -368,50 +377,37 @@ def trained_cast(
             f"the training in {folder} is not finished: the command that began it goes on with it"
         )
     codes, tokenizer_folder = folder / "codes", folder / "tokenizer"
-    material, encoded = read_corpus(corpus or run.corpus), read_code_shards(codes)
+    material, encoded = run_corpus(folder, corpus), read_code_shards(codes)
     tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
     index = read_index(codes) or {}
     if index.get("tokenizer_sha256") != sha256_of(tokenizer_folder / "model.safetensors"):
         raise ValueError(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
-    model = CSMModel.from_pretrained(folder).to(device)
-    make_ready(model)
     numbers = numbers_of_speakers(run, material)
-
-    @cache
-    def voice(name: str) -> Voice:
-        # An unknown name is refused by `voice_of`, which lists those that can be had.
-        return with_manner(voice_of(material, encoded, name, numbers.get(name, -1)), material, tokenizer)
-
-    return Cast(
-        model=model, tokenizer=tokenizer, corpus=material, voice=voice, sampling=sampling or run.sampling
+    voices = CorpusVoices(material, encoded, numbers, tokenizer, without=run.data.exclude_speakers)
+    return Talker(
+        model=CSMModel.from_pretrained(folder).to(device),
+        tokenizer=tokenizer,
+        voices=voices.computed() if all_voices else voices,
+        sampling=sampling or run.sampling,
     )
 
 
-def trained_talker(folder: Path, device: torch.device, *, corpus: Path | None = None) -> Talker:
-    """The trained model of a run with all voices that it was trained on, the main one first; to be saved.
-
-    Raises:
-        ValueError: As `trained_cast`.
-    """
-    cast, run = trained_cast(folder, device, corpus=corpus), load_run(folder)
-    main = main_speaker(cast.corpus)
-    names = [name for name in minutes_of_speakers(cast.corpus) if name not in run.data.exclude_speakers]
-    ordered = sorted(names, key=lambda name: (name != main, name))
-    voices = {name: cast.voice(name) for name in tqdm(ordered, desc="voices", ascii=True, unit="voice")}
-    return Talker(model=cast.model, tokenizer=cast.tokenizer, voices=voices, sampling=cast.sampling)
+def run_corpus(folder: Path, corpus: Path | None = None) -> Corpus:
+    """Returns the corpus that a run was trained on; `corpus` is its folder if it has moved."""
+    return read_corpus(corpus or load_run(folder).corpus)
 
 
-def show(folder: Path, cast: Cast, output: Path) -> int:
-    """Makes the demonstration of a run, or goes on with it; returns how many lines and dialogues are new."""
+def speak_lines(folder: Path, talker: Talker, corpus: Corpus, output: Path) -> int:
+    """Writes the speech folder of a run, or resumes it; returns the number of new lines and dialogues."""
     origin = {
         "model_sha256": sha256_of(folder / "model.safetensors"),
         "tokenizer_sha256": sha256_of(folder / "tokenizer" / "model.safetensors"),
-        "corpus": cast.corpus.info.get("name", str(cast.corpus.root)),
-        "sampling": config_files.to_dict(cast.sampling),
+        "corpus": corpus.info.get("name", str(corpus.root)),
+        "sampling": config_files.to_dict(talker.sampling),
     }
-    return demonstrate(cast, output, origin, say)
+    return write_speech_folder(talker, corpus, output, origin, say)
 
 
 class Pretrained(Protocol):

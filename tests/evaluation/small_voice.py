@@ -148,7 +148,7 @@ def small_material(corpus: Corpus, versions=("in_context", "semantic_codebooks")
             facts = tuple(
                 {
                     "timing": {
-                        "first_chunk_s": 0.2,
+                        "first_audio_s": 0.2,
                         "first_sound_s": 0.3,
                         "generation_s": clip.duration / 2,
                         "audio_s": clip.duration,

@@ -21,7 +21,7 @@ from csm.evaluation.voice_speech import (
     versions_of,
 )
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.talker import Heard
+from csm.generation.prompt_turn import PromptTurn
 from tests.evaluation.small_voice import RATE, small_corpus_of, small_talker
 
 
@@ -50,7 +50,7 @@ def test_a_line_is_what_the_talker_says_with_the_seed_of_its_number(talker, corp
     other = Speaker.of(talker, corpus, 1).say(line)
     assert not torch.equal(said.stream.codes[:, :5], other.stream.codes[:, :5])
     assert said.facts["timing"]["audio_s"] == said.waveform.shape[1] / RATE
-    assert 0 < said.facts["timing"]["first_chunk_s"] <= said.facts["timing"]["first_sound_s"]
+    assert 0 < said.facts["timing"]["first_audio_s"] <= said.facts["timing"]["first_sound_s"]
 
 
 def test_an_unseen_speaker_is_prompted_with_the_joined_recordings(talker, corpus, chosen):
@@ -166,5 +166,5 @@ def test_parts_that_are_not_there_and_weights_that_cannot_be_had_are_said(talker
 def test_a_heard_turn_of_a_known_voice_goes_by_its_name(talker, corpus):
     speaker = Speaker.of(talker, corpus, 0)
     joe, ann = corpus.conversations[2].turns[:2]
-    assert isinstance(speaker._heard(joe), Heard)
+    assert isinstance(speaker._heard(joe), PromptTurn)
     assert speaker._heard(joe).speaker == "JOE" and speaker._heard(ann).speaker is None

@@ -1,16 +1,15 @@
-"""The rule that chooses what is spoken: held out, spread, and the same every time."""
+"""Lines are chosen from the test split, spread over conversations, and the same every time."""
 
 from pathlib import Path
 
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.generation.held_out import (
+from csm.generation.evaluation_lines import (
     held_out_conversation,
     held_out_dialogues,
     held_out_lines,
     lines_of_many,
     prompt_turns,
 )
-from csm.generation.voices import main_speaker, minutes_of_speakers
 
 
 def conversation(
@@ -36,12 +35,6 @@ def corpus(*conversations: Conversation) -> Corpus:
 
 
 TRAIN = conversation("train", "train", "AAAABBBC")
-
-
-def test_the_main_voice_is_who_was_trained_on_most():
-    assert main_speaker(corpus(TRAIN, conversation("t", "test", "B" * 50))) == "A"
-    assert list(minutes_of_speakers(corpus(TRAIN))) == ["A", "B", "C"]
-    assert main_speaker(corpus(conversation("even", "train", "BA"))) == "A"
 
 
 def test_lines_are_of_the_test_split_and_spread_over_conversations():
@@ -74,6 +67,13 @@ def test_a_dialogue_is_of_two_voices_that_were_trained_on_and_has_six_to_eight_t
     assert held_out_dialogues(corpus(TRAIN, unheard), "A") == []
     assert held_out_dialogues(corpus(TRAIN, conversation("t", "test", "BCBCBCBC")), "A") == []
     assert held_out_dialogues(corpus(TRAIN, conversation("t", "test", "ABABA")), "A") == []
+
+
+def test_a_partner_without_a_voice_is_no_partner():
+    both = corpus(TRAIN, conversation("b1", "test", "ABABABAB"), conversation("c1", "test", "ACACACAC"))
+    (found,) = held_out_dialogues(both, "A", 1, voices={"A", "C"})
+    assert {turn.speaker for turn in found} == {"A", "C"}
+    assert held_out_dialogues(both, "A", voices={"A"}) == []
 
 
 def test_dialogues_prefer_other_partners_and_conversations_and_share_no_turn():

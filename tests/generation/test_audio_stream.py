@@ -1,11 +1,11 @@
-"""Streamed sound is the sound of the whole, and a turn's timing is told as it was."""
+"""Streamed audio equals the whole, and a speech has its times and the reason why each turn ended."""
 
 import pytest
 import torch
 
+from csm.generation.audio_stream import SpeechStream, stream_audio
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.generation.streaming import speak_aloud, stream_audio
 from csm.generation.talker import PACKAGED
 from csm.generation.voices import Voice
 from csm.tokenizer.config import TokenizerConfig
@@ -49,7 +49,7 @@ def test_chunks_end_to_end_are_what_decoding_at_once_gives(tokenizer, chunk_fram
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5)
 
 
-def test_a_chunk_is_heard_before_the_next_frame_is_made(tokenizer):
+def test_a_chunk_is_yielded_before_the_next_frame_is_generated(tokenizer):
     made = []
 
     def frames():
@@ -65,34 +65,66 @@ def test_a_chunk_is_heard_before_the_next_frame_is_made(tokenizer):
     assert not tokenizer.decoder.head.stream_state
 
 
-def test_no_frames_are_no_sound_and_a_chunk_of_no_frames_is_refused(tokenizer):
+def test_no_frames_give_no_audio_and_chunks_of_no_frames_are_refused(tokenizer):
     assert list(stream_audio(tokenizer, iter(()))) == []
     with pytest.raises(ValueError, match="chunk_frames is 0: expected 1"):
         list(stream_audio(tokenizer, iter(()), chunk_frames=0))
 
 
-def test_a_spoken_turn_comes_with_its_timing_and_stays_in_the_session(tokenizer, tiny_model):
-    voice = Voice("ANNA", 1, torch.ones(1, 8))
+def speech_of(tokenizer, session, *turns, **options):
+    return SpeechStream(tokenizer, session, Voice("ANNA", 1, torch.ones(1, 8)), turns, **options)
+
+
+def test_a_speech_comes_with_its_timing_and_its_turn_stays_in_the_session(tokenizer, tiny_model):
     session = Session(tiny_model(), SamplingConfig(max_seconds=0.8, seed=3))
-    spoken = speak_aloud(session, tokenizer, "Hello there.", voice)
+    speech = speech_of(tokenizer, session, "Hello there.").whole()
     frames = session.turns[-1].turn.codes.shape[1]
-    assert spoken.timing.frames == frames
-    assert spoken.waveform.shape == (1, frames * tokenizer.config.samples_per_frame)
-    assert spoken.timing.audio_s == pytest.approx(frames * 0.08)
-    assert 0 < spoken.timing.first_audio_s <= spoken.timing.generation_s
-    assert spoken.timing.stopped == ("limit" if frames == 10 else "end")
+    assert speech.timing.frames == frames and torch.equal(session.turns[-1].turn.codes, speech.codes)
+    assert speech.waveform.shape == (1, frames * tokenizer.config.samples_per_frame)
+    assert speech.timing.audio_s == pytest.approx(frames * 0.08)
+    assert 0 < speech.timing.first_audio_s <= speech.timing.first_sound_s <= speech.timing.generation_s
+    assert speech.endings == (speech.timing.ended,) == ("limit" if frames == 10 else "end_code",)
 
 
-def test_what_ends_by_itself_and_what_is_cut_off_are_told_apart(tokenizer, tiny_model):
-    voice = Voice("ANNA", 1, torch.ones(1, 8))
+def test_a_turn_that_the_model_ends_differs_from_one_that_is_cut_off(tokenizer, tiny_model):
     model = tiny_model()
     reasons = {}
     for seed in range(30):
         session = Session(model, SamplingConfig(max_seconds=0.8, shortest=0.0, temperature=2.0, seed=seed))
-        timing = speak_aloud(session, tokenizer, "Yes.", voice).timing
-        reasons.setdefault(timing.stopped, set()).add(timing.frames)
+        timing = speech_of(tokenizer, session, "Yes.").whole().timing
+        reasons.setdefault(timing.ended, set()).add(timing.frames)
     assert reasons["limit"] == {10}
-    assert max(reasons.get("end", {0})) < 10
+    assert max(reasons["end_code"]) < 10
+
+
+def test_each_turn_has_its_own_reason_and_the_one_that_was_closed_says_so(tokenizer, tiny_model):
+    session = Session(tiny_model(), SamplingConfig(max_seconds=0.4, shortest=9.0))
+    stream = speech_of(tokenizer, session, "One.", "Two.", "Three.", pause=[torch.zeros(5).long()])
+    for _ in range(8):
+        next(stream)
+    assert stream.sentence == "Two." and stream.endings == ("limit", "stopped")
+    stream.close()
+    assert stream.endings == ("limit", "stopped") and stream.timing.ended == "limit"
+    assert stream.timing == stream.timing, "a closed stream has ended"
+    session = Session(tiny_model(), SamplingConfig(max_seconds=0.4, shortest=9.0))
+    stream = speech_of(tokenizer, session, "One.")
+    next(stream)
+    stream.close()
+    assert stream.timing.ended == "stopped"
+
+
+def test_the_limit_of_a_turn_is_the_shortest_of_time_context_and_expected_length(tokenizer, tiny_model):
+    never = {"shortest": 99.0, "temperature": 0.0}
+    for model, seconds, frames in (
+        (tiny_model(max_context=20), 15.0, 20 - len(tiny_model().codec.encode_turn("Yes.", 1)) - 1),
+        (tiny_model(), 0.24, 3),
+        (tiny_model(), 15.0, None),
+    ):
+        session = Session(model, SamplingConfig(max_seconds=seconds, **never))
+        speech = speech_of(tokenizer, session, "Yes.").whole()
+        expected = session.turns[-1].length
+        assert speech.endings == ("limit",)
+        assert speech.timing.frames == (2 * expected + 12 if frames is None else frames)
 
 
 def roughest_border(waveform: torch.Tensor, borders: list[int]) -> float:
@@ -105,7 +137,7 @@ def roughest_border(waveform: torch.Tensor, borders: list[int]) -> float:
 
 
 @torch.no_grad()
-def test_no_click_is_heard_where_chunks_meet_and_one_would_be():
+def test_chunks_meet_without_a_click_and_a_lost_sample_would_give_one():
     """A steady low tone through the packaged tokenizer: any step stands out of it."""
     packaged = ConversationalRVQ.from_pretrained(PACKAGED / "tokenizer")
     time = torch.arange(30 * packaged.config.samples_per_frame) / packaged.config.sample_rate

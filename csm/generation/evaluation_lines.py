@@ -1,20 +1,20 @@
-"""Which held-out lines, dialogues and conversations a model is asked to speak: fixed rules."""
+"""Chooses the held-out lines, dialogues and conversations of an evaluation by fixed rules."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Sequence
 from itertools import groupby, pairwise
 
 from csm.data.manifest import Corpus, Turn
-from csm.generation.voices import minutes_of_speakers
+from csm.generation.corpus_voices import minutes_of_speakers
+from csm.system.files import hash_key
 
-# A line is long enough to judge its voice and short enough to be said in one breath.
+# Seconds and words: long enough to recognise the voice, short enough for one breath.
 SHORTEST_LINE, LONGEST_LINE, FEWEST_WORDS = 1.2, 6.0, 4
 SHORTEST_DIALOGUE, LONGEST_DIALOGUE = 6, 8
-# A prompt under 1.6 s tells little of a voice; ten seconds are plenty.
+# Seconds: a shorter prompt carries too little of a voice, and a longer one adds little.
 SHORTEST_PROMPT, LONGEST_PROMPT = 1.6, 10.0
-# Turns of the main voice in a conversation below which nothing is to be said of how the voice goes on.
+# Fewest turns of the main voice in a conversation: with fewer, its change over time cannot be measured.
 FEWEST_OF_MAIN = 3
 
 
@@ -26,16 +26,18 @@ def held_out_lines(
     split: str | None = "test",
     without: Container[str] = (),
 ) -> list[Turn]:
-    """Lines of a speaker, spread over conversations, in the order of the corpus.
+    """Returns lines of a speaker, spread over conversations, in the order of the corpus.
 
-    Lines last 1.2 to 6 s, have at least four words and nobody speaking over them. Conversations, in the order
-    of the SHA-256 of their ids, take turns in giving one, the next by the SHA-256 of its id, until there are
-    `count`.
+    Lines last 1.2 to 6 s and have at least four words and no overlapping speech. Conversations, in the order
+    of the SHA-256 of their ids, take turns in giving one line, the next by the SHA-256 of its id, until there
+    are `count`.
 
     Args:
-        corpus, speaker, count: Of whom, and at most how many.
-        split: None takes all: for speakers that no training has heard.
-        without: Ids of turns that are not to be spoken.
+        corpus: Corpus with the lines.
+        speaker: Name of the speaker.
+        count: Largest number of lines.
+        split: Split of the corpus; None takes all splits, for speakers that were not trained on.
+        without: Ids of turns to leave out.
     """
     order = [conversation.id for conversation in corpus.conversations]
     pools: dict[str, list[Turn]] = {}
@@ -43,10 +45,10 @@ def held_out_lines(
         if turn.speaker == speaker and turn.id not in without and _is_line(turn):
             pools.setdefault(turn.conversation, []).append(turn)
     for pool in pools.values():
-        pool.sort(key=lambda turn: _digest(turn.id), reverse=True)
+        pool.sort(key=lambda turn: hash_key(turn.id), reverse=True)
     chosen: list[Turn] = []
     while len(chosen) < count and any(pools.values()):
-        for name in sorted(pools, key=_digest):
+        for name in sorted(pools, key=hash_key):
             if pools[name] and len(chosen) < count:
                 chosen.append(pools[name].pop())
     return sorted(chosen, key=lambda turn: (order.index(turn.conversation), turn.index))
@@ -60,18 +62,20 @@ def lines_of_many(
     split: str | None = "test",
     without: Container[str] = (),
 ) -> list[Turn]:
-    """Lines of several speakers, as evenly many of each as there are, in the order of the corpus.
+    """Returns lines of several speakers in the order of the corpus, as equal in number as the corpus allows.
 
-    Speakers, in the order of the SHA-256 of their names, take turns in having one more, until there are
-    `count`; which lines of a speaker, `held_out_lines` says.
+    Speakers, in the order of the SHA-256 of their names, take turns in getting one more line, until there are
+    `count`; `held_out_lines` chooses the lines of each.
     """
-    order = sorted(speakers, key=_digest)
-    whole = sum(len(conversation.turns) for conversation in corpus.conversations)
-    there = {name: len(held_out_lines(corpus, name, whole, split=split, without=without)) for name in order}
+    order = sorted(speakers, key=hash_key)
+    total = sum(len(conversation.turns) for conversation in corpus.conversations)
+    available = {
+        name: len(held_out_lines(corpus, name, total, split=split, without=without)) for name in order
+    }
     shares = dict.fromkeys(order, 0)
-    while sum(shares.values()) < count and shares != there:
+    while sum(shares.values()) < count and shares != available:
         for name in order:
-            if shares[name] < there[name] and sum(shares.values()) < count:
+            if shares[name] < available[name] and sum(shares.values()) < count:
                 shares[name] += 1
     chosen = {
         line.id
@@ -82,16 +86,16 @@ def lines_of_many(
 
 
 def prompt_turns(corpus: Corpus, speaker: str) -> tuple[Turn, ...]:
-    """Recordings of a speaker, of any split, that together lend their voice; none where they are too short.
+    """Returns recordings of a speaker, of any split, that together form a voice prompt; empty if too short.
 
-    In the order of the SHA-256 of their ids, those are taken that have a text and nobody speaking over them
-    and still fit into ten seconds together. Half of the speaker's recordings and more are left to be spoken.
+    Recordings are taken in the order of the SHA-256 of their ids if they have a text and no overlapping
+    speech and fit into ten seconds together. At least half of the speaker's recordings are left to be spoken.
     """
     own = [
         turn for turn in corpus.turns() if turn.speaker == speaker and turn.text.strip() and not turn.overlap
     ]
     chosen: list[Turn] = []
-    for turn in sorted(own, key=lambda turn: _digest(turn.id)):
+    for turn in sorted(own, key=lambda turn: hash_key(turn.id)):
         if len(chosen) < len(own) // 2 and _seconds([*chosen, turn]) <= LONGEST_PROMPT:
             chosen.append(turn)
     return tuple(chosen) if _seconds(chosen) >= SHORTEST_PROMPT else ()
@@ -100,11 +104,11 @@ def prompt_turns(corpus: Corpus, speaker: str) -> tuple[Turn, ...]:
 def held_out_conversation(
     corpus: Corpus, speaker: str, known: Container[str], count: int = 20
 ) -> tuple[Turn, ...]:
-    """The first `count` turns of the longest stretch of a test conversation between known speakers.
+    """Returns the first `count` turns of the longest stretch of a test conversation between known speakers.
 
-    A stretch is of turns in a row that have a text, of two speakers or more. Only one counts whose first
-    turns have three of `speaker`; of two as long, the first in the corpus is taken. Empty where there is
-    none.
+    A stretch consists of consecutive turns with a text, by two speakers or more, of which the first `count`
+    have at least three of `speaker`. Of two stretches of one length the first in the corpus is taken. Empty
+    if there is no stretch.
     """
     best: tuple[Turn, ...] = ()
     for conversation in corpus.conversations:
@@ -120,14 +124,24 @@ def held_out_conversation(
     return best[:count]
 
 
-def held_out_dialogues(corpus: Corpus, speaker: str, count: int = 2) -> list[tuple[Turn, ...]]:
-    """Stretches of six to eight test turns in a row between a speaker and one other that training has heard.
+def held_out_dialogues(
+    corpus: Corpus, speaker: str, count: int = 2, *, voices: Container[str] | None = None
+) -> list[tuple[Turn, ...]]:
+    """Returns stretches of six to eight consecutive test turns between a speaker and one other of `voices`.
 
-    A stretch that goes to and fro (four changes of speaker) comes before one that does not, then the partner
-    with more training minutes, then more changes, then fewer seconds. Other partners in other conversations
-    come before the same ones again; no turn is taken twice.
+    Stretches with four changes of speaker come before those with fewer, then those whose partner has more
+    training minutes, then those with more changes, then those with fewer seconds. Other partners in other
+    conversations come before the same ones again; no turn is taken twice.
+
+    Args:
+        corpus: Corpus with the dialogues.
+        speaker: Name of the speaker.
+        count: Largest number of dialogues.
+        voices: Speakers of the train split that have a voice; None: all of them.
     """
-    minutes = minutes_of_speakers(corpus)
+    minutes = {
+        name: time for name, time in minutes_of_speakers(corpus).items() if voices is None or name in voices
+    }
     stretches: list[tuple[Turn, ...]] = []
     for conversation in corpus.conversations:
         if conversation.split == "test":
@@ -180,7 +194,3 @@ def _partner(window: Sequence[Turn], speaker: str) -> str:
 
 def _changes(window: Sequence[Turn]) -> int:
     return sum(first.speaker != second.speaker for first, second in pairwise(window))
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
