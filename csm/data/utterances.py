@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from csm.data.manifest import Corpus, Turn
 from csm.data.prosody import frame_prosody, prosody_statistics
 from csm.data.turn_audio import read_turn
+from csm.system.threads import one_thread
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
@@ -88,17 +88,6 @@ def spell(text: str) -> list[int]:
     """
     kept = "".join(c if c in CTC_ALPHABET[1:] else " " for c in text.lower())
     return [CTC_ALPHABET.index(c) for c in " ".join(kept.split())]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many small operations are up to 20 times faster without waking a second thread for each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class UtteranceDataset:

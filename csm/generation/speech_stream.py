@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.data.audio import AtomicAudioWriter
-from csm.data.utterances import one_thread
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.streaming import Timing, stream_audio
 from csm.generation.voices import Voice
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.utterances import one_thread
 from csm.generation.session import Session, cut_off
 from csm.generation.voices import Voice
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 

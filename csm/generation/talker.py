@@ -16,7 +16,6 @@ from torch import Tensor
 
 from csm import config as config_files
 from csm.data.resampling import resample
-from csm.data.utterances import one_thread
 from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.frame_drawing import FrameDrawer, WeightKind
 from csm.generation.sampling import SamplingConfig
@@ -27,6 +26,7 @@ from csm.generation.voices import Voice
 from csm.network.code_geometry import latent_vectors
 from csm.network.csm_model import CSMModel
 from csm.sequences.frames import TurnFrames
+from csm.system.threads import one_thread
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 

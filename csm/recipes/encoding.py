@@ -19,7 +19,7 @@ from csm.data.manifest import Corpus
 from csm.data.prosody import frame_prosody
 from csm.data.resampling import resample
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
 from csm.training.checkpoint import sha256_of

@@ -34,7 +34,7 @@ from csm.data.dataset import ConversationDataset
 from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.data.speakers import speaker_numbers
-from csm.data.utterances import UtteranceDataset, one_thread
+from csm.data.utterances import UtteranceDataset
 from csm.generation.demonstration import Cast, demonstrate
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import PACKAGED, Talker, known_numbers, make_ready
@@ -47,6 +47,7 @@ from csm.network.lora import is_adapter, merged_state, save_adapter
 from csm.network.model_config import CSMConfig
 from csm.recipes.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
+from csm.system.threads import one_thread
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
