@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csm.evaluation.report_style import SCRIPT, STYLE
+from csm.system.files import write_atomically
 
 
 def page_text(title: str, summary: str, parts: Sequence[tuple[str, str, str]], footer: str) -> str:
@@ -34,7 +35,5 @@ def page_text(title: str, summary: str, parts: Sequence[tuple[str, str, str]], f
 def save_page(folder: Path, page: str) -> Path:
     """Writes ``report.html`` into the folder, whole or not at all, and returns its path."""
     target = folder / "report.html"
-    temporary = folder / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(target, page)
     return target

@@ -26,6 +26,7 @@ from csm.generation.session import Session
 from csm.generation.streaming import Spoken, speak_aloud
 from csm.generation.voices import Voice, main_speaker
 from csm.network.csm_model import CSMModel
+from csm.system.files import write_atomically
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPEECH_FILE, PART_FILE, ORIGIN_FILE = "speech.jsonl", "speech.jsonl.part", "origin.json"
@@ -192,7 +193,7 @@ def require_same_origin(output: Path, origin: Mapping[str, Any]) -> None:
             f"{output} has {SPEECH_FILE} but no {ORIGIN_FILE}: choose another --output or delete it"
         )
     output.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(here, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(here, indent=1, ensure_ascii=False) + "\n")
 
 
 def finished_items(output: Path, items: Mapping[str, Sequence[Turn]]) -> dict[str, list[Row]]:
@@ -215,13 +216,7 @@ def finished_items(output: Path, items: Mapping[str, Sequence[Turn]]) -> dict[st
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Writes one JSON object a line, whole or not at all."""
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _three_versions(

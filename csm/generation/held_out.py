@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Sequence
 from itertools import groupby, pairwise
 
 from csm.data.manifest import Corpus, Turn
 from csm.generation.voices import minutes_of_speakers
+from csm.system.files import hash_key
 
 # A line is long enough to judge its voice and short enough to be said in one breath.
 SHORTEST_LINE, LONGEST_LINE, FEWEST_WORDS = 1.2, 6.0, 4
@@ -43,10 +43,10 @@ def held_out_lines(
         if turn.speaker == speaker and turn.id not in without and _is_line(turn):
             pools.setdefault(turn.conversation, []).append(turn)
     for pool in pools.values():
-        pool.sort(key=lambda turn: _digest(turn.id), reverse=True)
+        pool.sort(key=lambda turn: hash_key(turn.id), reverse=True)
     chosen: list[Turn] = []
     while len(chosen) < count and any(pools.values()):
-        for name in sorted(pools, key=_digest):
+        for name in sorted(pools, key=hash_key):
             if pools[name] and len(chosen) < count:
                 chosen.append(pools[name].pop())
     return sorted(chosen, key=lambda turn: (order.index(turn.conversation), turn.index))
@@ -65,7 +65,7 @@ def lines_of_many(
     Speakers, in the order of the SHA-256 of their names, take turns in having one more, until there are
     `count`; which lines of a speaker, `held_out_lines` says.
     """
-    order = sorted(speakers, key=_digest)
+    order = sorted(speakers, key=hash_key)
     whole = sum(len(conversation.turns) for conversation in corpus.conversations)
     there = {name: len(held_out_lines(corpus, name, whole, split=split, without=without)) for name in order}
     shares = dict.fromkeys(order, 0)
@@ -91,7 +91,7 @@ def prompt_turns(corpus: Corpus, speaker: str) -> tuple[Turn, ...]:
         turn for turn in corpus.turns() if turn.speaker == speaker and turn.text.strip() and not turn.overlap
     ]
     chosen: list[Turn] = []
-    for turn in sorted(own, key=lambda turn: _digest(turn.id)):
+    for turn in sorted(own, key=lambda turn: hash_key(turn.id)):
         if len(chosen) < len(own) // 2 and _seconds([*chosen, turn]) <= LONGEST_PROMPT:
             chosen.append(turn)
     return tuple(chosen) if _seconds(chosen) >= SHORTEST_PROMPT else ()
@@ -180,7 +180,3 @@ def _partner(window: Sequence[Turn], speaker: str) -> str:
 
 def _changes(window: Sequence[Turn]) -> int:
     return sum(first.speaker != second.speaker for first, second in pairwise(window))
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()

@@ -20,6 +20,7 @@ from csm.network.packed_weights import packed, restored
 from csm.network.presets import is_added
 from csm.network.public_names import MIMI, NAMES, TWIN, Layout, converted, public_name
 from csm.network.weight_files import Weight, stored_weights, write_weights
+from csm.system.files import write_atomically
 from csm.text import BUILT_IN
 
 TOKENIZER = "tokenizer.json"
@@ -180,9 +181,7 @@ def write(
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a file that is whole or not there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
 def _our_weights(

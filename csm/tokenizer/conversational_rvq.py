@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from csm import config as config_files
+from csm.system.files import new_file
 from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.layers import streaming
@@ -402,7 +403,8 @@ class ConversationalRVQ(nn.Module):
         state = {name: value.contiguous() for name, value in self.state_dict().items()}
         if half:
             state = packed(state)
-        save_file(state, folder / "model.safetensors")
+        with new_file(folder / "model.safetensors") as file:
+            save_file(state, file)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> ConversationalRVQ:

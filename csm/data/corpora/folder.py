@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from csm.data.audio import AudioInfo, check_audio, copy_audio
 from csm.data.corpus_writer import CorpusWriter
-from csm.data.downloads import file_sha256
 from csm.data.manifest import Corpus, Recording, Segment, Turn, file_safe
 from csm.data.segmentation import SegmentationConfig, detect_segments, merge_units, to_turns
+from csm.system.files import file_sha256
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .mp3 .ogg .opus .oga .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
