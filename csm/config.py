@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
+
+from csm.system.files import write_atomically
 
 Config = TypeVar("Config")
 
@@ -40,11 +41,8 @@ def from_dict(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
 
 
 def save(config: Any, path: str | Path) -> None:
-    """Write `config` as JSON, by a temporary file and a rename, so that no half-written file remains."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes `config` as JSON, whole or not at all."""
+    write_atomically(path, json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n")
 
 
 def load(cls: type[Config], path: str | Path) -> Config:

@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from csm.system.files import new_file, write_atomically
+
 INDEX_NAME = "index.json"
 # When the letters or phones of each turn are said.
 ALIGNMENT_NAME = "alignment.safetensors"
@@ -70,7 +72,8 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
             tensors[f"{turn.id}/prosody"] = turn.prosody.to(torch.float16).contiguous()
             tensors[f"{turn.id}/speaker"] = turn.speaker.to(torch.float16).contiguous()
             places[turn.id] = shards
-        save_file(tensors, folder / f"codes_{shards:04d}.safetensors")
+        with new_file(folder / f"codes_{shards:04d}.safetensors") as file:
+            save_file(tensors, file)
         shards += 1
         pending.clear()
 
@@ -84,9 +87,7 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
             flush()
     if pending:
         flush()
-    temporary = folder / (INDEX_NAME + ".part")
-    temporary.write_text(json.dumps({**description, "turns": places}, indent=0) + "\n", encoding="utf-8")
-    temporary.replace(folder / INDEX_NAME)
+    write_atomically(folder / INDEX_NAME, json.dumps({**description, "turns": places}, indent=0) + "\n")
     return len(places)
 
 
@@ -130,10 +131,9 @@ def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None
         ends: float32 [L], frames, by turn id.
         text: Name of the text codec whose symbols they are.
     """
-    temporary = folder / (ALIGNMENT_NAME + ".part")
     tensors = {name: times.float().contiguous() for name, times in ends.items()}
-    save_file(tensors, temporary, metadata={"text": text})
-    temporary.replace(folder / ALIGNMENT_NAME)
+    with new_file(folder / ALIGNMENT_NAME) as file:
+        save_file(tensors, file, metadata={"text": text})
 
 
 def aligned_text(folder: Path) -> str | None:
@@ -165,7 +165,8 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
 def write_code_vectors(folder: Path, vectors: Tensor) -> None:
     """Writes beside the shards what each code adds to the tokenizer's latent, [K, V, D], in 16 bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": vectors.half().contiguous()}, folder / VECTORS_NAME)
+    with new_file(folder / VECTORS_NAME) as file:
+        save_file({"vectors": vectors.half().contiguous()}, file)
 
 
 def read_code_vectors(folder: Path) -> Tensor | None:

@@ -19,10 +19,10 @@ from csm.data.manifest import Corpus
 from csm.data.prosody import frame_prosody
 from csm.data.resampling import resample
 from csm.data.turn_audio import read_turn
+from csm.system.files import file_sha256
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
-from csm.training.checkpoint import sha256_of
 
 # Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
 ENCODE_BATCH = 32
@@ -49,8 +49,8 @@ def sha256_of_weights(folder: Path) -> str:
     """Of model.safetensors, or of the SHA-256s of the files it is cut into."""
     whole = folder / "model.safetensors"
     if whole.is_file():
-        return sha256_of(whole)
-    digests = [sha256_of(path) for path in sorted(folder.glob("*.safetensors"))]
+        return file_sha256(whole)
+    digests = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -47,11 +47,11 @@ from csm.network.lora import is_adapter, merged_state, save_adapter
 from csm.network.model_config import CSMConfig
 from csm.recipes.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
+from csm.system.files import file_sha256, write_atomically
 from csm.system.threads import one_thread
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
-from csm.training.checkpoint import sha256_of, write_atomically
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
 from csm.training.model_task import ModelTask
@@ -245,7 +245,7 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
         write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
         codes = [turn.codes.long() for turn in read_code_shards(output).values()]
         report = json.dumps(codebook_report(tokenizer, codes))
-        write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n".encode())
+        write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n")
     return len(turns)
 
 
@@ -370,7 +370,7 @@ def trained_cast(
     material, encoded = read_corpus(corpus or run.corpus), read_code_shards(codes)
     tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
     index = read_index(codes) or {}
-    if index.get("tokenizer_sha256") != sha256_of(tokenizer_folder / "model.safetensors"):
+    if index.get("tokenizer_sha256") != file_sha256(tokenizer_folder / "model.safetensors"):
         raise ValueError(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
@@ -405,8 +405,8 @@ def trained_talker(folder: Path, device: torch.device, *, corpus: Path | None = 
 def show(folder: Path, cast: Cast, output: Path) -> int:
     """Makes the demonstration of a run, or goes on with it; returns how many lines and dialogues are new."""
     origin = {
-        "model_sha256": sha256_of(folder / "model.safetensors"),
-        "tokenizer_sha256": sha256_of(folder / "tokenizer" / "model.safetensors"),
+        "model_sha256": file_sha256(folder / "model.safetensors"),
+        "tokenizer_sha256": file_sha256(folder / "tokenizer" / "model.safetensors"),
         "corpus": cast.corpus.info.get("name", str(cast.corpus.root)),
         "sampling": config_files.to_dict(cast.sampling),
     }

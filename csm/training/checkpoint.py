@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from csm.system.files import file_sha256, flush, write_atomically
 from csm.training.engine import Engine, Fragment
 from csm.training.reproducibility import random_state, set_random_state
 from csm.training.world import World
@@ -168,23 +169,6 @@ def checkpoint_bytes(engines: dict[str, Engine], world: World) -> int:
     return sum(tensor.nbytes for tensor in _collect(0, engines, world, ({}, {}), copy=False)[1].values())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary name, flushed to disk before the rename."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    _write_flushed(temporary, data)
-    os.replace(temporary, path)
-    _flush_folder(path.parent)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 class _Reader:
     """Reads pieces of whole parameters out of the ranks' fragments."""
 
@@ -284,15 +268,15 @@ def _finish(temporary: Path, target: Path, step: int, manifest: dict[str, list[A
     files = {name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.items()}
     text = json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1)
     _write_flushed(temporary / "MANIFEST.json", text.encode())
-    _flush_folder(temporary)
+    flush(temporary)
     if target.exists():  # a checkpoint that did not verify when the run resumed from an older one
         os.replace(target, target.with_name(f"{target.name}.tmp-replaced-{secrets.token_hex(4)}"))
     os.replace(temporary, target)
-    _flush_folder(target.parent)
+    flush(target.parent)
 
 
 def _publish(folder: Path, target: Path, keep: int) -> None:
-    write_atomically(folder / "latest", f"{target.name}\n".encode())
+    write_atomically(folder / "latest", f"{target.name}\n")
     finished = sorted(path for path in folder.glob("step_*") if _STEP.fullmatch(path.name))
     for old in finished[: max(0, finished.index(target) + 1 - keep)] + list(folder.glob("step_*.tmp-*")):
         # Renamed first: a kill in the middle of the deletion leaves no half checkpoint under a good name.
@@ -312,7 +296,7 @@ def _check_files(path: Path, rank: int, ranks: int) -> str | None:
             found = (path / name).stat().st_size
             if found != size:
                 return f"{name} has {found} bytes, the manifest says {size}"
-            if sha256_of(path / name) != digest:
+            if file_sha256(path / name) != digest:
                 return f"{name} has another SHA-256 than the manifest says; its bytes have changed on disk"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -371,13 +355,3 @@ def _write_flushed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows has no fsync of folders; its rename is durable on NTFS
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from csm.system.files import write_atomically
 from csm.training.checkpoint import (
     checkpoint_bytes,
     exported_weights,
@@ -29,7 +30,6 @@ from csm.training.checkpoint import (
     newest_checkpoint,
     require_space,
     save_checkpoint,
-    write_atomically,
 )
 from csm.training.engine import Engine, build_engines, trained_alone
 from csm.training.metrics import Report, Window
@@ -259,7 +259,7 @@ def stop_before_update(
     what = "loss" if bad_shards else "gradient"
     if world.rank == 0:
         record = {"step": step, "module": name, "what": what, "batch_ids": ids}
-        write_atomically(output / "nonfinite.json", json.dumps(record, indent=2).encode())
+        write_atomically(output / "nonfinite.json", json.dumps(record, indent=2))
     raise NonFiniteError(
         f"step {step}: the {what} of {name} is not finite; no weight was updated and no checkpoint written. "
         f"Batch ids by shard: {ids} (also in {output / 'nonfinite.json'})"

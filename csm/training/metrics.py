@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
+from csm.system.files import write_atomically
 from csm.training.world import World
 
 
@@ -64,9 +65,7 @@ class MetricsFile:
     def __init__(self, folder: Path, *, after_step: int) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= after_step]
-        temporary = self.path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(_dump(line) for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_atomically(self.path, "".join(_dump(line) for line in kept))
         self.board = _tensorboard(folder / "tensorboard", purge_step=after_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from csm import config as config_files
-from csm.training.checkpoint import sha256_of, write_atomically
+from csm.system.files import file_sha256, write_atomically
 from csm.training.options import TrainingConfig
 from csm.training.world import World
 
@@ -78,13 +78,13 @@ def write_run(
     }
     run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
     text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, text + "\n")
 
 
 def write_complete(output: Path, step: int, weights: list[Path]) -> None:
     """Mark the run as complete: complete.json names the last step and the SHA-256 of the weights."""
-    text = json.dumps({"step": step, "weights": {path.name: sha256_of(path) for path in weights}}, indent=2)
-    write_atomically(output / "complete.json", (text + "\n").encode())
+    text = json.dumps({"step": step, "weights": {path.name: file_sha256(path) for path in weights}}, indent=2)
+    write_atomically(output / "complete.json", text + "\n")
 
 
 def is_complete(output: Path) -> bool:
@@ -94,7 +94,7 @@ def is_complete(output: Path) -> bool:
         return False
     weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
     return all(
-        (output / name).is_file() and sha256_of(output / name) == digest for name, digest in weights.items()
+        (output / name).is_file() and file_sha256(output / name) == digest for name, digest in weights.items()
     )
 
 

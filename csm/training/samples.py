@@ -6,7 +6,6 @@ not at all. A folder that is there is left alone: a resumed run would write the 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from csm.data.audio import write_audio
 from csm.evaluation.charts import Series, line_chart
-from csm.training.checkpoint import write_atomically
+from csm.system.files import new_folder, write_atomically
 from csm.training.metrics import read_metrics
 
 # By name: waveform [channels, samples], full scale = 1, and Hz.
@@ -72,7 +71,7 @@ def write_samples(output: Path, step: int, clips: Clips, originals: Clips) -> No
     _write_folder(folder / "original", originals)
     _write_folder(folder / f"step_{step:08d}", clips)
     validations = [line for line in read_metrics(output / "metrics.jsonl") if line["split"] == "validation"]
-    write_atomically(folder / "index.html", page(folder, output.name, validations).encode())
+    write_atomically(folder / "index.html", page(folder, output.name, validations))
 
 
 def page(folder: Path, title: str, validations: Sequence[dict[str, Any]]) -> str:
@@ -109,17 +108,10 @@ def _write_folder(folder: Path, clips: Clips) -> None:
     """All of the clips or none, unless they are there."""
     if folder.is_dir():
         return
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed here
-    partial.mkdir()
-    try:
+    with new_folder(folder) as partial:
         for name, (waveform, sample_rate) in clips.items():
             # Quoted: a name may hold a slash, and two names must not become one file.
             write_audio(partial / f"{quote(name, safe='')}.flac", waveform, sample_rate)
-        partial.rename(folder)
-    except (OSError, ValueError):
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _heading(name: str) -> str:

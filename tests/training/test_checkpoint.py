@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from csm.system.files import file_sha256
 from csm.training import checkpoint as checkpoint_file
 from csm.training.checkpoint import (
     exported_weights,
@@ -19,7 +20,6 @@ from csm.training.checkpoint import (
     newest_checkpoint,
     require_space,
     save_checkpoint,
-    sha256_of,
 )
 from csm.training.engine import Engine, PlainEngine
 from csm.training.options import TrainingConfig
@@ -96,7 +96,7 @@ def test_the_manifest_holds_size_and_sha_256_of_every_file(tmp_path: Path) -> No
     files = json.loads((folder / "MANIFEST.json").read_text())["files"]
     assert sorted(files) == ["rank_00000.json", "rank_00000.safetensors"]
     for name, entry in files.items():
-        assert entry == {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        assert entry == {"size": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
     assert (tmp_path / "latest").read_text() == "step_00000001\n"
 
 
