@@ -66,7 +66,7 @@ class ConversationTargets(NamedTuple):
         frames: Frames of this batch that the depth decoder could be run on, drawn or not; with end rows of
             zeros, as in csm-1b, they are among them.
         voice_count, frame_count, text_count, turn_count, pace_count: What the sums are divided by: targets of
-            the whole optimizer step per shard, so that no part's weight depends on how a step is split.
+            the whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
     """
 
     codebook0: Tensor
@@ -169,7 +169,7 @@ def conversational_loss(
             )
     codebook0, per_code, text = _nats(outputs, targets, weights.label_smoothing)
     parts["codebook0"] = codebook0 / targets.voice_count
-    # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
+    # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this batch.
     per_code = per_code * (targets.frames / max(1, len(targets.depth)) / targets.frame_count)
     cut = targets.semantic_codebooks - 1
     parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,14 +37,9 @@ class EncodedTurn(NamedTuple):
     speaker: Tensor
 
 
-def version_id(turn: str, number: int) -> str:
-    """Id of another encoding of a turn; number 0 is the turn itself."""
-    return f"{turn}~{number}" if number else turn
-
-
-def version_speed(number: int, speeds: Sequence[float]) -> float:
-    """How fast version `number` of a turn is played; 1 for the turn itself."""
-    return speeds[number % len(speeds)]
+def shifted_id(turn: str, shift: int) -> str:
+    """Returns the id of a turn's encoding in a time shift; shift 0 is the turn itself."""
+    return f"{turn}~{shift}" if shift else turn
 
 
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:

@@ -25,7 +25,7 @@ class UtteranceConfig:
     """How utterances are drawn.
 
     Attributes:
-        items: Utterances of a shard.
+        items: Utterances of a micro-batch.
         max_seconds: Longer clips are cut to a random stretch (and then have no text).
         slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
         gain_db: Random gain, plus and minus.
@@ -48,7 +48,7 @@ class UtteranceConfig:
 
 @dataclass
 class UtteranceBatch:
-    """A shard of utterances.
+    """A micro-batch of utterances.
 
     Attributes:
         ids: Turn ids.
@@ -93,8 +93,8 @@ def spell(text: str) -> list[int]:
 class UtteranceDataset:
     """All utterances of some splits, decoded once into memory as 16-bit samples.
 
-    `batch(step, shard)` is a pure function: every epoch is one permutation, cut into pools of similar length
-    so that little is padded.
+    `batch(step, micro_batch)` is a pure function: every epoch is one permutation, cut into pools of similar
+    length so that little is padded.
 
     Args:
         corpus: The corpus.
@@ -102,11 +102,11 @@ class UtteranceDataset:
         sample_rate, samples_per_frame: Of the tokenizer, in Hz and samples.
         config: How to draw.
         seed: Of the order and every random draw.
-        shards: Shards per step.
+        micro-batches: Micro-batches per step.
 
     Raises:
-        ValueError: Fewer usable turns than one shard takes, an utterance limit below one frame, or a file
-            that cannot be read.
+        ValueError: Fewer usable turns than one micro-batch takes, an utterance limit below one frame, or a
+            file that cannot be read.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class UtteranceDataset:
         samples_per_frame: int,
         config: UtteranceConfig,
         seed: int,
-        shards: int,
+        micro_batches: int,
     ) -> None:
-        self.config, self.seed, self.shards = config, seed, shards
+        self.config, self.seed, self.micro_batches = config, seed, micro_batches
         self.sample_rate, self.samples_per_frame = sample_rate, samples_per_frame
         self.turns: list[Turn] = [t for t in corpus.turns(split) if t.speaker not in config.exclude_speakers]
         if len(self.turns) < config.items:
@@ -146,14 +146,14 @@ class UtteranceDataset:
     def __len__(self) -> int:
         return len(self.turns)
 
-    def batch(self, step: int, shard: int) -> UtteranceBatch:
-        """The utterances of one shard of one step.
+    def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
+        """The utterances of one micro-batch of one step.
 
         Args:
             step: The optimizer step.
-            shard: From 0 to `shards` - 1.
+            micro-batch: From 0 to `micro_batches` - 1.
         """
-        index = step * self.shards + shard
+        index = step * self.micro_batches + micro_batch
         per_epoch = len(self.turns) // self.config.items
         epoch, place = divmod(index, per_epoch)
         rng = np.random.default_rng([self.seed, 1, index])

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from csm.data.code_shards import EncodedTurn, version_id, version_speed
-from csm.data.manifest import Corpus
+from csm.data.code_shards import EncodedTurn, shifted_id
+from csm.data.manifest import Corpus, Turn
 from csm.data.prosody import frame_prosody
-from csm.data.resampling import resample
 from csm.data.turn_audio import read_turn
 from csm.system.files import file_sha256
+from csm.system.log import progress
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
@@ -56,68 +55,64 @@ def sha256_of_weights(folder: Path) -> str:
 
 @torch.no_grad()
 def encoded_turns(
-    corpus: Corpus,
-    tokenizer: ConversationalRVQ | MimiTokenizer,
-    versions: int = 1,
-    speeds: Sequence[float] = (1.0,),
+    corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer, time_shifts: int = 1
 ) -> Iterator[EncodedTurn]:
-    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first.
+    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of every turn, the shortest first.
 
-    Training turns come in `versions`, each with silence of another part of a frame before it and at its
-    `version_speed`, as many frames as it has without the silence.
+    Training turns come in `time_shifts` encodings, each with silence of another part of a frame before it, as
+    many frames as the turn has without the silence.
     """
-    config = tokenizer.config
-    device = next(tokenizer.parameters()).device
     # Neighbours in length share a batch: little padding, and the codes do not depend on it.
     ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
     trained = {turn.id for turn in corpus.turns("train")}
-    with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
+    with progress("encode", len(ordered), unit="turn") as counter:
         for start in range(0, len(ordered), ENCODE_BATCH):
             group = ordered[start : start + ENCODE_BATCH]
-            waveforms = [read_turn(corpus, turn, config.sample_rate) for turn in group]
-            lengths = torch.tensor([w.shape[1] for w in waveforms])
-            codes, info = tokenizer.encode(_padded(waveforms).to(device), lengths)
-            known = {}
-            for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
-                with one_thread():
-                    prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
-                frames = -(-waveform.shape[1] // config.samples_per_frame)
-                speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
-                yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
-                known[turn.id] = prosody[:frames], speaker
-            at_speeds = {speed: [at_speed(w, speed) for w in waveforms] for speed in set(speeds[:versions])}
-            for number in range(1, versions):
-                early = config.samples_per_frame * number // versions
-                speed = version_speed(number, speeds)
-                played = at_speeds[speed]
-                lengths = torch.tensor([w.shape[1] for w in played])
-                codes, _ = tokenizer.encode(_padded(played, early).to(device), lengths + early)
-                for row, turn in enumerate(group):
+            waveforms = [read_turn(corpus, turn, tokenizer.config.sample_rate) for turn in group]
+            plain = _encoded_group(group, waveforms, tokenizer)
+            yield from plain
+            for shift in range(1, time_shifts):
+                early = tokenizer.config.samples_per_frame * shift // time_shifts
+                codes = _shifted_codes(waveforms, tokenizer, early)
+                for turn, shifted in zip(plain, codes, strict=True):
                     if turn.id in trained:
-                        prosody, speaker = known[turn.id]
-                        frames = -(-int(lengths[row]) // config.samples_per_frame)
-                        kept = codes[row, :, :frames].cpu()
-                        prosody = prosody_at_speed(prosody, speed, frames)
-                        yield EncodedTurn(version_id(turn.id, number), kept, prosody, speaker)
-            bar.update(len(group))
+                        yield turn._replace(id=shifted_id(turn.id, shift), codes=shifted)
+            counter.update(len(group))
 
 
-def at_speed(waveform: Float[Tensor, "1 S"], speed: float) -> Float[Tensor, "1 T"]:
-    """A recording played faster or slower, its pitch and formants along with it."""
-    if speed == 1:
-        return waveform
-    return resample(waveform[0], round(1000 * speed), 1000).unsqueeze(0)
+def _encoded_group(
+    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer
+) -> list[EncodedTurn]:
+    config = tokenizer.config
+    codes, info = _encode(waveforms, tokenizer)
+    encoded = []
+    for row, (turn, waveform) in enumerate(zip(turns, waveforms, strict=True)):
+        with one_thread():
+            prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
+        frames = _frames(waveform, tokenizer)
+        speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
+        encoded.append(EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker))
+    return encoded
 
 
-def prosody_at_speed(prosody: Float[Tensor, "T 3"], speed: float, frames: int) -> Float[Tensor, "F 3"]:
-    """`frame_prosody` of a recording played at another speed, of which that at speed 1 is known."""
-    if speed == 1:
-        return prosody
-    # Middles of frames.
-    places = ((torch.arange(frames) + 0.5) * speed).long().clamp(max=len(prosody) - 1)
-    played = prosody[places].clone()
-    played[:, 0] += math.log(speed) * (played[:, 1] > 0)
-    return played
+def _shifted_codes(
+    waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer, early: int
+) -> list[Tensor]:
+    """Returns the codes of each clip after `early` samples of silence."""
+    codes, _ = _encode(waveforms, tokenizer, early)
+    return [row[:, : _frames(clip, tokenizer)].cpu() for row, clip in zip(codes, waveforms, strict=True)]
+
+
+def _encode(
+    waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer, before: int = 0
+) -> tuple[Tensor, Any]:
+    lengths = torch.tensor([waveform.shape[1] for waveform in waveforms]) + before
+    device = next(tokenizer.parameters()).device
+    return tokenizer.encode(_padded(waveforms, before).to(device), lengths)
+
+
+def _frames(waveform: Tensor, tokenizer: ConversationalRVQ | MimiTokenizer) -> int:
+    return -(-waveform.shape[1] // tokenizer.config.samples_per_frame)
 
 
 def _padded(waveforms: Sequence[Tensor], before: int = 0) -> Float[Tensor, "B 1 S"]:

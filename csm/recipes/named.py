@@ -77,7 +77,7 @@ def telephone_tokenizer() -> RunConfig:
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
             steps=2600,
-            shards=2,
+            micro_batches=2,
             learning_rate=4e-4,
             betas=(0.9, 0.99),
             warmup_steps=100,
@@ -94,8 +94,8 @@ def speech_24khz() -> RunConfig:
     """A 24 kHz tokenizer of Mimi's class from a folder of one's own recordings, meant for GPUs.
 
     Not run to its end where this was written: no time and no figure is known. The judges come in after 20,000
-    steps of spectral losses alone. Four shards of 16 utterances give the same result on one, two or four
-    GPUs. Utterances wait in memory as 16-bit samples, 173 MB an hour.
+    steps of spectral losses alone. Four micro-batches of 16 utterances give the same result on one, two or
+    four GPUs. Utterances wait in memory as 16-bit samples, 173 MB an hour.
 
     `python launch/prepare_data.py --corpus folder --source my_recordings --output corpora/mine`
     `deepspeed launch/train_tokenizer.py --recipe speech_24khz --output runs/speech_24khz/tokenizer`
@@ -109,7 +109,7 @@ def speech_24khz() -> RunConfig:
         utterances=UtteranceConfig(items=16, max_seconds=6.0, slice_frames=18),
         tokenizer_training=TrainingConfig(
             steps=200_000,
-            shards=4,
+            micro_batches=4,
             learning_rate=5e-4,
             betas=(0.8, 0.99),
             warmup_steps=1000,
@@ -137,17 +137,17 @@ def telephone_model() -> RunConfig:
         tokenizer_start="packaged",
         model=replace(TELEPHONE_MODEL, frame_dropout=0.3),
         data=DatasetConfig(
-            rows_per_shard=1000,
+            rows_per_micro_batch=1000,
             max_rows=450,
             depth_share=0.25,
             transcribe_share=0.1,
-            versions=6,
+            time_shifts=6,
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
         loss=LossConfig(semantic=1.0, acoustic=0.5, latent=5.0, refined=5.0),
         training=TrainingConfig(
             steps=5000,
-            shards=2,
+            micro_batches=2,
             learning_rate=1.5e-3,
             warmup_steps=200,
             weight_decay=0.05,
@@ -177,7 +177,7 @@ def quickstart() -> RunConfig:
         tokenizer_frozen=True,
         tokenizer_training=TrainingConfig(
             steps=150,
-            shards=2,
+            micro_batches=2,
             learning_rate=1e-4,
             betas=(0.9, 0.99),
             warmup_steps=20,
@@ -185,11 +185,11 @@ def quickstart() -> RunConfig:
             checkpoint_every=75,
         ),
         model=replace(TELEPHONE_MODEL, dropout=0.15, frame_dropout=0.25),
-        data=DatasetConfig(rows_per_shard=600, max_rows=450, depth_share=0.25, transcribe_share=0.1),
+        data=DatasetConfig(rows_per_micro_batch=600, max_rows=450, depth_share=0.25, transcribe_share=0.1),
         model_start="packaged",
         training=TrainingConfig(
             steps=150,
-            shards=2,
+            micro_batches=2,
             learning_rate=2e-4,
             warmup_steps=20,
             weight_decay=0.05,
@@ -221,12 +221,12 @@ def finetune_csm_1b() -> RunConfig:
         execution=ExecutionConfig(checkpoint_layers=True),
         # csm-1b speaks and does not write, has no memory and no heads but its codes'.
         data=DatasetConfig(
-            rows_per_shard=2048, max_rows=2048, depth_share=1 / 16, transcribe_share=0.0, past_turns=0
+            rows_per_micro_batch=2048, max_rows=2048, depth_share=1 / 16, transcribe_share=0.0, past_turns=0
         ),
         loss=LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0),
         training=TrainingConfig(
             steps=500,
-            shards=8,
+            micro_batches=8,
             learning_rate=2e-5,
             betas=(0.9, 0.95),
             warmup_steps=50,
@@ -243,7 +243,7 @@ def finetune_csm_1b() -> RunConfig:
 def tiny() -> RunConfig:
     """Every step of a run in a minute, for tests: it learns nothing. Its corpus is given by `--set`."""
     training = TrainingConfig(
-        steps=6, shards=2, warmup_steps=2, checkpoint_every=3, validate_every=3, log_every=1
+        steps=6, micro_batches=2, warmup_steps=2, checkpoint_every=3, validate_every=3, log_every=1
     )
     return RunConfig(
         recipe="tiny",
@@ -276,7 +276,7 @@ def tiny() -> RunConfig:
             max_context=512,
             memory_slots=4,
         ),
-        data=DatasetConfig(rows_per_shard=400, max_rows=300),
+        data=DatasetConfig(rows_per_micro_batch=400, max_rows=300),
         training=training,
         sampling=SamplingConfig(temperature=0.9, max_seconds=2.0),
     )

@@ -25,7 +25,7 @@ from csm.data.code_shards import (
     read_code_shards,
     read_code_vectors,
     read_index,
-    version_id,
+    shifted_id,
     write_alignment,
     write_code_shards,
     write_code_vectors,
@@ -52,6 +52,7 @@ from csm.system.threads import one_thread
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
+from csm.training.distributed import DistributedContext, start_distributed
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
 from csm.training.model_task import ModelTask
@@ -59,7 +60,6 @@ from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import is_complete, require_same_run
 from csm.training.teacher import Teacher, require_teacher
 from csm.training.tokenizer_task import TokenizerTask, codebook_report
-from csm.training.world import World, start_world
 
 PRETRAINED_FILES = ("config.json", "model.safetensors")
 # Of a run that trained adapters: they alone, beside the merged model.
@@ -79,8 +79,8 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     resolved = described(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in parts if part in resolved}}
     require_same_run(output, description, run.tokenizer_training)
-    world = start_world(device.type)
-    if _is_finished(output, world):
+    distributed = start_distributed(device.type)
+    if _is_finished(output, distributed):
         return output
     if run.teacher:
         require_teachable(run)
@@ -93,7 +93,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         samples_per_frame=tokenizer.config.samples_per_frame,
         config=run.utterances,
         seed=run.tokenizer_training.seed,
-        shards=run.tokenizer_training.shards,
+        micro_batches=run.tokenizer_training.micro_batches,
     )
     task = TokenizerTask(
         tokenizer,
@@ -102,11 +102,11 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         run.tokenizer_loss,
         initialise=run.tokenizer_start == "scratch",
         decoder_only=run.tokenizer_frozen,
-        device=world.device,
+        device=distributed.device,
         teacher=start_teacher(run, tokenizer) if run.teacher else None,
     )
     train(task, run.tokenizer_training, output, run_description=description, device=device.type)
-    if world.rank == 0:
+    if distributed.rank == 0:
         # A new one: ZeRO-3 has cut the trained one's weights into pieces.
         trained = ConversationalRVQ(tokenizer.config)
         trained.load_state_dict(
@@ -116,7 +116,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
             say("fitting the codebooks to the finished encoder")
             task.refit(trained)
         save_whole(trained, output)
-    world.barrier()
+    distributed.barrier()
     return output
 
 
@@ -209,19 +209,17 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
     """
     corpus = read_corpus(run.corpus)
     turns = corpus.turns()
-    versions = run.data.versions
+    shifts = run.data.time_shifts
     names = {turn.id for turn in turns}
-    names |= {version_id(turn.id, v) for turn in corpus.turns("train") for v in range(versions)}
+    names |= {shifted_id(turn.id, shift) for turn in corpus.turns("train") for shift in range(shifts)}
     tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(device)
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
         "tokenizer_sha256": sha256_of_weights(tokenizer_folder),
-        "speeds": list(run.data.speeds),
     }
     if (found := read_index(output)) is not None:
         there = found["turns"]
         assert isinstance(there, dict)
-        found.setdefault("speeds", [1.0])  # of codes that were made when there was no other
         differing = [name for name, value in description.items() if found.get(name) != value]
         differing += ["turns"] if set(there) != names else []
         if differing:
@@ -230,7 +228,7 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
                 f"--output, or delete it if no model needs it"
             )
     if found is None:
-        write_code_shards(output, encoded_turns(corpus, tokenizer, versions, run.data.speeds), description)
+        write_code_shards(output, encoded_turns(corpus, tokenizer, shifts), description)
     codec = text_codec(run.model.text, run.model.max_speakers)
     aligned = not isinstance(codec, ByteCodec) or aligned_text(output) == run.model.text
     if isinstance(codec, ByteCodec) and not aligned:
@@ -259,8 +257,8 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     """
     description = {"recipe": run.recipe, "run": described(run)}
     require_same_run(output, description, run.training)
-    world = start_world(device.type)
-    if _is_finished(output, world):
+    distributed = start_distributed(device.type)
+    if _is_finished(output, distributed):
         return output
     corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
     model = start_model(run)
@@ -271,11 +269,11 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     # Asked now: ZeRO-3 changes the parameters.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
-    if not corpus.turns("validation") and world.rank == 0:
+    if not corpus.turns("validation") and distributed.rank == 0:
         say(f"{corpus.root} has no validation turns: the validation loss is that of training turns")
-    task = model_task(run, model, (corpus, encoded), codes, world.device)
+    task = model_task(run, model, (corpus, encoded), codes, distributed.device)
     train(task, run.training, output, run_description=description, device=device.type)
-    if world.rank == 0:
+    if distributed.rank == 0:
         state = load_module_weights(output / "weights_model.safetensors")
         if run.finetune.adapts:
             whole = [name for name in trained if not is_adapter(name)]
@@ -288,7 +286,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         if "pace_head.pace.bias" in trained and not run.finetune.adapts:
             finished.correct_lengths(*task.length_errors(finished))
         save_whole(finished, output)
-    world.barrier()
+    distributed.barrier()
     return output
 
 
@@ -327,8 +325,8 @@ def model_task(
     watched = "validation" if corpus.turns("validation") else "train"
     return ModelTask(
         model,
-        dataset("train", shards=run.training.shards),
-        dataset(watched, shards=1),
+        dataset("train", micro_batches=run.training.micro_batches),
+        dataset(watched, micro_batches=1),
         run.loss,
         device=device,
         vectors=read_code_vectors(codes),
@@ -433,10 +431,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _is_finished(output: Path, world: World) -> bool:
+def _is_finished(output: Path, distributed: DistributedContext) -> bool:
     if not is_complete(output) or not all((output / name).is_file() for name in PRETRAINED_FILES):
         return False
-    if world.rank == 0:
+    if distributed.rank == 0:
         say(f"{output}: this run is complete; nothing to do")
     return True
 

@@ -167,8 +167,8 @@ class RowBatch:
         pace_target: float32 [R], log frames of each text id of a spoken turn that is aligned, NaN elsewhere.
         past: Turns before each sequence, for the memory.
         voice_count, frame_count, text_count, turn_count, pace_count: Targets of the whole optimizer step
-            divided by its shards, so that losses do not depend on how a step is split; None: those of this
-            batch. Voice counts frames and end rows, frame the frames alone.
+            divided by its micro-batches, so that losses do not depend on how a step is split; None: those of
+            this batch. Voice counts frames and end rows, frame the frames alone.
         depth_rows: Rows whose following frame trains the depth decoder; None: all with a real frame.
     """
 

@@ -29,9 +29,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from csm.system.files import file_sha256, flush, write_atomically
+from csm.training.distributed import DistributedContext
 from csm.training.engine import Engine, Fragment
 from csm.training.reproducibility import random_state, set_random_state
-from csm.training.world import World
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8})")
@@ -41,7 +41,7 @@ def save_checkpoint(
     folder: Path,
     step: int,
     engines: dict[str, Engine],
-    world: World,
+    distributed: DistributedContext,
     *,
     keep: int,
     extra: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
@@ -56,29 +56,29 @@ def save_checkpoint(
         ValueError: too little disk space or a failed write; older checkpoints stay and nothing
             half-written remains.
     """
-    values, tensors = _collect(step, engines, world, extra)
-    require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), world)
+    values, tensors = _collect(step, engines, distributed, extra)
+    require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), distributed)
     target = folder / f"step_{step:08d}"
-    temporary = folder / f"{target.name}.tmp-{world.from_first(secrets.randbits(31)):08x}"
-    _on_first(world, target, lambda: _start(folder, temporary))
+    temporary = folder / f"{target.name}.tmp-{distributed.from_first(secrets.randbits(31)):08x}"
+    _on_first(distributed, target, lambda: _start(folder, temporary))
     problem, entries = None, {}
     try:
-        entries = _write_shard(temporary, world.rank, values, tensors)
+        entries = _write_shard(temporary, distributed.rank, values, tensors)
     except OSError as error:
         problem = error
-    if world.any(problem is not None):
-        _on_first(world, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
+    if distributed.any(problem is not None):
+        _on_first(distributed, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
         raise _failed(target, problem or "another rank could not write its part")
-    manifest = _gather_entries(entries, world)
-    _on_first(world, target, lambda: _finish(temporary, target, step, manifest))
-    reason = _check_files(target, world.rank, world.size)
-    if world.any(reason is not None):
+    manifest = _gather_entries(entries, distributed)
+    _on_first(distributed, target, lambda: _finish(temporary, target, step, manifest))
+    reason = _check_files(target, distributed.rank, distributed.size)
+    if distributed.any(reason is not None):
         raise _failed(target, reason or "another rank read back other bytes than it wrote")
-    _on_first(world, target, lambda: _publish(folder, target, keep))
+    _on_first(distributed, target, lambda: _publish(folder, target, keep))
     return target
 
 
-def newest_checkpoint(folder: Path, world: World) -> Path | None:
+def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | None:
     """Return the newest checkpoint whose manifest verifies; say why newer ones were skipped.
 
     Raises:
@@ -86,8 +86,8 @@ def newest_checkpoint(folder: Path, world: World) -> Path | None:
     """
     candidates = sorted((p for p in folder.glob("step_*") if _STEP.fullmatch(p.name)), reverse=True)
     for path in candidates:
-        reason = _check_files(path, world.rank, world.size)
-        if not world.any(reason is not None):
+        reason = _check_files(path, distributed.rank, distributed.size)
+        if not distributed.any(reason is not None):
             return path
         if reason is not None:
             print(f"checkpoint {path.name} is skipped: {reason}", file=sys.stderr, flush=True)
@@ -99,7 +99,7 @@ def newest_checkpoint(folder: Path, world: World) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, engines: dict[str, Engine], world: World
+    path: Path, engines: dict[str, Engine], distributed: DistributedContext
 ) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
     """Restore all state from a verified checkpoint; return its step and this rank's extra values and tensors.
 
@@ -118,8 +118,8 @@ def load_checkpoint(
                 {key: reader.constant(key) for key in ranks[0]["modules"][name]["constants"]}
             )
         engine.loaded(ranks[0]["modules"][name]["updates"])
-    same_ranks = len(ranks) == world.size
-    rank = world.rank if same_ranks else 0
+    same_ranks = len(ranks) == distributed.size
+    rank = distributed.rank if same_ranks else 0
     with safe_open(str(path / f"rank_{rank:05d}.safetensors"), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(("random/", "extra/"))}
     set_random_state(ranks[rank]["random"], _within(tensors, "random"))
@@ -147,16 +147,16 @@ def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]
     return state
 
 
-def require_space(folder: Path, nbytes: int, world: World) -> None:
+def require_space(folder: Path, nbytes: int, distributed: DistributedContext) -> None:
     """Check on all ranks together that `folder`'s disk takes `nbytes` more per rank.
 
     Raises:
         ValueError: it does not; the message names what is needed and what is free.
     """
-    need = int(world.sum(torch.tensor([nbytes], dtype=torch.int64, device=world.device)).item())
+    need = int(distributed.sum(torch.tensor([nbytes], dtype=torch.int64, device=distributed.device)).item())
     need += need // 50 + 2**20  # headers, JSON and the file system's own
     folder.mkdir(parents=True, exist_ok=True)
-    free = world.from_first(shutil.disk_usage(folder).free)
+    free = distributed.from_first(shutil.disk_usage(folder).free)
     if free < need:
         raise ValueError(
             f"too little disk space: a checkpoint needs {need / 2**20:.0f} MB, but {folder} has only "
@@ -164,9 +164,11 @@ def require_space(folder: Path, nbytes: int, world: World) -> None:
         )
 
 
-def checkpoint_bytes(engines: dict[str, Engine], world: World) -> int:
+def checkpoint_bytes(engines: dict[str, Engine], distributed: DistributedContext) -> int:
     """Return how many bytes of tensors this rank writes into a checkpoint."""
-    return sum(tensor.nbytes for tensor in _collect(0, engines, world, ({}, {}), copy=False)[1].values())
+    return sum(
+        tensor.nbytes for tensor in _collect(0, engines, distributed, ({}, {}), copy=False)[1].values()
+    )
 
 
 class _Reader:
@@ -203,19 +205,21 @@ class _Reader:
 def _collect(
     step: int,
     engines: dict[str, Engine],
-    world: World,
+    distributed: DistributedContext,
     extra: tuple[dict[str, Any], dict[str, Tensor]],
     copy: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     modules = {}
     for name, engine in engines.items():
-        fragments: list[Fragment] = engine.fragments() if world.rank == 0 or not engine.replicated else []
+        fragments: list[Fragment] = (
+            engine.fragments() if distributed.rank == 0 or not engine.replicated else []
+        )
         for fragment in fragments:
             for slot, view in fragment.slots.items():
                 tensors[f"{name}/{slot}/{fragment.name}"] = view
         constants = engine.constants()
-        if world.rank == 0:
+        if distributed.rank == 0:
             tensors.update({f"{name}/constant/{key}": tensor for key, tensor in constants.items()})
         modules[name] = {
             "updates": engine.updates,
@@ -229,7 +233,13 @@ def _collect(
     tensors.update({f"extra/{key}": tensor for key, tensor in extra[1].items()})
     if copy:
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    values = {"format": FORMAT, "step": step, "rank": world.rank, "ranks": world.size, "modules": modules}
+    values = {
+        "format": FORMAT,
+        "step": step,
+        "rank": distributed.rank,
+        "ranks": distributed.size,
+        "modules": modules,
+    }
     return values | {"random": states, "extra": extra[0]}, tensors
 
 
@@ -246,13 +256,13 @@ def _write_shard(
     return {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
 
 
-def _gather_entries(entries: dict[str, list[Any]], world: World) -> dict[str, list[Any]]:
+def _gather_entries(entries: dict[str, list[Any]], distributed: DistributedContext) -> dict[str, list[Any]]:
     """Collect every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
-    table = torch.zeros(world.size, 2, 33, dtype=torch.int64, device=world.device)
+    table = torch.zeros(distributed.size, 2, 33, dtype=torch.int64, device=distributed.device)
     rows = [[size, *bytes.fromhex(digest)] for size, digest in entries.values()]
-    table[world.rank] = torch.tensor(rows, dtype=torch.int64)
+    table[distributed.rank] = torch.tensor(rows, dtype=torch.int64)
     manifest = {}
-    for rank, (tensors, values) in enumerate(world.sum(table).tolist()):
+    for rank, (tensors, values) in enumerate(distributed.sum(table).tolist()):
         manifest[f"rank_{rank:05d}.safetensors"] = [tensors[0], bytes(tensors[1:]).hex()]
         manifest[f"rank_{rank:05d}.json"] = [values[0], bytes(values[1:]).hex()]
     return manifest
@@ -326,15 +336,15 @@ def _require_match(path: Path, values: dict[str, Any], name: str, engine: Engine
         )
 
 
-def _on_first(world: World, target: Path, action: Callable[[], None]) -> None:
+def _on_first(distributed: DistributedContext, target: Path, action: Callable[[], None]) -> None:
     """Run a file operation on rank 0 while the others wait; its failure is every rank's failure."""
     problem = None
-    if world.rank == 0:
+    if distributed.rank == 0:
         try:
             action()
         except OSError as error:
             problem = error
-    if world.any(problem is not None):
+    if distributed.any(problem is not None):
         raise _failed(target, problem or "rank 0 reported an error")
 
 

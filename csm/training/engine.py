@@ -23,9 +23,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from csm.training.distributed import DistributedContext, leave_distributed
 from csm.training.optimizer import MOMENTS, build_optimizer, fresh_state, set_learning_rate
 from csm.training.options import TrainingConfig
-from csm.training.world import World, leave_world
 
 LossAndParts = tuple[Tensor, dict[str, Tensor]] | None
 
@@ -51,7 +51,9 @@ class Engine(Protocol):
     shapes: dict[str, tuple[int, ...]]
     average: dict[str, Tensor]
 
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None: ...
+    def __init__(
+        self, name: str, module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+    ) -> None: ...
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts: ...
     def backward(self, loss: Tensor) -> None: ...
     def gradients(self) -> list[Tensor]: ...
@@ -68,16 +70,18 @@ class PlainEngine:
     replicated = True
     partitioned_weights = False
 
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
-        self.name, self.module, self.world = name, module, world
+    def __init__(
+        self, name: str, module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+    ) -> None:
+        self.name, self.module, self.distributed = name, module, distributed
         self.updates = 0
-        self.accumulation = config.shards // world.size
+        self.accumulation = config.micro_batches // distributed.size
         self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
         self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
-        if world.size > 1:
+        if distributed.size > 1:
             for tensor in list(module.parameters()) + list(module.buffers()):
                 dist.broadcast(tensor.data, 0)
-        self.optimizer = build_optimizer(module, config, world)
+        self.optimizer = build_optimizer(module, config, distributed)
         for parameter in self.parameters.values():
             self.optimizer.state[parameter] = fresh_state(parameter)
         self.average = (
@@ -85,18 +89,21 @@ class PlainEngine:
         )
 
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        """Return one shard's loss."""
+        """Return one micro-batch's loss."""
         return loss()
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of one shard's loss."""
+        """Accumulate the gradient of one micro-batch's loss."""
         (loss / self.accumulation).backward()
 
     def gradients(self) -> list[Tensor]:
         """Return the step's gradients, averaged over ranks; a parameter the loss did not reach gets zeros."""
         gradients = _filled_gradients(self.parameters.values())
-        if self.world.size > 1:
-            flat = self.world.sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.world.size
+        if self.distributed.size > 1:
+            flat = (
+                self.distributed.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+                / self.distributed.size
+            )
             pieces = flat.split([gradient.numel() for gradient in gradients])
             for gradient, piece in zip(gradients, pieces, strict=True):
                 gradient.copy_(piece.view_as(gradient))
@@ -144,19 +151,21 @@ class DeepSpeedEngine:
     differently in stage 0 than in stages 1 to 3.
     """
 
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
-        deepspeed = _import_deepspeed(world)
-        self.name, self.module, self.world, self.stage = name, module, world, config.zero_stage
+    def __init__(
+        self, name: str, module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+    ) -> None:
+        deepspeed = _import_deepspeed(distributed)
+        self.name, self.module, self.distributed, self.stage = name, module, distributed, config.zero_stage
         self.offloaded = config.offload != "none"
         self.replicated, self.partitioned_weights = config.zero_stage == 0, config.zero_stage == 3
         self.updates = 0
         self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
         self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
-        self.optimizer = build_optimizer(module, config, world)
+        self.optimizer = build_optimizer(module, config, distributed)
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=_LossModule(module),
             optimizer=self.optimizer,
-            config=deepspeed_config(module, config, world),
+            config=deepspeed_config(module, config, distributed),
         )
         for flat in self._flat_parameters():
             self.optimizer.state[flat] = fresh_state(flat)
@@ -165,11 +174,11 @@ class DeepSpeedEngine:
             self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
 
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        """Return one shard's loss; inside, the module may be called in any way and any number of times."""
+        """Returns one micro-batch's loss; in it the module may be called in any way, any number of times."""
         return self.engine(loss)
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of one shard's loss; the last shard's call averages over ranks."""
+        """Accumulates the gradient of one micro-batch's loss; the last call of a step averages over ranks."""
         self.engine.backward(loss)
         # DeepSpeed counts micro-batches in step(), which before the last one does nothing else.
         if not self.engine.is_gradient_accumulation_boundary():
@@ -180,7 +189,7 @@ class DeepSpeedEngine:
         if self.stage == 0:
             return _filled_gradients(self.parameters.values())
         if self.offloaded:
-            if self.world.device.type == "cuda":
+            if self.distributed.device.type == "cuda":
                 torch.cuda.synchronize()  # they are copied to the host without waiting
             return [flat.grad for flat in self._flat_parameters() if flat.grad is not None]
         return [piece for pieces in self.zero.averaged_gradients.values() for piece in pieces]
@@ -232,7 +241,7 @@ class DeepSpeedEngine:
         frozen = [value for value in kept.values() if hasattr(value, "ds_id")]
         if not frozen:
             return {key: value.detach() for key, value in kept.items()}
-        with _import_deepspeed(self.world).zero.GatheredParameters(frozen):
+        with _import_deepspeed(self.distributed).zero.GatheredParameters(frozen):
             return {key: value.detach().clone() for key, value in kept.items()}
 
     def load_constants(self, constants: dict[str, Tensor]) -> None:
@@ -258,7 +267,7 @@ class DeepSpeedEngine:
             state = self.optimizer.state[parameter]
         elif self.stage == 3:
             group, start, count = self.zero.grad_position[self.zero.get_param_id(parameter)]
-            offset = self.world.rank * count
+            offset = self.distributed.rank * count
             count = min(count, parameter.ds_numel - offset)  # the last rank's piece is padded
             flat = self.zero.fp32_partitioned_groups_flat[group]
             state = self.optimizer.state[flat]
@@ -301,7 +310,9 @@ class _LossModule(nn.Module):
         return result
 
 
-def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) -> dict[str, Any]:
+def deepspeed_config(
+    module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+) -> dict[str, Any]:
     """Derive DeepSpeed's configuration; nothing in it is set anywhere else."""
     bucket = bucket_elements([p.numel() for p in module.parameters() if p.requires_grad])
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": bucket, "overlap_comm": False}
@@ -312,14 +323,14 @@ def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) ->
         # Parameters below are kept whole on every rank: norms, at any size of model. DeepSpeed's own 100,000
         # is the same for csm-1b, but would keep a small model whole: tests would not see what is cut.
         zero["stage3_param_persistence_threshold"] = sum(p.numel() for p in module.parameters()) // 10_000
-    host = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
+    host = {"device": "cpu", "pin_memory": distributed.device.type == "cuda"}
     if config.offload != "none":
         zero["offload_optimizer"] = host
     if config.offload == "all":
         zero["offload_param"] = host
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": config.shards // world.size,
+        "gradient_accumulation_steps": config.micro_batches // distributed.size,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -340,8 +351,8 @@ def deepspeed_installed() -> bool:
     return importlib.util.find_spec("deepspeed") is not None
 
 
-def _import_deepspeed(world: World) -> Any:
-    if world.device.type == "cpu":
+def _import_deepspeed(distributed: DistributedContext) -> Any:
+    if distributed.device.type == "cpu":
         # The documented choice of accelerator: without it DeepSpeed takes a GPU it finds, or warns of none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -356,9 +367,9 @@ def _import_deepspeed(world: World) -> Any:
     # Else init builds a shared-memory op with gcc: a minute where there is a compiler, a failure elsewhere.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        backend = "nccl" if distributed.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        atexit.register(leave_world)
+        atexit.register(leave_distributed)
     return deepspeed
 
 
@@ -379,22 +390,28 @@ def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
-def build_engines(modules: dict[str, nn.Module], config: TrainingConfig, world: World) -> dict[str, Engine]:
+def build_engines(
+    modules: dict[str, nn.Module], config: TrainingConfig, distributed: DistributedContext
+) -> dict[str, Engine]:
     """Move each module to the device and wrap it, with DeepSpeed where it is installed."""
-    if config.shards % world.size:
+    if config.micro_batches % distributed.size:
         raise ValueError(
-            f"shards: {config.shards} cannot be shared by {world.size} ranks; use a multiple of {world.size}"
+            f"micro_batches is {config.micro_batches}: expected a multiple of the {distributed.size} ranks; "
+            f"set training.micro_batches"
         )
     if deepspeed_installed():
         kind: type[Engine] = DeepSpeedEngine
     else:
         kind = PlainEngine
-        if world.rank == 0:
+        if distributed.rank == 0:
             print(
                 "deepspeed is not installed: training with plain torch (the same losses, no ZeRO)",
                 file=sys.stderr,
             )
-    return {name: kind(name, module.to(world.device), config, world) for name, module in modules.items()}
+    return {
+        name: kind(name, module.to(distributed.device), config, distributed)
+        for name, module in modules.items()
+    }
 
 
 @contextmanager

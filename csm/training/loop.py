@@ -1,9 +1,9 @@
 """One training step, the order of everything visible.
 
-A run is: for every step, for every module of the task, every shard's loss and gradient; one vote; one update.
-Then the task's own buffers, the metrics, the validation and the checkpoint. Batches and random numbers are
-functions of (seed, step, shard), so the result does not depend on the number of ranks, and a resumed run
-equals an uninterrupted one.
+A run is: for every step, for every module of the task, every micro-batch's loss and gradient; one check
+that they are finite; one update. Then the task's own buffers, the metrics, the validation and the checkpoint.
+Batches and random numbers are functions of (seed, step, micro-batch), so the result does not depend on the
+number of ranks, and a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from csm.training.checkpoint import (
     require_space,
     save_checkpoint,
 )
+from csm.training.distributed import DistributedContext, start_distributed
 from csm.training.engine import Engine, build_engines, trained_alone
 from csm.training.metrics import Report, Window
 from csm.training.options import TrainingConfig
@@ -45,11 +46,10 @@ from csm.training.run_folder import (
 )
 from csm.training.samples import Audible, Clips, write_samples
 from csm.training.schedule import average_decay, learning_rate
-from csm.training.world import World, start_world
 
 
 class Task(Protocol):
-    """What is trained. Steps count from 1; shards from 0 to `TrainingConfig.shards` - 1.
+    """What is trained. Steps count from 1; micro-batches from 0 to `TrainingConfig.micro_batches` - 1.
 
     One that can be listened to has the methods of `csm.training.samples.Audible` too.
 
@@ -61,8 +61,8 @@ class Task(Protocol):
     modules: dict[str, nn.Module]
     learning_rate_scales: dict[str, float]
 
-    def batch(self, step: int, shard: int) -> Any:
-        """Return one micro-batch, on the CPU: a pure function of (seed, step, shard).
+    def batch(self, step: int, micro_batch: int) -> Any:
+        """Return one micro-batch, on the CPU: a pure function of (seed, step, micro-batch).
 
         It must not draw from the global random generators. Tensors, dicts of them and anything with `.to`
         are moved to the device.
@@ -74,10 +74,10 @@ class Task(Protocol):
         ...
 
     def loss(self, name: str, module: Any, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """Return (loss, named parts) of one shard; the step's loss is the mean over shards.
+        """Return (loss, named parts) of one micro-batch; the step's loss is the mean over micro-batches.
 
         `module` is `modules[name]`; call it in any way. The parameters of the other modules are frozen
-        meanwhile. None, on every shard alike, means that this module is not updated in this step.
+        meanwhile. None, on every micro-batch alike, means that this module is not updated in this step.
         """
         ...
 
@@ -126,53 +126,53 @@ def train(
     if is_complete(output):
         say(int(os.environ.get("RANK", 0)) == 0, f"{output}: this run is complete; nothing to do")
         return output
-    world = start_world(device)
-    with only_writer(output, world), StopRequest(world) as stop:
-        engines = build_engines(task.modules, config, world)
+    distributed = start_distributed(device)
+    with only_writer(output, distributed), StopRequest(distributed) as stop:
+        engines = build_engines(task.modules, config, distributed)
         window = Window()
-        step = resume(output, engines, window, world)
-        if world.rank == 0:
-            write_run(output, run_description, config, world, step)
-        require_space(output / "checkpoints", checkpoint_bytes(engines, world), world)
-        with Report(output, config.steps, step, shown=world.rank == 0) as report:
-            batches = Batches(task, config, world)
+        step = resume(output, engines, window, distributed)
+        if distributed.rank == 0:
+            write_run(output, run_description, config, distributed, step)
+        require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
+        with Report(output, config.steps, step, shown=distributed.rank == 0) as report:
+            batches = Batches(task, config, distributed)
             while step < config.steps:
                 step += 1
-                optimizer_step(task, engines, batches, config, world, window, output, step)
+                optimizer_step(task, engines, batches, config, distributed, window, output, step)
                 last = step == config.steps
                 if last or step % config.log_every == 0:
-                    report.write(step, "train", window.means(world))
+                    report.write(step, "train", window.means(distributed))
                 if last or step % config.validate_every == 0:
-                    values, clips = validation(task, engines, config, world, step)
+                    values, clips = validation(task, engines, config, distributed, step)
                     report.write(step, "validation", values)
-                    keep_samples(task, output, step, clips, world)
-                stopping = world.any(bool(stop)) and not last
+                    keep_samples(task, output, step, clips, distributed)
+                stopping = distributed.any(bool(stop)) and not last
                 if last or stopping or step % config.checkpoint_every == 0:
                     folder = output / "checkpoints"
                     save_checkpoint(
-                        folder, step, engines, world, keep=config.keep_checkpoints, extra=window.state()
+                        folder, step, engines, distributed, keep=config.keep_checkpoints, extra=window.state()
                     )
                 report.advance()
                 if stopping:
                     break
         if step < config.steps:
             say(
-                world.rank == 0,
+                distributed.rank == 0,
                 f"stopped after step {step} by {stop.reason or 'another rank'}; the same command resumes",
             )
             raise SystemExit(0)
-        export(output, engines, world, step)
+        export(output, engines, distributed, step)
     return output
 
 
-def resume(output: Path, engines: dict[str, Engine], window: Window, world: World) -> int:
+def resume(output: Path, engines: dict[str, Engine], window: Window, distributed: DistributedContext) -> int:
     """Load the newest checkpoint that verifies; return its step, or 0 where there is none."""
-    checkpoint = newest_checkpoint(output / "checkpoints", world)
+    checkpoint = newest_checkpoint(output / "checkpoints", distributed)
     if checkpoint is None:
         return 0
-    step, values, tensors = load_checkpoint(checkpoint, engines, world)
-    window.load(values, tensors, world.device)
-    say(world.rank == 0, f"resuming after step {step} from {checkpoint}")
+    step, values, tensors = load_checkpoint(checkpoint, engines, distributed)
+    window.load(values, tensors, distributed.device)
+    say(distributed.rank == 0, f"resuming after step {step} from {checkpoint}")
     return step
 
 
@@ -181,32 +181,34 @@ def optimizer_step(
     engines: dict[str, Engine],
     batches: Batches,
     config: TrainingConfig,
-    world: World,
+    distributed: DistributedContext,
     window: Window,
     output: Path,
     step: int,
 ) -> None:
     """Run one step: every module's losses, gradients, vote and update, then the task's own buffers."""
-    shards = batches.of(step)
+    micro_batches = batches.of(step)
     for name, engine in engines.items():
         losses: dict[int, Tensor] = {}
-        for shard, batch in shards.items():
-            seed_everything(config.seed, step, shard, name)
+        for micro_batch, batch in micro_batches.items():
+            seed_everything(config.seed, step, micro_batch, name)
             with trained_alone(engines, name):
-                result = engine.forward(partial(shard_loss, task, name, batch, config, world, step))
+                result = engine.forward(
+                    partial(micro_batch_loss, task, name, batch, config, distributed, step)
+                )
                 if result is None:
                     continue
                 loss, parts = result
                 engine.backward(loss)
-            losses[shard] = loss.detach()
+            losses[micro_batch] = loss.detach()
             for part, value in {"loss": loss, **parts}.items():
                 window.add(f"{name}/{part}", value)
         if not losses:
             continue
         gradients = engine.gradients()
-        norm, bad_shards = vote(engine, gradients, losses, config, world)
-        if bad_shards or not math.isfinite(norm):
-            stop_before_update(task, config, world, output, step, name, bad_shards)
+        norm, bad_micro_batches = vote(engine, gradients, losses, config, distributed)
+        if bad_micro_batches or not math.isfinite(norm):
+            stop_before_update(task, config, distributed, output, step, name, bad_micro_batches)
         window.add(f"{name}/gradient_norm", torch.tensor(norm))
         clip(gradients, norm, config.clip)
         engine.step(learning_rate(config, step) * task.learning_rate_scales.get(name, 1.0))
@@ -216,11 +218,11 @@ def optimizer_step(
         window.add(part, value)
 
 
-def shard_loss(
-    task: Task, name: str, batch: Any, config: TrainingConfig, world: World, step: int
+def micro_batch_loss(
+    task: Task, name: str, batch: Any, config: TrainingConfig, distributed: DistributedContext, step: int
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Return one shard's loss and its detached parts, in the arithmetic of `precision`."""
-    with autocast(config, world):
+    """Return one micro-batch's loss and its detached parts, in the arithmetic of `precision`."""
+    with autocast(config, distributed):
         result = task.loss(name, task.modules[name], batch, step)
     if result is None:
         return None
@@ -228,41 +230,50 @@ def shard_loss(
 
 
 def vote(
-    engine: Engine, gradients: list[Tensor], losses: dict[int, Tensor], config: TrainingConfig, world: World
+    engine: Engine,
+    gradients: list[Tensor],
+    losses: dict[int, Tensor],
+    config: TrainingConfig,
+    distributed: DistributedContext,
 ) -> tuple[float, list[int]]:
-    """Return the gradient's norm and the shards with a loss that is not finite, the same on every rank.
+    """Returns the gradient's norm and the micro-batches whose loss is not finite, the same on every rank.
 
     One all-reduce and one synchronisation of the device. Each rank adds the squares of the gradient elements
     it owns after ZeRO's reduction, so an infinity anywhere reaches the sum on all ranks, before any update.
     """
-    ballot = torch.zeros(1 + config.shards, dtype=torch.float64, device=world.device)
-    if world.rank == 0 or not engine.replicated:
+    ballot = torch.zeros(1 + config.micro_batches, dtype=torch.float64, device=distributed.device)
+    if distributed.rank == 0 or not engine.replicated:
         # Summed in float64: the same norm to the last bit of fp32, however ZeRO cuts the pieces.
         ballot[0] = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64)).square().sum()
-    for shard, loss in losses.items():
-        ballot[1 + shard] = ~torch.isfinite(loss)
-    squares, *bad = world.sum(ballot).tolist()
-    return math.sqrt(squares) if squares >= 0 else math.nan, [shard for shard, flag in enumerate(bad) if flag]
+    for micro_batch, loss in losses.items():
+        ballot[1 + micro_batch] = ~torch.isfinite(loss)
+    squares, *bad = distributed.sum(ballot).tolist()
+    return math.sqrt(squares) if squares >= 0 else math.nan, [
+        micro_batch for micro_batch, flag in enumerate(bad) if flag
+    ]
 
 
 def stop_before_update(
     task: Task,
     config: TrainingConfig,
-    world: World,
+    distributed: DistributedContext,
     output: Path,
     step: int,
     name: str,
-    bad_shards: list[int],
+    bad_micro_batches: list[int],
 ) -> None:
     """Write down which batches gave a loss or gradient that is not finite, and stop this rank."""
-    ids = {shard: task.batch_ids(task.batch(step, shard)) for shard in bad_shards or range(config.shards)}
-    what = "loss" if bad_shards else "gradient"
-    if world.rank == 0:
+    ids = {
+        micro_batch: task.batch_ids(task.batch(step, micro_batch))
+        for micro_batch in bad_micro_batches or range(config.micro_batches)
+    }
+    what = "loss" if bad_micro_batches else "gradient"
+    if distributed.rank == 0:
         record = {"step": step, "module": name, "what": what, "batch_ids": ids}
         write_atomically(output / "nonfinite.json", json.dumps(record, indent=2))
     raise NonFiniteError(
         f"step {step}: the {what} of {name} is not finite; no weight was updated and no checkpoint written. "
-        f"Batch ids by shard: {ids} (also in {output / 'nonfinite.json'})"
+        f"Batch ids by micro-batch: {ids} (also in {output / 'nonfinite.json'})"
     )
 
 
@@ -282,7 +293,7 @@ def move_average(engine: Engine, config: TrainingConfig) -> None:
 
 @torch.no_grad()
 def validation(
-    task: Task, engines: dict[str, Engine], config: TrainingConfig, world: World, step: int
+    task: Task, engines: dict[str, Engine], config: TrainingConfig, distributed: DistributedContext, step: int
 ) -> tuple[dict[str, float], Clips]:
     """Validate on rank 0 while the others wait; leave every module in training mode.
 
@@ -291,11 +302,11 @@ def validation(
     """
     values: dict[str, float] = {}
     clips: Clips = {}
-    if world.rank == 0 or any(engine.partitioned_weights for engine in engines.values()):
+    if distributed.rank == 0 or any(engine.partitioned_weights for engine in engines.values()):
         seed_everything(config.seed, step, "validation")
         for module in task.modules.values():
             module.eval()
-        with autocast(config, world):
+        with autocast(config, distributed):
             validate: Callable[[], Any] = partial(validated, task, step)
             for engine in engines.values():
                 if engine.partitioned_weights:
@@ -304,7 +315,7 @@ def validation(
             values, clips = validate()
         for module in task.modules.values():
             module.train()
-    world.barrier()
+    distributed.barrier()
     return values, clips
 
 
@@ -313,9 +324,9 @@ def validated(task: Task, step: int) -> tuple[dict[str, float], Clips]:
     return task.validate(step), task.samples(step) if isinstance(task, Audible) else {}
 
 
-def keep_samples(task: Task, output: Path, step: int, clips: Clips, world: World) -> None:
+def keep_samples(task: Task, output: Path, step: int, clips: Clips, distributed: DistributedContext) -> None:
     """Write the clips on rank 0; what goes wrong is said and costs the training nothing."""
-    if world.rank != 0 or not isinstance(task, Audible):
+    if distributed.rank != 0 or not isinstance(task, Audible):
         return
     try:
         write_samples(output, step, clips, task.originals())
@@ -323,41 +334,41 @@ def keep_samples(task: Task, output: Path, step: int, clips: Clips, world: World
         say(True, f"the samples of step {step} are not written: {error}")
 
 
-def export(output: Path, engines: dict[str, Engine], world: World, step: int) -> None:
+def export(output: Path, engines: dict[str, Engine], distributed: DistributedContext, step: int) -> None:
     """Write each module's weights from the last checkpoint and mark the run as complete."""
-    checkpoint = newest_checkpoint(output / "checkpoints", world)
+    checkpoint = newest_checkpoint(output / "checkpoints", distributed)
     assert checkpoint is not None and checkpoint.name.endswith(f"{step:08d}"), f"no checkpoint of step {step}"
-    if world.rank == 0:
+    if distributed.rank == 0:
         paths = [output / f"weights_{name}.safetensors" for name in engines]
         for path, (name, engine) in zip(paths, engines.items(), strict=True):
             write_atomically(path, to_bytes(exported_weights(checkpoint, name, engine)))
         write_complete(output, step, paths)
-    world.barrier()
+    distributed.barrier()
 
 
 class Batches:
-    """The batches of this rank's shards; on a GPU the next step's are made while this one runs."""
+    """The batches of this rank's micro-batches; on a GPU the next step's are made while this one runs."""
 
-    def __init__(self, task: Task, config: TrainingConfig, world: World) -> None:
-        self.task, self.steps, self.device = task, config.steps, world.device
-        self.shards = range(world.rank, config.shards, world.size)
-        self.pool = ThreadPoolExecutor(1) if world.device.type == "cuda" else None
+    def __init__(self, task: Task, config: TrainingConfig, distributed: DistributedContext) -> None:
+        self.task, self.steps, self.device = task, config.steps, distributed.device
+        self.micro_batches = range(distributed.rank, config.micro_batches, distributed.size)
+        self.pool = ThreadPoolExecutor(1) if distributed.device.type == "cuda" else None
         self.ahead: dict[int, Future[dict[int, Any]]] = {}
 
     def of(self, step: int) -> dict[int, Any]:
-        """Return {shard: batch} of a step, on the device."""
+        """Return {micro-batch: batch} of a step, on the device."""
         made = self.ahead.pop(step).result() if step in self.ahead else self._make(step)
         if self.pool is not None and step < self.steps:
             self.ahead[step + 1] = self.pool.submit(self._make, step + 1)
-        return {shard: on_device(batch, self.device) for shard, batch in made.items()}
+        return {micro_batch: on_device(batch, self.device) for micro_batch, batch in made.items()}
 
     def _make(self, step: int) -> dict[int, Any]:
-        return {shard: self.task.batch(step, shard) for shard in self.shards}
+        return {micro_batch: self.task.batch(step, micro_batch) for micro_batch in self.micro_batches}
 
 
-def autocast(config: TrainingConfig, world: World) -> torch.autocast:
+def autocast(config: TrainingConfig, distributed: DistributedContext) -> torch.autocast:
     """bfloat16 arithmetic over fp32 weights where `precision` asks for it."""
-    return torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    return torch.autocast(distributed.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics: means over shards and steps, one JSON line at a time, TensorBoard where it is installed."""
+"""Metrics: means over micro-batches and steps, one JSON line at a time, TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from csm.system.files import write_atomically
-from csm.training.world import World
+from csm.training.distributed import DistributedContext
 
 
 class Window:
@@ -26,12 +26,12 @@ class Window:
         self.counts: dict[str, int] = {}
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add one shard's value of one step, detached, without synchronising the device."""
+        """Add one micro-batch's value of one step, detached, without synchronising the device."""
         value = value.detach().to(torch.float64)
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def means(self, world: World) -> dict[str, float]:
+    def means(self, distributed: DistributedContext) -> dict[str, float]:
         """Return the means over all ranks and empty the window. Every rank must call this.
 
         Raises:
@@ -39,13 +39,15 @@ class Window:
         """
         names = sorted(self.sums)
         mark = zlib.crc32("\n".join(names).encode())
-        if world.any(mark != world.from_first(mark)):
-            raise ValueError(f"the ranks report different losses; rank {world.rank} has {names}")
+        if distributed.any(mark != distributed.from_first(mark)):
+            raise ValueError(f"the ranks report different losses; rank {distributed.rank} has {names}")
         if not names:
             return {}
-        sums = torch.stack([self.sums[name].to(world.device) for name in names])
-        counts = torch.tensor([self.counts[name] for name in names], dtype=torch.float64, device=world.device)
-        totals, numbers = world.sum(torch.stack([sums, counts])).tolist()
+        sums = torch.stack([self.sums[name].to(distributed.device) for name in names])
+        counts = torch.tensor(
+            [self.counts[name] for name in names], dtype=torch.float64, device=distributed.device
+        )
+        totals, numbers = distributed.sum(torch.stack([sums, counts])).tolist()
         self.sums, self.counts = {}, {}
         return {name: total / number for name, total, number in zip(names, totals, numbers, strict=True)}
 

@@ -62,16 +62,16 @@ class ModelTask:
         self.validation = validation
         self._validation = validation.in_order(VALIDATION_ROWS)
 
-    def batch(self, step: int, shard: int) -> RowBatch:
-        """The rows of one shard (from 0) of one step (from 1)."""
-        return self.train.batch(step, shard)
+    def batch(self, step: int, micro_batch: int) -> RowBatch:
+        """The rows of one micro-batch (from 0) of one step (from 1)."""
+        return self.train.batch(step, micro_batch)
 
     def batch_ids(self, batch: RowBatch) -> list[str]:
         """Ids of the turns in a batch."""
         return batch.ids
 
     def loss(self, name: str, module: Any, batch: RowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, whose mean over shards is the step's, and its parts before their weights."""
+        """Returns a micro-batch's loss, whose mean is the step's, and its parts before their weights."""
         targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks, self.vectors)
         result = conversational_loss(
             module(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights

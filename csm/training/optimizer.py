@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
-from csm.training.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -23,10 +23,12 @@ def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str
     return [{"params": group, "lr": 0.0, "weight_decay": decay} for decay, group in groups.items() if group]
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig, world: World) -> torch.optim.AdamW:
+def build_optimizer(
+    module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+) -> torch.optim.AdamW:
     """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere and for what is kept on the host."""
     groups = parameter_groups(module, config)
-    if world.device.type == "cuda" and config.offload == "none":
+    if distributed.device.type == "cuda" and config.offload == "none":
         return torch.optim.AdamW(groups, betas=config.betas, fused=True)
     return CpuAdamW(groups, betas=config.betas)
 

@@ -13,8 +13,8 @@ class TrainingConfig:
 
     Attributes:
         steps: optimizer steps of the whole run.
-        shards: micro-batches of one step, spread over ranks and accumulation; the batch size and thus the
-            result do not depend on the number of ranks. Must be a multiple of the number of ranks.
+        micro_batches: micro-batches of one step, spread over ranks and accumulation; the batch size and thus
+            the result do not depend on the number of ranks. Must be a multiple of the number of ranks.
         learning_rate: the peak, reached after warm-up.
         betas: decay of AdamW's first and second moment.
         weight_decay: AdamW's, on parameters of two or more dimensions only.
@@ -36,7 +36,7 @@ class TrainingConfig:
     """
 
     steps: int = 1000
-    shards: int = 2
+    micro_batches: int = 2
     learning_rate: float = 8e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -56,7 +56,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in (
             "steps",
-            "shards",
+            "micro_batches",
             "checkpoint_every",
             "keep_checkpoints",
             "validate_every",

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, step, shard): the same for any number of ranks, also resumed."""
+"""Random numbers as a function of (seed, step, micro-batch): equal for any number of ranks, also resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def derived_seed(seed: int, *parts: int | str) -> int:
-    """Mix a run's seed with any parts (step, shard, a name) into a 63-bit seed, by SHA-256."""
+    """Mix a run's seed with any parts (step, micro-batch, a name) into a 63-bit seed, by SHA-256."""
     digest = hashlib.sha256(json.dumps([seed, *parts]).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

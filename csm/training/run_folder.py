@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 from csm import config as config_files
 from csm.system.files import file_sha256, write_atomically
+from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
-from csm.training.world import World
 
 
 def require_same_run(output: Path, description: dict[str, Any], config: TrainingConfig) -> None:
@@ -62,7 +62,11 @@ def require_same_run(output: Path, description: dict[str, Any], config: Training
 
 
 def write_run(
-    output: Path, description: dict[str, Any], config: TrainingConfig, world: World, step: int
+    output: Path,
+    description: dict[str, Any],
+    config: TrainingConfig,
+    distributed: DistributedContext,
+    step: int,
 ) -> None:
     """Write run.json, or add this session to the one that is there. Rank 0 calls this."""
     path = output / "run.json"
@@ -73,8 +77,8 @@ def write_run(
         "command": [sys.executable, *sys.argv],
         "commit": _commit(),
         "versions": _versions(),
-        "device": _device_name(world),
-        "ranks": world.size,
+        "device": _device_name(distributed),
+        "ranks": distributed.size,
     }
     run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
     text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
@@ -99,7 +103,7 @@ def is_complete(output: Path) -> bool:
 
 
 @contextmanager
-def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterator[None]:
+def only_writer(output: Path, distributed: DistributedContext, *, patience: float = 20.0) -> Iterator[None]:
     """Hold the folder's lock: two processes training into one folder would spoil both.
 
     The lock is the operating system's and ends with the process, however it ends.
@@ -108,7 +112,7 @@ def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterat
         ValueError: another process holds it for longer than `patience` seconds.
     """
     file: BinaryIO | None = None
-    if world.rank == 0:
+    if distributed.rank == 0:
         file = (output / ".lock").open("a+b")
         deadline = time.monotonic() + patience
         while not _locked(file):
@@ -118,7 +122,7 @@ def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterat
                 break
             time.sleep(0.2)
     try:
-        if world.any(world.rank == 0 and file is None):
+        if distributed.any(distributed.rank == 0 and file is None):
             raise ValueError(
                 f"output: another process is training into {output}; wait for its end or stop it "
                 "(ranks whose launcher was killed stop by themselves after their step)"
@@ -135,9 +139,9 @@ class StopRequest:
     The second signal ends the process in the usual way.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, distributed: DistributedContext) -> None:
         self.reason = ""
-        self._parent = os.getppid() if world.size > 1 else None
+        self._parent = os.getppid() if distributed.size > 1 else None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -200,11 +204,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _device_name(world: World) -> str:
-    if world.device.type == "cuda":
+def _device_name(distributed: DistributedContext) -> str:
+    if distributed.device.type == "cuda":
         import torch
 
-        return torch.cuda.get_device_name(world.device)
+        return torch.cuda.get_device_name(distributed.device)
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
 
 

@@ -92,9 +92,9 @@ class TokenizerTask:
         if initialise:
             self._initialise()
 
-    def batch(self, step: int, shard: int) -> UtteranceBatch:
-        """One shard of a step, on the CPU."""
-        return self.train.batch(step, shard)
+    def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
+        """One micro-batch of a step, on the CPU."""
+        return self.train.batch(step, micro_batch)
 
     def batch_ids(self, batch: UtteranceBatch) -> list[str]:
         """The batch's turn ids."""
@@ -134,7 +134,7 @@ class TokenizerTask:
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, Tensor]:
-        """Codebook statistics of all shards and ranks, once per step; returns their mean perplexity."""
+        """Updates the codebooks once per step, from all ranks; returns their mean perplexity."""
         quantizer = self.trainer.tokenizer.quantizer
         if self.decoder_only:
             self._pending.clear()
@@ -237,11 +237,11 @@ class TokenizerTask:
         return loss, {"hinge": loss.detach()}
 
     def _heard(self, output: Tensor) -> int:
-        """How many items of a shard the judges hear."""
+        """How many items of a micro-batch the judges hear."""
         return max(1, round(self.weights.judged * len(output)))
 
     def _initialise(self) -> None:
-        """Before the engine takes the weights over; from batches of shard 0, which every rank can make."""
+        """Before the engine takes the weights; from micro-batch 0 of each step, which every rank can make."""
         tokenizer = self.trainer.tokenizer
         frame = tokenizer.config.samples_per_frame
 

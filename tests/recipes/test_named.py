@@ -59,7 +59,13 @@ def test_speech_24khz_takes_a_step_of_tokenizer_and_judges(corpus):
     torch.manual_seed(0)
     tokenizer = ConversationalRVQ(run.tokenizer)
     config = replace(run.utterances, items=2, max_seconds=0.4, slice_frames=4)
-    sizes = {"sample_rate": 24_000, "samples_per_frame": 1920, "config": config, "seed": 0, "shards": 1}
+    sizes = {
+        "sample_rate": 24_000,
+        "samples_per_frame": 1920,
+        "config": config,
+        "seed": 0,
+        "micro_batches": 1,
+    }
     data = [UtteranceDataset(corpus, split, **sizes) for split in ("train", "validation")]
     loss = replace(run.tokenizer_loss, adversarial_start=1)
     task = TokenizerTask(

@@ -50,7 +50,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[UtteranceDataset
             turns.append(Turn(id=f"{split}{index}", audio=audio, end=seconds, **kept))
         conversations.append(Conversation(id=split, split=split, turns=tuple(turns)))
     corpus = Corpus(root=root, conversations=tuple(conversations))
-    options = {"sample_rate": RATE, "samples_per_frame": 640, "seed": 0, "shards": 2}
+    options = {"sample_rate": RATE, "samples_per_frame": 640, "seed": 0, "micro_batches": 2}
     config = UtteranceConfig(items=4, slice_frames=4)
     return tuple(
         UtteranceDataset(corpus, split, config=config, **options) for split in ("train", "validation")

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from csm.training import engine as engine_file
+from csm.training.distributed import DistributedContext
 from csm.training.loop import NonFiniteError, clip, train
 from csm.training.options import TrainingConfig
-from csm.training.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -70,12 +70,12 @@ class TinyTask:
         self.learning_rate_scales = {"judge": 0.5}
         self.slow_after, self.nan_at, self.signal_at = slow_after, nan_at, signal_at
 
-    def batch(self, step: int, shard: int) -> dict[str, object]:
-        generator = torch.Generator().manual_seed(1000 * step + shard)
+    def batch(self, step: int, micro_batch: int) -> dict[str, object]:
+        generator = torch.Generator().manual_seed(1000 * step + micro_batch)
         x = torch.randn(4, 8, generator=generator)
-        if step == self.nan_at and shard == 1:
+        if step == self.nan_at and micro_batch == 1:
             x[0, 0] = float("nan")
-        return {"x": x, "ids": [f"turn_{step}_{shard}"]}
+        return {"x": x, "ids": [f"turn_{step}_{micro_batch}"]}
 
     def batch_ids(self, batch: dict[str, object]) -> list[str]:
         return list(batch["ids"])  # type: ignore[call-overload]
@@ -274,9 +274,9 @@ def test_the_norm_of_the_clipped_gradient_is_the_limit() -> None:
 
 
 def test_shards_that_the_ranks_cannot_share_are_refused() -> None:
-    world = World(rank=0, size=3, local_size=3, device=torch.device("cpu"))
-    with pytest.raises(ValueError, match="shards: 2 cannot be shared by 3 ranks"):
-        engine_file.build_engines(TinyTask().modules, config(), world)
+    distributed = DistributedContext(rank=0, size=3, local_size=3, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="micro_batches is 2: expected a multiple of the 3 ranks"):
+        engine_file.build_engines(TinyTask().modules, config(), distributed)
 
 
 # Two ranks, started by every launcher
@@ -424,10 +424,10 @@ def test_killed_half_way_with_its_newest_checkpoint_damaged_a_run_still_ends_wit
     for process in ranks:
         process.communicate()
     assert newest.exists() and not (tmp_path / "zero2" / "complete.json").exists()
-    shard = newest / "rank_00001.safetensors"
-    data = bytearray(shard.read_bytes())
+    micro_batch = newest / "rank_00001.safetensors"
+    data = bytearray(micro_batch.read_bytes())
     data[-3] ^= 4
-    shard.write_bytes(bytes(data))
+    micro_batch.write_bytes(bytes(data))
     for stale in newest.parent.glob("step_00000012"):
         stale.rename(stale.with_name("step_00000012.tmp-killed"))
     outputs = [finished(process) for process in start_ranks("zero2", tmp_path)]

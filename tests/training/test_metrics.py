@@ -1,4 +1,4 @@
-"""Means over shards and steps; one JSON line at a time; progress that any terminal can show."""
+"""Means over micro-batches and steps; one JSON line at a time; progress that any terminal can show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from csm.training.distributed import DistributedContext
 from csm.training.metrics import MetricsFile, Progress, Window
-from csm.training.world import World
 
-WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 
 
 def test_a_window_gives_means_over_what_was_added_and_is_then_empty() -> None:
@@ -20,8 +20,8 @@ def test_a_window_gives_means_over_what_was_added_and_is_then_empty() -> None:
     for value in (1.0, 2.0, 6.0):
         window.add("model/loss", torch.tensor(value, requires_grad=True))
     window.add("judge/loss", torch.tensor(4.0))
-    assert window.means(WORLD) == {"judge/loss": 4.0, "model/loss": 3.0}
-    assert window.means(WORLD) == {}
+    assert window.means(ALONE) == {"judge/loss": 4.0, "model/loss": 3.0}
+    assert window.means(ALONE) == {}
 
 
 def test_the_state_of_an_open_window_is_restored() -> None:
@@ -30,7 +30,7 @@ def test_the_state_of_an_open_window_is_restored() -> None:
     values, tensors = window.state()
     other.load(json.loads(json.dumps(values)), tensors, torch.device("cpu"))
     other.add("loss", torch.tensor(2.0))
-    assert other.means(WORLD) == {"loss": 1.5}
+    assert other.means(ALONE) == {"loss": 1.5}
 
 
 def test_a_resume_keeps_earlier_lines_and_drops_later_and_half_written_ones(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from csm.training.options import TrainingConfig
 
 def made(model: CSMModel, tmp_path, monkeypatch, latent_dim: int = 0) -> ModelTask:
     # Tiny tensors on two threads of a busy machine wait a hundred times as long as they compute.
-    monkeypatch.setattr("csm.training.world.available_cores", lambda: 1)
+    monkeypatch.setattr("csm.training.distributed.available_cores", lambda: 1)
 
     def turn(name: str, index: int) -> Turn:
         return Turn(
@@ -41,7 +41,7 @@ def made(model: CSMModel, tmp_path, monkeypatch, latent_dim: int = 0) -> ModelTa
         )
         for t in corpus.turns()
     }
-    config = DatasetConfig(rows_per_shard=120, max_rows=60, transcribe_share=0.4, depth_share=0.5)
+    config = DatasetConfig(rows_per_micro_batch=120, max_rows=60, transcribe_share=0.4, depth_share=0.5)
     train_data, validation = (
         ConversationDataset(
             corpus,
@@ -51,10 +51,10 @@ def made(model: CSMModel, tmp_path, monkeypatch, latent_dim: int = 0) -> ModelTa
             num_codebooks=5,
             end_code=24,
             config=config,
-            shards=shards,
+            micro_batches=micro_batches,
             seed=0,
         )
-        for split, shards in (("train", 2), ("validation", 1))
+        for split, micro_batches in (("train", 2), ("validation", 1))
     )
     vectors = torch.randn(5, 24, latent_dim, generator=g) if latent_dim else None
     return ModelTask(model, train_data, validation, LossConfig(), device=torch.device("cpu"), vectors=vectors)
@@ -132,7 +132,7 @@ def test_training_lowers_the_validation_loss_of_what_it_saw(task, tmp_path) -> N
     before = task.validate(0)
     config = TrainingConfig(
         steps=12,
-        shards=2,
+        micro_batches=2,
         learning_rate=1e-2,
         warmup_steps=2,
         checkpoint_every=100,
@@ -148,6 +148,6 @@ def test_training_lowers_the_validation_loss_of_what_it_saw(task, tmp_path) -> N
 def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_batch(task, tmp_path) -> None:
     with torch.no_grad():
         task.model.codebook0_head.weight[0, 0] = torch.nan
-    config = TrainingConfig(steps=3, shards=2, warmup_steps=1)
+    config = TrainingConfig(steps=3, micro_batches=2, warmup_steps=1)
     with pytest.raises(NonFiniteError, match=task.batch(1, 0).ids[0]):
         train(task, config, tmp_path / "run", run_description={"test": True}, device="cpu")

@@ -12,7 +12,7 @@ from csm.training.options import TrainingConfig
     ("field", "value"),
     [
         ("steps", 0),
-        ("shards", 0),
+        ("micro_batches", 0),
         ("keep_checkpoints", 0),
         ("warmup_steps", -1),
         ("learning_rate", 0.0),

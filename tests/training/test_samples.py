@@ -45,7 +45,7 @@ class Whistler:
         self.learning_rate_scales: dict[str, float] = {}
         self.stop_at, self.heard = stop_at, []
 
-    def batch(self, step: int, shard: int) -> dict[str, Tensor]:
+    def batch(self, step: int, micro_batch: int) -> dict[str, Tensor]:
         return {}
 
     def batch_ids(self, batch: object) -> list[str]:

@@ -17,7 +17,7 @@ from csm.system.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class DistributedContext:
     """The ranks of this run and the device of this one."""
 
     rank: int
@@ -50,8 +50,8 @@ class World:
         self.any(False)
 
 
-def start_world(device: str = "auto") -> World:
-    """Join the ranks that the deepspeed launcher or torchrun started; plain python is a world of one.
+def start_distributed(device: str = "auto") -> DistributedContext:
+    """Join the ranks that the deepspeed launcher or torchrun started; plain python is one rank.
 
     Args:
         device: "auto" (CUDA where there is a GPU, else CPU), "cpu" or "cuda".
@@ -79,11 +79,11 @@ def start_world(device: str = "auto") -> World:
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=60))
-        atexit.register(leave_world)
-    return World(rank=rank, size=size, local_size=local_size, device=place)
+        atexit.register(leave_distributed)
+    return DistributedContext(rank=rank, size=size, local_size=local_size, device=place)
 
 
-def leave_world() -> None:
+def leave_distributed() -> None:
     """Leave the process group; registered to run at the interpreter's exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
