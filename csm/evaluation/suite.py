@@ -61,7 +61,7 @@ def evaluate(
 
     Args:
         run: folder with ``speech/speech.jsonl`` and, where they exist, ``metrics.jsonl`` and
-            ``tokenizer/codebooks.json``.
+            ``codes/codebooks.json``.
         corpus: corpus folder with the reference recordings; without it what needs them is missing.
         options: see :class:`SuiteOptions`.
         say: told one short line as each section ends.

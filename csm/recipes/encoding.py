@@ -1,4 +1,4 @@
-"""A corpus through a tokenizer: every turn as codes, in one or several cuts."""
+"""Encodes a corpus with a tokenizer: every turn as codes, in one or several time shifts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,29 +23,36 @@ from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
 
+Tokenizer: TypeAlias = ConversationalRVQ | MimiTokenizer
+
 # Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
 ENCODE_BATCH = 32
 
 
-def open_tokenizer(folder: Path, num_codebooks: int) -> ConversationalRVQ | MimiTokenizer:
-    """The tokenizer of a folder: ours, or Mimi where it is transformers' (alone, or inside its CSM).
+def open_tokenizer(folder: Path, num_codebooks: int) -> Tokenizer:
+    """Returns the tokenizer of a folder: ours, or Mimi in transformers' layout (alone, or inside its CSM).
 
     Args:
-        folder: With config.json.
-        num_codebooks: How many of Mimi's codebooks are encoded.
+        folder: Folder with config.json.
+        num_codebooks: Number of Mimi's codebooks that are encoded.
 
     Raises:
-        ValueError: No tokenizer there.
+        ValueError: No tokenizer in the folder.
     """
-    path = folder / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if raw.get("model_type") in ("mimi", "csm"):
+    if is_mimi(folder):
         return MimiTokenizer.from_pretrained(folder, n_codebooks=num_codebooks)
     return ConversationalRVQ.from_pretrained(folder)
 
 
+def is_mimi(folder: Path) -> bool:
+    """Returns whether a folder holds Mimi, or a CSM with Mimi in it, in transformers' layout."""
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return raw.get("model_type") in ("mimi", "csm")
+
+
 def sha256_of_weights(folder: Path) -> str:
-    """Of model.safetensors, or of the SHA-256s of the files it is cut into."""
+    """Returns the SHA-256 of model.safetensors, or that of the SHA-256s of its shards."""
     whole = folder / "model.safetensors"
     if whole.is_file():
         return file_sha256(whole)
@@ -54,9 +61,7 @@ def sha256_of_weights(folder: Path) -> str:
 
 
 @torch.no_grad()
-def encoded_turns(
-    corpus: Corpus, tokenizer: ConversationalRVQ | MimiTokenizer, time_shifts: int = 1
-) -> Iterator[EncodedTurn]:
+def encoded_turns(corpus: Corpus, tokenizer: Tokenizer, time_shifts: int = 1) -> Iterator[EncodedTurn]:
     """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of every turn, the shortest first.
 
     Training turns come in `time_shifts` encodings, each with silence of another part of a frame before it, as
@@ -81,7 +86,7 @@ def encoded_turns(
 
 
 def _encoded_group(
-    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer
+    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: Tokenizer
 ) -> list[EncodedTurn]:
     config = tokenizer.config
     codes, info = _encode(waveforms, tokenizer)
@@ -95,26 +100,42 @@ def _encoded_group(
     return encoded
 
 
-def _shifted_codes(
-    waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer, early: int
-) -> list[Tensor]:
+def _shifted_codes(waveforms: Sequence[Tensor], tokenizer: Tokenizer, early: int) -> list[Tensor]:
     """Returns the codes of each clip after `early` samples of silence."""
     codes, _ = _encode(waveforms, tokenizer, early)
     return [row[:, : _frames(clip, tokenizer)].cpu() for row, clip in zip(codes, waveforms, strict=True)]
 
 
-def _encode(
-    waveforms: Sequence[Tensor], tokenizer: ConversationalRVQ | MimiTokenizer, before: int = 0
-) -> tuple[Tensor, Any]:
+def _encode(waveforms: Sequence[Tensor], tokenizer: Tokenizer, before: int = 0) -> tuple[Tensor, Any]:
     lengths = torch.tensor([waveform.shape[1] for waveform in waveforms]) + before
     device = next(tokenizer.parameters()).device
     return tokenizer.encode(_padded(waveforms, before).to(device), lengths)
 
 
-def _frames(waveform: Tensor, tokenizer: ConversationalRVQ | MimiTokenizer) -> int:
+def _frames(waveform: Tensor, tokenizer: Tokenizer) -> int:
     return -(-waveform.shape[1] // tokenizer.config.samples_per_frame)
 
 
 def _padded(waveforms: Sequence[Tensor], before: int = 0) -> Float[Tensor, "B 1 S"]:
     longest = max(waveform.shape[1] for waveform in waveforms)
     return torch.stack([F.pad(w, (before, longest - w.shape[1])) for w in waveforms])
+
+
+def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
+    """Returns usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
+    size = tokenizer.config.codebook_size
+    joined = torch.cat([c.cpu() for c in codes], dim=1)
+    usage, perplexity, dead = [], [], []
+    for row in joined:
+        count = torch.bincount(row, minlength=size).double()
+        share = count[count > 0] / count.sum()
+        usage.append(round(float((count > 0).double().mean()), 4))
+        perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
+        dead.append(int((count == 0).sum()))
+    return {
+        "codebook_size": size,
+        "frames": joined.shape[1],
+        "usage": usage,
+        "perplexity": perplexity,
+        "dead": dead,
+    }

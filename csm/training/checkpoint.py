@@ -18,7 +18,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from csm.system.files import file_sha256, flush, write_atomically
+from csm.system.log import log
 from csm.training.distributed import DistributedContext
 from csm.training.engine import Engine, Fragment
 from csm.training.reproducibility import random_state, set_random_state
@@ -90,10 +90,11 @@ def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | N
         if not distributed.any(reason is not None):
             return path
         if reason is not None:
-            print(f"checkpoint {path.name} is skipped: {reason}", file=sys.stderr, flush=True)
+            log.warning("checkpoint %s is skipped: %s", path.name, reason)
     if candidates:
         raise ValueError(
-            f"no checkpoint in {folder} verifies (reasons above); move the folder away to start the run anew"
+            f"no checkpoint in {folder} verifies (reasons above); move the folder away "
+            f"to start the run from step 0"
         )
     return None
 

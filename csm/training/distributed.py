@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from csm.system.host_memory import keep_freed_memory
+from csm.system.threads import available_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +115,3 @@ def gloo_is_busy(tasks: Path) -> bool:
         if "gloo" in name and rest.split()[0] == "R":
             return True
     return False
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,6 @@ import atexit
 import importlib.util
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from csm.system.log import log
 from csm.training.distributed import DistributedContext, leave_distributed
 from csm.training.optimizer import MOMENTS, build_optimizer, fresh_state, set_learning_rate
 from csm.training.options import TrainingConfig
@@ -403,11 +403,7 @@ def build_engines(
         kind: type[Engine] = DeepSpeedEngine
     else:
         kind = PlainEngine
-        if distributed.rank == 0:
-            print(
-                "deepspeed is not installed: training with plain torch (the same losses, no ZeRO)",
-                file=sys.stderr,
-            )
+        log.info("deepspeed is not installed: training with plain torch (the same losses, no ZeRO)")
     return {
         name: kind(name, module.to(distributed.device), config, distributed)
         for name, module in modules.items()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+TrackerName = Literal["auto", "none", "tensorboard", "trackio", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,9 @@ class TrainingConfig:
         keep_checkpoints: how many of the newest verified checkpoints stay.
         validate_every: steps between validations (the last step always has one).
         log_every: steps between lines of metrics.jsonl; each line is the mean since the line before.
+        samples: whether each validation leaves clips to listen to, in samples/ and in the tracker.
+        tracker: where metrics and clips go besides the run's own files: "auto" (TensorBoard where it is
+            installed), "none", "tensorboard", "trackio" or "wandb".
         seed: of everything random in the run.
     """
 
@@ -51,6 +56,8 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     validate_every: int = 200
     log_every: int = 10
+    samples: bool = True
+    tracker: TrackerName = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +96,10 @@ class TrainingConfig:
             raise ValueError(
                 f"offload: expected 'none' with zero_stage {self.zero_stage}, got {self.offload!r}, which "
                 f"needs stage {needed} or more; set offload first to change both"
+            )
+        if self.tracker not in get_args(TrackerName):
+            raise ValueError(
+                f"tracker is {self.tracker!r}: expected one of {', '.join(get_args(TrackerName))}"
             )
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(

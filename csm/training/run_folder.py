@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -67,8 +67,9 @@ def write_run(
     config: TrainingConfig,
     distributed: DistributedContext,
     step: int,
+    inputs: Mapping[str, Any],
 ) -> None:
-    """Write run.json, or add this session to the one that is there. Rank 0 calls this."""
+    """Writes run.json, or adds this session to the one that is there. Rank 0 calls this."""
     path = output / "run.json"
     sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.is_file() else []
     session = {
@@ -81,24 +82,25 @@ def write_run(
         "ranks": distributed.size,
     }
     run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
+    run["inputs"] = _plain(inputs)
     text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
     write_atomically(path, text + "\n")
 
 
-def write_complete(output: Path, step: int, weights: list[Path]) -> None:
-    """Mark the run as complete: complete.json names the last step and the SHA-256 of the weights."""
-    text = json.dumps({"step": step, "weights": {path.name: file_sha256(path) for path in weights}}, indent=2)
-    write_atomically(output / "complete.json", text + "\n")
+def write_complete(output: Path, step: int, files: list[Path]) -> None:
+    """Marks the run as complete: complete.json names the last step and the SHA-256 of the run's results."""
+    digests = {path.relative_to(output).as_posix(): file_sha256(path) for path in files}
+    write_atomically(output / "complete.json", json.dumps({"step": step, "files": digests}, indent=2) + "\n")
 
 
 def is_complete(output: Path) -> bool:
-    """Say whether the run ended and its weights are still what it wrote."""
+    """Returns whether the run ended and its results are still what it wrote."""
     path = output / "complete.json"
     if not path.is_file():
         return False
-    weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
-    return all(
-        (output / name).is_file() and file_sha256(output / name) == digest for name, digest in weights.items()
+    files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
+    return bool(files) and all(
+        (output / name).is_file() and file_sha256(output / name) == digest for name, digest in files.items()
     )
 
 

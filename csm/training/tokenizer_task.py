@@ -27,8 +27,6 @@ from csm_kernels import ema_update_stacks
 # Batches that a new tokenizer's linear path and codebooks are computed from: 30,000 frames of the packaged
 # recipe, for covariances of 1,800 magnitudes.
 START_BATCHES = 128
-# Frames that the finished codebooks are fitted to: 4.4 hours.
-REFIT_FRAMES, REFIT_BATCH = 200_000, 16
 # Validation clips to listen to: few enough to be heard one after the other.
 SAMPLED_CLIPS = 4
 
@@ -85,6 +83,9 @@ class TokenizerTask:
         self.trainer = TokenizerTrainer(tokenizer, len(train.speakers), teacher_width=width)
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
+        names = ("loss", "mel", "magnitude", "commitment", "text")
+        self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
+        self.watched = "mel"
         if loss.adversarial > 0:
             self.modules["discriminator"] = Discriminator()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
@@ -99,6 +100,11 @@ class TokenizerTask:
     def batch_ids(self, batch: UtteranceBatch) -> list[str]:
         """The batch's turn ids."""
         return batch.ids
+
+    def frames(self, batch: UtteranceBatch) -> Tensor:
+        """Returns the number of frames in a batch, without padding."""
+        frame = self.trainer.tokenizer.config.samples_per_frame
+        return ((batch.lengths + frame - 1) // frame).sum()
 
     def loss(
         self, name: str, module: nn.Module, batch: UtteranceBatch, step: int
@@ -168,27 +174,6 @@ class TokenizerTask:
         return metrics
 
     @torch.no_grad()
-    def refit(self, tokenizer: ConversationalRVQ) -> None:
-        """Sets the codebooks of a finished tokenizer to the means of what it encodes, on the CPU.
-
-        While it is trained they follow a moving encoder by a moving average; of the averaged weights that are
-        kept, a tenth of the vectors describes nothing.
-
-        Args:
-            tokenizer: Trained by this task, on the CPU.
-        """
-        frame, rows = tokenizer.config.samples_per_frame, []
-        for first in range(0, len(self.train), REFIT_BATCH):
-            batch = self.train.in_order(first, REFIT_BATCH)
-            latent, _ = tokenizer.encoder(tokenizer.pad_to_frames(batch.audio)[:, 0])
-            frames = torch.arange(latent.shape[1])
-            rows.append(latent[frames < (batch.lengths // frame).clamp_min(1).unsqueeze(1)])
-            if sum(map(len, rows)) >= REFIT_FRAMES:
-                break
-        generator = torch.Generator().manual_seed(self.train.seed)
-        tokenizer.quantizer.fit(torch.cat(rows), generator, keep=True)
-
-    @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
         """Losses over up to 32 validation utterances, with all codebooks."""
         count = min(32, len(self.validation))
@@ -254,23 +239,3 @@ class TokenizerTask:
 
         generator = torch.Generator().manual_seed(self.train.seed)
         start_from_principal_components(tokenizer.to(self.device), clips(), generator)
-
-
-def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
-    """Usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
-    size = tokenizer.config.codebook_size
-    joined = torch.cat([c.cpu() for c in codes], dim=1)
-    usage, perplexity, dead = [], [], []
-    for row in joined:
-        count = torch.bincount(row, minlength=size).double()
-        share = count[count > 0] / count.sum()
-        usage.append(round(float((count > 0).double().mean()), 4))
-        perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
-        dead.append(int((count == 0).sum()))
-    return {
-        "codebook_size": size,
-        "frames": joined.shape[1],
-        "usage": usage,
-        "perplexity": perplexity,
-        "dead": dead,
-    }

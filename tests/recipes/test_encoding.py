@@ -6,7 +6,7 @@ import torch
 from csm.data.audio import write_audio
 from csm.data.code_shards import shifted_id
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.recipes.encoding import encoded_turns
+from csm.recipes.encoding import codebook_report, encoded_turns
 from csm.recipes.named import recipe
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -44,3 +44,13 @@ def test_time_shifts_of_training_turns_are_as_long_and_begin_earlier(corpus):
         assert all(other.codes.shape == first.codes.shape for other in others)
         assert all(torch.equal(other.prosody, first.prosody) for other in others)
         assert not any(torch.equal(other.codes, first.codes) for other in others)
+
+
+def test_the_codebook_report_counts_usage_perplexity_and_dead_codes():
+    tokenizer = ConversationalRVQ(recipe("tiny").tokenizer)
+    codes = torch.zeros(4, 64, dtype=torch.int64)
+    codes[1] = torch.arange(64) % 32
+    report = codebook_report(tokenizer, [codes[:, :10], codes[:, 10:]])
+    assert report["frames"] == 64 and report["codebook_size"] == 32
+    assert report["usage"][:2] == [round(1 / 32, 4), 1.0] and report["dead"][:2] == [31, 0]
+    assert report["perplexity"][:2] == [1.0, 32.0]

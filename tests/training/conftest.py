@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from csm.data.audio import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
+from csm.system.log import configure_log, log
 from csm.tokenizer.conversational_rvq import TokenizerConfig
 
 RATE = 8000
+
+
+@pytest.fixture(autouse=True)
+def shown() -> Iterator[None]:
+    """Messages go to stderr as in a command."""
+    before = log.handlers, log.level, log.propagate
+    configure_log()
+    yield
+    log.handlers, log.level, log.propagate = before
 
 
 @pytest.fixture(scope="session")

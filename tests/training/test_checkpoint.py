@@ -26,7 +26,7 @@ from csm.training.engine import Engine, PlainEngine
 from csm.training.options import TrainingConfig
 
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
-CONFIG = TrainingConfig(shards=1, ema_decay=0.9)
+CONFIG = TrainingConfig(micro_batches=1, ema_decay=0.9)
 
 
 class Net(nn.Module):

@@ -26,10 +26,11 @@ CONFIG = TrainingConfig(seed=5)
 
 
 def test_run_json_tells_what_ran_where_and_how_often(tmp_path: Path) -> None:
-    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, ALONE, 0)
-    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, ALONE, 7)
+    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, ALONE, 0, {"codes": "c"})
+    write_run(tmp_path, {"model": {"width": (1, 2)}}, CONFIG, ALONE, 7, {"codes": "c"})
     stored = json.loads((tmp_path / "run.json").read_text())
     assert stored["config"] == {"model": {"width": [1, 2]}}
+    assert stored["inputs"] == {"codes": "c"}
     assert stored["training"]["seed"] == stored["seed"] == 5
     assert [session["after_step"] for session in stored["sessions"]] == [0, 7]
     assert {"started", "command", "commit", "versions", "device", "ranks"} <= stored["sessions"][0].keys()
@@ -38,7 +39,7 @@ def test_run_json_tells_what_ran_where_and_how_often(tmp_path: Path) -> None:
 
 def test_the_same_run_is_accepted_and_another_one_is_refused_with_its_differences(tmp_path: Path) -> None:
     require_same_run(tmp_path, {"a": {"b": 1}}, CONFIG)
-    write_run(tmp_path, {"a": {"b": 1}}, CONFIG, ALONE, 0)
+    write_run(tmp_path, {"a": {"b": 1}}, CONFIG, ALONE, 0, {"codes": "c"})
     require_same_run(tmp_path, {"a": {"b": 1}}, CONFIG)
     with pytest.raises(ValueError) as error:
         require_same_run(tmp_path, {"a": {"b": 2, "c": 3}}, TrainingConfig(seed=6))
@@ -60,7 +61,8 @@ def test_results_without_a_run_json_and_a_damaged_one_are_refused(tmp_path: Path
 
 
 def test_a_run_is_complete_only_with_the_weights_it_wrote(tmp_path: Path) -> None:
-    weights = tmp_path / "weights_model.safetensors"
+    weights = tmp_path / "adapter" / "model.safetensors"
+    weights.parent.mkdir()
     weights.write_bytes(b"abc")
     assert not is_complete(tmp_path)
     write_complete(tmp_path, 10, [weights])
