@@ -40,7 +40,6 @@ class TokenizerLossConfig:
         quantizer_dropout: Share of items that use only a first part of the codebooks.
         bypass: Share of items decoded from the unquantized latent.
         decay, revive_below: Of the codebooks' moving average; dead is below this share of uniform usage.
-        revive_every: Steps between revivals (every step during the first 200).
     """
 
     mel: float = 1.0
@@ -61,7 +60,6 @@ class TokenizerLossConfig:
     bypass: float = 0.4
     decay: float = 0.98
     revive_below: float = 0.02
-    revive_every: int = 10
 
     def __post_init__(self) -> None:
         for name in ("condition_dropout", "quantizer_dropout", "bypass"):

@@ -27,6 +27,8 @@ from csm_kernels import ema_update_stacks
 # Batches that a new tokenizer's linear path and codebooks are computed from: 30,000 frames of the packaged
 # recipe, for covariances of 1,800 magnitudes.
 START_BATCHES = 128
+# Codes that nothing uses are revived in each of the first steps, then every few.
+REVIVED_EVERY_STEP, REVIVE_EVERY = 200, 10
 # Validation clips to listen to: few enough to be heard one after the other.
 SAMPLED_CLIPS = 4
 
@@ -146,7 +148,7 @@ class TokenizerTask:
             self._pending.clear()
             return {}
         metrics, stacks = {}, []
-        revive = step <= 200 or step % self.weights.revive_every == 0
+        revive = step <= REVIVED_EVERY_STEP or step % REVIVE_EVERY == 0
         for name, stack, first in (
             ("semantic", quantizer.semantic, 0),
             ("acoustic", quantizer.acoustic, quantizer.semantic_codebooks),

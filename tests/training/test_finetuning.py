@@ -340,8 +340,7 @@ def test_a_text_longer_than_the_context_is_refused(tmp_path: Path) -> None:
 
 
 def test_speakers_out_of_range_are_refused(material: Path, tmp_path: Path) -> None:
-    model = CSMModel(SMALL)
-    model.codec.max_speakers = 3  # type: ignore[attr-defined]
+    model = CSMModel(replace(SMALL, max_speakers=3))
     fit(material, model)
     write_material(tmp_path, speakers=4)
     with pytest.raises(
