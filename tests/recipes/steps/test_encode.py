@@ -9,6 +9,7 @@ import torch
 
 from csm.data.code_shards import read_code_shards, read_index, shifted_id
 from csm.recipes.steps.encode import encode_corpus
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 CPU = torch.device("cpu")
 
@@ -53,8 +54,6 @@ def test_codes_of_other_time_shifts_or_another_tokenizer_are_refused(steps, tmp_
         encode_corpus(more, steps.tokenizer, steps.codes, CPU)
     other = tmp_path / "tokenizer"
     shutil.copytree(steps.tokenizer, other)
-    from csm.tokenizer.conversational_rvq import ConversationalRVQ
-
     ConversationalRVQ(steps.run.tokenizer).save_pretrained(other)
     with pytest.raises(ValueError, match="tokenizer_sha256 differ"):
         encode_corpus(steps.run, other, steps.codes, CPU)
