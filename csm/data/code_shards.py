@@ -15,7 +15,7 @@ from torch import Tensor
 from csm.system.files import new_file, write_atomically
 
 INDEX_NAME = "index.json"
-# When the letters or phones of each turn are said.
+# Times at which the letters or phones of each turn end.
 ALIGNMENT_NAME = "alignment.safetensors"
 # What each code adds to the tokenizer's latent.
 VECTORS_NAME = "code_vectors.safetensors"
@@ -24,7 +24,7 @@ TURNS_PER_SHARD = 1024
 
 
 class EncodedTurn(NamedTuple):
-    """What is stored of a turn.
+    """One encoded turn.
 
     Attributes:
         id: Turn id.
@@ -87,13 +87,13 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
 
 
 def read_index(folder: Path) -> dict[str, object] | None:
-    """The description of finished shards, or None where there are none."""
+    """Returns the description of finished shards, or None where there are none."""
     path = folder / INDEX_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
-    """All turns by id.
+    """Returns all turns by id.
 
     Raises:
         ValueError: No finished shards there, or one that the index names is missing.
@@ -119,10 +119,10 @@ def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
 
 
 def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None:
-    """Writes beside the shards where the symbols of each turn's text end.
+    """Writes beside the shards when the symbols of each turn's text end.
 
     Args:
-        folder: Of the shards.
+        folder: Folder of the shards.
         ends: float32 [L], frames, by turn id.
         text: Name of the text codec whose symbols they are.
     """
@@ -132,7 +132,7 @@ def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None
 
 
 def aligned_text(folder: Path) -> str | None:
-    """Name of the text codec whose symbols were aligned, or None where nothing was."""
+    """Returns the name of the text codec whose symbols are aligned, or None where none are."""
     path = folder / ALIGNMENT_NAME
     if not path.is_file():
         return None
@@ -141,7 +141,7 @@ def aligned_text(folder: Path) -> str | None:
 
 
 def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
-    """What `write_alignment` wrote of this text codec, or None where nothing was aligned.
+    """Returns what `write_alignment` wrote for this text codec, or None without an alignment.
 
     Raises:
         ValueError: The symbols of another text codec were aligned.
@@ -152,7 +152,7 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
     if found != text:
         raise ValueError(
             f"{folder / ALIGNMENT_NAME} is of the text codec {found!r}, the model's is {text!r}: run "
-            f"launch/encode_corpus.py with this recipe, which aligns anew"
+            f"launch/encode_corpus.py with this recipe, which aligns again"
         )
     return load_file(folder / ALIGNMENT_NAME)
 
@@ -165,6 +165,6 @@ def write_code_vectors(folder: Path, vectors: Tensor) -> None:
 
 
 def read_code_vectors(folder: Path) -> Tensor | None:
-    """What `write_code_vectors` wrote, float32, or None where the tokenizer did not tell."""
+    """Returns what `write_code_vectors` wrote, float32, or None where there is none."""
     path = folder / VECTORS_NAME
     return load_file(path)["vectors"].float() if path.is_file() else None

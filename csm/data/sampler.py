@@ -1,4 +1,4 @@
-"""Which stretches of which conversations make up a step: a pure function of (seed, step)."""
+"""The stretches of conversations that make up a step: a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ChunkSampler:
         max_rows: Most rows of a chunk; a longer turn is left out (the dataset counts them).
         rows_per_micro_batch: Rows a micro-batch is filled to.
         micro-batches: Micro-batches per step.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Raises:
         ValueError: max_rows above rows_per_micro_batch; from `step`, too few rows or a step below 1.
@@ -53,7 +53,7 @@ class ChunkSampler:
         self.epoch_steps = lru_cache(maxsize=4)(self._epoch_steps)
 
     def step(self, step: int) -> list[list[Chunk]]:
-        """The chunks of each micro-batch of a step (counted from 1)."""
+        """Returns the chunks of each micro-batch of a step (counted from 1)."""
         if step < 1:
             raise ValueError(f"step is {step}: steps are counted from 1")
         index = step - 1
@@ -95,7 +95,7 @@ class ChunkSampler:
         return [micro_batches[i : i + self.micro_batches] for i in range(0, usable, self.micro_batches)]
 
     def cut(self, conversation: int, rows: Sequence[int], limit: int) -> list[Chunk]:
-        """Chunks of a conversation, the first of at most `limit` rows, the others of at most max_rows.
+        """Returns a conversation's chunks, the first of at most `limit` rows, the others of at most max_rows.
 
         A single turn may exceed `limit`; one above max_rows is left out and ends the chunk before it.
         """

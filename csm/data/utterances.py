@@ -75,13 +75,13 @@ class UtteranceBatch:
     condition: Tensor
 
     def to(self, device: torch.device) -> UtteranceBatch:
-        """The same batch on a device."""
+        """Returns the same batch on a device."""
         moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
         return UtteranceBatch(ids=self.ids, **moved)
 
 
 def spell(text: str) -> list[int]:
-    """CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
+    """Returns CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
 
     Returns:
         Indices into CTC_ALPHABET, none of them 0 (the blank).
@@ -99,9 +99,9 @@ class UtteranceDataset:
     Args:
         corpus: The corpus.
         split: Its split.
-        sample_rate, samples_per_frame: Of the tokenizer, in Hz and samples.
+        sample_rate, samples_per_frame: Those of the tokenizer, in Hz and samples.
         config: How to draw.
-        seed: Of the order and every random draw.
+        seed: Seed of the order and of every random draw.
         micro-batches: Micro-batches per step.
 
     Raises:
@@ -147,7 +147,7 @@ class UtteranceDataset:
         return len(self.turns)
 
     def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
-        """The utterances of one micro-batch of one step.
+        """Returns the utterances of one micro-batch of one step.
 
         Args:
             step: The optimizer step.
@@ -160,7 +160,7 @@ class UtteranceDataset:
         return self._collate(self._epoch_batches(epoch)[place], rng)
 
     def in_order(self, first: int, count: int) -> UtteranceBatch:
-        """Utterances from a fixed random order, for validation: the same at every call.
+        """Returns utterances from a fixed random order, for validation: the same at every call.
 
         Args:
             first: Place in that order, from 0.
@@ -195,7 +195,7 @@ class UtteranceDataset:
             frames = -(-len(clip) // frame)
             starts.append(int(rng.integers(0, max(1, frames - config.slice_frames + 1))))
         lengths = torch.tensor([len(c) for c in clips])
-        # A few sizes only: cuDNN plans every new shape anew, for tens of milliseconds a layer.
+        # A few sizes only: cuDNN plans every new shape, for tens of milliseconds a layer.
         frames = max(int(-(-lengths.max() // frame)), config.slice_frames)
         size = -(-frames // FRAME_STEP) * FRAME_STEP * frame
         audio = torch.zeros(len(clips), 1, size)

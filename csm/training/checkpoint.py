@@ -46,14 +46,14 @@ def save_checkpoint(
     keep: int,
     extra: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
 ) -> Path:
-    """Write the state after `step`, verify it, then drop all but the `keep` newest; every rank calls this.
+    """Writes the state after `step`, verifies it, and drops all but the `keep` newest; every rank calls it.
 
     Args:
         folder: the run's `checkpoints` folder.
         extra: this rank's further JSON values and tensors, returned by `load_checkpoint` to the same rank.
 
     Raises:
-        ValueError: too little disk space or a failed write; older checkpoints stay and nothing
+        ValueError: Too little disk space or a failed write; older checkpoints stay and nothing
             half-written remains.
     """
     values, tensors = _collect(step, engines, distributed, extra)
@@ -79,10 +79,10 @@ def save_checkpoint(
 
 
 def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | None:
-    """Return the newest checkpoint whose manifest verifies; say why newer ones were skipped.
+    """Returns the newest checkpoint whose manifest verifies; logs why newer ones are skipped.
 
     Raises:
-        ValueError: there are checkpoints, but none verifies.
+        ValueError: There are checkpoints, but none verifies.
     """
     candidates = sorted((p for p in folder.glob("step_*") if _STEP.fullmatch(p.name)), reverse=True)
     for path in candidates:
@@ -102,10 +102,10 @@ def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | N
 def load_checkpoint(
     path: Path, engines: dict[str, Engine], distributed: DistributedContext
 ) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
-    """Restore all state from a verified checkpoint; return its step and this rank's extra values and tensors.
+    """Restores all state from a verified checkpoint; returns its step and this rank's extra state.
 
     Raises:
-        ValueError: the checkpoint is of other modules or parameters.
+        ValueError: The checkpoint is of other modules or parameters.
     """
     ranks = _read_ranks(path)
     for name, engine in engines.items():
@@ -129,7 +129,7 @@ def load_checkpoint(
 
 
 def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]:
-    """Assemble a module's state dict, in fp32 on the CPU, from a verified checkpoint.
+    """Assembles a module's state dict, in fp32 on the CPU, from a verified checkpoint.
 
     The weight average where the run keeps one, else the weights; buffers and frozen parameters as they are.
     """
@@ -149,10 +149,10 @@ def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]
 
 
 def require_space(folder: Path, nbytes: int, distributed: DistributedContext) -> None:
-    """Check on all ranks together that `folder`'s disk takes `nbytes` more per rank.
+    """Checks on all ranks together that `folder`'s disk takes `nbytes` more per rank.
 
     Raises:
-        ValueError: it does not; the message names what is needed and what is free.
+        ValueError: It does not; the message names what is needed and what is free.
     """
     need = int(distributed.sum(torch.tensor([nbytes], dtype=torch.int64, device=distributed.device)).item())
     need += need // 50 + 2**20  # headers, JSON and the file system's own
@@ -166,7 +166,7 @@ def require_space(folder: Path, nbytes: int, distributed: DistributedContext) ->
 
 
 def checkpoint_bytes(engines: dict[str, Engine], distributed: DistributedContext) -> int:
-    """Return how many bytes of tensors this rank writes into a checkpoint."""
+    """Returns how many bytes of tensors this rank writes into a checkpoint."""
     return sum(
         tensor.nbytes for tensor in _collect(0, engines, distributed, ({}, {}), copy=False)[1].values()
     )
@@ -247,7 +247,7 @@ def _collect(
 def _write_shard(
     folder: Path, rank: int, values: dict[str, Any], tensors: dict[str, Tensor]
 ) -> dict[str, list[Any]]:
-    """Write this rank's two files; return {file name: [size, SHA-256]} of the bytes meant to be written."""
+    """Writes this rank's two files; returns {file name: [size, SHA-256]} of the bytes meant to be written."""
     contents = {
         f"rank_{rank:05d}.safetensors": to_bytes(tensors),
         f"rank_{rank:05d}.json": json.dumps(values).encode(),
@@ -258,7 +258,7 @@ def _write_shard(
 
 
 def _gather_entries(entries: dict[str, list[Any]], distributed: DistributedContext) -> dict[str, list[Any]]:
-    """Collect every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
+    """Collects every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
     table = torch.zeros(distributed.size, 2, 33, dtype=torch.int64, device=distributed.device)
     rows = [[size, *bytes.fromhex(digest)] for size, digest in entries.values()]
     table[distributed.rank] = torch.tensor(rows, dtype=torch.int64)
@@ -297,7 +297,7 @@ def _publish(folder: Path, target: Path, keep: int) -> None:
 
 
 def _check_files(path: Path, rank: int, ranks: int) -> str | None:
-    """Return why a checkpoint does not verify, or None. Each rank reads its share of the files."""
+    """Returns why a checkpoint does not verify, or None. Each rank reads its share of the files."""
     try:
         manifest = json.loads((path / "MANIFEST.json").read_text(encoding="utf-8"))
         files = [(name, entry["size"], entry["sha256"]) for name, entry in sorted(manifest["files"].items())]
@@ -338,7 +338,7 @@ def _require_match(path: Path, values: dict[str, Any], name: str, engine: Engine
 
 
 def _on_first(distributed: DistributedContext, target: Path, action: Callable[[], None]) -> None:
-    """Run a file operation on rank 0 while the others wait; its failure is every rank's failure."""
+    """Runs a file operation on rank 0 while the others wait; its failure is every rank's failure."""
     problem = None
     if distributed.rank == 0:
         try:

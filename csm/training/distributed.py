@@ -27,19 +27,19 @@ class DistributedContext:
     device: torch.device
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the elementwise sum over all ranks (in place)."""
+        """Returns the elementwise sum over all ranks (in place)."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
-        """Say whether the flag is set on at least one rank; every rank gets the same answer."""
+        """Returns whether the flag is set on at least one rank; every rank gets the same answer."""
         if self.size == 1:
             return flag
         return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
 
     def from_first(self, value: int) -> int:
-        """Return rank 0's integer on every rank."""
+        """Returns rank 0's integer on every rank."""
         if self.size == 1:
             return value
         tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
@@ -47,18 +47,18 @@ class DistributedContext:
         return int(tensor.item())
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Waits until every rank has come here."""
         self.any(False)
 
 
 def start_distributed(device: str = "auto") -> DistributedContext:
-    """Join the ranks that the deepspeed launcher or torchrun started; plain python is one rank.
+    """Joins the ranks that the deepspeed launcher or torchrun started; plain python is one rank.
 
     Args:
         device: "auto" (CUDA where there is a GPU, else CPU), "cpu" or "cuda".
 
     Raises:
-        ValueError: an unknown device, or CUDA asked for where there is none.
+        ValueError: An unknown device, or CUDA asked for where there is none.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -85,14 +85,14 @@ def start_distributed(device: str = "auto") -> DistributedContext:
 
 
 def leave_distributed() -> None:
-    """Leave the process group; registered to run at the interpreter's exit."""
+    """Leaves the process group; registered to run at the interpreter's exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
         _let_gloo_come_to_rest()
 
 
 def _let_gloo_come_to_rest(seconds: float = 5.0) -> None:
-    """Wait until gloo's threads sleep.
+    """Waits until gloo's threads sleep.
 
     DeepSpeed keeps references to its groups, so gloo's threads outlive them. One that has yet to drop the
     tensors of a finished operation asks for the interpreter to do it; where that is gone, the process aborts:

@@ -1,7 +1,7 @@
 """Optimizer steps. The only file that imports deepspeed.
 
 An engine wraps one module. `DeepSpeedEngine` and `PlainEngine` have the same methods and, in fp32, the same
-losses; the loop knows neither. Both expose their state as *fragments*: one-dimensional views of the pieces of
+losses; the loop uses either. Both expose their state as *fragments*: one-dimensional views of the pieces of
 parameters, moments and averages that this rank owns, in fp32. Clipping, the vote on finite gradients, the
 weight average and the checkpoint work on fragments, whatever ZeRO has partitioned.
 """
@@ -89,15 +89,15 @@ class PlainEngine:
         )
 
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        """Return one micro-batch's loss."""
+        """Returns one micro-batch's loss."""
         return loss()
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of one micro-batch's loss."""
+        """Accumulates the gradient of one micro-batch's loss."""
         (loss / self.accumulation).backward()
 
     def gradients(self) -> list[Tensor]:
-        """Return the step's gradients, averaged over ranks; a parameter the loss did not reach gets zeros."""
+        """Returns the gradients averaged over ranks; a parameter that the loss did not reach gets zeros."""
         gradients = _filled_gradients(self.parameters.values())
         if self.distributed.size > 1:
             flat = (
@@ -110,14 +110,14 @@ class PlainEngine:
         return gradients
 
     def step(self, learning_rate: float) -> None:
-        """Update the weights with the gradients as they are now."""
+        """Updates the weights with the gradients as they are now."""
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.updates += 1
 
     def fragments(self) -> list[Fragment]:
-        """Return every parameter whole: each rank holds all of them."""
+        """Returns every parameter whole: each rank holds all of them."""
         fragments = []
         for key, parameter in self.parameters.items():
             tensors = {"weight": parameter.data, **{m: self.optimizer.state[parameter][m] for m in MOMENTS}}
@@ -128,18 +128,18 @@ class PlainEngine:
         return fragments
 
     def loaded(self, updates: int) -> None:
-        """Take over the fragments that a checkpoint has just written into."""
+        """Takes over the fragments that a checkpoint has just written into."""
         self.updates = updates
         for state in self.optimizer.state.values():
             state["step"].fill_(updates)
 
     def constants(self) -> dict[str, Tensor]:
-        """Return the buffers that are saved, and frozen parameters: what training does not move."""
+        """Returns the buffers that are saved, and frozen parameters: what training does not move."""
         state = self.module.state_dict(keep_vars=True)
         return {key: value.detach() for key, value in state.items() if not value.requires_grad}
 
     def load_constants(self, constants: dict[str, Tensor]) -> None:
-        """Copy saved constants back, in place."""
+        """Copies saved constants back, in place."""
         for key, value in self.constants().items():
             value.copy_(constants[key])
 
@@ -185,7 +185,7 @@ class DeepSpeedEngine:
             self.engine.step()
 
     def gradients(self) -> list[Tensor]:
-        """Return this rank's partition of the step's gradients, averaged over ranks."""
+        """Returns this rank's partition of the step's gradients, averaged over ranks."""
         if self.stage == 0:
             return _filled_gradients(self.parameters.values())
         if self.offloaded:
@@ -195,7 +195,7 @@ class DeepSpeedEngine:
         return [piece for pieces in self.zero.averaged_gradients.values() for piece in pieces]
 
     def step(self, learning_rate: float) -> None:
-        """Update the weights with the gradients as they are now."""
+        """Updates the weights with the gradients as they are now."""
         set_learning_rate(self.optimizer, learning_rate)
         self.engine.step()
         if self.offloaded:
@@ -206,7 +206,7 @@ class DeepSpeedEngine:
         self.updates += 1
 
     def fragments(self) -> list[Fragment]:
-        """Return the pieces of parameters that ZeRO has given to this rank."""
+        """Returns the pieces of parameters that ZeRO has given to this rank."""
         fragments = []
         for key, parameter in self.parameters.items():
             located = self._locate(parameter)
@@ -218,7 +218,7 @@ class DeepSpeedEngine:
         return fragments
 
     def loaded(self, updates: int) -> None:
-        """Take over the fragments that a checkpoint has just written into."""
+        """Takes over the fragments that a checkpoint has just written into."""
         self.updates = updates
         for state in self.optimizer.state.values():
             state["step"].fill_(updates)
@@ -232,7 +232,7 @@ class DeepSpeedEngine:
                 self.zero.persistent_parameters[0].all_gather(self.zero.persistent_parameters)
 
     def constants(self) -> dict[str, Tensor]:
-        """Return the buffers that are saved, and frozen parameters: what training does not move.
+        """Returns the buffers that are saved, and frozen parameters: what training does not move.
 
         Under ZeRO-3 every rank must call this: frozen parameters are gathered.
         """
@@ -245,13 +245,13 @@ class DeepSpeedEngine:
             return {key: value.detach().clone() for key, value in kept.items()}
 
     def load_constants(self, constants: dict[str, Tensor]) -> None:
-        """Copy saved buffers back, in place; frozen parameters under ZeRO-3 stay as the task made them."""
+        """Copies saved buffers back, in place; frozen parameters under ZeRO-3 stay as the task made them."""
         for key, value in self.module.state_dict(keep_vars=True).items():
             if not value.requires_grad and not hasattr(value, "ds_id"):
                 value.detach().copy_(constants[key])
 
     def _flat_parameters(self) -> list[Tensor]:
-        """Return what AdamW updates: the parameters (stage 0) or this rank's flat partitions of them."""
+        """Returns what AdamW updates: the parameters (stage 0) or this rank's flat partitions of them."""
         if self.stage == 0:
             return list(self.parameters.values())
         return (
@@ -261,7 +261,7 @@ class DeepSpeedEngine:
         )
 
     def _locate(self, parameter: Any) -> tuple[int, dict[str, Tensor]] | None:
-        """Return (offset in the parameter, views of weight and moments), or None: nothing of it is here."""
+        """Returns (offset in the parameter, views of weight and moments), or None: nothing of it is here."""
         if self.stage == 0:
             flat, start, count, offset = parameter.data.view(-1), 0, parameter.numel(), 0
             state = self.optimizer.state[parameter]
@@ -313,7 +313,7 @@ class _LossModule(nn.Module):
 def deepspeed_config(
     module: nn.Module, config: TrainingConfig, distributed: DistributedContext
 ) -> dict[str, Any]:
-    """Derive DeepSpeed's configuration; nothing in it is set anywhere else."""
+    """Derives DeepSpeed's configuration; nothing in it is set anywhere else."""
     bucket = bucket_elements([p.numel() for p in module.parameters() if p.requires_grad])
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": bucket, "overlap_comm": False}
     if config.zero_stage in (1, 2):
@@ -340,14 +340,14 @@ def deepspeed_config(
 
 
 def bucket_elements(numbers: Sequence[int]) -> int:
-    """Return how many gradient elements are reduced at a time, for trained parameters of these sizes."""
+    """Returns how many gradient elements are reduced at a time, for trained parameters of these sizes."""
     # DeepSpeed's default of 5e8 elements would allocate 2 GB for the smallest module.
     bucket = max(max(numbers), min(sum(numbers), 50_000_000))
     return -(-bucket // 1024) * 1024  # it asks for an even number
 
 
 def deepspeed_installed() -> bool:
-    """Say whether the package deepspeed can be found, without importing it."""
+    """Returns whether the package deepspeed can be found, without importing it."""
     return importlib.util.find_spec("deepspeed") is not None
 
 
@@ -381,7 +381,7 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 
 def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Return all gradients; a parameter the loss did not reach gets zeros, as in ZeRO's flat partitions."""
+    """Returns all gradients; a parameter the loss did not reach gets zeros, as in ZeRO's flat partitions."""
     gradients = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -393,7 +393,7 @@ def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
 def build_engines(
     modules: dict[str, nn.Module], config: TrainingConfig, distributed: DistributedContext
 ) -> dict[str, Engine]:
-    """Move each module to the device and wrap it, with DeepSpeed where it is installed."""
+    """Moves each module to the device and wrap it, with DeepSpeed where it is installed."""
     if config.micro_batches % distributed.size:
         raise ValueError(
             f"micro_batches is {config.micro_batches}: expected a multiple of the {distributed.size} ranks; "
@@ -412,7 +412,7 @@ def build_engines(
 
 @contextmanager
 def trained_alone(engines: dict[str, Engine], name: str) -> Iterator[None]:
-    """Let gradients flow into the parameters of one engine only: other modules serve as fixed functions."""
+    """Lets gradients flow into the parameters of one engine only: other modules serve as fixed functions."""
     others = [
         p for other in engines if other != name for p in engines[other].module.parameters() if p.requires_grad
     ]

@@ -24,7 +24,7 @@ from csm.training.options import TrainingConfig
 
 
 def require_same_run(output: Path, description: dict[str, Any], config: TrainingConfig) -> None:
-    """Refuse a folder that holds another run; reads only, so that every rank can call it.
+    """Refuses a folder that holds another run; reads only, so that every rank can call it.
 
     Raises:
         ValueError: `output/run.json` describes another run (the differing fields are listed), or there are
@@ -106,12 +106,12 @@ def is_complete(output: Path) -> bool:
 
 @contextmanager
 def only_writer(output: Path, distributed: DistributedContext, *, patience: float = 20.0) -> Iterator[None]:
-    """Hold the folder's lock: two processes training into one folder would spoil both.
+    """Holds the folder's lock: two processes training into one folder would spoil both.
 
     The lock is the operating system's and ends with the process, however it ends.
 
     Raises:
-        ValueError: another process holds it for longer than `patience` seconds.
+        ValueError: Another process holds it for longer than `patience` seconds.
     """
     file: BinaryIO | None = None
     if distributed.rank == 0:

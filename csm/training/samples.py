@@ -39,14 +39,14 @@ th:first-child{position:sticky;left:0;background:var(--ground)}audio{width:230px
 
 @runtime_checkable
 class Audible(Protocol):
-    """A task that can be listened to; others need none of this."""
+    """A task whose progress can be listened to."""
 
     def originals(self) -> Clips:
-        """Return the recordings that `samples` are made from; called on rank 0."""
+        """Returns the recordings that `samples` are made from; called on rank 0."""
         ...
 
     def samples(self, step: int) -> Clips:
-        """Return clips under the names of `originals`, the same ones after every validation.
+        """Returns clips under the names of `originals`, the same ones after every validation.
 
         Called like the task's `validate`, right after it: without gradients, modules in eval mode, and under
         ZeRO-3 on every rank.
@@ -55,7 +55,7 @@ class Audible(Protocol):
 
 
 def write_samples(output: Path, step: int, clips: Clips, originals: Clips) -> None:
-    """Write the clips of one validation and the page anew. Rank 0 calls this.
+    """Writes the clips of one validation and the page again. Rank 0 calls this.
 
     Args:
         output: The run's folder.

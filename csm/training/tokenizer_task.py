@@ -29,12 +29,12 @@ from csm_kernels import ema_update_stacks
 START_BATCHES = 128
 # Codes that nothing uses are revived in each of the first steps, then every few.
 REVIVED_EVERY_STEP, REVIVE_EVERY = 200, 10
-# Validation clips to listen to: few enough to be heard one after the other.
+# Validation clips to listen to: few enough to listen to one after the other.
 SAMPLED_CLIPS = 4
 
 
 class TokenizerTask:
-    """The Task of the training loop: tokenizer first, then (from `adversarial_start` on) its judges.
+    """The Task of the training loop: the tokenizer, then (from `adversarial_start` on) its discriminators.
 
     Args:
         tokenizer: Trained in place.
@@ -111,10 +111,10 @@ class TokenizerTask:
     def loss(
         self, name: str, module: nn.Module, batch: UtteranceBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """The weighted sum of the losses of a module, and its parts; None where the judges rest."""
+        """Returns a module's weighted loss and its parts; None before the discriminators are trained."""
         judged = self.weights.adversarial > 0 and step >= self.weights.adversarial_start
         if name == "discriminator":
-            return self._judges_loss(module, batch) if judged else None
+            return self._discriminator_loss(module, batch) if judged else None
         outputs = self._outputs(module, batch)
         names = ["mel", "magnitude"]
         if not self.decoder_only:
@@ -124,11 +124,11 @@ class TokenizerTask:
         parts = {name: outputs[name] for name in names}
         total = torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
         if judged:
-            judges = self.modules["discriminator"]
-            heard = self._heard(outputs["output"])
-            fake = judges(outputs["output"][:heard])
+            discriminator = self.modules["discriminator"]
+            count = self._discriminated(outputs["output"])
+            fake = discriminator(outputs["output"][:count])
             with torch.no_grad():
-                real = judges(outputs["target"][:heard])
+                real = discriminator(outputs["target"][:count])
             parts["adversarial"] = adversarial_loss(fake)
             parts["feature_matching"] = feature_matching_loss(real, fake)
             total = total + balanced_judges_loss(
@@ -187,13 +187,13 @@ class TokenizerTask:
         return {name: float(outputs[name]) for name in names}
 
     def originals(self) -> Clips:
-        """The first validation utterances, as the tokenizer hears them."""
+        """Returns the first validation utterances at the tokenizer's sample rate."""
         batch = self.validation.in_order(0, SAMPLED_CLIPS)
         return self._clips(batch, batch.audio)
 
     @torch.no_grad()
     def samples(self, step: int) -> Clips:
-        """The same utterances through all codebooks, from their codes alone."""
+        """Returns the same utterances decoded from all their codebooks."""
         batch = self.validation.in_order(0, SAMPLED_CLIPS).to(self.device)
         codes, _ = self.trainer.tokenizer.encode(batch.audio, batch.lengths)
         return self._clips(batch, self.trainer.tokenizer.decode(codes))
@@ -212,19 +212,21 @@ class TokenizerTask:
         outputs: dict[str, Tensor] = module(batch, self.weights, self.train.config.slice_frames, taught)
         return outputs
 
-    def _judges_loss(self, module: nn.Module, batch: UtteranceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _discriminator_loss(
+        self, module: nn.Module, batch: UtteranceBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         kept = next(outputs for ids, outputs in self._pending if ids == batch.ids)
-        heard = self._heard(kept["output"])
+        count = self._discriminated(kept["output"])
         # In one call: half as many, twice as large convolutions.
-        maps = module(torch.cat([kept["target"][:heard], kept["output"][:heard]]))
+        maps = module(torch.cat([kept["target"][:count], kept["output"][:count]]))
         real, fake = (
-            [[m[part] for m in judge] for judge in maps] for part in (slice(heard), slice(heard, None))
+            [[m[part] for m in layers] for layers in maps] for part in (slice(count), slice(count, None))
         )
         loss = discriminator_loss(real, fake)
         return loss, {"hinge": loss.detach()}
 
-    def _heard(self, output: Tensor) -> int:
-        """How many items of a micro-batch the judges hear."""
+    def _discriminated(self, output: Tensor) -> int:
+        """Returns how many items of a micro-batch the discriminators are given."""
         return max(1, round(self.weights.judged * len(output)))
 
     def _initialise(self) -> None:

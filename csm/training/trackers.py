@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from csm.training.options import TrackerName
 from csm.training.samples import Clips
@@ -53,7 +53,7 @@ def open_tracker(name: TrackerName, output: Path, *, done: int) -> Tracker | Non
     if name in ("auto", "tensorboard"):
         installed = importlib.util.find_spec("tensorboard") is not None
         return TensorBoard(output / "tensorboard", done=done) if installed else None
-    return None if name == "none" else RunTracker(name, output)
+    return RunTracker(name, output) if name in ("trackio", "wandb") else None
 
 
 class TensorBoard:
@@ -86,7 +86,7 @@ class RunTracker:
     A session of a resumed run is a run of its own there, with the same name.
     """
 
-    def __init__(self, package: Literal["trackio", "wandb"], output: Path) -> None:
+    def __init__(self, package: str, output: Path) -> None:
         self.module: Any = importlib.import_module(package)
         self.module.init(project="csm", name=output.name)
 

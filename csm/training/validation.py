@@ -43,8 +43,10 @@ def validate(run: TrainingRun, step: int, reports: MetricLogger) -> None:
 
 def validated(run: TrainingRun, step: int) -> tuple[dict[str, float], Clips]:
     """Returns the task's validation metrics and clips."""
-    sampled = run.config.samples and isinstance(run.task, Audible)
-    return run.task.validate(step), run.task.samples(step) if sampled else {}
+    values = run.task.validate(step)
+    if run.config.samples and isinstance(run.task, Audible):
+        return values, run.task.samples(step)
+    return values, {}
 
 
 def keep_samples(run: TrainingRun, step: int, clips: Clips, reports: MetricLogger) -> None:
