@@ -30,7 +30,7 @@ from torch import Tensor
 from csm.system.files import file_sha256, flush, write_atomically
 from csm.system.log import log
 from csm.training.distributed import DistributedContext
-from csm.training.engine import Engine, Fragment
+from csm.training.plain_engine import Engine, Fragment
 from csm.training.reproducibility import random_state, set_random_state
 
 FORMAT = 1

@@ -31,9 +31,10 @@ from csm.training.checkpoint import (
     save_checkpoint,
 )
 from csm.training.distributed import start_distributed
-from csm.training.engine import Engine, build_engines, trained_alone
+from csm.training.engine import build_engines, trained_alone
 from csm.training.metric_logger import MetricLogger
 from csm.training.options import TrainingConfig
+from csm.training.plain_engine import Engine
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import (
     StopRequest,

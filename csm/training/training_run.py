@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from csm.training.distributed import DistributedContext
-from csm.training.engine import Engine
 from csm.training.metrics import MetricAccumulator
 from csm.training.options import TrainingConfig
+from csm.training.plain_engine import Engine
 from csm.training.task import Task
 
 

@@ -22,8 +22,8 @@ from csm.training.checkpoint import (
     save_checkpoint,
 )
 from csm.training.distributed import DistributedContext
-from csm.training.engine import Engine, PlainEngine
 from csm.training.options import TrainingConfig
+from csm.training.plain_engine import Engine, PlainEngine
 
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 CONFIG = TrainingConfig(micro_batches=1, ema_decay=0.9)

@@ -27,9 +27,10 @@ from csm.training.dry_run import (
     dry_run,
     memory,
 )
-from csm.training.engine import DeepSpeedEngine, PlainEngine
+from csm.training.engine import DeepSpeedEngine
 from csm.training.finetuning import FinetuneConfig, without_idle_layers
 from csm.training.options import TrainingConfig
+from csm.training.plain_engine import PlainEngine
 
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 RUN = finetune_csm_1b()

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from csm.training.distributed import DistributedContext, start_distributed
-from csm.training.engine import PlainEngine, deepspeed_config, trained_alone
+from csm.training.engine import deepspeed_config, trained_alone
 from csm.training.options import TrainingConfig
+from csm.training.plain_engine import PlainEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +47,13 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     Raises:
         ValueError: No corpus or codes, some that do not fit the model, or `output` belongs to another run.
     """
-    index = read_index(codes) or {}
-    # Recipe and tokenizer make the run; where the tokenizer was found is only kept.
-    description = {"recipe": run.recipe, "run": config_files.to_dict(run)}
-    description["tokenizer_sha256"] = index.get("tokenizer_sha256")
+    index: dict[str, Any] = read_index(codes) or {}
+    # Recipe and tokenizer identify the run; the tokenizer's folder is kept in run.json and not compared.
+    description = {
+        "recipe": run.recipe,
+        "run": config_files.to_dict(run),
+        "tokenizer_sha256": index.get("tokenizer_sha256"),
+    }
     require_same_run(output, description, run.training)
     distributed = start_distributed(device.type)
     if found_complete(output):
