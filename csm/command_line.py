@@ -13,8 +13,9 @@ import torch
 from csm import config as config_files
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
+from csm.system.log import configure_log
+from csm.training.distributed import start_distributed
 from csm.training.loop import NonFiniteError
-from csm.training.world import start_world
 
 
 def command_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -64,7 +65,7 @@ def device_of(options: argparse.Namespace) -> torch.device:
     Raises:
         ValueError: No such device here.
     """
-    return start_world(options.device).device
+    return start_distributed(options.device).device
 
 
 def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], None]) -> int:
@@ -76,6 +77,7 @@ def command(name: str, parser: argparse.ArgumentParser, work: Callable[[argparse
         if isinstance(stream, io.TextIOWrapper):  # texts and paths may hold what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args()
+    configure_log()
     try:
         work(options)
     except (ValueError, OSError, NonFiniteError) as error:

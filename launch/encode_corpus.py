@@ -3,8 +3,8 @@
     python launch/encode_corpus.py --recipe quickstart --output runs/quickstart/codes
 
 Every turn becomes its codes, frame prosody and speaker embedding in OUTPUT/codes_*.safetensors; index.json,
-written last, names the corpus and the tokenizer. Usage of every codebook goes to codebooks.json beside the
-tokenizer. A corpus that is already encoded is left as it is.
+written last, names the corpus and the tokenizer. Usage of every codebook goes to OUTPUT/codebooks.json. A
+corpus that is already encoded is left as it is.
 """
 
 import argparse

@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 2 launch/train.py --recipe quickstart --output runs/quickstart
     python launch/train.py --recipe quickstart --output runs/quickstart
 
-The three give the same losses: a step's batch is training.shards micro-batches, over ranks and accumulation.
+The three give the same losses: training.micro_batches of a step are spread over ranks and accumulation.
 Codes are read from OUTPUT/codes (launch/encode_corpus.py). OUTPUT then holds config.json, model.safetensors,
 run.json and metrics.jsonl, and adapter/ where LoRA was trained. The same command again goes on with an
 unfinished training; a finished one is left as it is. Ctrl-C writes a checkpoint before it ends.

@@ -30,12 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
 SHORT = {
     "training.steps": "2",
-    "training.shards": "2",
+    "training.micro_batches": "2",
     "training.warmup_steps": "1",
     "training.checkpoint_every": "2",
     "training.log_every": "1",
     "data.max_rows": "120",
-    "data.rows_per_shard": "150",
+    "data.rows_per_micro_batch": "150",
     "data.depth_share": "0.5",
 }
 
@@ -105,7 +105,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     ranked = 0
     try:
-        with patch("csm.training.world.available_cores", lambda: 1):
+        with patch("csm.training.distributed.available_cores", lambda: 1):
             for command in commands():
                 launcher, *words = small(command)
                 if launcher == "deepspeed":

@@ -215,7 +215,7 @@ def codebook_metrics() -> list[MetricInfo]:
             area="codebooks",
             unit=unit,
             direction=direction,
-            evaluator="csm.evaluation.codec, from tokenizer/codebooks.json",
+            evaluator="csm.evaluation.codec, from codes/codebooks.json",
             definition=definition,
         )
         for name, title, unit, direction, definition in rows

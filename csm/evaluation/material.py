@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from csm.audio.files import read_audio
 from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.evaluation.judge import JUDGE_SAMPLE_RATE, Clip
 from csm.evaluation.speech_folder import CONDITIONS, SpeechFolder, Utterance, clips_of, read_speech_folder
+from csm.system.files import hash_key
 
 LINES, TURNS = "lines", "dialogue turns"
 
@@ -107,7 +107,7 @@ def hardware() -> str:
 def chosen(turns: Sequence[Turn], count: int, seed: int) -> list[Turn]:
     """``count`` turns drawn by a hash of their id: the same ones whatever else the corpus holds."""
     return sorted(
-        sorted(turns, key=lambda turn: hashlib.sha256(f"{seed}:{turn.id}".encode()).digest())[:count],
+        sorted(turns, key=lambda turn: hash_key(turn.id, seed))[:count],
         key=lambda turn: turn.id,
     )
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import CTC_ALPHABET, one_thread, spell
+from csm.data.utterances import CTC_ALPHABET, spell
 from csm.evaluation.codec_ladder import ExtraTable
 from csm.evaluation.speaker import SpeakerEncoder
 from csm.evaluation.statistics import (
@@ -37,6 +37,7 @@ from csm.evaluation.statistics import (
 from csm.evaluation.verification import HEADER as VERIFICATION_HEADER
 from csm.evaluation.verification import TITLE as VERIFICATION_TITLE
 from csm.evaluation.verification import VerificationConfig, speaker_verification, with_interval
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import SplitQuantizer
 from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME

@@ -283,9 +283,9 @@ def waiting(material: Material) -> Findings:
 
 
 def codebooks(material: Material) -> Findings:
-    """Usage, efficiency and bit rate of the codebooks, from ``tokenizer/codebooks.json``."""
+    """Usage, efficiency and bit rate of the codebooks, from ``codes/codebooks.json``."""
     findings = Findings(material)
-    path = material.run / "tokenizer" / "codebooks.json"
+    path = material.run / "codes" / "codebooks.json"
     if not path.is_file():
         findings.missing.append(f"codebook usage needs {path.parent.name}/{path.name} of the run")
         return findings

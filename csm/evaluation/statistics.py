@@ -10,7 +10,6 @@ Three rules, each an error of a well-known suite turned round:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+
+from csm.system.files import hash_key
 
 Group = TypeVar("Group")
 DIRECTIONS = ("higher", "lower", "nearer_to_recording", "none")
@@ -95,7 +96,7 @@ def pooled_mean(scores: Sequence[Score], worst: float | None) -> float | None:
 
 def seed_for(seed: int, name: str) -> int:
     """A seed of its own for each metric, so that adding a metric changes no other interval."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+    return int.from_bytes(hash_key(name, seed)[:8], "big")
 
 
 def bootstrap_repeats(

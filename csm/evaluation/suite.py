@@ -22,6 +22,7 @@ from csm.evaluation.findings import Findings
 from csm.evaluation.judge import JudgeUnavailable, package_version
 from csm.evaluation.material import Material, SuiteOptions, load_material
 from csm.evaluation.speech_folder import CONDITIONS
+from csm.system.files import write_atomically
 
 SCHEMA_VERSION = 1
 PACKAGES = (
@@ -60,7 +61,7 @@ def evaluate(
 
     Args:
         run: folder with ``speech/speech.jsonl`` and, where they exist, ``metrics.jsonl`` and
-            ``tokenizer/codebooks.json``.
+            ``codes/codebooks.json``.
         corpus: corpus folder with the reference recordings; without it what needs them is missing.
         options: see :class:`SuiteOptions`.
         say: told one short line as each section ends.
@@ -107,9 +108,7 @@ def software() -> dict[str, str]:
 def save_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Writes ``report.json`` into the folder, whole or not at all."""
     text = json.dumps(report, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    temporary = folder / "report.json.tmp"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / "report.json")
+    write_atomically(folder / "report.json", text + "\n")
 
 
 def _attempt(

@@ -14,11 +14,11 @@ from tqdm import tqdm
 from csm.data.corpora.amazon_queen import HELD_OUT_SPEAKERS
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
 from csm.evaluation.codec_ladder import ExtraTable
 from csm.evaluation.judge import JudgeUnavailable, at_rate
 from csm.evaluation.speaker import SHORTEST_RELIABLE, SpeakerEncoder
 from csm.evaluation.statistics import bootstrap_repeats, interval, seed_for
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 TITLE = "Are two clips one voice? (unheard speakers)"

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from csm.data.manifest import Corpus
-from csm.data.utterances import one_thread
 from csm.evaluation import voice_judges
 from csm.evaluation.judge import JudgeUnavailable
 from csm.evaluation.material import hardware
@@ -26,6 +25,7 @@ from csm.evaluation.voice_material import VoiceMaterial, clip_sets
 from csm.evaluation.voice_measures import lengths, waits
 from csm.evaluation.voice_speech import IN_CONTEXT, SEMANTIC, Speaker, speak_all, versions_of
 from csm.generation.talker import Talker
+from csm.system.threads import one_thread
 
 KIND = "voice"  # of a report of this sort; a run's report has none
 SPEECH_FOLDER = "speech"

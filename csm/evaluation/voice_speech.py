@@ -11,7 +11,6 @@ from torch import Tensor
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
 from csm.evaluation.material import hardware
 from csm.evaluation.voice_ablations import Part, without_part
 from csm.evaluation.voice_folder import SpokenLines
@@ -21,6 +20,7 @@ from csm.generation.depth_sampler import DepthSampler
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
 from csm.generation.talker import Talker
+from csm.system.threads import one_thread
 
 GENERATED, IN_CONTEXT, MEMORY_OFF = "generated", "in_context", "in_context_memory_off"
 CROSS_OFF, SEMANTIC, INT8 = "cross_attention_off", "semantic_codebooks", "int8"

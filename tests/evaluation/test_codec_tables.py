@@ -26,7 +26,15 @@ REPORT = {
     ],
     "metrics": [
         entry("original", 1.0),
-        entry("ten", None, mean_of_judged=0.8, ci95=None, n_ok=3, n_failed=1, failures={"torn <1>": 1}),
+        entry(
+            "ten",
+            None,
+            mean_of_judged=0.8,
+            ci95=None,
+            n_ok=3,
+            n_failed=1,
+            failures={"torn <1>": 1},
+        ),
     ],
     "missing": [{"section": "opus", "reason": "opus not installed: apt install opus-tools"}],
     "conditioned": False,

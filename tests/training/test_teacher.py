@@ -274,11 +274,3 @@ def test_another_model_and_one_that_is_not_whole_are_refused(folders, tmp_path):
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="cannot be read"):
         Teacher.from_pretrained(folder, sample_rate=RATE, frame_rate=12.5)
-
-
-def test_runs_of_before_there_were_teachers_are_the_same_runs():
-    run = recipe("tiny")
-    described = pipeline.described(run)
-    assert "teacher" not in described and "distillation" not in described["tokenizer_loss"]
-    taught = pipeline.described(replace(run, teacher="models/wavlm"))
-    assert taught["teacher"] == "models/wavlm" and taught["tokenizer_loss"]["distillation"] == 1.0
