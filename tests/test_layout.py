@@ -15,7 +15,7 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
     ("system",),
-    ("pronunciation", "config", "eight_bits"),
+    ("pronunciation", "config", "int8_tables"),
     ("text",),
     ("sequences",),
     ("tokenizer",),
@@ -23,7 +23,7 @@ TIERS = (
     ("training", "evaluation", "generation"),
     ("model",),
     ("recipes", "command_line"),
-    ("rounding",),
+    ("quantization_cost",),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}
 # model(text_tokens=text) generates voice: the one call upwards, made inside the function that needs it.

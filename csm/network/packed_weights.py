@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from csm import eight_bits
+from csm import int8_tables
 from csm.network.weight_files import Weight
 
 # The audio table and the heads of the depth decoder, and the dimension that a code's entries lie along.
@@ -18,7 +18,7 @@ SCALE = ".scale"
 def packed(weights: dict[str, Weight]) -> dict[str, Weight]:
     """Weights in half precision; those of TABLES in 8 bits, with a scale for every code.
 
-    How far rounding is off says `csm.eight_bits`.
+    How far rounding is off says `csm.int8_tables`.
     """
     small: dict[str, Weight] = {}
     for name, weight in weights.items():
@@ -47,11 +47,11 @@ def restored(weights: dict[str, Weight]) -> dict[str, Weight]:
 
 
 def _rounded(weight: Weight, dim: int) -> Tensor:
-    return eight_bits.rounded(weight.read(), dim)[0]
+    return int8_tables.quantize(weight.read(), dim)[0]
 
 
 def _scale(weight: Weight, dim: int) -> Tensor:
-    return eight_bits.rounded(weight.read(), dim)[1]
+    return int8_tables.quantize(weight.read(), dim)[1]
 
 
 def _half(weight: Weight) -> Tensor:
@@ -59,4 +59,4 @@ def _half(weight: Weight) -> Tensor:
 
 
 def _product(weight: Weight, scale: Weight) -> Tensor:
-    return eight_bits.restored(weight.read(), scale.read())
+    return int8_tables.dequantize(weight.read(), scale.read())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from csm.eight_bits import restored, rounded
+from csm.int8_tables import dequantize, quantize
 
 # Of "codebooks": other modules have a parameter called scale.
 SCALE = "codebooks.scale"
@@ -27,7 +27,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(COUNTS):
             continue
         if name.endswith("codebooks"):
-            small[name], small[name.replace("codebooks", SCALE)] = rounded(value, dim=-1)
+            small[name], small[name.replace("codebooks", SCALE)] = quantize(value, dim=-1)
         else:
             small[name] = value.half()
     return small
@@ -39,7 +39,7 @@ def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [name for name in whole if name.endswith("codebooks")]:
         scale, usage, running = (name.replace("codebooks", part) for part in (SCALE, *COUNTS))
         if scale in state:
-            whole[name] = restored(state[name], state[scale])
+            whole[name] = dequantize(state[name], state[scale])
         whole.setdefault(usage, torch.ones(whole[name].shape[:-1]))
         whole.setdefault(running, whole[name] * whole[usage].unsqueeze(-1))
     return whole

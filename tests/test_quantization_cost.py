@@ -1,16 +1,16 @@
-"""Rounded weights are those that the native loop draws codes with."""
+"""Quantized weights draw the same codes as the int8 copy of the native loop."""
 
 import pytest
 import torch
 
 from csm.generation.frame_drawing import FrameDrawer
-from csm.rounding import round_weights
+from csm.quantization_cost import quantize_weights
 from csm_kernels import has_compiled
 
 
 @pytest.mark.skipif(not has_compiled("depth_frame"), reason="no compiled kernels")
 @torch.no_grad()
-def test_rounded_weights_draw_what_the_int8_copy_draws(tiny_model) -> None:
+def test_quantized_weights_draw_the_codes_of_the_int8_copy(tiny_model) -> None:
     model = tiny_model()
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(40, model.config.d_model, generator=generator)
@@ -22,10 +22,10 @@ def test_rounded_weights_draw_what_the_int8_copy_draws(tiny_model) -> None:
 
     exact, copy = frames("fp32"), frames("int8")
     before = [weight.clone() for weight in model.depth_decoder.parameters()]
-    round_weights(model.depth_decoder)
-    rounded = frames("fp32")
+    quantize_weights(model.depth_decoder)
+    quantized = frames("fp32")
     # An argmax may fall otherwise where two logits are equal up to rounding.
-    same = [torch.equal(a, b) for a, b in zip(copy, rounded, strict=True)]
-    assert sum(same) >= 39 and not all(torch.equal(a, b) for a, b in zip(exact, rounded, strict=True))
+    same = [torch.equal(a, b) for a, b in zip(copy, quantized, strict=True)]
+    assert sum(same) >= 39 and not all(torch.equal(a, b) for a, b in zip(exact, quantized, strict=True))
     for weight, old in zip(model.depth_decoder.parameters(), before, strict=True):
         assert float((weight - old).abs().max()) <= float(old.abs().max()) / 254 * 1.001
