@@ -93,7 +93,7 @@ class Task(Protocol):
         ...
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(FloatingPointError):
     """A loss or gradient was not finite; every rank stopped before the update."""
 
 
