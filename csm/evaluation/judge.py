@@ -14,6 +14,7 @@ import torch
 import torchaudio
 
 from csm.evaluation.statistics import Score, failed, judged
+from csm.system.extras import missing_package
 
 JUDGE_SAMPLE_RATE = 16000  # every judge here was trained on 16 kHz speech
 
@@ -40,17 +41,17 @@ class Clip:
         return 0.0 if self.waveform is None else len(self.waveform) / self.sample_rate
 
 
-def optional_import(module: str, *, package: str, metric: str, extra: str = "eval") -> ModuleType:
+def optional_import(module: str, *, package: str, metric: str) -> ModuleType:
     """Import a judge's module.
 
     Raises:
-        JudgeUnavailable: the package cannot be imported; says which extra brings it.
+        JudgeUnavailable: the package cannot be imported; names the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise JudgeUnavailable(
-            f"{metric} needs {package}: pip install 'csm[{extra}]' ({type(error).__name__}: {error})"
+            f"{missing_package(package, metric)} ({type(error).__name__}: {error})"
         ) from error
 
 

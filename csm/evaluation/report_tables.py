@@ -10,6 +10,7 @@ from csm.evaluation.report_clips import LABELS
 from csm.evaluation.speech_folder import CONDITIONS
 from csm.evaluation.table import grouped
 from csm.report.numbers import number
+from csm.system.extras import install_command
 
 Entry = Mapping[str, Any]
 # name, title, full scale of the bar, how the value is written
@@ -189,7 +190,7 @@ def judges(report: Mapping[str, Any], *, pictures: bool) -> str:
     """What each metric means and who judged it, and what is missing and why."""
     missing = [entry["reason"] for entry in report["missing"]]
     if not pictures:
-        missing.append("spectrogram pictures need matplotlib: pip install 'csm[eval]'")
+        missing.append(f"spectrogram pictures need matplotlib: {install_command('matplotlib')}")
     parts = []
     if missing:
         items = "".join(f"<li>{escape(reason)}</li>" for reason in missing)

@@ -54,7 +54,7 @@ from csm.training.validation import validate
 Finish = Callable[[dict[str, dict[str, Tensor]]], list[Path]]
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(FloatingPointError):
     """A loss or gradient was not finite; every rank stopped before the update."""
 
 

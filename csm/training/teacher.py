@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from csm.system.extras import missing_package
+
 if TYPE_CHECKING:
     from transformers import HubertModel, Wav2Vec2Model, WavLMModel
 
@@ -67,7 +69,7 @@ def require_teacher(folder: Path | str) -> None:
         ValueError: Transformers is not installed, or the folder holds no WavLM, HuBERT or wav2vec2.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise ValueError(f"teacher {folder}: it needs the package transformers: pip install 'csm[hf]'")
+        raise ValueError(missing_package("transformers", f"teacher {folder}"))
     config = Path(folder) / "config.json"
     if not config.is_file() or not [*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]:
         raise ValueError(

@@ -120,7 +120,7 @@ class NoJudge:
     """Stands for a judge that is not installed."""
 
     def __init__(self, *_):
-        raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm[eval]'")
+        raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm-speech[eval]'")
 
 
 def cheap_judges(monkeypatch) -> None:

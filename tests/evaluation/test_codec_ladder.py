@@ -12,7 +12,7 @@ SMALL = LadderOptions(codebooks=(2, 4), clips=4, repeats=20)
 
 
 def no_opinion(panel):
-    raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm[eval]'")
+    raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm-speech[eval]'")
 
 
 @pytest.fixture

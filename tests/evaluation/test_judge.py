@@ -26,7 +26,7 @@ def test_a_missing_judge_is_not_a_fault_of_the_clip():
     def measure(clip):
         optional_import("no_such_judge", package="no-such-judge", metric="this metric")
 
-    with pytest.raises(JudgeUnavailable, match=r"pip install 'csm\[eval\]'"):
+    with pytest.raises(JudgeUnavailable, match=r"pip install no-such-judge"):
         judge_each(as_clips([(np.ones(4, np.float32), 16000)]), measure)
 
 

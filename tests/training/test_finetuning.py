@@ -28,8 +28,8 @@ from csm.network.lora import LoRAConfig
 from csm.network.model_config import CSMConfig
 from csm.network.parameters import is_added
 from csm.network.presets import csm_1b
-from csm.recipes import pipeline
 from csm.recipes.run_config import RunConfig
+from csm.recipes.steps.train_model import train_model
 from csm.training.finetuning import (
     FinetuneConfig,
     load_for_training,
@@ -139,7 +139,7 @@ def recipe(folder: Path, method: str, **training: object) -> RunConfig:
 
 
 def trained(folder: Path, run: RunConfig, name: str) -> Path:
-    return pipeline.train_model(run, folder / "codes", folder / name, torch.device("cpu"))
+    return train_model(run, folder / "codes", folder / name, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
