@@ -99,6 +99,7 @@ def test_an_override_is_read_by_the_type_of_its_field(assignment: str, expected:
     [
         ("inner.widht=3", "did you mean inner.width"),
         ("width=3", "did you mean .*inner.width"),
+        ("inner.w=3", "did you mean inner.width"),
         ("nothing_like_it=3", "the fields are inner.mode, inner.pair"),
         ("steps", "expected FIELD=VALUE"),
         ("steps=1.5", "override steps: expected int, got '1.5'"),
