@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from csm.sequences.frames import IGNORE, RowBuilder, TurnFrames
+from csm.sequences.packed_batch import IGNORE
+from csm.sequences.row_builder import RowBuilder
+from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,5 +66,8 @@ def test_the_picture_shows_the_rows_that_are_built() -> None:
     for label, expected in filled.items():
         (line,) = [line for line in picture() if line.startswith(f"{label} ")]
         assert [cell != "." for cell in line[len(label) :].split()] == expected.tolist(), label
-    spans = [(s.first_query, s.num_queries, s.first_key, s.num_keys) for s in batch.spans]
-    assert spans == [(5, 4, 0, 5), (13, 4, 11, 2)]
+    spans = [
+        [(s.first_query, s.num_queries, s.first_key, s.num_keys) for s in part]
+        for part in (batch.voice_spans, batch.text_spans)
+    ]
+    assert spans == [[(5, 4, 0, 5)], [(13, 4, 11, 2)]]

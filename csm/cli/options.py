@@ -12,7 +12,7 @@ import torch
 from csm import config as config_files
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
-from csm.training.world import start_world
+from csm.training.distributed import start_distributed
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def device_of(options: argparse.Namespace) -> torch.device:
     Raises:
         ValueError: This machine has no such device.
     """
-    return start_world(options.device).device
+    return start_distributed(options.device).device
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

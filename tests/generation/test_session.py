@@ -1,7 +1,5 @@
 """A conversation that goes on: repeatable, of bounded size, whole after every stop and refusal."""
 
-import math
-
 import pytest
 import torch
 
@@ -276,21 +274,6 @@ def test_a_turn_that_was_listened_to_does_not_keep_its_recording(tiny_model) -> 
     recording = torch.zeros(5, 10_000, dtype=torch.int64)
     session.listen(TurnFrames("t", "hello", 0, recording[:, 100:120]))
     assert session.turns[0].turn.codes.untyped_storage().nbytes() == 5 * 20 * 8
-
-
-@torch.no_grad()
-def test_the_expected_length_lies_between_what_the_two_heads_say(tiny_model) -> None:
-    model = tiny_model()
-    model.duration_head.weight.fill_(1e-9)
-    model.duration_head.bias.fill_(math.log(20.0))
-    session = Session(model)
-    pace = torch.full((11,), math.log(8.0))  # of ten ids; the begin lasts no time
-    assert session._expected_frames(torch.zeros(32), None, 11) == 20
-    assert session._expected_frames(torch.zeros(32), pace, 11) == round((20 * 80) ** 0.5)
-    assert session._expected_frames(torch.zeros(32), pace + 100.0, 11) == model.config.max_context
-    untaught = tiny_model()
-    untaught.duration_head.weight.zero_()
-    assert Session(untaught)._expected_frames(torch.zeros(32), None, 100) == 85
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     *ROOT.glob("csm/recipes/**/*.py"),
     *(ROOT / "csm" / part for part in ("tokenizer/presets.py", "network/presets.py")),
-    ROOT / "csm/network/public_configs.py",
+    ROOT / "csm/network/io/public_configs.py",
     *ROOT.glob("tests/**/*.py"),
 )
 

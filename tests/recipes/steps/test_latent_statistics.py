@@ -3,7 +3,7 @@
 import torch
 
 from csm.recipes.steps.latent_statistics import set_latent_statistics
-from csm.sequences.frames import IGNORE
+from csm.sequences.packed_batch import IGNORE
 
 
 @torch.no_grad()
