@@ -42,7 +42,6 @@ class TokenizerLossConfig:
         bypass: Share of items decoded from the unquantized latent.
         decay: Decay of the codebooks' moving average.
         revive_below: Share of uniform usage below which a code is dead.
-        revive_every: Steps between revivals of dead codes after step 200, up to which every step revives.
 
     Raises:
         ValueError: A share is out of range.
@@ -66,7 +65,6 @@ class TokenizerLossConfig:
     bypass: float = 0.4
     decay: float = 0.98
     revive_below: float = 0.02
-    revive_every: int = 10
 
     def __post_init__(self) -> None:
         for name in ("condition_dropout", "quantizer_dropout", "bypass"):
