@@ -1,6 +1,6 @@
 """What a trained model shows: held-out lines and short dialogues beside their recordings, as WAV files.
 
-The folder it writes is described by speech.jsonl, one JSON object a line; `csm.evaluation.speech_folder`
+The folder it writes is described by speech.jsonl, one JSON object a line; `csm.evaluation.subjects.speech_folder`
 reads it. Finished items are kept in speech.jsonl.part, so that a demonstration that was cut off goes on where
 it was; speech.jsonl appears when everything is there.
 """

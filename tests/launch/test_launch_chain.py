@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
-from csm.evaluation.speech_folder import read_speech_folder
+from csm.evaluation.subjects.speech_folder import read_speech_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (

@@ -111,6 +111,7 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
         notes={
             "licence": LICENCE,
             "modified": "Modified version: MP3 clips decoded to FLAC, texts cleaned of marks.",
+            "held_out_speakers": list(HELD_OUT_SPEAKERS),
         },
         needed_bytes=300_000_000,
     )
