@@ -92,7 +92,15 @@ setup(
     packages=find_packages(include=["csm", "csm.*"])
     + find_packages("kernels", include=["csm_kernels", "csm_kernels.*"]),
     package_data={
-        "csm": ["data/excerpt/*", "data/corpora/*.gz", "data/corpora/*.tsv", "weights/*", "weights/*/*"],
+        "csm": [
+            "data/excerpt/*",
+            "data/corpora/*.gz",
+            "data/corpora/*.tsv",
+            "report/*.css",
+            "report/*.js",
+            "weights/*",
+            "weights/*/*",
+        ],
         "csm_kernels": ["*.h", "*.cpp", "*/*.h", "*/*.cpp", "*.json"],
     },
     # optional: without a compiler the installation goes on, and torch code takes the kernels' place.

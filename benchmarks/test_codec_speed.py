@@ -1,4 +1,4 @@
-"""Voice codecs on one thread: beside real time and transformers' codecs, a frame, a training step."""
+"""The tokenizer on one thread: 10 s against transformers' codecs, one streamed frame, a training step."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import csm
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.named import quickstart
@@ -17,14 +17,14 @@ from csm.training.tokenizer_task import TokenizerTask
 
 SECONDS, CODEBOOKS = 10, 32
 MIMI, ENCODEC = "transformers Mimi", "transformers EnCodec"
-BAR = 4.0  # of both peers' time over ours, for encode and for decode
-TIMES_REAL_TIME = 25  # at least, of encode and decode together at the quickstart's size
-FRAME_MILLISECONDS = 15  # at most, of encode and decode of one frame; a frame lasts 80 ms
+BAR = 4.0  # target ratio of each peer's time to ours, for encode and for decode
+TIMES_REAL_TIME = 25  # target speed of encode and decode together at the quickstart's size
+FRAME_MILLISECONDS = 15  # target time of encode and decode of one frame, which lasts 80 ms
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """A codec runs beside a model, on a server one stream a core."""
+    """One thread, as on a server with one stream per core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -69,12 +69,12 @@ def test_ten_seconds(make, name, device, timed, benchmark):
 
 @pytest.mark.parametrize("make", [quickstart_size, packaged])
 def test_one_frame_of_a_stream(make, device, timed, benchmark):
-    """In and out again, the state carried from frame to frame: what a conversation waits for."""
+    """Encodes and decodes one frame with the state of a stream, a part of a conversation's latency."""
     benchmark.group = f"11 kHz tokenizers, one frame of a stream [{device.type}]"
     tokenizer = make(device)
     frame = noise(tokenizer.config.samples_per_frame, device)
     with tokenizer.streaming(1):
-        # Attention has the whole of its window then.
+        # Fills the attention window.
         for _ in range(tokenizer.config.attention_frames):
             assert both(tokenizer, frame).shape[-1] <= frame.shape[-1]
         timed(partial(both, tokenizer, frame), rounds=41)
@@ -85,7 +85,7 @@ def test_one_frame_of_a_stream(make, device, timed, benchmark):
 
 
 class Ours:
-    """The 24 kHz size, random weights."""
+    """The 24 kHz size with random weights."""
 
     def __init__(self) -> None:
         self.model = ConversationalRVQ(presets.speech_24khz()).eval()
@@ -98,7 +98,7 @@ class Ours:
 
 
 class Mimi:
-    """transformers' defaults: 24 kHz, 12.5 frames per second."""
+    """transformers' default configuration: 24 kHz, 12.5 frames per second."""
 
     def __init__(self) -> None:
         from transformers import MimiConfig, MimiModel
@@ -113,7 +113,7 @@ class Mimi:
 
 
 class EnCodec:
-    """transformers' defaults: 24 kHz, 75 frames per second, of 32 codebooks at 24 kbit/s."""
+    """transformers' default configuration: 24 kHz, 75 frames per second, 32 codebooks at 24 kbit/s."""
 
     def __init__(self) -> None:
         from transformers import EncodecConfig, EncodecModel
@@ -138,7 +138,7 @@ def codec(name: str, device: torch.device) -> Ours | Mimi | EnCodec:
 
 
 def prepared(name: str, way: str, device: torch.device):
-    """What encodes or decodes 10 s, asserted to be 10 s of 32 codebooks."""
+    """Returns a call that encodes or decodes 10 s; asserts 32 codebooks and the length."""
     audio, it = noise(SECONDS * 24_000, device), codec(name, device)
     codes = it.encode(audio)
     assert codes.shape == (1, CODEBOOKS, SECONDS * CODECS[name][1]), codes.shape
@@ -154,14 +154,14 @@ def test_24_khz(way, name, device, compare, benchmark):
         ours = codec("csm", device)
         codes = ours.encode(audio)
         waveform = ours.decode(codes)
-        # A stream in blocks is the whole; a code may differ where two vectors are equally near.
+        # A stream in blocks equals the whole; a code may differ if two vectors are equally near.
         with ours.model.streaming(1):
-            heard = torch.cat([ours.encode(part) for part in audio.split(25 * 1920, dim=-1)], -1)
+            streamed = torch.cat([ours.encode(part) for part in audio.split(25 * 1920, dim=-1)], -1)
             parts = [ours.decode(part) for part in codes.split(25, dim=-1)]
             torch.testing.assert_close(
                 torch.cat([*parts, ours.model.flush()], -1), waveform, atol=1e-4, rtol=0
             )
-        assert (heard == codes).float().mean() > 0.999
+        assert (streamed == codes).float().mean() > 0.999
         return {other: partial(prepared, other, way, device) for other in CODECS}
 
     flops = moved = 0.0
@@ -173,7 +173,7 @@ def test_24_khz(way, name, device, compare, benchmark):
         with FlopCounterMode(display=False) as counted:
             call()
         flops = float(counted.get_total_flops())
-        # Weights once, and the waveform.
+        # The weights and the waveform once.
         moved = 4.0 * (sum(p.numel() for p in codec(name, device).model.parameters()) + SECONDS * 24_000)
     bars = {MIMI: BAR, ENCODEC: BAR}
     compare(name, f"24 kHz codecs, {way} 10 s", contenders, flops=flops, moved=moved, bars=bars)
@@ -181,7 +181,7 @@ def test_24_khz(way, name, device, compare, benchmark):
 
 @pytest.fixture
 def task(tmp_path, device) -> TokenizerTask:
-    """The quickstart's tokenizer, all of it trained from random weights, on noise."""
+    """A training of the quickstart's tokenizer, all of it, from random weights on noise."""
     run = quickstart()
     rate, frame = run.tokenizer.sample_rate, run.tokenizer.samples_per_frame
     conversations = []
@@ -209,7 +209,7 @@ def task(tmp_path, device) -> TokenizerTask:
 
 
 def test_training_step(task, device, timed, benchmark):
-    """Losses, backward, fused AdamW and codebook update of one shard, per second of audio that is encoded."""
+    """Losses, backward, fused AdamW and codebook update of one micro-batch, per second of encoded audio."""
     benchmark.group = f"tokenizer training step [{device.type}]"
     trainer, steps = task.trainer.train(), iter(range(1, 10_000))
     optimizer = torch.optim.AdamW(trainer.parameters(), 1e-4, fused=True)
@@ -224,7 +224,7 @@ def test_training_step(task, device, timed, benchmark):
         optimizer.zero_grad()
         task.after_step(number)
 
-    step()  # sets the codebooks from the data, and makes the optimizer's moments
+    step()  # initialises the codebooks from the data and the moments of the optimizer
     timed(step)
     if not benchmark.disabled:
         seconds = int(batch.lengths.sum()) / task.train.sample_rate

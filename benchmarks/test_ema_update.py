@@ -1,4 +1,4 @@
-"""The codebook update alone against the one-hot product that public codecs use, and plain torch's scatter."""
+"""The EMA codebook update against the one-hot product of public codecs and against torch's index_add_."""
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ def one_hot_sums(residual, codes, size):
 
 
 def scattered_sums(residual, codes, size):
-    # Fast, but fp32 sums in the order of the rows: other bits for another order or another sharding.
+    # Fast, but fp32 sums depend on the order of the rows and so on how a step is split.
     counts = torch.bincount(codes, minlength=size).to(residual.dtype)
     return counts, residual.new_zeros(size, residual.shape[1]).index_add_(0, codes, residual)
 
 
 def averaged(sums, x, codes, codebooks, usage, vector_sum):
-    """EnCodec's moving average with its Laplace smoothing, without revival, which ours includes."""
+    """EnCodec's moving average with Laplace smoothing, without the revival of codes that ours includes."""
     residual = x
     for level, codebook in enumerate(codebooks):
         counts, vectors = sums(residual, codes[:, level], len(codebook))
@@ -63,7 +63,7 @@ def test_update(name, shape, device, compare):
             finally:
                 torch.set_num_threads(threads)
             for a, b in zip(found, expected, strict=True):
-                # On CUDA the total of a level's usage may round the other way in its last bit.
+                # On CUDA the sum of a level's usage may differ in its last bit.
                 same = (
                     torch.equal(a, b) if device.type == "cpu" else torch.allclose(a, b, rtol=1e-6, atol=1e-7)
                 )

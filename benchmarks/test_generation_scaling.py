@@ -1,4 +1,4 @@
-"""What a frame of speech costs as the context, the batch and the width grow."""
+"""Time of a frame of speech by length of the context, size of the batch and width of the model."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, Session
 from csm.model import CSMConfig, CSMModel
-from csm.sequences.frames import TurnFrames
+from csm.sequences.turns import TurnFrames
 
 FRAMES = 10
 CONTEXTS, BATCHES, WIDTHS = (64, 256, 512, 1024, 2048), (1, 2, 4, 8, 16), (256, 512, 768, 1024)
@@ -17,7 +17,7 @@ SAMPLING = SamplingConfig(temperature=0.0, max_seconds=FRAMES / FRAMES_PER_SECON
 
 
 def model_of(width: int, device: torch.device) -> CSMModel:
-    """Six layers, the quickstart's 16 codebooks and depth decoder; random weights."""
+    """Returns a random model of six layers with the quickstart's 16 codebooks and depth decoder."""
     torch.manual_seed(0)
     config = CSMConfig(
         d_model=width, n_layers=6, n_heads=width // 64, depth_d_model=160, num_codebooks=16, max_context=2560
@@ -26,7 +26,7 @@ def model_of(width: int, device: torch.device) -> CSMModel:
 
 
 def session_of(model: CSMModel, rows: int) -> Session:
-    """A conversation of about so many rows: turns of 50 frames."""
+    """Returns a conversation of about `rows` rows in turns of 48 frames."""
     session = Session(model, SAMPLING)
     generator = torch.Generator().manual_seed(0)
     while session._cache.length + 64 <= rows:
@@ -37,7 +37,7 @@ def session_of(model: CSMModel, rows: int) -> Session:
 
 
 def speak(session: Session) -> None:
-    """Ten frames, and back to where the conversation was."""
+    """Speaks ten frames and restores the conversation."""
     turns, length = list(session.turns), session._cache.length
     assert len(list(session.speak("hello there", 0))) == FRAMES
     session.turns, session._cache.length = turns, length

@@ -1,4 +1,4 @@
-"""Speech generated frame by frame, batch 1, greedy, against transformers' CSM of the same weights."""
+"""Generation frame by frame, batch 1, greedy, against transformers' CSM with the same weights."""
 
 import sys
 from dataclasses import replace
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_training_step import CODEBOOKS, CODES, PEER, theirs  # noqa: E402, F401
 
-from csm.generation.frame_drawing import FrameDrawer  # noqa: E402
+from csm.generation.depth_sampler import DepthSampler  # noqa: E402
 from csm.generation.sampling import SamplingConfig  # noqa: E402
 from csm.generation.session import FRAMES_PER_SECOND, Session  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
@@ -23,13 +23,13 @@ BAR = 5.0
 
 
 def ours(model: CSMModel, **options) -> torch.Tensor:
-    """Frames [FRAMES, K] of a new conversation."""
+    """Returns the frames [FRAMES, K] of a new conversation."""
     sampling = SamplingConfig(temperature=0.0, max_seconds=FRAMES / FRAMES_PER_SECOND, extra_codes=True)
     return torch.stack(list(Session(model, sampling, **options).speak(TEXT, 0)))
 
 
 def by_modules(model: CSMModel) -> torch.Tensor:
-    """The same without the native loop: a decoder whose `start` is replaced is run module by module."""
+    """The same without the native loop: a decoder whose `start` is replaced runs module by module."""
     decoder = model.depth_decoder
     vars(decoder)["start"] = type(decoder).start.__get__(decoder)
     try:
@@ -40,15 +40,15 @@ def by_modules(model: CSMModel) -> torch.Tensor:
 
 def prepared(call, expected: torch.Tensor):
     frames = call()
-    assert torch.equal(frames, expected), f"other codes than ours: {(frames != expected).sum()} of them"
+    assert torch.equal(frames, expected), f"{(frames != expected).sum()} codes differ from ours"
     return call
 
 
 def prepared_int8(model: CSMModel):
     if model.audio_embedding.weight.is_cuda:
         raise RuntimeError("int8 weights are for the CPU")
-    call = partial(ours, model, drawer=FrameDrawer(model, "int8"))
-    # Its logits are other ones, so its codes may be: of the random model's flat logits they often are.
+    call = partial(ours, model, sampler=DepthSampler(model, "int8"))
+    # Its logits differ slightly, so with the flat logits of a random model its codes often differ.
     assert call().shape == (FRAMES, CODEBOOKS)
     return call
 
@@ -60,7 +60,7 @@ def test_generation(name, device, compare, theirs):  # noqa: F811
     @torch.no_grad()
     def contenders():
         model = CSMModel.from_pretrained(folder, text="bytes")
-        # Without the layers that csm-1b lacks: the same network on both sides.
+        # Without the layers that csm-1b lacks, both sides are the same network.
         config = replace(model.config, cross_layers=(), memory_layers=())
         model = CSMModel.from_pretrained(folder, text="bytes", config=config).to(device)
         their_model = read_theirs(folder).to(device).eval()
@@ -83,7 +83,7 @@ def test_generation(name, device, compare, theirs):  # noqa: F811
             PEER: lambda: generate,
         }
 
-    # The weights that one frame's rows meet: backbone and its head once, the depth decoder at every position.
+    # Weights used per frame: backbone and its head once, the depth decoder once per codebook.
     backbone = 6 * (2 * 512 * 512 + 2 * 512 * 128 + 3 * 512 * 2048) + 512 * (CODES + 3)
     layers = 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 1024) + 512 * 256
     heads = (CODEBOOKS - 1) * 256 * (CODES + 3)

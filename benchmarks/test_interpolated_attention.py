@@ -1,4 +1,4 @@
-"""Attention over resampled keys against F.interpolate + SDPA, and against SDPA over the keys as they are."""
+"""Attention over resampled keys against F.interpolate + SDPA, and against SDPA over the raw keys."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from csm_kernels import interpolated_attention
 WIDTH = 64
 RAW, EAGER, COMPILED = "SDPA over the raw keys", "F.interpolate + SDPA", "F.interpolate + SDPA compiled"
 BILINEAR = "bilinear F.interpolate + SDPA"
-# batch, heads, queries = resampled positions, keys; and the ratio, peer time / our time, aimed at.
+# (batch, heads, queries = resampled positions, keys) -> target ratios of the peers' times to ours.
 FORWARD = {
     (2, 12, 512, 64): {EAGER: 12.0, COMPILED: 12.0, RAW: 1 / 1.5},
     (1, 12, 2048, 128): {EAGER: 25.0, COMPILED: 25.0, RAW: 1 / 2},
@@ -28,7 +28,7 @@ BILINEAR_LOOP = "loop of bilinear F.interpolate + SDPA"
 
 
 def resampled(q, k, v, mask=None):
-    """The definition, [B, H, T, d] each: F.interpolate takes time last."""
+    """The definition, on tensors [B, H, T, d]; F.interpolate needs time as the last axis."""
     keys, values = (
         interpolate(t.flatten(0, 1).mT, size=q.shape[2], mode="linear", align_corners=False).mT.unflatten(
             0, t.shape[:2]
@@ -39,14 +39,14 @@ def resampled(q, k, v, mask=None):
 
 
 def resampled_bilinear(q, k, v):
-    """The same, several times faster: bilinear with the width kept needs no transposition. Has no bar."""
+    """The same, several times faster: bilinear mode at the same width needs no transposition; no bar."""
     size = (q.shape[2], q.shape[3])
     keys, values = (interpolate(t, size=size, mode="bilinear", align_corners=False) for t in (k, v))
     return scaled_dot_product_attention(q, keys, values)
 
 
 class Turns:
-    """Packed turns [rows, heads, WIDTH], as ours takes them, and the same numbers as the peers take them."""
+    """Random turns, packed [rows, heads, WIDTH] for ours and the same numbers in the peers' layout."""
 
     def __init__(self, queries, keys, heads, device):
         generator = torch.Generator().manual_seed(0)
@@ -58,17 +58,17 @@ class Turns:
         *self.packed, self.gradient = values
 
     def per_turn(self):
-        """q, k and v of every turn in SDPA's own layout, contiguous."""
+        """Returns q, k and v of every turn in SDPA's layout, contiguous."""
         counts = (self.queries, self.keys, self.keys)
         split = [t.split(c) for t, c in zip(self.packed, counts, strict=True)]
         return [[t.transpose(0, 1).contiguous()[None] for t in turn] for turn in zip(*split, strict=True)]
 
     def batched(self, tensor, count):
-        """[B, H, T, d] of turns of one length."""
+        """Returns turns of one length as [B, H, T, d]."""
         return tensor.unflatten(0, (-1, count)).transpose(1, 2).contiguous()
 
     def check(self, window, backward):
-        """Ours, in the first two heads, is no further from float64 than 1.5 times fp32's own error."""
+        """Asserts that the error of the first two heads against float64 is at most 1.5 times that of fp32."""
 
         def results(tensors, impl):
             leaves = [t.detach().requires_grad_(backward) for t in tensors]
@@ -81,8 +81,8 @@ class Turns:
         exact, fp32 = results([t.double() for t in two], "reference"), results(two, "reference")
         for name, found, truth, usual in zip(("output", "dq", "dk", "dv"), ours, exact, fp32, strict=False):
             error, allowed = (float((t.detach()[:, :2] - truth).abs().max()) for t in (found, usual))
-            step = 2.0**-23 * float(truth.detach().abs().max())  # of one rounding of the largest value
-            assert error <= 1.5 * allowed + step, f"{name}: error {error:.2e}, fp32's own {allowed:.2e}"
+            step = 2.0**-23 * float(truth.detach().abs().max())  # one rounding of the largest value
+            assert error <= 1.5 * allowed + step, f"{name}: error {error:.2e}, of fp32 {allowed:.2e}"
         return ours
 
 
@@ -92,7 +92,7 @@ def differentiated(call, tensors, gradient):
 
 
 def moved(turns, backward=False):
-    """Bytes of q, k, v and the output; with gradients, of theirs too."""
+    """Returns the bytes of q, k, v and the output, and of their gradients with `backward`."""
     size = 2 * turns.packed[0].nbytes + 2 * turns.packed[1].nbytes
     return 2 * size if backward else size
 
@@ -126,7 +126,7 @@ def _dense(name, shape, device, compare, backward):
             found = function(*tensors)
             torch.testing.assert_close(found, turns.batched(ours[0].detach(), length), rtol=1e-3, atol=1e-4)
             call = timed(function)
-            call()  # a compiled one compiles its backward here
+            call()  # torch.compile compiles the backward pass here
             return call
 
         op = partial(interpolated_attention, **turns.layout)
@@ -190,7 +190,7 @@ def test_window(name, device, compare):
 @pytest.mark.parametrize("name", ["csm", LOOP, BILINEAR_LOOP, RAW_LOOP])
 @pytest.mark.parametrize("keys", ["a key per 8 queries", "keys of 5-400 too"])
 def test_packed_turns(name, keys, device, compare):
-    """32 turns of 5 to 400 queries. With as many keys as queries nothing is saved: shown, without a bar."""
+    """32 turns of 5 to 400 queries. With as many keys as queries ours saves nothing, so there is no bar."""
     heads, generator = 12, torch.Generator().manual_seed(1)
     queries = torch.randint(5, 401, (32,), generator=generator).tolist()
     counts = torch.randint(5, 401, (32,), generator=generator).tolist()

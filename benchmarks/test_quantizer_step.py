@@ -1,4 +1,4 @@
-"""A training step of the quantizer, search + moving average + revival, against the packages that have one."""
+"""A training step of the quantizer (search, moving average, revival) against packages that have one."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_step(name, shape, device, compare, peer_quantizer):
         name,
         f"training step N {rows}, D {width}, V {size}, Q {levels}",
         contenders,
-        # The packages multiply by one-hot rows once more (encodec) or twice (vector-quantize-pytorch).
+        # encodec needs one more product, by one-hot rows, vector-quantize-pytorch two.
         flops=search * {"csm": 1, "encodec": 2, "vector-quantize-pytorch": 3}[name],
         moved=4 * (rows * width + 2 * levels * size * (2 * width + 1)) + 8 * rows * levels,
         bars=BARS,

@@ -1,11 +1,11 @@
-"""Residual codebook search against other packages' quantizers and plain torch, on the same inputs."""
+"""Residual codebook search against other packages' quantizers and plain torch on the same inputs."""
 
 import pytest
 import torch
 
 from csm_kernels import rvq_search
 
-# rows, width, codes, levels: two batches of wide codes, one of narrow ones, one and thirteen streamed frames.
+# (rows, width, codes, levels): two batches of wide vectors, one of narrow ones, 1 and 13 streamed frames.
 SHAPES = [
     (4096, 256, 2048, 8),
     (4096, 128, 1024, 32),
@@ -25,7 +25,7 @@ PEERS = [
 
 
 def bars(shape):
-    """The ratio, peer time / our time, aimed at; Mimi's search is torch.cdist."""
+    """Returns the target and stretch ratios of the peers' times to ours; Mimi's search is torch.cdist."""
     rows, width, _, _ = shape
     if rows < 20:
         return dict.fromkeys(PEERS, 2.0), {}
@@ -91,7 +91,7 @@ def by_mimi(x, codebooks):
 
 
 def check(codes, x, codebooks):
-    """Every code of the first rows is the nearest in float64, or within fp32's rounding of it."""
+    """Asserts that the codes of the first rows are nearest in float64, up to the rounding of fp32."""
     rows = x[:256]
     assert torch.equal(codes[:256], rvq_search(rows, codebooks).codes), "codes depend on the batch"
     residual = rows.double()
@@ -117,11 +117,12 @@ def test_search(name, shape, device, compare, peer_quantizer):
         codebooks = (torch.randn(levels, size, width, generator=generator) * scale).to(device)
         codes = rvq_search(x, codebooks).codes
         check(codes, x, codebooks)
-        # The generous form: what can be known before the rows come is computed before the clock starts.
+        # In favour of the peers: norms of the codebooks are computed before the clock starts.
         half_norms = 0.5 * codebooks.square().sum(2)
 
         def same(call):
-            # Another rounding may choose another code of nearly the same distance: later levels then differ.
+            # Another rounding may choose another code at nearly the same distance, and later levels then
+            # differ.
             equal = (call() == codes).float().mean()
             assert equal > 0.98, f"only {equal:.1%} of the codes are ours"
             return call

@@ -1,6 +1,6 @@
-"""Peak memory of a training step at ratio 1, ours and transformers', each in a process of its own.
+"""Peak memory of a training step at ratio 1, ours and transformers', each in its own process.
 
-What is counted is the growth of the resident set from the imports on.
+The figure is the growth of the resident set after the imports.
 """
 
 import resource
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # as a child process this file stands alone
+sys.path.insert(0, str(Path(__file__).parent))  # the child process runs this file as a script
 
 from test_training_step import PEER, batch_of, our_loss, padded, step, their_loss, theirs  # noqa: E402, F401
 
@@ -24,13 +24,13 @@ STEPS, LENGTHS = 3, (256, 256)
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory now."""
+    """Returns the resident set of this process in bytes."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * resource.getpagesize()
 
 
 def grown(name: str, folder: str) -> int:
-    """Bytes by which the steps of one contender let this process grow."""
+    """Runs the steps of one contender; returns the growth of this process in bytes."""
     keep_freed_memory()
     if name == PEER:
         import transformers
@@ -56,7 +56,7 @@ def grown(name: str, folder: str) -> int:
 
 @pytest.mark.parametrize("name", ["csm", RECOMPUTED, PEER])
 def test_peak_memory(name, benchmark, theirs):  # noqa: F811
-    """`peak_megabytes` in the results; the time is that of the whole process and means nothing."""
+    """Reports `peak_megabytes`; the reported time is that of the whole process and has no meaning."""
     benchmark.group = "model step, 2 x 256 frames, ratio 1: peak memory"
     _, folder = theirs
 

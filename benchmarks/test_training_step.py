@@ -1,4 +1,4 @@
-"""A training step (forward, backward, fused AdamW) against transformers' CSM of the same weights."""
+"""A training step (forward, backward, fused AdamW) against transformers' CSM with the same weights."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,17 +9,18 @@ import torch
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig, apply_execution
-from csm.sequences.frames import IGNORE, TurnFrames
+from csm.sequences.packed_batch import IGNORE
+from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
 
 PEER, COMPILED, HALF = "transformers", "csm compiled", "csm bf16"
-# Without them bf16 products are emulated, several times slower than fp32.
+# Without these instructions bf16 products are emulated, several times slower than fp32.
 HAS_BF16 = (
     torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 )
 VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0)
 CODES, CODEBOOKS = 2048, 32
-# Frames of the turns, the share of frames that the depth decoder learns from, and the ratio aimed at.
+# Name -> frames of the turns, share of frames that train the depth decoder, target ratio of times.
 BATCHES = {
     "2 x 256 frames, ratio 1": ((256, 256), 1.0, 2.0),
     "2 x 256 frames, ratio 1/16": ((256, 256), 1 / 16, 1.4),
@@ -29,7 +30,7 @@ BATCHES = {
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
-    """Width 512 x 6 and 256 x 2, 32 codebooks of 2051, random; and the folder it is saved in."""
+    """Returns the loader and the folder of a random CSM, width 512 x 6 and 256 x 2, 32 codebooks of 2051."""
     transformers = pytest.importorskip("transformers")
     rope = {"rope_type": "default", "rope_theta": 500_000.0}
     shared = {"vocab_size": CODES + 3, "num_codebooks": CODEBOOKS, "rope_parameters": rope}
@@ -53,12 +54,12 @@ def theirs(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("csm")
     transformers.CsmForConditionalGeneration(config).save_pretrained(folder)
-    # Read anew for every kind of batch: the steps that are timed train it.
+    # Loaded again for every kind of batch, because the timed steps change the weights.
     return transformers.CsmForConditionalGeneration.from_pretrained, folder
 
 
 def batch_of(model: CSMModel, lengths, ratio: float):
-    """One spoken turn a sequence; frames of the depth decoder drawn without replacement."""
+    """Returns a batch of one spoken turn per sequence; the depth decoder's frames are a random subset."""
     generator = torch.Generator().manual_seed(1)
     lengths = lengths or torch.randint(20, 251, (16,), generator=generator).tolist()
     rows = model.new_rows()
@@ -67,13 +68,13 @@ def batch_of(model: CSMModel, lengths, ratio: float):
         rows.begin_sequence()
         rows.add_spoken(TurnFrames(f"turn {index}", "hello there", 0, codes))
     batch = rows.build()
-    frames = CSMModel.depth_rows(batch)
+    frames = batch.trained_frames()
     drawn = torch.randperm(len(frames), generator=generator)[: round(ratio * len(frames))]
     return replace(batch, depth_rows=frames[drawn.sort().values]), sum(lengths)
 
 
 def padded(batch) -> dict[str, torch.Tensor]:
-    """The same rows for transformers: padded, labels one row on, frames that are not drawn left out."""
+    """Returns the same rows for transformers: padded, labels shifted by one, other frames ignored."""
     ends = batch.cu_seqlens.tolist()
     shape = len(ends) - 1, batch.longest
     text, mask = torch.full(shape, -1), torch.zeros(shape, dtype=torch.int64)
@@ -105,7 +106,7 @@ def prepared(name, loss, optimizer):
     if name == HALF and not HAS_BF16:
         raise RuntimeError("this CPU has no bf16 products")
     call = partial(step, optimizer, loss)
-    call()  # compiles, and makes the optimizer's moments
+    call()  # compiles, and creates the moments of the optimizer
     return call
 
 
@@ -143,7 +144,7 @@ def test_training_step(name, kind, device, compare, theirs):
         calls[PEER] = loss, torch.optim.AdamW(trained, 1e-6, fused=True)
         return {key: partial(prepared, key, *pair) for key, pair in calls.items()}
 
-    # Weights that rows meet, forward and twice backward: of both transformers and the heads.
+    # Weights used per row by both transformers and the heads; three products: one forward, two backward.
     backbone = 6 * (2 * 512 * 512 + 2 * 512 * 128 + 3 * 512 * 2048) + 512 * (CODES + 3)
     depth = 2 * (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 1024) + 512 * 256 + 256 * (CODES + 3)
     products = 6.0 * frames * (backbone + ratio * CODEBOOKS * depth)

@@ -1,4 +1,4 @@
-"""The conversational loss: what is said and how, each part named, weighted and reported."""
+"""The conversational loss: each part named, weighted and reported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.network.csm_model import CSMModel, CSMOutput
-from csm.sequences.frames import IGNORE, RowBatch
+from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
+from csm.sequences.packed_batch import IGNORE, RowBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +19,19 @@ class LossConfig:
     """Weights of the parts; 0 leaves a part out.
 
     Attributes:
-        codebook0: First semantic codebook and the end of speech, on every voice frame.
-        semantic, acoustic: The other codebooks, by the depth decoder on the drawn frames; together they weigh
-            as the mean over codebooks 1..K-1 times this.
-        text: Writing what was heard.
-        pitch, voicing, energy: Prosody of the frame that follows.
-        duration: Log frames of a turn, before it is spoken.
-        pace: Log frames of each text id of an aligned turn, before it is spoken.
-        latent, refined: Squared distance to the latent of the frame that follows, in units of the spread of
-            the first codebook's, before and after its first code is known; where the model predicts it.
-        label_smoothing: On all code and text targets, 0 to below 1.
+        codebook0: Weight of codebook 0 and the end of speech, on every voice frame.
+        semantic, acoustic: Weights of the other codebooks, by the depth decoder on the sampled frames;
+            together they weigh as the mean over codebooks 1..K-1 times this.
+        text: Weight of the transcript.
+        pitch, voicing, energy: Weights of the prosody of the frame that follows.
+        duration: Weight of a turn's log frames, before it is spoken.
+        pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
+        latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
+            the deviation of codebook 0, before and given its code 0; for models that predict it.
+        label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
 
     Raises:
-        ValueError: A negative weight.
+        ValueError: A weight is negative.
     """
 
     codebook0: float = 1.0
@@ -56,17 +56,22 @@ class LossConfig:
 
 
 class ConversationTargets(NamedTuple):
-    """Targets in the order of a CSMOutput's rows.
+    """Targets in the order of the rows of CSMLogits.
 
     Attributes:
-        codebook0: int64 [A]. depth: int64 [F, K - 1]. text: int64 [L]. duration: float32 [U], log frames.
-        pace: float32 [P], log frames. latent: float32 [T, D], None where nobody knows it.
-        prosody: float32 [A, 3]; prosody_known: bool [A].
-        semantic_codebooks: How many of the codebooks are semantic.
-        frames: Frames of this batch that the depth decoder could be run on, drawn or not; with end rows of
-            zeros, as in csm-1b, they are among them.
-        voice_count, frame_count, text_count, turn_count, pace_count: What the sums are divided by: targets of
-            the whole optimizer step per shard, so that no part's weight depends on how a step is split.
+        codebook0: int64 [A], code 0 or the end code.
+        depth: int64 [F, K - 1], codes 1..K-1.
+        text: int64 [L], text ids.
+        duration: float32 [U], log frames of turns.
+        pace: float32 [P], log frames of text ids.
+        prosody: float32 [A, 3], log-F0, voicing and log energy.
+        prosody_known: bool [A], whether the prosody is measured.
+        semantic_codebooks: Number of semantic codebooks.
+        frames: Number of frames of this batch that the depth decoder could run on, sampled or not; end rows
+            of zeros, as in csm-1b, count too.
+        voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
+            whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
+        latent: float32 [T, D], latents of the frames; None if unknown.
     """
 
     codebook0: Tensor
@@ -89,11 +94,11 @@ class ConversationTargets(NamedTuple):
     def of(
         cls, batch: RowBatch, semantic_codebooks: int, vectors: Float[Tensor, "K V D"] | None = None
     ) -> ConversationTargets:
-        """The targets of a batch of rows, of which `semantic_codebooks` codebooks are semantic.
+        """Returns the targets of a batch of rows.
 
         Args:
-            batch: Rows.
-            semantic_codebooks: How many.
+            batch: Rows with targets.
+            semantic_codebooks: Number of semantic codebooks.
             vectors: What each code adds to a latent; None: no latent is compared.
         """
         speaks = batch.code_target[:, 0] != IGNORE
@@ -113,7 +118,7 @@ class ConversationTargets(NamedTuple):
 
         return cls(
             codebook0=batch.code_target[speaks, 0],
-            depth=batch.code_target[CSMModel.depth_rows(batch), 1:],
+            depth=batch.code_target[batch.trained_frames(), 1:],
             text=text,
             duration=duration,
             pace=pace,
@@ -133,43 +138,32 @@ class ConversationTargets(NamedTuple):
 def conversational_loss(
     outputs: CSMOutput, targets: ConversationTargets, config: LossConfig | None = None
 ) -> ConversationalLoss:
-    """The weighted sum under `total`, and every part before its weight.
+    """Returns the weighted sum under `total`, and every part before its weight.
 
-    All code and text parts are cross-entropies in nats per target; the depth decoder's are divided by the
-    number of drawn frames and weighed by the real ones, so that the amortisation ratio changes their variance
-    only. Non-finite outputs give a non-finite total, which stops all ranks of the training loop together.
+    All code and text parts are cross-entropies in nats per target; those of the depth decoder are divided by
+    the number of sampled frames and weighed by the real ones, so that the share of sampled frames changes
+    their variance alone. Non-finite outputs give a non-finite total, which stops all ranks of the training
+    loop together.
 
     Args:
-        outputs: Of `CSMModel.forward_rows`, with logits or, from the same label smoothing, cross-entropies.
+        outputs: Logits of a batch or, of the same label smoothing, its cross-entropies.
         targets: `ConversationTargets.of` the same batch.
-        config: Weights; None takes the defaults.
+        config: Weights of the parts; None takes the defaults.
 
     Raises:
-        ValueError: Outputs were generated, or belong to another batch than the targets.
+        ValueError: The outputs were generated, or belong to another batch than the targets.
     """
     weights = config or LossConfig()
     parts: dict[str, Tensor] = {}
-    prosody, duration, pace = outputs.prosody, outputs.duration, outputs.pace
-    if prosody is None or duration is None or pace is None:
+    if not isinstance(outputs, TeacherForced):
         raise ValueError(
             "outputs were generated, not teacher-forced: call the model with text and voice, or a batch"
         )
-    for name, found, expected in (
-        ("codebook0", outputs.codebook0_logits, targets.codebook0),
-        ("depth", outputs.depth_logits, targets.depth),
-        ("text", outputs.text_logits, targets.text),
-        ("prosody", prosody, targets.prosody),
-        ("duration", duration, targets.duration),
-        ("pace", pace, targets.pace),
-    ):
-        if found is not None and found.shape[: expected.ndim] != expected.shape:
-            raise ValueError(
-                f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
-                f"targets from the batch that the model was called with"
-            )
-    codebook0, per_code, text = _nats(outputs, targets, weights.label_smoothing)
+    prosody, duration, pace = outputs.prosody, outputs.duration, outputs.pace
+    _require_same_batch(outputs, targets)
+    codebook0, per_code, text = _cross_entropies(outputs, targets, weights.label_smoothing)
     parts["codebook0"] = codebook0 / targets.voice_count
-    # The sum over drawn frames * (real / drawn) estimates the sum over all real frames of this shard.
+    # The sum over sampled frames * (real / sampled) estimates the sum over all frames of the micro-batch.
     per_code = per_code * (targets.frames / max(1, len(targets.depth)) / targets.frame_count)
     cut = targets.semantic_codebooks - 1
     parts["semantic"] = per_code[:cut].mean() if cut else per_code.new_zeros(())
@@ -196,25 +190,40 @@ def conversational_loss(
     return ConversationalLoss(total, parts)
 
 
-def _nats(
-    outputs: CSMOutput, targets: ConversationTargets, smoothing: float
+def _require_same_batch(outputs: CSMLogits | CSMCrossEntropies, targets: ConversationTargets) -> None:
+    """Checks that outputs have as many rows as targets.
+
+    Raises:
+        ValueError: They are of different batches.
+    """
+    pairs = [(name, getattr(outputs, name)) for name in ("prosody", "duration", "pace")]
+    if isinstance(outputs, CSMLogits):
+        pairs = [(name, getattr(outputs, name)) for name in ("codebook0", "depth", "text")] + pairs
+    for name, found in pairs:
+        expected = getattr(targets, name)
+        if found.shape[: expected.ndim] != expected.shape:
+            raise ValueError(
+                f"{name}: outputs {tuple(found.shape)} with targets {tuple(expected.shape)}: make the "
+                f"targets from the batch that the model was called with"
+            )
+
+
+def _cross_entropies(
+    outputs: CSMLogits | CSMCrossEntropies, targets: ConversationTargets, smoothing: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " K1"], Float[Tensor, ""]]:
-    """Cross-entropies summed over rows: of codebook 0, of each further codebook, of the text."""
-    if outputs.codebook0_nats is not None:
-        assert outputs.depth_nats is not None and outputs.text_nats is not None
-        return outputs.codebook0_nats, outputs.depth_nats, outputs.text_nats
-    assert outputs.codebook0_logits is not None
-    assert outputs.depth_logits is not None and outputs.text_logits is not None
+    """Returns cross-entropies summed over rows: of codebook 0, of each further codebook, of the text."""
+    if isinstance(outputs, CSMCrossEntropies):
+        return outputs.codebook0, outputs.depth, outputs.text
 
     def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
 
-    depth = outputs.depth_logits
+    depth = outputs.depth
     per_code = cross_entropy(depth.flatten(0, 1), targets.depth.flatten()).view(depth.shape[:2]).sum(dim=0)
     return (
-        cross_entropy(outputs.codebook0_logits, targets.codebook0).sum(),
+        cross_entropy(outputs.codebook0, targets.codebook0).sum(),
         per_code,
-        cross_entropy(outputs.text_logits, targets.text).sum(),
+        cross_entropy(outputs.text, targets.text).sum(),
     )
 
 
@@ -224,16 +233,16 @@ LOG_ENERGY_CENTRE = -3.5
 
 
 class ConversationalLoss(NamedTuple):
-    """`total` to call backward on; `parts` by name, unweighted."""
+    """The weighted `total`, and the unweighted `parts` by name."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Tensor]
 
     def backward(self) -> None:
-        """Backward of the total."""
+        """Computes the gradients of the total."""
         self.total.backward()
 
 
 def share_of_codebooks(depth_codebooks: int, semantic_codebooks: int) -> float:
-    """Semantic share of the depth decoder's codebooks (codebook 0 is the backbone's)."""
+    """Returns the semantic share of the depth decoder's codebooks (codebook 0 is the backbone's)."""
     return min(semantic_codebooks - 1, depth_codebooks) / depth_codebooks

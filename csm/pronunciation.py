@@ -1,4 +1,4 @@
-"""How English is pronounced: the phones of a text, by gruut's lexicon and its rules for unknown words."""
+"""Grapheme-to-phoneme conversion for English: gruut's lexicon, and its rules for unknown words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sqlite3
 import threading
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,24 +16,24 @@ if TYPE_CHECKING:
 CONSONANTS = tuple("p b t d k ɡ m n ŋ f v θ ð s z ʃ ʒ h t͡ʃ d͡ʒ l ɹ j w".split())
 VOWELS = tuple("i ɪ u ʊ eɪ ɛ æ ʌ ə oʊ ɔ ɑ aɪ aʊ ɔɪ ɚ".split())
 STRESS, WEAK_STRESS = "ˈ", "ˌ"
-# Of American English (Handbook of the International Phonetic Association, 1999). A stressed vowel is a phone
-# of its own.
+# The phones of American English (Handbook of the International Phonetic Association, 1999). A vowel with
+# primary stress is a separate phone.
 PHONES = (*CONSONANTS, *VOWELS, *(STRESS + vowel for vowel in VOWELS))
 LANGUAGE = "en_US"
 BETWEEN_DIGITS = re.compile(r"(?<=\w)(?=\d)|(?<=\d)(?=\w)")
-# Texts whose phones are kept: those of a corpus are asked for whenever they are drawn.
+# Cached texts: a dataset asks for the phones of the same text in every epoch.
 KEPT_TEXTS = 100_000
-# gruut's processor keeps what it has looked up, in dictionaries that threads would share.
+# gruut's processor caches its lookups in dictionaries without a lock.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=KEPT_TEXTS)
 def pronounced(text: str) -> tuple[str, ...]:
-    """Phones of `PHONES`, a space between words, and the marks that end phrases as they are written.
+    """Converts a text to phones of `PHONES`, a space between words, and punctuation marks.
 
-    Numbers, abbreviations and the like are read out; secondary stress counts as none; quotation marks and
-    brackets are left out. A word in letters that English does not read stands as it is written, a character
-    each. The first text waits for the lexicon, half a second.
+    Numbers and abbreviations are expanded to words; secondary stress is dropped; quotation marks and brackets
+    are removed. A word in another script stays in its characters. The first call loads the lexicon, which
+    takes half a second.
 
     Raises:
         ValueError: The package gruut is missing.
@@ -40,7 +41,7 @@ def pronounced(text: str) -> tuple[str, ...]:
     symbols: list[str] = []
     try:
         words = _words(text)
-    except ArithmeticError:  # numbers of 30 digits and more: gruut has no words for them
+    except ArithmeticError:  # a number of 30 digits or more, which gruut cannot expand
         words = _words(BETWEEN_DIGITS.sub(" ", text))
     for word in words:
         if word.is_major_break or word.is_minor_break:
@@ -63,7 +64,7 @@ def _words(text: str) -> list[Word]:
 
 @cache
 def _reader() -> TextProcessor:
-    """gruut's processor with an index to its lexicon, without which all of it is read for every word."""
+    """Returns gruut's processor with an index on its lexicon, which SQLite else scans for each word."""
     try:
         import gruut_lang_en
         from gruut import TextProcessor
@@ -72,7 +73,7 @@ def _reader() -> TextProcessor:
         from gruut.utils import remove_non_word_chars
     except ImportError as error:
         raise ValueError(
-            "speaking from phones needs the package gruut: pip install gruut, or train with "
+            "the package gruut is missing: text codec 'phones' needs it; pip install gruut, or train with "
             "--set model.text=bytes"
         ) from error
     lexicon = sqlite3.connect(":memory:", check_same_thread=False)
@@ -80,7 +81,26 @@ def _reader() -> TextProcessor:
         shipped.backup(lexicon)
     shipped.close()
     lexicon.execute("CREATE INDEX word ON word_phonemes (word)")
-    # As gruut itself looks words up.
+    # The same spellings in the same order as gruut's own lookup.
     spellings = [str.lower, remove_non_word_chars, lambda word: remove_non_word_chars(word.lower())]
     lookup = SqlitePhonemizer(lexicon, word_transform_funcs=spellings)
     return TextProcessor(settings={LANGUAGE: get_settings(LANGUAGE, lookup_phonemes=lookup)})
+
+
+@cache
+def _lexicon() -> frozenset[str]:
+    """All words of gruut's lexicon, in lower case."""
+    import gruut_lang_en
+
+    path = Path(gruut_lang_en.__file__).parent / "lexicon.db"
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as lexicon:
+        return frozenset(word.lower() for (word,) in lexicon.execute("SELECT word FROM word_phonemes"))
+
+
+def is_word(word: str) -> bool:
+    """Whether the lexicon holds a lower-case word, contractions included.
+
+    Raises:
+        ValueError: The package gruut is missing.
+    """
+    return word in _lexicon()

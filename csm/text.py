@@ -1,4 +1,4 @@
-"""Text <-> ids: bytes with a few control ids by default, phones, any Hugging Face tokenizer.json, or none."""
+"""Text codecs (text <-> ids): UTF-8 bytes, phones, a Hugging Face tokenizer.json, or none."""
 
 from __future__ import annotations
 
@@ -14,42 +14,47 @@ FIRST_SPEAKER, MAX_SPEAKERS = 260, 128
 
 @runtime_checkable
 class TextCodec(Protocol):
-    """What the data pipeline and the generator need of a text tokenizer."""
+    """The interface of a text tokenizer that data, network and generation use.
+
+    Attributes:
+        vocab_size: Number of text ids.
+        end_id: Id that ends a text.
+    """
 
     vocab_size: int
     end_id: int
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Ids of a turn that will be spoken: begin, speaker, text, end."""
+        """Returns the ids of a turn to speak: begin, speaker, text, end."""
         ...
 
     def listen_prefix(self, speaker: int) -> list[int]:
-        """Ids that announce a turn that is heard first and then written."""
+        """Returns the ids before a turn whose audio is transcribed: listen, speaker."""
         ...
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of a text that is written, with the end id."""
+        """Returns the ids of a transcript: text, end."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; control ids are left out."""
+        """Returns the text of ids without the control ids."""
         ...
 
     def speaker_id(self, speaker: int) -> int:
-        """The id that tells this speaker apart in `encode_turn` and `listen_prefix`."""
+        """Returns the id that identifies this speaker in `encode_turn` and `listen_prefix`."""
         ...
 
 
 class ByteCodec:
-    """UTF-8 bytes, four control ids and one id per speaker: no vocabulary to fetch, no text it cannot write.
+    """UTF-8 bytes, four control ids and one id per speaker: it covers every text without a vocabulary file.
 
-    Ids: 0..255 bytes, 256 padding, 257 begin, 258 end, 259 listen, 260 on the speakers.
+    Ids: 0..255 bytes, 256 padding, 257 begin, 258 end, 259 listen, from 260 on the speakers.
 
     Args:
-        max_speakers: Speaker ids that get a row of their own.
+        max_speakers: Number of speaker ids.
 
     Raises:
-        ValueError: From its methods, an empty text or a speaker outside 0..max_speakers - 1.
+        ValueError: From its methods: the text is empty, or the speaker is outside 0..max_speakers - 1.
     """
 
     def __init__(self, max_speakers: int = MAX_SPEAKERS) -> None:
@@ -58,35 +63,38 @@ class ByteCodec:
         self.end_id = EOS
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Begin, speaker, bytes of the stripped text, end."""
+        """Returns begin, speaker, bytes of the stripped text, end."""
         return [BOS, self.speaker_id(speaker), *self.encode_text(text)]
 
     def listen_prefix(self, speaker: int) -> list[int]:
-        """Listen, speaker."""
+        """Returns listen, speaker."""
         return [LISTEN, self.speaker_id(speaker)]
 
     def encode_text(self, text: str) -> list[int]:
-        """Bytes of the stripped text, end."""
-        return [*_something(text).encode("utf-8"), EOS]
+        """Returns the bytes of the stripped text, end."""
+        return [*_stripped(text).encode("utf-8"), EOS]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes among the ids; bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text of the bytes among the ids; invalid UTF-8 becomes U+FFFD."""
         return bytes(i for i in ids if i < PAD).decode("utf-8", errors="replace")
 
     def speaker_id(self, speaker: int) -> int:
-        """The speaker's own id."""
+        """Returns 260 + speaker."""
         if not 0 <= speaker < self.max_speakers:
-            raise ValueError(f"speaker is {speaker}: expected 0..{self.max_speakers - 1}")
+            raise ValueError(
+                f"speaker is {speaker}: expected 0..{self.max_speakers - 1}; number the speakers from 0, or "
+                f"train with a larger model.max_speakers"
+            )
         return FIRST_SPEAKER + speaker
 
 
 class PhoneCodec(ByteCodec):
-    """English is spoken from its phones and written in bytes.
+    """English phones for turns to speak, UTF-8 bytes for transcripts.
 
-    A few hours of speech do not teach how English is spelled. Ids: those of ByteCodec, then `PHONES`.
+    English spelling cannot be learned from a few hours of speech. Ids: those of ByteCodec, then `PHONES`.
 
     Args:
-        max_speakers: Speaker ids that get a row of their own.
+        max_speakers: Number of speaker ids.
 
     Raises:
         ValueError: As ByteCodec.
@@ -94,28 +102,28 @@ class PhoneCodec(ByteCodec):
 
     def __init__(self, max_speakers: int = MAX_SPEAKERS) -> None:
         super().__init__(max_speakers)
-        self._phones = {phone: self.vocab_size + place for place, phone in enumerate(PHONES)}
+        self._phones = {phone: self.vocab_size + index for index, phone in enumerate(PHONES)}
         self.vocab_size += len(PHONES)
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Begin, speaker, phones of the text with its spaces and marks (`pronounced`), end."""
+        """Returns begin, speaker, phones with spaces and punctuation marks (`pronounced`), end."""
         ids = [BOS, self.speaker_id(speaker)]
-        for symbol in pronounced(_something(text)):
+        for symbol in pronounced(_stripped(text)):
             phone = self._phones.get(symbol)
             ids += symbol.encode("utf-8") if phone is None else [phone]
         return [*ids, EOS]
 
 
 class HuggingFaceCodec:
-    """A tokenizer.json of the `tokenizers` library, with csm-1b's prompt layout: bos, "[speaker]text", eos.
+    """A tokenizer.json of the `tokenizers` library in csm-1b's prompt layout: bos, "[speaker]text", eos.
 
     Args:
-        path: The tokenizer.json.
-        bos, eos: Tokens of the vocabulary.
+        path: Path of the tokenizer.json.
+        bos, eos: Begin and end token, as the vocabulary spells them.
 
     Raises:
-        ValueError: The package tokenizers is missing, or the vocabulary lacks bos or eos; from its methods,
-            an empty text or a negative speaker.
+        ValueError: The package tokenizers is missing, or the vocabulary lacks bos or eos; from its methods:
+            the text is empty or the speaker is negative.
     """
 
     def __init__(
@@ -125,7 +133,7 @@ class HuggingFaceCodec:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise ValueError(
-                "reading a tokenizer.json needs the package tokenizers: pip install 'csm[hf]'"
+                "the package tokenizers is missing: a tokenizer.json needs it; pip install 'csm[hf]'"
             ) from error
         self._tokenizer = Tokenizer.from_file(str(path))
         self.vocab_size = self._tokenizer.get_vocab_size()
@@ -133,29 +141,29 @@ class HuggingFaceCodec:
         missing = [name for name, value in ids.items() if value is None]
         if missing:
             raise ValueError(
-                f"{path} has no token {missing}: pass bos= and eos= as its vocabulary names them"
+                f"{path} lacks the tokens {missing}; pass bos= and eos= as its vocabulary spells them"
             )
         self._bos, self.end_id = int(ids[bos] or 0), int(ids[eos] or 0)
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Begin, "[speaker]text", end."""
-        return [self._bos, *self._ids(self._tag(speaker) + _something(text)), self.end_id]
+        """Returns begin, "[speaker]text", end."""
+        return [self._bos, *self._ids(self._tag(speaker) + _stripped(text)), self.end_id]
 
     def listen_prefix(self, speaker: int) -> list[int]:
-        """Begin, "[speaker]"."""
+        """Returns begin, "[speaker]"."""
         return [self._bos, *self._ids(self._tag(speaker))]
 
     def encode_text(self, text: str) -> list[int]:
-        """The stripped text, end."""
-        return [*self._ids(_something(text)), self.end_id]
+        """Returns the ids of the stripped text, end."""
+        return [*self._ids(_stripped(text)), self.end_id]
 
     def speaker_id(self, speaker: int) -> int:
-        """The last id of the speaker's number."""
+        """Returns the last id of the speaker's number."""
         self._tag(speaker)
         return self._ids(str(speaker))[-1]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids without the vocabulary's special tokens."""
+        """Returns the text of the ids without the vocabulary's special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _ids(self, text: str) -> list[int]:
@@ -164,73 +172,78 @@ class HuggingFaceCodec:
     @staticmethod
     def _tag(speaker: int) -> str:
         if speaker < 0:
-            raise ValueError(f"speaker is {speaker}: expected 0 or above")
+            raise ValueError(f"speaker is {speaker}: expected 0 or above; number the speakers from 0")
         return f"[{speaker}]"
 
 
 class NoTextCodec:
-    """Of a model whose checkpoint came without its tokenizer: it refuses all text.
+    """The codec of a model whose checkpoint came without a text tokenizer: every method raises.
 
     Raises:
-        ValueError: From all its methods; says how to give the model its tokenizer.
+        ValueError: From its methods; the message says how to give the model its tokenizer.
     """
 
     vocab_size = 0
     end_id = -1
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Refused."""
+        """Raises ValueError."""
         raise self._missing()
 
     def listen_prefix(self, speaker: int) -> list[int]:
-        """Refused."""
+        """Raises ValueError."""
         raise self._missing()
 
     def encode_text(self, text: str) -> list[int]:
-        """Refused."""
+        """Raises ValueError."""
         raise self._missing()
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Refused."""
+        """Raises ValueError."""
         raise self._missing()
 
     def speaker_id(self, speaker: int) -> int:
-        """Refused."""
+        """Raises ValueError."""
         raise self._missing()
 
     @staticmethod
     def _missing() -> ValueError:
         return ValueError(
-            "this model came without its text tokenizer: put tokenizer.json into its folder, or name one "
+            "this model has no text tokenizer: put tokenizer.json into its folder, or name one "
             "with CSMModel.from_pretrained(folder, text='path/to/tokenizer.json')"
         )
 
 
-def _something(text: str) -> str:
-    """The stripped text, which must not be empty."""
+def _stripped(text: str) -> str:
+    """Returns the stripped text, which must not be empty."""
     if not text.strip():
-        raise ValueError("text is empty: expected something to say")
+        raise ValueError(
+            "text is empty: expected at least one character that is no space; give the turn a text"
+        )
     return text.strip()
 
 
-# Codecs that need no file, by name; "none" is one more.
+# Codecs without a file, by name. `text_codec` also accepts "none".
 BUILT_IN: dict[str, type[ByteCodec]] = {"bytes": ByteCodec, "phones": PhoneCodec}
 
 
 def text_codec(name: str, max_speakers: int = MAX_SPEAKERS) -> TextCodec:
-    """The codec called "bytes" or "phones", none for "none", or the one of a tokenizer.json at this path.
+    """Returns a text codec by its name or by the path of a tokenizer.json.
 
     Args:
-        name: Of the codec.
-        max_speakers: Speaker ids of "bytes" and "phones"; the others have their own way to name speakers.
+        name: "bytes", "phones", "none" (a codec that raises), or a path.
+        max_speakers: Number of speaker ids of "bytes" and "phones"; a tokenizer.json spells speakers as text.
 
     Raises:
-        ValueError: None of these names and no file.
+        ValueError: `name` is neither a known name nor a file.
     """
     if name == "none":
         return NoTextCodec()
     if name in BUILT_IN:
         return BUILT_IN[name](max_speakers)
     if not Path(name).is_file():
-        raise ValueError(f"text codec {name!r}: expected 'bytes', 'phones' or the path of a tokenizer.json")
+        raise ValueError(
+            f"text codec is {name!r}: expected 'bytes', 'phones', 'none' or the path of a tokenizer.json; "
+            f"check the name, or that the file exists"
+        )
     return HuggingFaceCodec(name)

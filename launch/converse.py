@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csm.command_line import command, command_parser, device_of
+from csm.generation.corpus_voices import minutes_of_speakers
 from csm.generation.typed_conversation import free_path, typed_conversation
-from csm.generation.voices import main_speaker, minutes_of_speakers
 from csm.recipes import pipeline
 
 
@@ -36,17 +36,17 @@ def typed(path: Path | None) -> Iterator[str]:
 
 def work(options: argparse.Namespace) -> None:
     """Speaks line after line."""
-    cast = pipeline.trained_cast(options.run, device_of(options), corpus=options.corpus)
-    voice = options.speaker or main_speaker(cast.corpus)
-    minutes = minutes_of_speakers(cast.corpus)
+    talker = pipeline.trained_talker(options.run, device_of(options), corpus=options.corpus)
+    voice = options.speaker or talker.voice().name
+    minutes = minutes_of_speakers(pipeline.run_corpus(options.run, options.corpus))
     you = options.you or max(
-        (name for name in minutes if name != voice), key=minutes.__getitem__, default=voice
+        (name for name in talker.voices if name != voice), key=minutes.__getitem__, default=voice
     )
     output = options.output or free_path(options.run / "conversations")
     print(f"{you} (you) and {voice} (the model) speak in turn; end with Ctrl-D", flush=True)
     speakers = list(dict.fromkeys((you, voice)))
-    for path, name, spoken in typed_conversation(cast, typed(options.lines), speakers, output):
-        print(f"{path}: {name}, {spoken.timing.audio_s:.2f} s", flush=True)
+    for path, name, speech in typed_conversation(talker, typed(options.lines), speakers, output):
+        print(f"{path}: {name}, {speech.timing.audio_s:.2f} s", flush=True)
 
 
 def main() -> int:

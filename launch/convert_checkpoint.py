@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from csm.command_line import command, command_parser
-from csm.network import checkpoints
-from csm.network.lora import merge
+from csm.network.io import checkpoints
+from csm.network.io.adapters import merge
 
 
 def work(options: argparse.Namespace) -> None:

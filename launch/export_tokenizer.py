@@ -19,7 +19,7 @@ from pathlib import Path
 from csm.command_line import command, command_parser, device_of
 from csm.recipes.pipeline import PACKAGED
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.export import export_tokenizer
+from csm.tokenizer.io.export import export_tokenizer
 
 
 def work(options: argparse.Namespace) -> None:

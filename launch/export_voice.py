@@ -18,7 +18,7 @@ def work(options: argparse.Namespace) -> None:
     """Writes the folder."""
     if (options.output / "voices.json").exists():
         raise ValueError(f"{options.output} holds a voice already: choose another --output")
-    talker = pipeline.trained_talker(options.run, device_of(options), corpus=options.corpus)
+    talker = pipeline.trained_talker(options.run, device_of(options), corpus=options.corpus, all_voices=True)
     talker.save_pretrained(options.output, half=not options.whole, tokenizer=not options.no_tokenizer)
     size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
     print(f"{options.output}: {len(talker.voices)} voices, {size / 1e6:.1f} MB")

@@ -14,11 +14,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from csm.audio.files import write_audio
 from csm.command_line import command, command_parser, device_of
-from csm.data.audio import write_audio
-from csm.generation.streaming import speak_aloud
 from csm.generation.typed_conversation import free_path
-from csm.generation.voices import main_speaker
 from csm.recipes import pipeline
 
 
@@ -27,21 +25,23 @@ def work(options: argparse.Namespace) -> None:
     sampling = pipeline.load_run(options.run).sampling
     given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k")}
     sampling = dataclasses.replace(sampling, **{k: v for k, v in given.items() if v is not None})
-    cast = pipeline.trained_cast(options.run, device_of(options), sampling=sampling, corpus=options.corpus)
+    talker = pipeline.trained_talker(
+        options.run, device_of(options), sampling=sampling, corpus=options.corpus
+    )
     if options.text is None:
         output = options.output or options.run / "speech"
-        made = pipeline.show(options.run, cast, output)
+        corpus = pipeline.run_corpus(options.run, options.corpus)
+        made = pipeline.speak_lines(options.run, talker, corpus, output)
         print(
             f"{output}: "
             + (f"{made} items spoken" if made else "the demonstration is complete; nothing to do")
         )
         return
     output = options.output or free_path(options.run / "lines", ".wav")
-    voice = cast.voice(options.speaker or main_speaker(cast.corpus))
-    spoken = speak_aloud(cast.session(0), cast.tokenizer, options.text, voice)
-    write_audio(output, spoken.waveform, cast.tokenizer.config.sample_rate)
-    seconds = f"{spoken.timing.audio_s:.2f} s of speech in {spoken.timing.generation_s:.2f} s"
-    print(f"{output}: {voice.name}, {seconds}, the first after {spoken.timing.first_audio_s:.2f} s")
+    speech = talker.speak_turn(options.text, options.speaker)
+    write_audio(output, speech.waveform, speech.sample_rate)
+    seconds = f"{speech.timing.audio_s:.2f} s of speech in {speech.timing.generation_s:.2f} s"
+    print(f"{output}: {speech.voice.name}, {seconds}, the first after {speech.timing.first_audio_s:.2f} s")
 
 
 def main() -> int:

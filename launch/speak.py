@@ -13,10 +13,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from csm.audio.files import read_audio
 from csm.command_line import command, command_parser
-from csm.data.audio import read_audio
 from csm.generation.playback import play
-from csm.generation.talker import Heard, Talker
+from csm.generation.prompt_turn import PromptTurn
+from csm.generation.talker import Talker
 from csm.generation.typed_conversation import free_path
 
 
@@ -43,12 +44,12 @@ def work(options: argparse.Namespace) -> None:
         print(f"not played: {silent}")
 
 
-def prompt_of(options: argparse.Namespace, talker: Talker) -> Heard | None:
+def prompt_of(options: argparse.Namespace, talker: Talker) -> PromptTurn | None:
     """The recording whose voice is taken up, where one is given."""
     if options.prompt is None:
         return None
     rate = talker.tokenizer.config.sample_rate
-    return Heard(options.prompt_text, read_audio(options.prompt, sample_rate=rate), rate)
+    return PromptTurn(options.prompt_text, read_audio(options.prompt, sample_rate=rate), rate)
 
 
 def main() -> int:

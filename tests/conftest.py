@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 # The doors (ConversationalRVQ, CSMModel, Session) stay out: they refuse wrong shapes themselves, tested too.
 SHAPED = [
     *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
-    *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "discriminator")),
+    *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "training.discriminators")),
     *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery")),
     *(f"csm.network.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
     "csm.losses",
@@ -23,9 +23,11 @@ SHAPED = [
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
-from csm.network.csm_model import CSMModel  # noqa: E402
+from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
+from csm.data.manifest import Corpus  # noqa: E402
+from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
-from csm.sequences.frames import TurnFrames  # noqa: E402
+from csm.sequences.turns import TurnFrames  # noqa: E402
 
 TINY = {
     "d_model": 32,
@@ -88,6 +90,12 @@ def random_turn() -> Callable[..., TurnFrames]:
         return TurnFrames(name, text, speaker, codes, prosody)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The packaged excerpt as a corpus folder, made once for all tests."""
+    return prepare_excerpt(tmp_path_factory.mktemp("corpora") / "amazon_queen_excerpt")
 
 
 @pytest.fixture(autouse=True)

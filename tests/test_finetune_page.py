@@ -1,4 +1,4 @@
-"""docs/finetune.md, command by command, on a small random csm-1b with a small random Mimi."""
+"""The commands and Python blocks of docs/finetune.md, on a small random csm-1b with a small random Mimi."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def commands() -> list[str]:
 
 
 def small(command: str) -> list[str]:
-    """The page's words, with the sizes of the small model before its own settings."""
+    """Returns the words of a command, with the sizes of the small model before the page's settings."""
     words = shlex.split(command)
     if "finetune_csm_1b" in words:
         place = words.index("finetune_csm_1b") + 1
@@ -60,7 +60,7 @@ def small(command: str) -> list[str]:
 
 
 def inside(words: list[str]) -> str:
-    """Runs a command of launch/ in this process; returns what it printed."""
+    """Runs a command of launch/ in this process; returns its standard output."""
     file = ROOT / words[0]
     spec = importlib.util.spec_from_file_location(f"page_{file.stem}", file)
     assert spec is not None and spec.loader is not None
@@ -74,7 +74,7 @@ def inside(words: list[str]) -> str:
 
 
 def by_deepspeed(words: list[str], folder: Path) -> None:
-    """Runs a command with the launcher as the page says, on two ranks."""
+    """Runs a command with the launcher of the page, on two ranks."""
     launcher = Path(sys.executable).with_name("deepspeed")
     if not launcher.exists():
         pytest.skip("deepspeed is not installed")
@@ -96,7 +96,7 @@ def by_deepspeed(words: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which every command of the page has been run, in its order."""
+    """Runs every command of the page in order; returns the folder."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "launch").symlink_to(ROOT / "launch")
     write_csm_1b(folder / "models" / "csm-1b")
@@ -127,11 +127,11 @@ def test_the_page_has_the_commands_of_every_step() -> None:
     assert all(command.startswith(("python launch/", "deepspeed launch/train.py")) for command in found)
     files = {name for command in found for name in re.findall(r"launch/(\w+)\.py", command)}
     assert files == {"prepare_data", "encode_corpus", "train", "convert_checkpoint"}
-    assert "`hf download" in PAGE, "the one line that is not run: it fetches the weights"
+    assert "`hf download" in PAGE, "the only command that is not run: it downloads the weights"
 
 
 @pytest.mark.processes
-def test_the_recordings_become_codes_of_the_model_s_own_mimi(page: Path) -> None:
+def test_the_recordings_are_encoded_by_the_mimi_of_the_model(page: Path) -> None:
     from csm.data.code_shards import read_code_shards
 
     encoded = read_code_shards(page / "runs/mine/codes")
@@ -140,7 +140,7 @@ def test_the_recordings_become_codes_of_the_model_s_own_mimi(page: Path) -> None
 
 
 @pytest.mark.processes
-def test_full_fine_tuning_moves_csm_1b_and_leaves_nothing_added(page: Path) -> None:
+def test_full_fine_tuning_changes_csm_1b_and_writes_no_added_part(page: Path) -> None:
     model, base = (load_file(page / f"{name}/model.safetensors") for name in ("runs/mine", "export/merged"))
     assert not any("voice_reads" in name or "memory_reads" in name for name in model)
     same = [name for name in model if name in base and torch.equal(model[name], base[name])]
@@ -151,7 +151,7 @@ def test_full_fine_tuning_moves_csm_1b_and_leaves_nothing_added(page: Path) -> N
 
 
 @pytest.mark.processes
-def test_frozen_parts_are_as_they_were(page: Path) -> None:
+def test_frozen_parts_are_unchanged(page: Path) -> None:
     from csm.model import CSMModel
 
     base = CSMModel.from_pretrained(page / "models/csm-1b").state_dict()
@@ -169,7 +169,7 @@ def test_frozen_parts_are_as_they_were(page: Path) -> None:
 
 
 @pytest.mark.processes
-def test_the_adapter_merged_by_the_command_is_the_run_s_own_model(page: Path) -> None:
+def test_the_adapter_merged_by_the_command_equals_the_model_of_the_run(page: Path) -> None:
     run = load_file(page / "runs/mine_lora/model.safetensors")
     merged = load_file(page / "export/merged/model.safetensors")
     public = [name for name in run if not name.startswith(("text_source", "voice_source", "memory"))]
@@ -182,13 +182,13 @@ def test_the_adapter_merged_by_the_command_is_the_run_s_own_model(page: Path) ->
 
 
 @pytest.mark.processes
-def test_the_dry_run_knows_the_model_and_the_batch(page: Path) -> None:
+def test_the_dry_run_prints_the_memory_and_the_size_of_a_step(page: Path) -> None:
     text = (page / "dry_run.txt").read_text()
     assert re.search(r"^   64 +3\*", text, flags=re.M) and "accumulation on P GPUs: 2 / P" in text
 
 
 @pytest.mark.processes
-def test_the_voice_is_heard(page: Path) -> None:
+def test_the_python_block_writes_audio(page: Path) -> None:
     torch.manual_seed(0)
     exec(compile(blocks("python")[0], "finetune.md", "exec"), {})
     info = soundfile.info(page / "hello.wav")
@@ -199,12 +199,12 @@ def test_the_voice_is_heard(page: Path) -> None:
 def test_transformers_loads_the_export_with_every_weight_and_mimi(page: Path) -> None:
     import transformers
 
-    from csm.network.public_names import NAMES, public_name
+    from csm.network.parameters import is_added, public_name
 
     theirs = transformers.CsmForConditionalGeneration.from_pretrained(page / "export/mine")
     weights = theirs.state_dict()
     ours = load_file(page / "runs/mine/model.safetensors")
-    public = [name for name in ours if name in NAMES or ".blocks." in name]
+    public = [name for name in ours if not is_added(name)]
     assert len(public) == 7 + 9 * 5
     assert all(torch.equal(ours[name], weights[public_name(name, "transformers")]) for name in public)
     base = transformers.CsmForConditionalGeneration.from_pretrained(page / "models/csm-1b")
@@ -214,7 +214,7 @@ def test_transformers_loads_the_export_with_every_weight_and_mimi(page: Path) ->
 
 @pytest.mark.processes
 def test_peft_loads_the_adapter_onto_transformers_model(page: Path) -> None:
-    pytest.importorskip("peft", reason="peft is not installed: it is for this test alone")
+    pytest.importorskip("peft", reason="peft is not installed, which only this test needs")
     names: dict[str, object] = {}
     exec(compile(blocks("python")[1], "finetune.md", "exec"), names)
     model = names["model"]

@@ -15,20 +15,24 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
     ("system",),
-    ("pronunciation", "config", "eight_bits"),
+    ("pronunciation", "config", "int8_tables"),
     ("text",),
+    ("audio",),
     ("sequences",),
     ("tokenizer",),
-    ("network", "losses", "data"),
-    ("training", "evaluation", "generation"),
+    ("network",),
+    ("losses",),
+    ("data",),
+    ("report",),
+    ("generation",),
     ("model",),
+    ("training",),
+    ("evaluation",),
     ("recipes", "command_line"),
-    ("rounding",),
+    ("cli",),
+    ("quantization_cost",),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}
-# model(text_tokens=text) generates voice: the one call upwards, made inside the function that needs it.
-DEFERRED = {("network", "generation")}
-
 HOMES = {  # who alone imports a heavy or optional package
     "triton": ("triton_kernel.py", "kernels/csm_kernels/aot.py"),
     "deepspeed": ("csm/training/engine.py",),
@@ -74,22 +78,14 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module a file imports, whole dotted name, and whether a function does it when called."""
-
-    def visit(node: ast.AST, deferred: bool) -> Iterator[tuple[str, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                yield from ((alias.name, deferred) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, (
-                    f"{named(path)}:{child.lineno}: write the whole name, no relative import"
-                )
-                yield from ((f"{child.module}.{alias.name}", deferred) for alias in child.names)
-            inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            yield from visit(child, deferred or inside)
-
-    return visit(tree(path), False)
+def imports(path: Path) -> Iterator[str]:
+    """Yields every module that a file imports, whole dotted name, at its top or inside a function."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{named(path)}:{node.lineno}: write the whole name, no relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def package(module: str) -> str:
@@ -110,7 +106,7 @@ def test_the_parts_import_downwards_only():
         f"{named(path)} imports {module}"
         for part, banned in forbidden.items()
         for path in within(part)
-        for module, _ in imports(path)
+        for module in imports(path)
         if package(module) in banned
     ]
     assert not wrong, "\n".join(wrong)
@@ -123,23 +119,23 @@ def test_inside_csm_a_part_imports_its_tier_and_below():
         if here == "__init__":
             continue
         assert here in TIER, f"{named(path)}: say in tests/test_layout.py which tier csm.{here} belongs to"
-        for module, deferred in imports(path):
+        for module in imports(path):
             parts = module.split(".")
             there = parts[1] if parts[0] == "csm" and len(parts) > 1 else None
-            if there in TIER and TIER[there] > TIER[here] and not (deferred and (here, there) in DEFERRED):
+            if there in TIER and TIER[there] > TIER[here]:
                 wrong.append(f"{named(path)} imports {module}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_package_itself_imports_nothing_of_its_own():
-    assert [module for module, _ in imports(ROOT / "csm/__init__.py")] == []
+    assert list(imports(ROOT / "csm/__init__.py")) == []
 
 
 def test_csm_calls_kernels_by_their_public_names():
     wrong = [
         f"{named(path)} imports {module}"
         for path in within("csm/")
-        for module, _ in imports(path)
+        for module in imports(path)
         if package(module) == "csm_kernels" and module.count(".") > 1
     ]
     assert not wrong, "\n".join(wrong)
@@ -152,7 +148,7 @@ def test_the_implementations_of_an_operation_do_not_know_each_other():
         if path.stem in kinds:
             others = kinds - {path.stem} | {"api"}
             wrong += [
-                f"{named(path)}: {module}" for module, _ in imports(path) if others & set(module.split("."))
+                f"{named(path)}: {module}" for module in imports(path) if others & set(module.split("."))
             ]
     assert not wrong, "\n".join(wrong)
 
@@ -163,7 +159,7 @@ def test_an_optional_package_is_imported_at_its_home_only(heavy):
     wrong = [
         named(path)
         for path in (*within("csm/"), *within("kernels/"), *within("launch/"))
-        if any(package(module) == heavy for module, _ in imports(path))
+        if any(package(module) == heavy for module in imports(path))
         and not {named(path), path.name} & set(homes)
     ]
     assert not wrong, f"{heavy} is imported by {wrong}; only {homes} may"
@@ -173,7 +169,7 @@ def test_nothing_imports_tests_or_benchmarks():
     wrong = [
         f"{named(path)} imports {module}"
         for path in FILES
-        for module, _ in imports(path)
+        for module in imports(path)
         if package(module) in ("tests", "benchmarks") and not named(path).startswith(package(module))
     ]
     assert not wrong, "\n".join(wrong)

@@ -14,7 +14,7 @@ from csm.losses import (
     conversational_loss,
     share_of_codebooks,
 )
-from csm.sequences.frames import IGNORE
+from csm.sequences.packed_batch import IGNORE
 
 NAMES = ["codebook0", "semantic", "acoustic", "text", "pitch", "voicing", "energy", "duration", "pace"]
 
@@ -36,14 +36,14 @@ def fill(model, random_turn):
             ids = len(model.codec.encode_turn(turn.text, turn.speaker))
             turn = turn._replace(ends=torch.linspace(0, 1, ids).square() * turn.codes.shape[1])
             builder.add_spoken(turn, train=name not in quiet)
-            builder.add_heard(random_turn(name + "h", "heard " * (index + 1)), train=name not in quiet)
+            builder.add_transcribed(random_turn(name + "h", "heard " * (index + 1)), train=name not in quiet)
         return builder.build()
 
     return make
 
 
 def loss_of(model, batch, config=None):
-    return conversational_loss(model(batch=batch), ConversationTargets.of(batch, 2), config)
+    return conversational_loss(model.logits(batch), ConversationTargets.of(batch, 2), config)
 
 
 @torch.no_grad()
@@ -62,15 +62,15 @@ def test_the_total_is_the_weighted_sum_of_the_named_parts(model, fill) -> None:
 @torch.no_grad()
 def test_the_parts_are_the_means_they_are_said_to_be(model, fill) -> None:
     batch = fill(["a", "b"])
-    out, parts = model(batch=batch), loss_of(model, batch).parts
+    out, parts = model.logits(batch), loss_of(model, batch).parts
     speaks, frames = batch.code_target[:, 0] != IGNORE, batch.code_target[:, 1] != IGNORE
     ce = torch.nn.functional.cross_entropy
-    torch.testing.assert_close(parts["codebook0"], ce(out.codebook0_logits, batch.code_target[speaks, 0]))
+    torch.testing.assert_close(parts["codebook0"], ce(out.codebook0, batch.code_target[speaks, 0]))
     for name, which in (("semantic", slice(1, 2)), ("acoustic", slice(2, 5))):
-        logits = out.depth_logits[:, which.start - 1 : which.stop - 1].flatten(0, 1)
+        logits = out.depth[:, which.start - 1 : which.stop - 1].flatten(0, 1)
         torch.testing.assert_close(parts[name], ce(logits, batch.code_target[frames, which].flatten()))
     writes = batch.text_target != IGNORE
-    torch.testing.assert_close(parts["text"], ce(out.text_logits, batch.text_target[writes]))
+    torch.testing.assert_close(parts["text"], ce(out.text, batch.text_target[writes]))
     spoken = ~batch.duration_target.isnan()
     assert batch.duration_target[spoken].exp().round().tolist() == [4, 7]
     torch.testing.assert_close(parts["duration"], (out.duration - batch.duration_target[spoken]).abs().mean())
@@ -83,8 +83,8 @@ def test_the_parts_are_the_means_they_are_said_to_be(model, fill) -> None:
 def test_no_part_depends_on_the_share_of_frames_drawn(model, fill, share) -> None:
     batch = fill(["a", "b", "c", "d"])
     whole = loss_of(model, batch)
-    out = model(batch=batch)
-    frames = model.depth_rows(batch)
+    out = model.logits(batch)
+    frames = batch.trained_frames()
     count = max(1, round(share * len(frames)))
     # The mean over draws without replacement comes close as 1 / sqrt(draws): 2 % of a part here.
     draws, generator = 400, torch.Generator().manual_seed(0)
@@ -92,7 +92,7 @@ def test_no_part_depends_on_the_share_of_frames_drawn(model, fill, share) -> Non
     for _ in range(draws):
         drawn = torch.randperm(len(frames), generator=generator)[:count].sort().values
         few = dataclasses.replace(batch, depth_rows=frames[drawn])
-        some = dataclasses.replace(out, depth_logits=out.depth_logits[drawn])
+        some = dataclasses.replace(out, depth=out.depth[drawn])
         for name, value in conversational_loss(some, ConversationTargets.of(few, 2)).parts.items():
             sums[name] += float(value) / draws
     for name in NAMES:
@@ -140,7 +140,7 @@ def test_turns_that_are_not_trained_on_change_no_part(model, fill, random_turn) 
 @torch.no_grad()
 def test_pitch_counts_on_voiced_frames_only_and_around_its_centre(model, fill) -> None:
     batch = fill(["a"])
-    out = model(batch=batch)
+    out = model.logits(batch)
     unvoiced = batch.prosody_target[:, 1] == 0
     before = conversational_loss(out, ConversationTargets.of(batch, 2)).parts["pitch"]
     batch.prosody_target[unvoiced, 0] = 99.0
@@ -167,15 +167,15 @@ def test_generated_outputs_and_foreign_targets_are_refused(model, fill) -> None:
     with pytest.raises(ValueError, match="generated, not teacher-forced"):
         conversational_loss(model(["hi"]), targets)
     with pytest.raises(ValueError, match="make the targets from the batch"):
-        conversational_loss(model(batch=fill(["a", "b"])), targets)
+        conversational_loss(model.logits(fill(["a", "b"])), targets)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("field", ["codebook0_logits", "depth_logits", "text_logits", "prosody", "duration"])
+@pytest.mark.parametrize("field", ["codebook0", "depth", "text", "prosody", "duration"])
 def test_a_value_that_is_not_finite_shows_in_the_total(model, fill, field) -> None:
     # The training loop stops all ranks on it together; a rank that raised here would leave others waiting.
     batch = fill(["a"])
-    out = model(batch=batch)
+    out = model.logits(batch)
     getattr(out, field).select(0, 0).fill_(math.nan)
     assert not conversational_loss(out, ConversationTargets.of(batch, 2)).total.isfinite()
 
@@ -199,7 +199,7 @@ def test_latents_are_compared_with_what_the_codes_add_up_to(tiny_model, random_t
     builder.add_spoken(turn)
     batch = builder.build()
     vectors = torch.randn(5, 24, 7)
-    out = model(batch=batch)
+    out = model.logits(batch)
     parts = conversational_loss(out, ConversationTargets.of(batch, 2, vectors)).parts
     truth = torch.stack([sum(vectors[k, turn.codes[k, t]] for k in range(5)) for t in range(6)])
     for name in ("latent", "refined"):

@@ -1,4 +1,4 @@
-"""Text to ids and back: every text survives, every turn says who speaks, what cannot be said is refused."""
+"""Text codecs: every text survives a round trip, every turn names its speaker, empty text is refused."""
 
 import json
 
@@ -45,13 +45,13 @@ def tokenizer_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_bytes_come_back_as_the_text_they_were(text) -> None:
+def test_the_byte_codec_decodes_what_it_encodes(text) -> None:
     codec = ByteCodec()
     assert codec.decode(codec.encode_text(text)) == text
     assert codec.decode(codec.encode_turn(text, 3)) == text
 
 
-def test_a_byte_turn_is_begin_speaker_text_end() -> None:
+def test_a_turn_in_bytes_is_begin_speaker_text_end() -> None:
     codec = ByteCodec()
     assert codec.encode_turn(" hi ", 2) == [BOS, codec.speaker_id(2), *b"hi", EOS]
     assert codec.listen_prefix(2) == [LISTEN, codec.speaker_id(2)]
@@ -59,20 +59,20 @@ def test_a_byte_turn_is_begin_speaker_text_end() -> None:
     assert max(codec.encode_turn("hi", codec.max_speakers - 1)) < codec.vocab_size
 
 
-def test_phones_are_spoken_and_bytes_written() -> None:
+def test_the_phone_codec_encodes_turns_in_phones_and_transcripts_in_bytes() -> None:
     codec, letters = PhoneCodec(), ByteCodec()
     assert text_codec("phones").vocab_size == codec.vocab_size == letters.vocab_size + len(PHONES)
     assert codec.encode_text("Hi, 2!") == letters.encode_text("Hi, 2!")
     assert codec.decode(codec.encode_text("Hi, 2!")) == "Hi, 2!"
     begin, speaker, *spoken, end = codec.encode_turn(" Ship, yes! 東 ", 2)
     assert [begin, speaker, end] == [BOS, codec.speaker_id(2), EOS]
-    # Marks and what is not English are bytes as they stand, phones have ids of their own after all others.
+    # Punctuation and words that are not English are bytes; the ids of phones follow all others.
     assert bytes(i for i in spoken if i < letters.vocab_size).decode() == ", ! 東"
     phones = [PHONES[i - letters.vocab_size] for i in spoken if i >= letters.vocab_size]
     assert phones == [symbol for symbol in pronounced("Ship, yes!") if symbol in PHONES]
 
 
-def test_bytes_that_are_no_text_do_not_stop_the_reading() -> None:
+def test_invalid_utf8_is_decoded_to_replacement_characters() -> None:
     assert ByteCodec().decode([0xFF, ord("a"), EOS]) == "\ufffda"
 
 
@@ -92,7 +92,7 @@ def test_a_speaker_out_of_range_is_refused(speaker) -> None:
         PhoneCodec().encode_turn("hi", speaker)
 
 
-def test_a_model_of_many_voices_has_an_id_for_each() -> None:
+def test_a_larger_max_speakers_adds_an_id_for_each_speaker() -> None:
     for name, codec in (("bytes", ByteCodec()), ("phones", PhoneCodec())):
         more = text_codec(name, 200)
         assert more.vocab_size == codec.vocab_size + 200 - MAX_SPEAKERS
@@ -109,7 +109,7 @@ def test_a_hugging_face_turn_has_the_layout_of_csm_1b(tokenizer_file) -> None:
     assert codec.decode(ids) == "[ 7 ] hello there"
 
 
-def test_speakers_are_told_apart_by_their_id(tokenizer_file) -> None:
+def test_speakers_have_different_ids(tokenizer_file) -> None:
     for codec in (ByteCodec(), HuggingFaceCodec(tokenizer_file)):
         ids = [codec.speaker_id(s) for s in range(3)]
         assert len(set(ids)) == 3
@@ -119,14 +119,14 @@ def test_speakers_are_told_apart_by_their_id(tokenizer_file) -> None:
 
 
 def test_a_missing_codec_or_token_is_named(tokenizer_file, tmp_path) -> None:
-    with pytest.raises(ValueError, match="expected 'bytes', 'phones' or the path"):
+    with pytest.raises(ValueError, match="expected 'bytes', 'phones', 'none' or the path"):
         text_codec("llama")
     with pytest.raises(ValueError, match="<s>.*pass bos= and eos="):
         HuggingFaceCodec(tokenizer_file, bos="<s>")
     assert json.loads(tokenizer_file.read_text())["model"]["type"] == "WordLevel"
 
 
-def test_a_model_that_came_without_its_tokenizer_refuses_text_and_says_why() -> None:
+def test_a_model_without_a_text_tokenizer_refuses_text_and_names_the_fix() -> None:
     codec = text_codec("none")
     assert isinstance(codec, TextCodec)
     for call in (

@@ -1,1 +1,1 @@
-"""From recordings to turns: manifests, audio in and out, prosody, segmentation, corpora."""
+"""From corpora to batches: the manifest, corpus folders, alignment, encoded turns, packed rows."""

@@ -13,7 +13,9 @@ from csm.data.code_shards import EncodedTurn, version_id, version_speed
 from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler
 from csm.data.speakers import speaker_numbers
-from csm.sequences.frames import IGNORE, RowBatch, RowBuilder, TurnFrames
+from csm.sequences.packed_batch import IGNORE, RowBatch
+from csm.sequences.row_builder import RowBuilder
+from csm.sequences.turns import TurnFrames
 from csm.text import TextCodec
 
 
@@ -267,7 +269,7 @@ class ConversationDataset:
                 train = turn.id not in self.untrained
                 turn = self._version(turn, versions)
                 if transcribe:
-                    builder.add_heard(turn, train=train)
+                    builder.add_transcribed(turn, train=train)
                 else:
                     jitter = jitter if turn.ends is None else 0.0
                     length = max(1, round(turn.codes.shape[1] * (1 + jitter)))

@@ -1,11 +1,11 @@
-"""The data nouns and their files: recording, segment, turn, conversation, corpus.
+"""Recording, segment, turn, conversation and corpus, and the files of a corpus folder.
 
-A corpus is a folder::
+A corpus folder holds:
 
-    manifest.jsonl   one Conversation a line
+    manifest.jsonl   one Conversation per line
     audio/...        FLAC or WAV at the native sample rate
-    rejects.jsonl    one line {"source", "unit", "reason"} for everything that was not used
-    corpus.json      name, licence, totals; written last, so a folder that has it is complete
+    rejects.jsonl    one line {"source", "unit", "reason"} for each turn or file that was left out
+    corpus.json      name, licence, totals; written last, so a folder with this file is complete
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
 REJECTS_NAME = "rejects.jsonl"
 CORPUS_NAME = "corpus.json"
+HELD_OUT_KEY = "held_out_speakers"  # key in corpus.json
 
 _FILE_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {
@@ -31,14 +32,14 @@ _WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One audio file as it came: what is spoken in it is told by its segments.
+    """One audio file of a source; its segments hold the speech.
 
     Attributes:
-        id: Unique, file-name safe.
+        id: Unique id, safe as a file name.
         audio: Path of the file.
-        sample_rate: Hz.
-        channels: Number of channels; one speaker each when there are two.
-        duration: Seconds.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels; with two, each carries one speaker.
+        duration: Duration in seconds.
     """
 
     id: str
@@ -51,21 +52,21 @@ class Recording:
         _require_file_safe("Recording.id", self.id)
         if self.sample_rate <= 0 or self.channels <= 0 or not self.duration > 0:
             raise ValueError(
-                f"Recording {self.id}: sample_rate={self.sample_rate}, channels={self.channels}, "
-                f"duration={self.duration}; each must be above zero"
+                f"Recording {self.id}: sample_rate is {self.sample_rate}, channels is {self.channels}, "
+                f"duration is {self.duration}: expected each above 0; correct them"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of one speaker's activity inside a recording; times in seconds.
+    """An interval of one speaker's activity inside a recording.
 
     Attributes:
-        speaker: Who speaks.
-        start, end: Seconds from the beginning of the recording.
-        text: What is said, "" where no transcript is known.
-        channel: The channel that carries this speaker, from 0.
-        emotion: A label, where one is known.
+        speaker: Name of the speaker.
+        start, end: Boundaries in seconds from the beginning of the recording.
+        text: Transcript, "" if there is none.
+        channel: Channel that carries this speaker, from 0.
+        emotion: Emotion label, if there is one.
     """
 
     speaker: str
@@ -80,27 +81,28 @@ class Segment:
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one speaker says before another one does, or one line of it, with the audio that holds it.
+    """A turn of a conversation, or one line of a turn: its speaker, transcript and audio.
 
     Attributes:
-        id: Unique in the corpus, file-name safe.
-        conversation: Id of the conversation it belongs to.
-        index: Running number in the conversation, from 0.
+        id: Id, unique in the corpus and safe as a file name.
+        conversation: Id of the conversation.
+        index: Position in the conversation, from 0.
         speaker: Name of the speaker.
-        text: What is said, "" where no transcript is known (usable by the tokenizer only).
-        audio: Path relative to the corpus folder, POSIX separators.
-        start, end: Seconds in that file.
+        text: Transcript, "" if there is none (such a turn only trains the tokenizer).
+        audio: Path of the audio file relative to the corpus folder, with POSIX separators.
+        start, end: Boundaries in that file in seconds.
         channel: Channel in that file, from 0.
-        overlap: True when another speaker is active during a part of it.
-        backchannel: True for at most 1 s of activity with at least 1 s of own silence on both sides.
-        emotion: A label, where the corpus has one.
-        synthetic: True when the conversation was put together from unrelated recordings.
+        overlap: Whether another speaker is active during a part of the turn.
+        backchannel: Whether the turn is at most 1 s of activity with at least 1 s of silence of the same
+            speaker on both sides.
+        emotion: Emotion label, if the corpus has one.
+        synthetic: Whether the conversation was composed of unrelated recordings.
     """
 
     id: str
@@ -121,9 +123,12 @@ class Turn:
         _require_file_safe("Turn.id", self.id)
         _require_times("Turn", self.id, self.start, self.end)
         if not self.speaker:
-            raise ValueError(f"Turn {self.id}: speaker is empty; give the speaker a name")
+            raise ValueError(f"Turn {self.id}: speaker is empty: expected a name; give the speaker one")
         if self.index < 0 or self.channel < 0:
-            raise ValueError(f"Turn {self.id}: index={self.index}, channel={self.channel}; both count from 0")
+            raise ValueError(
+                f"Turn {self.id}: index is {self.index}, channel is {self.channel}: expected 0 or above; "
+                f"count from 0"
+            )
         path = PurePosixPath(self.audio)
         if (
             not self.audio
@@ -133,24 +138,24 @@ class Turn:
             or ":" in self.audio
         ):
             raise ValueError(
-                f"Turn {self.id}: audio={self.audio!r} must be a path relative to the corpus folder with '/' "
-                "between its parts and without '..'"
+                f"Turn {self.id}: audio is {self.audio!r}: expected a path relative to the corpus folder, "
+                "with '/' between its parts and without '..'; correct the path"
             )
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Turns in order, all in one split, so that no conversation is both trained on and tested on.
+    """Turns in order, all in one split, so that no conversation is used for both training and test.
 
     Attributes:
-        id: Unique in the corpus.
-        split: "train", "validation" or "test".
-        turns: In order; their indices run from 0.
+        id: Id, unique in the corpus.
+        split: Split, "train", "validation" or "test".
+        turns: Turns in order; their indices count from 0.
     """
 
     id: str
@@ -160,24 +165,25 @@ class Conversation:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(
-                f"Conversation {self.id}: split={self.split!r}; expected one of {', '.join(SPLITS)}"
+                f"Conversation {self.id}: split is {self.split!r}: expected one of {', '.join(SPLITS)}"
             )
         for index, turn in enumerate(self.turns):
             if turn.conversation != self.id or turn.index != index:
                 raise ValueError(
-                    f"Conversation {self.id}: place {index} holds turn {turn.id} with conversation="
-                    f"{turn.conversation!r}, index={turn.index}; number the turns 0, 1, 2, ..."
+                    f"Conversation {self.id}: turn {index} is {turn.id} with conversation "
+                    f"{turn.conversation!r}, index {turn.index}: expected {self.id!r}, {index}; number "
+                    f"the turns 0, 1, 2, ..."
                 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A finished corpus folder, read.
+    """The contents of a finished corpus folder.
 
     Attributes:
-        root: The folder; a turn's audio is ``root / turn.audio``.
-        conversations: In the order of the manifest.
-        info: What corpus.json says: name, licence, totals.
+        root: Path of the folder; a turn's audio file is `root / turn.audio`.
+        conversations: Conversations in the order of the manifest.
+        info: Contents of corpus.json: name, licence, held-out speakers, totals.
     """
 
     root: Path
@@ -185,31 +191,40 @@ class Corpus:
     info: dict[str, Any] = field(default_factory=dict)
 
     def turns(self, split: str | None = None) -> list[Turn]:
-        """All turns, or those of one split, in the order of the manifest."""
+        """Returns all turns, or those of one split, in the order of the manifest."""
         if split is not None and split not in SPLITS:
-            raise ValueError(f"split={split!r}; expected one of {', '.join(SPLITS)} or None for all")
+            raise ValueError(
+                f"split is {split!r}: expected one of {', '.join(SPLITS)}, or None for all; choose one"
+            )
         return [turn for c in self.conversations if split in (None, c.split) for turn in c.turns]
 
     def speakers(self) -> list[str]:
-        """Names of all speakers of all splits, sorted; a speaker's id is the index in this list."""
+        """Returns the sorted names of the speakers of all splits; a speaker's id is its index here."""
         return sorted({turn.speaker for turn in self.turns()})
 
+    def held_out_speakers(self) -> tuple[str, ...]:
+        """Returns the speakers that corpus.json reserves for reports on unseen voices, none by default.
 
-def split_of(conversation_id: str, seed: str = "csm") -> str:
-    """The split of a conversation: 84 % train, 6 % validation, 10 % test, fixed for ever by its id.
+        An excerpt may lack some of them.
+        """
+        return tuple(self.info.get(HELD_OUT_KEY, ()))
 
-    The first 8 bytes of SHA-256("seed/id") as a fraction of 2^64: below 0.10 test, below 0.16
-    validation, else train. Shares are of conversations, not of minutes.
+
+def split_of(conversation_id: str) -> str:
+    """Returns the split of a conversation, a function of its id: 84 % train, 6 % validation, 10 % test.
+
+    The first 8 bytes of SHA-256("csm/id") as a fraction of 2^64 decide: below 0.10 test, below 0.16
+    validation, else train. The percentages are of conversations, not of minutes.
     """
-    digest = hashlib.sha256(f"{seed}/{conversation_id}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"csm/{conversation_id}".encode("utf-8", "surrogatepass")).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
     return "test" if fraction < 0.10 else "validation" if fraction < 0.16 else "train"
 
 
 def file_safe(name: str) -> str:
-    """`name` itself when it is safe as a file name on every system, else a safe form that stays unique.
+    """Returns `name` if it is safe as a file name on every system, else a safe name that stays unique.
 
-    Anything outside ``A-Za-z0-9._-`` becomes "_" and ten digits of SHA-256 of the original are added.
+    Every character outside `A-Za-z0-9._-` becomes "_", and ten digits of the name's SHA-256 are appended.
     """
     if _is_file_safe(name) and len(name) <= 80:
         return name
@@ -218,12 +233,12 @@ def file_safe(name: str) -> str:
 
 
 def write_manifest(path: str | Path, conversations: Iterable[Conversation]) -> None:
-    """Writes one conversation a line, keys in a fixed order, UTF-8, "\\n" line ends on every system."""
+    """Writes one conversation per line, keys in a fixed order, UTF-8, "\\n" line ends on every system."""
     write_jsonl(path, (asdict(conversation) for conversation in conversations))
 
 
 def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object a line, UTF-8, "\\n" line ends on every system."""
+    """Writes one JSON object per line, UTF-8, "\\n" line ends on every system."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -233,7 +248,7 @@ def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
     """Reads a manifest.
 
     Raises:
-        ValueError: A line is no conversation (the line number is named), or two turns share an id.
+        ValueError: A line is no conversation, or two turns share an id; the message names the line.
     """
     conversations = []
     seen: set[str] = set()
@@ -242,11 +257,11 @@ def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
             try:
                 conversation = _conversation_from(json.loads(line))
             except (TypeError, KeyError, AttributeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: not a conversation: {error}") from error
+                raise ValueError(f"{path}, line {number}: is no conversation: {error}") from error
             for turn in conversation.turns:
                 if turn.id in seen:
                     raise ValueError(
-                        f"{path}, line {number}: turn id {turn.id!r} appears twice; ids must be unique"
+                        f"{path}, line {number}: turn id {turn.id!r} appears twice; make the ids unique"
                     )
                 seen.add(turn.id)
             conversations.append(conversation)
@@ -257,12 +272,12 @@ def read_corpus(folder: str | Path) -> Corpus:
     """Reads a finished corpus folder.
 
     Raises:
-        ValueError: The folder is missing or holds no finished corpus; says how to prepare one.
+        ValueError: The folder is missing or holds no finished corpus; the message says how to prepare one.
     """
     root = Path(folder)
     if not (root / CORPUS_NAME).is_file() or not (root / MANIFEST_NAME).is_file():
         raise ValueError(
-            f"{root} holds no finished corpus ({CORPUS_NAME} and {MANIFEST_NAME} expected); prepare one with "
+            f"{root} holds no finished corpus: expected {CORPUS_NAME} and {MANIFEST_NAME}; prepare one with "
             f"`python launch/prepare_data.py --corpus NAME --output {root}`"
         )
     info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
@@ -274,7 +289,7 @@ def _conversation_from(record: dict[str, Any]) -> Conversation:
     for turn in record["turns"]:
         if unknown := sorted(set(turn) - known):
             raise ValueError(
-                f"a turn has unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+                f"a turn has fields {', '.join(unknown)}: expected {', '.join(sorted(known))}; remove them"
             )
     turns = tuple(Turn(**turn) for turn in record["turns"])
     return Conversation(id=record["id"], split=record["split"], turns=turns)
@@ -291,10 +306,12 @@ def _is_file_safe(name: str) -> bool:
 def _require_file_safe(what: str, name: str) -> None:
     if not _is_file_safe(name):
         raise ValueError(
-            f"{what}={name!r} is no safe file name; use file_safe() or A-Z a-z 0-9 . _ - (at most 100)"
+            f"{what} is {name!r}: expected at most 100 of A-Z a-z 0-9 . _ - as a file name; use file_safe()"
         )
 
 
 def _require_times(what: str, name: str, start: float, end: float) -> None:
     if not 0.0 <= start < end < float("inf"):
-        raise ValueError(f"{what} {name}: start={start}, end={end} s; expected 0 <= start < end")
+        raise ValueError(
+            f"{what} {name}: start={start}, end={end} s: expected 0 <= start < end; correct the times"
+        )

@@ -1,19 +1,27 @@
-"""The waveform of one turn, wherever in its file it stands."""
+"""The waveform of one turn of a corpus."""
 
 from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.data.audio import read_audio
+from csm.audio.files import read_audio
 from csm.data.manifest import Corpus, Turn
 
 
 def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 S"]:
-    """The waveform of a turn at `sample_rate` (Hz): its stretch of its channel, nothing else of the file.
+    """Reads the waveform of a turn from its channel and its interval of the file.
+
+    Args:
+        corpus: Corpus of the turn.
+        turn: Turn to read.
+        sample_rate: Sample rate of the result in Hz.
+
+    Returns:
+        float32 [1, S], full scale = 1.
 
     Raises:
-        ValueError: The file is missing or bad, or does not reach to the turn's end; the message names it.
+        ValueError: The file is missing, bad, or ends before the turn does; the message names the file.
     """
     return read_audio(
         corpus.root / turn.audio,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csm.audio.prosody import frame_prosody, prosody_statistics
 from csm.data.manifest import Corpus, Turn
-from csm.data.prosody import frame_prosody, prosody_statistics
 from csm.data.turn_audio import read_turn
 
 # Batches are padded to a multiple of this many frames.

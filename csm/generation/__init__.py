@@ -1,1 +1,1 @@
-"""Speaking and writing: sampling, frame-by-frame state, and a conversation that goes on."""
+"""Generation: sampling, sessions, streaming audio, and the Talker above them."""

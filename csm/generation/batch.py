@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.session import Session
-from csm.generation.spoken_turn import PlannedTurn, SpokenTurn
-from csm.network.backbone import ReadingKeys
-from csm.network.cross_attention import Reading
+from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn
 from csm.network.layers import KeyValueCache
 from csm.network.memory import MemoryState
+from csm.network.voice_reading import VoiceReading
 
 
 class Request(NamedTuple):
@@ -42,17 +40,21 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
     requests; every later step takes one for the frames, and another one where turns end.
 
     Args:
-        requests: Of different sessions with one model; none at all ends at once.
+        requests: Requests of different sessions with one model; none at all ends at once.
+
+    Attributes:
+        endings: Why the turn of each request ended; None while it is spoken.
 
     Raises:
-        ValueError: Sessions of different models, a session twice, or a request that `Session.speak` refuses;
-            at the first step, a session that is still speaking. All sessions stay as they were.
+        ValueError: Sessions have different models, a session comes twice, `Session.speak` refuses a request,
+            or, at the first step, a session is still speaking. All sessions stay as they were.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
         # What __del__ needs, before anything is refused.
         self._turns: dict[int, SpokenTurn] = {}
         self._planned: dict[int, PlannedTurn] = {}
+        self.endings: list[Ending | None] = [None] * len(requests)
         self._sessions = [request.session for request in requests]
         for index, session in enumerate(self._sessions):
             if session.model is not self._sessions[0].model:
@@ -137,7 +139,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         while unfinished := [turn for turn in ending.values() if turn.rows_left]:
             run_together(unfinished)
         for index, turn in ending.items():
-            self._sessions[index].end_turn(turn)
+            self.endings[index] = self._sessions[index].end_turn(turn)
             del self._turns[index]
 
 
@@ -168,43 +170,17 @@ def run_together(turns: Sequence[SpokenTurn]) -> Float[Tensor, "B D"]:
     """Runs the next row of each of these turns, at least one, in one call of their model's backbone."""
     coming = [turn.next_row() for turn in turns]
     rows = torch.cat([part.row for part in coming])
+    readings = [part.reading for part in coming if part.reading is not None]
     hidden: Tensor = turns[0].model.backbone(
         rows,
         torch.tensor([part.cache.length for part in coming], device=rows.device),
         SeparateCaches([part.cache for part in coming]),
-        voice_keys=join_keys([part.voice_keys for part in coming if part.voice_keys is not None]),
+        voice=VoiceReading.concat(readings) if readings else None,
         memory=join_memories([part.memory for part in coming if part.memory is not None]),
     )
     for part in coming:
         part.cache.advance(1)
     return hidden
-
-
-def join_keys(parts: Sequence[ReadingKeys]) -> ReadingKeys | None:
-    """What row i reads is parts[i], which one row reads; None of no parts."""
-    if not parts:
-        return None
-    readings = [part.reading for part in parts]
-    counts = torch.cat([reading.cu_seqlens_k[-1:] for reading in readings])
-    joined = Reading(
-        queries=torch.arange(len(parts), device=counts.device),
-        keys=torch.cat([reading.keys for reading in readings]),
-        cu_seqlens_q=torch.arange(len(parts) + 1, dtype=torch.int32, device=counts.device),
-        cu_seqlens_k=F.pad(counts.cumsum(0), (1, 0)).to(torch.int32),
-        lengths=torch.cat([reading.lengths for reading in readings]),
-        query_offsets=torch.cat([reading.query_offsets for reading in readings]),
-        query_positions=torch.cat([reading.query_positions for reading in readings]),
-        key_positions=torch.cat([reading.key_positions for reading in readings]),
-        longest_key=max(reading.longest_key for reading in readings),
-    )
-    said = None
-    if parts[0].said is not None:
-        said = torch.cat([part.said for part in parts if part.said is not None])
-        places = torch.cat([reading.now for reading in readings if reading.now is not None])
-        joined = joined._replace(now=places + F.pad(counts.cumsum(0), (1, 0))[:-1])
-    keys = [torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)]
-    values = [torch.cat(layer) for layer in zip(*(part.values for part in parts), strict=True)]
-    return ReadingKeys(joined, keys, values, said)
 
 
 def join_memories(states: Sequence[MemoryState]) -> MemoryState | None:

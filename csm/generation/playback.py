@@ -1,4 +1,4 @@
-"""Sound on this machine's loudspeaker, where it has one."""
+"""Plays audio files on the loudspeaker."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PLAYERS = ("pw-play", "paplay", "aplay", "afplay", "play")
 
 
 def play(path: Path, seconds: float) -> str | None:
-    """Plays a WAV file and waits for its end.
+    """Plays a WAV file and waits until it ends.
 
     Args:
-        path: The file.
-        seconds: Its length: a player that takes 10 s longer hangs and is stopped.
+        path: WAV file.
+        seconds: Length of the file; a player that takes 10 s longer is stopped.
 
     Returns:
-        None where it was heard, else why not, in a few words.
+        None if a player succeeded, else the reason in a few words.
     """
     found = [command for command in map(shutil.which, PLAYERS) if command]
     if not found:

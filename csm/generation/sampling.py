@@ -1,4 +1,4 @@
-"""From logits to a code."""
+"""Samples codes from logits."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LaterCodes = Literal["drawn", "nearest"]
+LaterCodes = Literal["sampled", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How codes are drawn.
+    """Settings by which codes are sampled.
 
     Attributes:
-        temperature: 0 takes the likeliest; csm-1b's default is 0.9.
+        temperature: Temperature of the softmax; 0 takes the argmax. The default is csm-1b's.
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
-        later_codes: "drawn" draws codes 1 and on from the depth decoder; "nearest" takes those of the mean
-            latent that the model predicts once code 0 is drawn: less varied, and the words are clearer.
-        spread: How much of the spread around their mean that recorded latents have, and predicted means
-            lack, "nearest" gives back: 0 nothing (dull and clear), 1 all of it. It is what statistical speech
-            synthesis calls global variance (Toda & Tokuda 2007).
+        later_codes: "sampled" samples codes 1 and on from the depth decoder; "nearest" takes those of the
+            latent that the model predicts once code 0 is sampled: less varied, and the words are clearer.
+        variance_restoration: Share of the variance that predicted latents lack beside recorded ones and that
+            "nearest" restores: 0 nothing (dull and clear), 1 all of it. Statistical speech synthesis calls it
+            global variance (Toda & Tokuda 2007).
         contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
             None: its own.
-        top_k: Only the k likeliest are drawn from; 0 draws from all.
-        extra_codes: Whether a model that ends turns by zeros may draw the extra entries of its vocabulary, as
-            csm-1b's public generators do; no tokenizer can decode such a code.
-        shortest: A turn does not end before this share of its expected length.
-        max_seconds: Longest turn.
-        seed: Of the draws; the same seed gives the same speech.
+        top_k: Number of most probable codes to sample from; 0 samples from all.
+        extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
+            as csm-1b's public generators do; no tokenizer can decode such a code.
+        shortest: Share of a turn's expected length before which the turn does not end.
+        max_seconds: Longest length of a turn, in seconds.
+        seed: Seed of the random numbers; the same seed gives the same speech.
 
     Raises:
-        ValueError: A value out of its range.
+        ValueError: A value is out of its range.
     """
 
     temperature: float = 0.9
     depth_temperature: float | None = None
-    later_codes: LaterCodes = "drawn"
-    spread: float = 0.0
+    later_codes: LaterCodes = "sampled"
+    variance_restoration: float = 0.0
     contrast: float | None = None
     top_k: int = 50
     extra_codes: bool = False
@@ -53,8 +53,8 @@ class SamplingConfig:
             raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
         if self.later_codes not in get_args(LaterCodes):
             raise ValueError(f"later_codes is {self.later_codes!r}: expected one of {get_args(LaterCodes)}")
-        if not 0 <= self.spread <= 1:
-            raise ValueError(f"spread is {self.spread}: expected 0 to 1")
+        if not 0 <= self.variance_restoration <= 1:
+            raise ValueError(f"variance_restoration is {self.variance_restoration}: expected 0 to 1")
         if self.contrast is not None and not self.contrast > 0:
             raise ValueError(f"contrast is {self.contrast}: expected above 0, or none for the tokenizer's")
         if self.shortest < 0:
@@ -68,22 +68,22 @@ class SamplingConfig:
 
 
 def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generator: torch.Generator) -> Tensor:
-    """Draws one index. On the CPU, so that devices agree for a seed.
+    """Samples one index, on the CPU, so that all devices give the same index for a seed.
 
-    By one uniform number in [0, 1): in the order of the indices, the first whose weights summed up to it
-    pass that share of their total. `csm_kernels.depth_frame` draws by the same rule.
+    The index is the first whose cumulative weight exceeds a uniform number in [0, 1) times the total weight.
+    `csm_kernels.depth_frame` samples by the same rule.
 
     Args:
-        logits: [V]; -inf rules an index out.
-        temperature: 0 takes the likeliest.
-        top_k: 0 draws from all; of equal logits the lowest indices are kept.
-        generator: Of the CPU.
+        logits: Logits [V]; -inf excludes an index.
+        temperature: Temperature of the softmax; 0 takes the argmax.
+        top_k: Number of largest logits to sample from, 0 for all; of equal logits the lowest index is kept.
+        generator: Generator on the CPU.
 
     Returns:
         int64 scalar on the logits' device.
 
     Raises:
-        ValueError: A logit is NaN, or all are -inf.
+        ValueError: A logit is NaN, or all logits are -inf.
     """
     largest = logits.amax()
     if not bool(largest.isfinite()):
@@ -96,7 +96,7 @@ def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generato
         least = scores.topk(top_k).values[-1]
         above, equal = scores > least, scores == least
         indices = (above | equal & (equal.cumsum(0) <= top_k - above.sum())).nonzero()[:, 0]
-    # Weights and sums as the compiled kernel rounds them: a seed gives the same codes on both ways.
+    # Rounded like the compiled kernel's weights and sums, so that a seed gives the same codes on both paths.
     passed = ((scores[indices] - largest.cpu()) / temperature).exp().double().cumsum(0)
     uniform = torch.rand((), dtype=torch.float64, generator=generator)
     return indices[torch.searchsorted(passed, uniform * passed[-1], right=True)].to(logits.device)

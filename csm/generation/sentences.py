@@ -1,36 +1,36 @@
-"""Text in pieces, as it is typed or generated, to sentences that can be spoken one by one."""
+"""Splits text that arrives in pieces into sentences that can be spoken one by one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 
-# A sentence is over where its mark is followed by space: "3.5" and "e.g.this" are not cut.
+# A sentence ends where its mark is followed by space: "3.5" and "e.g.this" are not cut.
 END = re.compile(r"""[.!?…]["'”’)\]]*\s+""")
-# Longer stretches are cut at a comma or else between words: voices are trained on lines of a breath or two.
+# In characters. Longer sentences are cut at a comma or else between words: training turns are not longer.
 LONGEST_SENTENCE = 160
 
 
 def sentences(pieces: Iterable[str]) -> Iterator[str]:
-    """Sentences of a text, each as soon as it is complete; the last one at the end of the pieces.
+    """Yields the sentences of a text, each as soon as it is complete; the last one at the end of the pieces.
 
     Args:
-        pieces: Of the text, cut anywhere; spaces at their ends count.
+        pieces: Pieces of the text, cut anywhere; spaces at their ends count.
 
     Raises:
-        ValueError: A word of more than LONGEST_SENTENCE characters, when it is reached.
+        ValueError: A word has more than LONGEST_SENTENCE characters; raised when it is reached.
     """
     waiting = ""
     for piece in pieces:
         waiting += piece
         while (end := END.search(waiting)) is not None:
-            yield from _of_a_breath(waiting[: end.end()])
+            yield from _short_parts(waiting[: end.end()])
             waiting = waiting[end.end() :]
-    yield from _of_a_breath(waiting)
+    yield from _short_parts(waiting)
 
 
-def _of_a_breath(sentence: str) -> Iterator[str]:
-    """The sentence, or stretches of it that are short enough."""
+def _short_parts(sentence: str) -> Iterator[str]:
+    """Yields the sentence, in parts of at most LONGEST_SENTENCE characters."""
     rest = " ".join(sentence.split())
     while len(rest) > LONGEST_SENTENCE:
         head = rest[: LONGEST_SENTENCE + 1]
@@ -40,8 +40,8 @@ def _of_a_breath(sentence: str) -> Iterator[str]:
         if cut <= 0:
             word = rest.split(" ", 1)[0]
             raise ValueError(
-                f"a word of {len(word)} characters ({word[:20]}...) cannot be spoken: expected words of at "
-                f"most {LONGEST_SENTENCE}"
+                f"a word of {len(word)} characters ({word[:20]}...) is too long to speak: expected at most "
+                f"{LONGEST_SENTENCE}"
             )
         yield rest[:cut].strip()
         rest = rest[cut:].strip()

@@ -1,4 +1,4 @@
-"""A conversation that goes on: hear turns, speak turns, write what was heard."""
+"""A growing conversation with one model: it listens to turns, speaks turns and transcribes voice."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.generation.frame_drawing import FrameDrawer
+from csm.generation.depth_sampler import DepthSampler
+from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
-from csm.generation.spoken_turn import PlannedTurn, SpokenTurn, one_query, text_keys
-from csm.network.backbone import ReadingKeys
-from csm.network.csm_model import CSMModel
-from csm.network.layers import KeyValueCache, PackedSequences
-from csm.network.pace import frames_of_ids, text_ends
-from csm.sequences.frames import RowBatch, TurnFrames, pack_past
+from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.layers import KeyValueCache
+from csm.network.phone_durations import text_ends
+from csm.network.text_reading import TextReading
+from csm.network.voice_reading import VoiceReading
+from csm.sequences.packed_batch import RowBatch
+from csm.sequences.past_turns import pack_past
+from csm.sequences.turns import TurnFrames
 
-# Of the codes, as csm-1b's and the project's tokenizers have it.
+# Frame rate of csm-1b's and the project's tokenizers.
 FRAMES_PER_SECOND = 12.5
-# A turn may run to this many times its expected length before it is cut off.
-LONGEST_SHARE = 2.0
-# Texts of this language have at most about two ids per frame; beyond that the writer has lost the thread.
+# Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
 TEXT_PER_FRAME = 3
 
 
 class ContextTurn(NamedTuple):
-    """A turn in the exact context: its frames, and the length its text was spread over."""
+    """A turn in the exact context: its frames, and the frames that its text was stretched over."""
 
     turn: TurnFrames
     length: int
@@ -38,26 +41,29 @@ class Session:
     """One conversation with one model.
 
     The newest turns are kept exactly, as rows with cached keys and values, up to `max_context` rows; turns
-    that no longer fit are written to the memory, and positions start anew from 0. So positions never leave
-    the trained range, and a conversation of any length takes bounded space.
+    that no longer fit are written to the memory, and positions restart from 0. So positions never leave the
+    trained range, and a conversation of any length takes bounded space.
 
     Args:
-        model: In eval mode.
-        sampling: How codes are drawn; its seed makes the session repeatable.
-        drawer: Draws the later codes of every frame; None makes one of fp32 weights. Sessions with one model
-            may share theirs, and with it an int8 copy of the weights.
+        model: Network in eval mode.
+        sampling: How codes are sampled; its seed makes the session repeatable.
+        sampler: Samples the later codes of every frame; None makes one of fp32 weights. Sessions with one
+            model may share a sampler, and with it an int8 copy of the weights.
+        next_code: Chooses every code instead of sampling; None samples.
 
     Attributes:
         turns: The turns in the exact context, oldest first.
-        memory: What is remembered of older ones; None where the model has no memory layers.
+        memory: Memory of older turns; None in a model without memory layers.
+        next_code: As the argument; it may change between turns.
     """
 
     def __init__(
         self,
-        model: CSMModel,
+        model: ConversationNetwork,
         sampling: SamplingConfig | None = None,
         *,
-        drawer: FrameDrawer | None = None,
+        sampler: DepthSampler | None = None,
+        next_code: NextCode | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
@@ -65,17 +71,19 @@ class Session:
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
         self._generator = torch.Generator().manual_seed(self.sampling.seed)
-        self._drawer = drawer or FrameDrawer(model)
+        self.next_code = next_code
+        self._sampler = sampler or DepthSampler(model)
         self._cache = self._new_cache()
         self._speaking = False
 
     @torch.no_grad()
     def listen(self, turn: TurnFrames) -> None:
-        """Takes in a finished turn of anyone, with its text and voice.
+        """Adds a finished turn of any speaker to the context, with its text and voice.
 
         Raises:
-            ValueError: No frames, empty text, an unknown speaker, codes of a wrong shape or range, a turn
-                longer than the context, or a turn that is still being spoken. The session stays as it was.
+            ValueError: The turn has no frames, no text, an unknown speaker, or codes of a wrong shape or
+                range; it is longer than the context; or another turn is still being spoken. The session stays
+                as it was.
         """
         self.refuse_while_speaking()
         if turn.codes.ndim != 2 or turn.codes.shape[1] == 0:
@@ -92,25 +100,27 @@ class Session:
 
     def speak(
         self, text: str, speaker: int, *, frames: int | None = None
-    ) -> Generator[Int[Tensor, " K"], None, None]:
-        """Speaks a text; yields one frame of codes (80 ms) at a time and keeps the turn as said.
+    ) -> Generator[Int[Tensor, " K"], None, Ending]:
+        """Speaks a text; yields one frame of codes (80 ms) at a time and returns why the turn ended.
 
         A consumer that stops early (`close()` on the iterator, or leaving a `for` loop) leaves a whole turn
         behind: what was yielded so far.
 
         Args:
-            text: What to say.
+            text: Text to speak.
             speaker: Speaker index.
-            frames: Expected length; None asks the model's duration head. It sets the pace, not the end.
+            frames: Expected length in frames; None asks the model's duration head. It sets the pace, not the
+                end.
 
         Raises:
-            ValueError: Empty text, one too long for the context, an unknown speaker, fewer than 1 expected
-                frames, or (at the first frame) another turn still being spoken. The session stays as it was.
+            ValueError: The text is empty or too long for the context, the speaker is unknown, fewer than 1
+                frame is expected, or (at the first frame) another turn is still being spoken. The session
+                stays as it was.
         """
         return self._speak(self.plan_turn(text, speaker, frames))
 
     @torch.no_grad()
-    def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, None]:
+    def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, Ending]:
         turn = self.begin_turn(plan)
         # A consumer that stops early still leaves a whole turn behind: what was said so far.
         try:
@@ -122,19 +132,20 @@ class Session:
             self._speaking = False
             while turn.rows_left:
                 self._run_next(turn)
-            self.end_turn(turn)
+            ended = self.end_turn(turn)
+        return ended
 
     @torch.no_grad()
-    def write(self, codes: Int[Tensor, "K T"], speaker: int = 0) -> str:
-        """Writes down what a voice says, and keeps the turn in the context with the text it wrote.
+    def transcribe(self, codes: Int[Tensor, "K T"], speaker: int = 0) -> str:
+        """Transcribes a voice, and keeps the turn in the context with the transcript as its text.
 
         Args:
             codes: int64 [K, T] with K at least the model's, T at least 1.
             speaker: Speaker index.
 
         Raises:
-            ValueError: Codes of a wrong shape or range, a voice longer than the context, an unknown speaker,
-                or a turn that is still being spoken. The session stays as it was.
+            ValueError: The codes have a wrong shape or range, the voice is longer than the context, the
+                speaker is unknown, or a turn is still being spoken. The session stays as it was.
         """
         self.refuse_while_speaking()
         model, longest = self.model, self.model.config.max_context
@@ -143,7 +154,7 @@ class Session:
                 f"codes have shape {tuple(codes.shape)}: expected [K, T] with at least one frame"
             )
         builder = model.new_rows()
-        builder.add_heard(TurnFrames("heard", "", speaker, codes), with_text=False)
+        builder.add_transcribed(TurnFrames("transcribed", "", speaker, codes), with_text=False)
         batch = builder.build().to(self.device)
         # Kept in the context, the turn needs a row for at least one id and one more for its end id.
         if len(batch.text) + 2 > longest:
@@ -154,8 +165,8 @@ class Session:
         limit = TEXT_PER_FRAME * codes.shape[1] + 16
         self._make_room(min(len(batch.text) + limit + 1, longest))
         rows = model.embed_rows(batch.text, batch.codes)
-        keys = model.reading_keys(rows, batch, voice_reads=False)
-        hidden = self._forward(rows, text_keys=keys)[-1]
+        reading = model.text_reading(rows, batch.text_spans)
+        hidden = self._forward(rows, text=reading)[-1]
         written: list[int] = []
         while len(written) < limit and self._cache.length + 1 < longest:
             token = int(F.linear(hidden, model.text_embedding.weight[: model.codec.vocab_size]).argmax())
@@ -163,16 +174,16 @@ class Session:
                 break
             written.append(token)
             row = model.text_embedding(torch.tensor([token], device=self.device))
-            if keys is not None:
-                keys = one_query(keys, len(written), model.config.frames_per_text_id)
-            hidden = self._forward(row, text_keys=keys)[-1]
+            if reading is not None:
+                reading = reading.step(len(written))
+            hidden = self._forward(row, text=reading)[-1]
         text = model.codec.decode(written).strip()
         # From now on the turn counts like any other: as text and voice.
-        context = ContextTurn(self._written_turn(text, speaker, codes), codes.shape[1])
+        context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
         return text
 
-    # ---- the parts of `speak`, for who runs the rows of several sessions at once, without gradients ----
+    # ---- the parts of `speak`, for drivers that run the rows of several sessions at once ----
 
     def refuse_while_speaking(self) -> None:
         """Raises ValueError while a turn is being spoken."""
@@ -180,7 +191,7 @@ class Session:
             raise ValueError("a turn is still being spoken: exhaust or close() its iterator first")
 
     def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
-        """What `speak` is to say; nothing changes yet.
+        """Checks what `speak` is asked to say; nothing changes yet.
 
         Raises:
             ValueError: As `speak` at its call.
@@ -197,7 +208,7 @@ class Session:
         return PlannedTurn(text, speaker, torch.tensor(ids, device=self.device), frames)
 
     def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
-        """Makes room and runs the text; from now on the session is speaking, until `end_turn`.
+        """Makes room and runs the text; the session is speaking from now on, until `end_turn`.
 
         Raises:
             ValueError: Another turn is still being spoken.
@@ -210,19 +221,18 @@ class Session:
         free = longest - self._cache.length - len(ids) - 1
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
         rows = self._forward(model.embed_rows(ids, codes))
-        hidden = rows[-1]
-        pace = self._pace(rows)
-        expected = min(plan.frames or self._expected_frames(hidden, pace, len(ids)), longest)
-        timed = plan.frames is not None or model.knows_durations()
-        ends = None if pace is None else text_ends(pace, expected)
+        phones = phone_log_frames(model, rows)
+        expected = min(plan.frames or expected_frames(model, rows, phones), longest)
+        timed = plan.frames is not None or model.predicts_durations()
+        ends = None if phones is None else text_ends(phones, expected)
         turn = SpokenTurn(
             plan=plan,
             model=model,
             cache=self._cache,
             memory=self.memory,
-            keys=text_keys(model, plan, expected, ends),
+            reading=read_text(model, plan, expected, ends),
             ends=ends,
-            hidden=hidden,
+            hidden=rows[-1],
             expected=expected,
             shortest=self.sampling.shortest * expected if timed else 0,
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
@@ -231,41 +241,41 @@ class Session:
         return turn
 
     def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
-        """Draws the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
+        """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
         if len(turn.said) >= turn.limit:
+            turn.ended = "limit"
             return None
-        return self._next_frame(turn.hidden, may_end=len(turn.said) >= turn.shortest)
+        frame = self._next_frame(turn.hidden, may_end=len(turn.said) >= turn.shortest)
+        if frame is None:
+            turn.ended = "end_code"
+        return frame
 
-    def end_turn(self, turn: SpokenTurn) -> None:
-        """Keeps a turn whose rows have all been run."""
+    def end_turn(self, turn: SpokenTurn) -> Ending:
+        """Keeps a turn whose rows have all been run; returns why it ended."""
         assert not turn.rows_left, f"{turn.rows_left} rows of the turn have not been run"
         self._speaking = False
         said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes(), ends=turn.ends)
         self.turns.append(ContextTurn(said, turn.expected))
+        turn.ended = turn.ended or "stopped"
+        return turn.ended
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the exact context, those of a turn that is being spoken included."""
+        return self._cache.length
 
     # ---- rows and caches ----
 
     def _new_cache(self) -> KeyValueCache:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
 
-    def _expected_frames(self, hidden: Float[Tensor, " D"], pace: Tensor | None, ids: int) -> int:
-        """What the heads of duration and pace say, or the mean pace; no more than the context can hold."""
-        if not self.model.knows_durations():
-            frames = ids * self.model.config.frames_per_text_id
-        else:
-            frames = float(self.model.duration_head(hidden).clamp(max=20.0).exp())
-            if pace is not None:
-                # The two err independently: between them lies a better guess than either (docs/LOG.md).
-                frames = (frames * frames_of_ids(pace)) ** 0.5
-        return max(1, min(round(frames), self.model.config.max_context))
-
     def _rows(self, turn: TurnFrames) -> int:
         return len(self.model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
 
-    def _written_turn(self, text: str, speaker: int, codes: Tensor) -> TurnFrames:
-        """The turn to keep: bytes that are no text weigh one row each, as they did when they were written."""
+    def _transcribed_turn(self, text: str, speaker: int, codes: Tensor) -> TurnFrames:
+        """Returns the turn to keep: bytes that are no text take one row each, as when they were generated."""
         text = text.replace("\ufffd", "?")
-        turn = TurnFrames("heard", text or ".", speaker, codes.cpu())
+        turn = TurnFrames("transcribed", text or ".", speaker, codes.cpu())
         while len(text) > 1 and self._rows(turn) > self.model.config.max_context:
             text = text[:-1].strip()
             turn = turn._replace(text=text or ".")
@@ -298,30 +308,23 @@ class Session:
         """Runs the rows of these turns again, exactly as training does, with the memory as it is now."""
         self.turns, self._cache = [], self._new_cache()
         for context in turns:
-            # A turn that was stopped before its first frame leaves nothing to hear.
+            # A turn that was stopped before its first frame has no voice to keep.
             if context.turn.codes.shape[1]:
                 self._run_turn(context)
 
     def _run_turn(self, context: ContextTurn) -> None:
-        """Runs a turn's rows and keeps it; when its text is said is guessed where nobody knows."""
+        """Runs a turn's rows and keeps it, with predicted ends of its text ids if they are unknown."""
         turn = context.turn
         if turn.ends is None:
             ids = torch.tensor(self.model.codec.encode_turn(turn.text, turn.speaker), device=self.device)
             codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
             # Without `advance`: the cache forgets these rows again.
             rows = self._backbone(self.model.embed_rows(ids, codes))
-            pace = self._pace(rows)
-            ends = None if pace is None else text_ends(pace, context.length)
+            phones = phone_log_frames(self.model, rows)
+            ends = None if phones is None else text_ends(phones, context.length)
             context = context._replace(turn=turn._replace(ends=ends))
         self._run_batch(self._turn_rows(context))
         self.turns.append(context)
-
-    def _pace(self, text: Float[Tensor, "L D"]) -> Float[Tensor, " L"] | None:
-        """Log frames of each text id of a turn; None in a model that was not taught it."""
-        if not self.model.pace_head.is_trained():
-            return None
-        bounds = torch.tensor([0, len(text)], dtype=torch.int32, device=self.device)
-        return self.model.pace_head(text, PackedSequences(bounds, len(text))).float().cpu()
 
     def _turn_rows(self, context: ContextTurn) -> RowBatch:
         builder = self.model.new_rows()
@@ -330,59 +333,64 @@ class Session:
 
     def _run_batch(self, batch: RowBatch) -> Tensor:
         rows = self.model.embed_rows(batch.text, batch.codes)
-        return self._forward(rows, voice_keys=self.model.reading_keys(rows, batch, voice_reads=True))
+        return self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
 
     def _run_next(self, turn: SpokenTurn) -> Float[Tensor, " D"]:
         coming = turn.next_row()
-        return self._forward(coming.row, voice_keys=coming.voice_keys)[-1]
+        return self._forward(coming.row, voice=coming.reading)[-1]
 
     def _forward(
-        self, rows: Tensor, *, voice_keys: ReadingKeys | None = None, text_keys: ReadingKeys | None = None
+        self, rows: Tensor, *, voice: VoiceReading | None = None, text: TextReading | None = None
     ) -> Float[Tensor, "R D"]:
-        hidden = self._backbone(rows, voice_keys=voice_keys, text_keys=text_keys)
+        hidden = self._backbone(rows, voice, text)
         self._cache.advance(len(rows))
         return hidden
 
-    def _backbone(self, rows: Tensor, **reads: ReadingKeys | None) -> Float[Tensor, "R D"]:
+    def _backbone(
+        self, rows: Tensor, voice: VoiceReading | None = None, text: TextReading | None = None
+    ) -> Float[Tensor, "R D"]:
         start = self._cache.length
         positions = torch.arange(start, start + len(rows), device=self.device)
-        hidden: Tensor = self.model.backbone(rows, positions, self._cache, memory=self.memory, **reads)
+        hidden: Tensor = self.model.backbone(
+            rows, positions, self._cache, voice=voice, text=text, memory=self.memory
+        )
         return hidden
 
-    # ---- drawing ----
+    # ---- codes ----
 
     def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
-        """The frame after a row, or None at the end of the turn."""
-        model, config, drawing = self.model, self.model.config, self.sampling
-        logits = model.codebook0_head(hidden).float()
-        extra = drawing.extra_codes and not config.end_code
-        drawn = config.audio_vocab_size if extra else config.codebook_size
-        allowed = torch.arange(len(logits), device=self.device) < drawn
-        if may_end:
-            allowed = allowed | (torch.arange(len(logits), device=self.device) == config.end_code)
-        logits = logits.masked_fill(~allowed, float("-inf"))
-        code = sample(logits, drawing.temperature, drawing.top_k, self._generator)
+        """Returns the frame after a row, or None at the end of the turn."""
+        config, sampling = self.model.config, self.sampling
+        extra = sampling.extra_codes and not config.end_code
+        limit = config.audio_vocab_size if extra else config.codebook_size
+        code = self._code0(hidden, limit, may_end)
         if may_end and int(code) == config.end_code and config.end_code:
             return None
-        if drawing.later_codes == "nearest":
-            return self._drawer.nearest_codes(hidden, code, spread=drawing.spread)
-        depth_temperature = (
-            drawing.temperature if drawing.depth_temperature is None else drawing.depth_temperature
-        )
-        frame = self._drawer.later_codes(
+        if sampling.later_codes == "nearest":
+            return self._sampler.nearest_codes(hidden, code, restored=sampling.variance_restoration)
+        frame = self._sampler.later_codes(
             hidden,
             code,
-            drawn=drawn,
-            temperature=depth_temperature,
-            top_k=drawing.top_k,
+            limit=limit,
+            temperature=(
+                sampling.temperature if sampling.depth_temperature is None else sampling.depth_temperature
+            ),
+            top_k=sampling.top_k,
             generator=self._generator,
+            next_code=self.next_code,
         )
         if may_end and not config.end_code and not bool(frame.any()):
             return None
         return frame
 
-
-def cut_off(expected: int) -> int:
-    """Frames at which a turn of this expected length is cut off."""
-    # 12 frames, about a second, for turns of a single word.
-    return round(expected * LONGEST_SHARE) + 12
+    def _code0(self, hidden: Float[Tensor, " D"], limit: int, may_end: bool) -> Tensor:
+        """Returns code 0 of the frame after a row, or the end code if the turn may end."""
+        logits = self.model.codebook0_head(hidden).float()
+        codes = torch.arange(len(logits), device=self.device)
+        allowed = codes < limit
+        if may_end:
+            allowed = allowed | (codes == self.model.config.end_code)
+        if self.next_code is not None:
+            return self.next_code(logits, 0, allowed)
+        logits = logits.masked_fill(~allowed, float("-inf"))
+        return sample(logits, self.sampling.temperature, self.sampling.top_k, self._generator)

@@ -1,71 +1,55 @@
-"""Text in, speech out: a model, its tokenizer and the voices it knows, loaded and used as one."""
+"""Text to speech: a model, its tokenizer, voices and sampling settings, loaded and used as one."""
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.resampling import resample
-from csm.data.utterances import one_thread
-from csm.generation.batch import Request, SpeakingTogether
-from csm.generation.frame_drawing import FrameDrawer, WeightKind
+from csm.generation.audio_stream import SpeechStream
+from csm.generation.depth_sampler import DepthSampler, WeightKind
+from csm.generation.prompt_turn import PromptTurn, check_prompt, encoded_prompt
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
-from csm.generation.speech_stream import Speech, SpeechStream
-from csm.generation.voices import Voice
-from csm.network.code_geometry import latent_vectors
-from csm.network.csm_model import CSMModel
-from csm.sequences.frames import TurnFrames
+from csm.generation.simultaneous import SpokenText, speak_simultaneously
+from csm.generation.speech import Speech, StreamClock
+from csm.generation.voices import VOICES_FILE, Voice, find_voice, read_voices, write_voices
+from csm.network.conversation_network import ConversationNetwork
+from csm.network.io import checkpoints
+from csm.sequences.turns import TurnFrames
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-VOICES_FILE, SAMPLING_FILE = "voices.json", "sampling.json"
-# Silence between sentences: a speaker's pause for breath is 0.2 s and more.
+SAMPLING_FILE = "sampling.json"
+# Silence between sentences: a pause for breath is 0.2 s and more, and the sentences' own ends add to it.
 PAUSE_FRAMES = 2
-
-
-class Heard(NamedTuple):
-    """A turn that was said by someone: what a generation goes on from.
-
-    Attributes:
-        text: What is said in it.
-        waveform: float32 [1, S], full scale = 1. sample_rate: Hz.
-        speaker: Name of a known voice; None for anyone else.
-    """
-
-    text: str
-    waveform: Tensor
-    sample_rate: int
-    speaker: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Talker:
-    """Everything that is needed to speak.
+    """Model, tokenizer, voices and sampling settings for speech synthesis.
 
     Attributes:
-        model, tokenizer: Trained, in eval mode, on one device.
-        voices: By name, the main one first.
-        sampling: How codes are drawn.
-        weights: "int8" draws codes from a rounded copy of the depth decoder: see FrameDrawer.
+        model: Trained model in eval mode.
+        tokenizer: Trained tokenizer in eval mode, on the model's device.
+        voices: Voices by name, the main one first.
+        sampling: Sampling settings.
+        weights: Kind of the depth decoder's weights; "int8" samples from a quantized copy: see DepthSampler.
 
     Raises:
-        ValueError: "int8" where sampling draws nothing from the depth decoder.
+        ValueError: weights is "int8", but sampling uses no depth decoder.
     """
 
-    model: CSMModel
+    model: ConversationNetwork
     tokenizer: ConversationalRVQ
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
@@ -74,36 +58,35 @@ class Talker:
     def __post_init__(self) -> None:
         if self.weights == "int8" and self.sampling.later_codes == "nearest":
             raise ValueError(
-                "weights is 'int8' with sampling.later_codes 'nearest', which asks no depth decoder: "
-                "expected 'fp32', or later_codes 'drawn' (sampling.json of a voice's folder)"
+                "weights is 'int8' with sampling.later_codes 'nearest', which uses no depth decoder: "
+                "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
-        make_ready(self.model, self.tokenizer)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Loads the lexicon of a model of phones, which takes half a second, before the first sound."""
+        if isinstance(self.model.codec, PhoneCodec):
+            self.model.codec.encode_turn("a", 0)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
-        """Reads a folder of `save_pretrained`; None takes the packaged voice.
+        """Reads a folder of `save_pretrained`; None reads the packaged voice.
 
         Raises:
-            ValueError: Something is missing or does not fit; says what.
+            ValueError: A file is missing or does not fit the others.
         """
         folder = PACKAGED / "voice" if folder is None else Path(folder)
         for name in (VOICES_FILE, SAMPLING_FILE):
             if not (folder / name).is_file():
                 raise ValueError(
-                    f"no voice in {folder}: expected {name}; launch/export_voice.py makes one of a run"
+                    f"no voice in {folder}: expected {name}; make one of a run with launch/export_voice.py"
                 )
-        # The packaged voice and the packaged tokenizer are kept once, side by side.
+        # The packaged voice and the packaged tokenizer lie side by side, so that each is kept once.
         own = folder / "tokenizer"
-        tokenizer = ConversationalRVQ.from_pretrained(own if own.is_dir() else folder.parent / "tokenizer")
-        rows = json.loads((folder / VOICES_FILE).read_text(encoding="utf-8"))
-        voices = {
-            name: Voice(name, row["number"], torch.tensor([row["speaker"]]), torch.tensor([row["emotion"]]))
-            for name, row in rows.items()
-        }
         return cls(
-            model=CSMModel.from_pretrained(folder),
-            tokenizer=tokenizer,
-            voices=voices,
+            model=checkpoints.load(ConversationNetwork, folder),
+            tokenizer=ConversationalRVQ.from_pretrained(own if own.is_dir() else folder.parent / "tokenizer"),
+            voices=read_voices(folder),
             sampling=config_files.load(SamplingConfig, folder / SAMPLING_FILE),
         )
 
@@ -111,47 +94,29 @@ class Talker:
         """Writes a folder that `from_pretrained` reads.
 
         Args:
-            folder: Made if missing.
-            half: In half precision, tables of codes in 8 bits.
-            tokenizer: Whether the tokenizer goes along; without it, one beside the folder is used.
+            folder: Target folder; made if missing.
+            half: Whether weights are stored in half precision and tables of codes in 8 bits.
+            tokenizer: Whether the tokenizer is stored too; without it, one beside the folder is used.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, half=half)
+        checkpoints.save(self.model, folder, half=half)
         if tokenizer:
             self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
-        rows = {
-            name: {
-                "number": voice.number,
-                **{
-                    part: [round(float(x), 5) for x in row[0]]
-                    for part, row in (("speaker", voice.speaker), ("emotion", voice.emotion))
-                    if row is not None
-                },
-            }
-            for name, voice in self.voices.items()
-        }
-        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
-        (folder / VOICES_FILE).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+        write_voices(folder, self.voices)
 
     def voice(self, name: str | None = None) -> Voice:
-        """The voice of a name; None is the main one.
+        """Returns the voice of a name; None takes the main one.
 
         Raises:
-            ValueError: Unknown; names the nearest and all.
+            ValueError: The name is unknown.
         """
-        if name is None:
-            return next(iter(self.voices.values()))
-        if name not in self.voices:
-            near = difflib.get_close_matches(name.upper(), self.voices, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown speaker {name!r}{hint} Known: {', '.join(self.voices)}")
-        return self.voices[name]
+        return find_voice(self.voices, name)
 
     @cached_property
     def pause(self) -> list[Int[Tensor, " K"]]:
-        """Frames of silence that stand between sentences."""
+        """Frames of silence between sentences."""
         silence = torch.zeros(1, 1, PAUSE_FRAMES * self.tokenizer.config.samples_per_frame)
         device = self.tokenizer.decoder.embed.weight.device
         with torch.no_grad():
@@ -159,9 +124,9 @@ class Talker:
         return list(codes[0, : self.model.config.num_codebooks].cpu().unbind(dim=1))
 
     def session(self, seed: int | None = None) -> Session:
-        """A new conversation; None takes the seed of `sampling`."""
+        """Returns a new conversation; None takes the seed of `sampling`."""
         sampling = self.sampling if seed is None else replace(self.sampling, seed=seed)
-        return Session(self.model, sampling, drawer=FrameDrawer(self.model, self.weights))
+        return Session(self.model, sampling, sampler=DepthSampler(self.model, self.weights))
 
     @overload
     def generate(
@@ -169,8 +134,8 @@ class Talker:
         text: str | Iterable[str],
         speaker: str | None = None,
         *,
-        prompt: Heard | None = None,
-        context: Sequence[Heard] = (),
+        prompt: PromptTurn | None = None,
+        context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
         stream: Literal[False] = False,
@@ -182,8 +147,8 @@ class Talker:
         text: str | Iterable[str],
         speaker: str | None = None,
         *,
-        prompt: Heard | None = None,
-        context: Sequence[Heard] = (),
+        prompt: PromptTurn | None = None,
+        context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
         stream: Literal[True],
@@ -194,164 +159,105 @@ class Talker:
         text: str | Iterable[str],
         speaker: str | None = None,
         *,
-        prompt: Heard | None = None,
-        context: Sequence[Heard] = (),
+        prompt: PromptTurn | None = None,
+        context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
         stream: bool = False,
     ) -> Speech | SpeechStream:
-        """Speaks a text, sentence by sentence.
+        """Speaks a text sentence by sentence; each sentence is a turn, with a pause of silence between two.
 
         Args:
-            text: What to say; or its pieces, which may still arrive while the sentences before them are
-                spoken.
-            speaker: Name of a voice; None is the main one, or whoever is heard in `prompt`.
-            prompt: A recording whose voice is taken up, with what it says; ten seconds are plenty.
-            context: The conversation so far, oldest first. What does not fit the model's context goes to its
-                memory.
-            session: A conversation to go on with; what is said is kept in it, as far as it was said.
-                None begins a new one.
-            seed: Of a new session's draws; None takes `sampling.seed`.
-            stream: Hands out waveforms as they are made, 80 ms of speech at a time, instead of all at the
-                end. The same seed gives the same codes, and the chunks end to end are the same waveform.
+            text: Text, or its pieces, which may still arrive while earlier sentences are spoken.
+            speaker: Name of a voice; None takes the prompt's voice, or the main one without a prompt.
+            prompt: Recording whose voice is used, with its text; ten seconds are enough.
+            context: Conversation so far, oldest turn first. Turns that do not fit the model's context are
+                written to its memory.
+            session: Conversation to continue, which keeps the spoken turns; None begins a new one.
+            seed: Seed of a new session; None takes `sampling.seed`.
+            stream: Whether to return waveforms as they are generated, 80 ms of speech at a time.
+                The same seed gives the same codes, and the concatenated chunks equal the whole waveform.
 
         Returns:
-            The speech; or, streaming, an iterator of waveforms [1, S]. Closing it stops the speech between
-            two frames. While it is open the tokenizer serves nothing else.
+            The speech; or, with `stream`, an iterator of waveforms [1, S]. Closing it stops the speech
+            between two frames. The tokenizer serves nothing else while it is open.
 
         Raises:
-            ValueError: No text, an unknown speaker, both a speaker and a prompt, a prompt or a turn without
-                its text, a session together with a seed. While speaking: a word too long to be spoken.
+            ValueError: The text is empty, the speaker is unknown, both speaker and prompt are given, a prompt
+                or context turn has no text or a wrong shape, or both session and seed are given. While
+                speaking: a word is too long.
         """
         if isinstance(text, str) and not text.strip():
-            raise ValueError("the text is empty: expected something to say")
+            raise ValueError("text is empty: expected words to speak")
         if prompt is not None and speaker is not None:
-            raise ValueError(
-                f"speaker is {speaker!r} and there is a prompt: give one of them, the prompt's voice is used"
-            )
+            raise ValueError(f"speaker is {speaker!r} and a prompt is given: expected only one of them")
         if session is not None and seed is not None:
-            raise ValueError("a session goes on with its own draws: give a seed or a session, not both")
+            raise ValueError(f"seed is {seed} and a session, which has its own, is given: expected only one")
         for turn in (*context, *([] if prompt is None else [prompt])):
-            self._check_heard(turn)
+            check_prompt(turn, self.voices)
         voice = self.voice(speaker)
         session = session or self.session(seed)
+        clock = StreamClock()
         for turn in context:
-            session.listen(self._frames(turn)[0])
+            session.listen(self._encoded(turn)[0])
         if prompt is not None:
-            frames, voice = self._frames(prompt)
+            frames, voice = self._encoded(prompt)
             session.listen(frames)
-        spoken = SpeechStream(
-            self.tokenizer,
-            session,
-            voice,
-            [text] if isinstance(text, str) else text,
-            pause=self.pause,
-        )
-        return spoken if stream else spoken.whole()
+        turns = sentences([text] if isinstance(text, str) else text)
+        speech = SpeechStream(self.tokenizer, session, voice, turns, pause=self.pause, clock=clock)
+        return speech if stream else speech.whole()
+
+    def speak_turn(self, text: str, speaker: str | None = None, *, session: Session | None = None) -> Speech:
+        """Speaks a text as one turn, whatever its sentences.
+
+        A turn without frames becomes one frame of silence, so that an audio file can hold it.
+
+        Args:
+            text: Text of the turn.
+            speaker: Name of a voice; None takes the main one.
+            session: Conversation to continue; None begins a new one.
+
+        Raises:
+            ValueError: The text is empty or does not fit the model's context, or the speaker is unknown.
+        """
+        voice, session = self.voice(speaker), session or self.session()
+        speech = SpeechStream(self.tokenizer, session, voice, [text]).whole()
+        if speech.waveform.shape[1]:
+            return speech
+        config = self.tokenizer.config
+        seconds = round(config.samples_per_frame / config.sample_rate, 4)
+        silence = torch.zeros(1, config.samples_per_frame)
+        return speech._replace(waveform=silence, timing=speech.timing._replace(audio_s=seconds))
 
     def generate_many(
         self, texts: Sequence[str], speakers: Sequence[str | None], seeds: Sequence[int]
     ) -> list[Speech]:
         """Speaks several texts at once, each as `generate(text, speaker, seed=seed)` does alone.
 
-        Their frames go through the backbone together, which costs little more than one; codes are equal up to
-        the rounding of a product of many rows or of one.
+        The frames of all texts go through the backbone together, which costs little more than one frame;
+        codes are equal up to the rounding of a product of many rows or of one.
 
         Args:
-            texts: What to say.
-            speakers: Of each, a name or None for the main voice. seeds: Of each.
+            texts: Texts to speak.
+            speakers: Name of a voice for each text; None takes the main one.
+            seeds: Seed of each text's session.
 
         Raises:
-            ValueError: Other numbers of speakers or seeds than texts, or what `generate` refuses.
+            ValueError: The numbers of texts, speakers and seeds differ, or `generate` would refuse a text.
         """
         if not len(texts) == len(speakers) == len(seeds):
             raise ValueError(
                 f"{len(texts)} texts, {len(speakers)} speakers and {len(seeds)} seeds: expected one of each"
             )
         voices = [self.voice(name) for name in speakers]
-        said = [list(sentences([text])) for text in texts]
-        if not all(said):
-            raise ValueError(f"text {said.index([])} is empty: expected something to say")
-        sessions = [self.session(seed) for seed in seeds]
-        frames: list[list[Tensor]] = [[] for _ in texts]
-        with one_thread():
-            for turn in range(max(map(len, said), default=0)):
-                going = [index for index, parts in enumerate(said) if turn < len(parts)]
-                for index in going if turn else []:
-                    frames[index].extend(self.pause)
-                together = SpeakingTogether(
-                    [Request(sessions[i], said[i][turn], voices[i].number) for i in going]
-                )
-                for step in together:
-                    for index, frame in zip(going, step, strict=True):
-                        if frame is not None:
-                            frames[index].append(frame)
-            return [self._decoded(*pair) for pair in zip(frames, voices, strict=True)]
+        turns = [list(sentences([text])) for text in texts]
+        if not all(turns):
+            raise ValueError(f"text {turns.index([])} is empty: expected words to speak")
+        spoken = [
+            SpokenText(self.session(seed), voice, parts)
+            for seed, voice, parts in zip(seeds, voices, turns, strict=True)
+        ]
+        return speak_simultaneously(self.tokenizer, spoken, self.pause)
 
-    @torch.no_grad()
-    def _decoded(self, frames: list[Tensor], voice: Voice) -> Speech:
-        rate = self.tokenizer.config.sample_rate
-        if not frames:
-            none = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
-            return Speech(torch.zeros(1, 0), none, rate)
-        codes = torch.stack(frames, dim=1)
-        device = self.tokenizer.decoder.embed.weight.device
-        waveform = self.tokenizer.decode(
-            codes[None].to(device),
-            speaker=voice.speaker,
-            emotion=voice.emotion,
-            contrast=self.sampling.contrast,
-        )
-        return Speech(waveform[0].cpu(), codes, rate)
-
-    def _check_heard(self, turn: Heard) -> None:
-        if not turn.text.strip():
-            raise ValueError(
-                "a prompt or earlier turn has no text: expected the words that its recording says"
-            )
-        if turn.waveform.ndim != 2 or turn.waveform.shape[0] != 1 or turn.waveform.shape[1] == 0:
-            raise ValueError(
-                f"a prompt or earlier turn has a waveform of shape {tuple(turn.waveform.shape)}: expected "
-                f"[1, S] with at least one sample; mix channels down first"
-            )
-        if turn.speaker is not None:
-            self.voice(turn.speaker)
-
-    @torch.no_grad()
-    def _frames(self, turn: Heard) -> tuple[TurnFrames, Voice]:
-        """A heard turn as the model takes it in, and the voice heard in it.
-
-        Whoever is unknown goes by the number of the known voice that sounds most alike: the model has learned
-        what such numbers sound like, and the recording in its context says the rest.
-        """
-        device = self.tokenizer.decoder.embed.weight.device
-        waveform = resample(turn.waveform[0], turn.sample_rate, self.tokenizer.config.sample_rate)
-        codes, info = self.tokenizer.encode(waveform[None, None].to(device))
-        if turn.speaker is not None:
-            number = self.voice(turn.speaker).number
-        else:
-            nearest = max(
-                self.voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum())
-            )
-            number = nearest.number
-        voice = Voice(turn.speaker or "prompt", number, info.speaker, info.emotion)
-        books = self.model.config.num_codebooks
-        return TurnFrames("heard", turn.text, number, codes[0, :books].cpu()), voice
-
-
-def known_numbers(folder: Path) -> dict[str, int]:
-    """Numbers of the voices in a folder of `Talker.save_pretrained`; none of a folder that has no voices."""
-    path = folder / VOICES_FILE
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name: row["number"] for name, row in rows.items()}
-
-
-def make_ready(model: CSMModel, tokenizer: ConversationalRVQ) -> None:
-    """What a model needs before it speaks: what its tokenizer's codes add to a latent, and the lexicon.
-
-    A model that speaks from phones reads it for half a second, which the first sound need not wait for.
-    """
-    if isinstance(model.codec, PhoneCodec):
-        model.codec.encode_turn("a", 0)
-    if model.config.latent_dim and isinstance(tokenizer, ConversationalRVQ):
-        model.know_codes(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks]))
+    def _encoded(self, turn: PromptTurn) -> tuple[TurnFrames, Voice]:
+        return encoded_prompt(turn, self.tokenizer, self.voices, self.model.config.num_codebooks)

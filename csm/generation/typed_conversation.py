@@ -1,4 +1,4 @@
-"""A conversation whose words are typed: every line is spoken, and hears the lines before it."""
+"""A conversation whose lines are typed: each is spoken in a session that holds the lines before it."""
 
 from __future__ import annotations
 
@@ -6,55 +6,58 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import file_safe
-from csm.generation.demonstration import Cast
-from csm.generation.streaming import Spoken, speak_aloud
+from csm.generation.speech import Speech
+from csm.generation.talker import Talker
 
 TRANSCRIPT_FILE = "transcript.jsonl"
 
 
 def typed_conversation(
-    cast: Cast, lines: Iterable[str], speakers: Sequence[str], output: Path
-) -> Iterator[tuple[Path, str, Spoken]]:
-    """Speaks lines as they come, in one session, by the speakers in turn; a WAV and a transcript row each.
+    talker: Talker, lines: Iterable[str], speakers: Sequence[str], output: Path
+) -> Iterator[tuple[Path, str, Speech]]:
+    """Speaks lines as they arrive, in one session, by the speakers in turn; writes a WAV and a row for each.
 
-    A line "NAME: text", NAME being one of the speakers, is said by that one, and the turns go on from there.
-    Empty lines are passed over.
+    A line "NAME: text" is spoken by NAME if that is one of the speakers, and the turns continue from there.
+    Empty lines are skipped.
 
     Args:
-        speakers: Names, in the order of their turns.
-        output: A folder without a transcript.
+        talker: Talker with voices of the speakers.
+        lines: Texts, one turn each.
+        speakers: Speaker names, in the order of their turns.
+        output: Folder without a transcript; made if missing.
 
     Yields:
-        The WAV file, the speaker's name and what was heard.
+        The WAV file, the speaker's name and the speech.
 
     Raises:
-        ValueError: A speaker that training has not heard, a folder in use, or a line too long to be said.
+        ValueError: A speaker is unknown, the folder holds a transcript, or a line is too long for the model.
     """
     if (output / TRANSCRIPT_FILE).exists():
         raise ValueError(f"{output} holds a conversation already: choose another --output")
-    voices = {name: cast.voice(name) for name in speakers}
-    session = cast.session(0)
+    for name in speakers:
+        talker.voice(name)
+    session = talker.session()
     output.mkdir(parents=True, exist_ok=True)
     turn = number = 0
     for line in lines:
         head, colon, rest = line.partition(":")
-        if colon and head.strip() in voices:
-            turn, line = list(voices).index(head.strip()), rest
+        if colon and head.strip() in speakers:
+            turn, line = speakers.index(head.strip()), rest
         if not line.strip():
             continue
         name = speakers[turn % len(speakers)]
-        spoken = speak_aloud(session, cast.tokenizer, line.strip(), voices[name])
+        speech = talker.speak_turn(line.strip(), name, session=session)
         path = output / f"turn_{number:03d}.{file_safe(name)}.wav"
-        write_audio(path, spoken.waveform, cast.tokenizer.config.sample_rate)
+        write_audio(path, speech.waveform, speech.sample_rate)
         row = {"turn": number, "speaker": name, "text": line.strip(), "audio": path.name}
         with open(output / TRANSCRIPT_FILE, "a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(row | {"timing": spoken.timing._asdict()}, ensure_ascii=False) + "\n")
-        yield path, name, spoken
+            file.write(json.dumps(row | {"timing": speech.timing._asdict()}, ensure_ascii=False) + "\n")
+        yield path, name, speech
         turn, number = turn + 1, number + 1
 
 
 def free_path(parent: Path, suffix: str = "") -> Path:
-    """The first of parent/000, parent/001 ... with this suffix that does not exist."""
+    """Returns the first of parent/000, parent/001, ... with this suffix that does not exist."""
     return next(path for number in range(10**6) if not (path := parent / f"{number:03d}{suffix}").exists())

@@ -1,30 +1,29 @@
-"""Who can speak: the voices that training has heard, and how each of them sounds to the tokenizer."""
+"""Voices: what model and tokenizer need to speak as one person, and the file that keeps them."""
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
-from csm.data.code_shards import EncodedTurn
-from csm.data.manifest import Corpus
-from csm.data.turn_audio import read_turn
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.system.files import write_atomically
 
-# Recordings whose manner is averaged: more change the mean by little, and each has to be read and encoded.
-MANNER_CLIPS = 16
+VOICES_FILE = "voices.json"
 
 
 class Voice(NamedTuple):
-    """A speaker as model and tokenizer know them.
+    """One speaker's voice.
 
     Attributes:
-        name: In the corpus. number: The model's speaker id.
-        speaker: float32 [1, E], unit length, the tokenizer's speaker embedding. emotion: [1, M] or None.
+        name: Speaker name, as in the corpus.
+        number: Speaker index of the model.
+        speaker: Speaker embedding of the tokenizer, float32 [1, E], unit length.
+        emotion: Emotion embedding of the tokenizer, float32 [1, M]; None if unknown.
     """
 
     name: str
@@ -33,48 +32,51 @@ class Voice(NamedTuple):
     emotion: Tensor | None = None
 
 
-def minutes_of_speakers(corpus: Corpus, split: str = "train") -> dict[str, float]:
-    """Minutes of each speaker in a split, by name, in alphabetical order."""
-    minutes: dict[str, float] = {}
-    for turn in corpus.turns(split):
-        minutes[turn.speaker] = minutes.get(turn.speaker, 0.0) + turn.duration / 60
-    return dict(sorted(minutes.items()))
-
-
-def main_speaker(corpus: Corpus) -> str:
-    """The speaker with most training minutes; the first by name where two have as many.
+def find_voice(voices: Mapping[str, Voice], name: str | None) -> Voice:
+    """Returns the voice of a name; None takes the first voice.
 
     Raises:
-        ValueError: The train split is empty.
+        ValueError: The name is unknown.
     """
-    minutes = minutes_of_speakers(corpus)
-    if not minutes:
-        raise ValueError(f"{corpus.root} has no turns in its train split: nobody's voice was learnt")
-    return min(minutes, key=lambda name: (-minutes[name], name))
+    if name is None:
+        return voices[next(iter(voices))]
+    if name not in voices:
+        near = difflib.get_close_matches(name.upper(), voices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"speaker is {name!r}: expected one of {', '.join(voices)}{hint}")
+    return voices[name]
 
 
-def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, number: int) -> Voice:
-    """A speaker's voice: the speaker embeddings of their train turns averaged and made unit length again.
-
-    Raises:
-        ValueError: No such speaker among the encoded turns of the train split; lists the names.
-    """
-    rows = [encoded[t.id].speaker for t in corpus.turns("train") if t.speaker == name and t.id in encoded]
-    if not rows:
-        known = ", ".join(minutes_of_speakers(corpus))
-        raise ValueError(f"unknown speaker {name!r}: the voices that training has heard are {known}")
-    mean = torch.stack(rows).float().mean(dim=0, keepdim=True)
-    return Voice(name, number, F.normalize(mean, dim=-1))
+def write_voices(folder: Path, voices: Mapping[str, Voice]) -> None:
+    """Writes voices.json, one voice a line."""
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(_row(voice))}" for name, voice in voices.items())
+    write_atomically(folder / VOICES_FILE, f"{{\n{lines}\n}}\n")
 
 
-@torch.no_grad()
-def with_manner(voice: Voice, corpus: Corpus, tokenizer: ConversationalRVQ) -> Voice:
-    """The same voice with the mean emotion embedding of some of its train recordings: its everyday manner."""
-    turns = [turn for turn in corpus.turns("train") if turn.speaker == voice.name]
-    device = tokenizer.decoder.embed.weight.device
-    rows: list[Float[Tensor, "1 M"]] = []
-    for turn in turns[:: max(1, len(turns) // MANNER_CLIPS)][:MANNER_CLIPS]:
-        waveform = read_turn(corpus, turn, tokenizer.config.sample_rate).to(device)
-        rows.append(tokenizer.encode(waveform.unsqueeze(0))[1].emotion)
-    emotion = F.normalize(torch.cat(rows).mean(dim=0, keepdim=True), dim=-1)
-    return voice._replace(speaker=voice.speaker.to(device), emotion=emotion)
+def read_voices(folder: Path) -> dict[str, Voice]:
+    """Returns the voices of a folder by name, in the order of the file."""
+    return {name: _voice(name, row) for name, row in _rows(folder).items()}
+
+
+def known_numbers(folder: Path) -> dict[str, int]:
+    """Returns the speaker indices of a folder's voices by name; empty for a folder without voices."""
+    return {name: row["number"] for name, row in _rows(folder).items()}
+
+
+def _rows(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / VOICES_FILE
+    rows: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return rows
+
+
+def _voice(name: str, row: dict[str, Any]) -> Voice:
+    emotion = torch.tensor([row["emotion"]]) if "emotion" in row else None
+    return Voice(name, row["number"], torch.tensor([row["speaker"]]), emotion)
+
+
+def _row(voice: Voice) -> dict[str, Any]:
+    parts = {"speaker": voice.speaker, "emotion": voice.emotion}
+    vectors = {
+        name: [round(float(x), 5) for x in vector[0]] for name, vector in parts.items() if vector is not None
+    }
+    return {"number": voice.number, **vectors}

@@ -2,88 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csm.network.cross_attention import CrossAttention, Reading, TextNow
+from csm.network.cross_attention import CrossAttention, TextNow
 from csm.network.layers import RMSNorm, RowLayout, TransformerBlock
 from csm.network.memory import MemoryRead, MemoryState
+from csm.network.model_config import CSMConfig
+from csm.network.text_reading import TextReading
+from csm.network.voice_reading import VoiceReading
 
-
-class ReadingKeys(NamedTuple):
-    """What the rows of one direction read.
-
-    Attributes:
-        reading: Who reads what.
-        keys, values: [M, N, H] per cross-attention layer.
-        said: [M, D], what is said in each frame; None where voice is read.
-    """
-
-    reading: Reading
-    keys: list[Tensor]
-    values: list[Tensor]
-    said: Tensor | None = None
+# Places on one turn's clock span hundreds of frames, not thousands of rows.
+TURN_ROPE_BASE = 1e4
 
 
 class Backbone(nn.Module):
     """Transformer blocks, some of which also read the other modality of their turn and the memory.
 
     Args:
-        width, n_layers, n_heads, n_kv_heads, hidden: Sizes.
-        base, scaling: Of the rotary positions.
-        cross_layers, memory_layers: Which layers read the other modality, and the memory.
-        window: Frames to each side that a voice row reads of the text.
-        slots: Memory slots of each kind.
-        gate: Initial gates.
-        dropout: On the residual branches.
+        config: Sizes of the model.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        n_layers: int,
-        n_heads: int,
-        n_kv_heads: int,
-        hidden: int,
-        base: float,
-        scaling: float,
-        cross_layers: Sequence[int],
-        memory_layers: Sequence[int],
-        window: int,
-        slots: int,
-        gate: float,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: CSMConfig) -> None:
         super().__init__()
+        shape, _ = config.shapes
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, n_heads, n_kv_heads, hidden, base, scaling, dropout)
-            for _ in range(n_layers)
+            TransformerBlock(
+                shape, base=config.rope_base, scaling=config.rope_scaling, dropout=config.dropout
+            )
+            for _ in range(shape.layers)
         )
-        # Places on one turn's clock span hundreds, not thousands: base 10,000.
-        self.voice_reads = nn.ModuleDict(
-            {str(i): CrossAttention(width, n_heads, window, 1e4, gate) for i in cross_layers}
-        )
-        self.text_reads = nn.ModuleDict(
-            {str(i): CrossAttention(width, n_heads, None, 1e4, gate) for i in cross_layers}
-        )
-        self.memory_reads = nn.ModuleDict(
-            {str(i): MemoryRead(width, n_heads, slots, gate) for i in memory_layers}
-        )
-        self.text_now = TextNow(width, gate) if cross_layers else None
-        self.norm = RMSNorm(width)
+        cross_layers = config.layers_of("cross_layers")
 
-    def reading_keys(
-        self, source: Float[Tensor, "M D"], reading: Reading, *, voice_reads: bool
-    ) -> ReadingKeys:
-        """Keys and values of one direction for every cross-attention layer."""
-        layers = self.voice_reads if voice_reads else self.text_reads
-        pairs = [cast(CrossAttention, layer).keys_values(source, reading) for layer in layers.values()]
-        said = source if voice_reads else None
-        return ReadingKeys(reading, [k for k, _ in pairs], [v for _, v in pairs], said)
+        def cross_attention() -> nn.ModuleDict:
+            layer = (shape.width, shape.heads, TURN_ROPE_BASE, config.gate)
+            return nn.ModuleDict({str(i): CrossAttention(*layer) for i in cross_layers})
+
+        # Cross-attention of voice rows over text, and of text rows over voice, by the index of the block.
+        self.voice_reads, self.text_reads = cross_attention(), cross_attention()
+        self.memory_reads = nn.ModuleDict(
+            {
+                str(i): MemoryRead(shape.width, shape.heads, config.memory_slots, config.gate)
+                for i in config.layers_of("memory_layers")
+            }
+        )
+        self.text_now = TextNow(shape.width, config.gate) if cross_layers else None
+        self.norm = RMSNorm(shape.width)
+
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights; those that write to the residual stream with `branch_std`."""
+        for block in self.blocks:
+            cast(TransformerBlock, block).reset_parameters(branch_std)
+        for layer in (*self.voice_layers(), *self.text_layers()):
+            layer.reset_parameters(branch_std)
+        for read in self.memory_reads.values():
+            cast(MemoryRead, read).reset_parameters(branch_std)
+        if self.text_now is not None:
+            self.text_now.reset_parameters()
+
+    def voice_layers(self) -> list[CrossAttention]:
+        """Returns the cross-attention layers of voice rows, in order."""
+        return [cast(CrossAttention, layer) for layer in self.voice_reads.values()]
+
+    def text_layers(self) -> list[CrossAttention]:
+        """Returns the cross-attention layers of text rows, in order."""
+        return [cast(CrossAttention, layer) for layer in self.text_reads.values()]
 
     def forward(
         self,
@@ -91,33 +76,31 @@ class Backbone(nn.Module):
         positions: Tensor,
         attend: RowLayout,
         *,
-        voice_keys: ReadingKeys | None = None,
-        text_keys: ReadingKeys | None = None,
+        voice: VoiceReading | None = None,
+        text: TextReading | None = None,
         memory: MemoryState | None = None,
     ) -> Float[Tensor, "R D"]:
-        """Hidden rows, normalised.
+        """Returns the normalised hidden rows.
 
         Args:
             x: [R, D], embedded rows of all sequences.
-            positions: int64 [R], place of each row in its sequence.
+            positions: int64 [R], index of each row in its sequence.
             attend: How rows attend to each other.
-            voice_keys: What voice rows read (text); None leaves this reading out.
-            text_keys: What text rows read (voice); None leaves this reading out.
-            memory: Of every sequence; None leaves the memory out.
+            voice: Reading of the voice rows; None leaves it out.
+            text: Reading of the text rows; None leaves it out.
+            memory: Memory of every sequence; None leaves it out.
         """
-        if self.text_now is not None and voice_keys is not None and voice_keys.said is not None:
-            reading = voice_keys.reading
-            x = x.index_add(0, reading.queries, self.text_now(voice_keys.said[reading.now]).to(x.dtype))
+        if self.text_now is not None and voice is not None:
+            now = self.text_now(voice.frame_text[voice.key_of_query])
+            x = x.index_add(0, voice.queries, now.to(x.dtype))
         cross = 0
         for index, block in enumerate(self.blocks):
             x = block(x, positions, attend, index)
             if str(index) in self.voice_reads:
-                for keys, layers in ((voice_keys, self.voice_reads), (text_keys, self.text_reads)):
-                    if keys is not None:
-                        queries = keys.reading.queries
-                        layer = cast(CrossAttention, layers[str(index)])
-                        out = layer.read(x[queries], keys.keys[cross], keys.values[cross], keys.reading)
-                        x = x.index_add(0, queries, out.to(x.dtype))
+                for reading, layers in ((voice, self.voice_reads), (text, self.text_reads)):
+                    if reading is not None:
+                        out = layers[str(index)](x[reading.queries], reading, cross)
+                        x = x.index_add(0, reading.queries, out.to(x.dtype))
                 cross += 1
             if memory is not None and str(index) in self.memory_reads:
                 x = self.memory_reads[str(index)](x, attend, memory)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.network.cross_entropy import linear_cross_entropy
+from csm.network.initialise import draw
 from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
+from csm.network.model_config import CSMConfig
 
 RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
 
@@ -32,39 +36,29 @@ class DepthDecoder(nn.Module):
     is one linear map away.
 
     Args:
-        backbone_width, width: Of the rows and of this decoder.
-        n_layers, n_heads, n_kv_heads, hidden: Sizes.
-        num_codebooks, vocab_size: Codebooks of a frame and entries of each head.
-        base, scaling: Of the rotary positions.
-        dropout: On the residual branches.
-        cumulative: Positions read sums.
+        config: Sizes of the model.
     """
 
-    def __init__(
-        self,
-        *,
-        backbone_width: int,
-        width: int,
-        n_layers: int,
-        n_heads: int,
-        n_kv_heads: int,
-        hidden: int,
-        num_codebooks: int,
-        vocab_size: int,
-        base: float,
-        scaling: float,
-        dropout: float,
-        cumulative: bool = False,
-    ) -> None:
+    def __init__(self, config: CSMConfig) -> None:
         super().__init__()
-        self.num_codebooks, self.cumulative = num_codebooks, cumulative
-        self.projection = nn.Linear(backbone_width, width, bias=False)
+        _, shape = config.shapes
+        self.num_codebooks, self.cumulative = config.num_codebooks, config.depth_inputs == "sum"
+        self.projection = nn.Linear(config.d_model, shape.width, bias=False)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, n_heads, n_kv_heads, hidden, base, scaling, dropout)
-            for _ in range(n_layers)
+            TransformerBlock(
+                shape, base=config.rope_base, scaling=config.rope_scaling, dropout=config.dropout
+            )
+            for _ in range(shape.layers)
         )
-        self.norm = RMSNorm(width)
-        self.heads = nn.Parameter(torch.randn(num_codebooks - 1, width, vocab_size) * width**-0.5)
+        self.norm = RMSNorm(shape.width)
+        heads = torch.randn(config.num_codebooks - 1, shape.width, config.audio_vocab_size)
+        self.heads = nn.Parameter(heads * shape.width**-0.5)
+
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights; the heads keep those of `__init__`."""
+        draw(self.projection)
+        for block in self.blocks:
+            cast(TransformerBlock, block).reset_parameters(branch_std)
 
     def forward(
         self,

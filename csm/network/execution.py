@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import TransformerBlock
 
 
@@ -27,7 +27,7 @@ class ExecutionConfig:
     checkpoint_layers: bool = False
 
 
-def apply_execution(model: CSMModel, config: ExecutionConfig, *, zero_stage: int) -> None:
+def apply_execution(model: ConversationNetwork, config: ExecutionConfig, *, zero_stage: int) -> None:
     """Switches the model's blocks, in place, before an engine takes it.
 
     Raises:

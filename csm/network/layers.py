@@ -1,6 +1,6 @@
 """RMSNorm, rotary positions, self-attention over packed sequences, SwiGLU: the only shared blocks.
 
-Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to each other is told by an
+Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to each other is given by an
 `Attend` object, so that the same layers serve packed training and cached generation.
 """
 
@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from csm.network.initialise import draw
+from csm.network.model_config import TransformerShape
 
 try:
     from flash_attn import flash_attn_varlen_func
@@ -121,7 +124,7 @@ class Attend(Protocol):
 
 @runtime_checkable
 class RowLayout(Attend, Protocol):
-    """An Attend that also knows where the rows of each sequence are."""
+    """An Attend with the places of the rows of each sequence."""
 
     def pad(self, x: Tensor) -> Tensor:
         """[R, ...] -> [S, longest, ...]."""
@@ -130,6 +133,19 @@ class RowLayout(Attend, Protocol):
     def unpad(self, x: Tensor) -> Tensor:
         """[S, longest, ...] -> [R, ...]."""
         ...
+
+
+def near_rows(rows: Float[Tensor, "M D"], layout: PackedSequences, neighbours: int) -> Float[Tensor, "M D2"]:
+    """Returns every row beside its neighbours in the same sequence, zeros beyond the ends.
+
+    Args:
+        rows: Rows of the sequences of `layout`.
+        layout: Where each sequence begins and ends.
+        neighbours: Odd number of rows side by side, the row itself in the middle.
+    """
+    reach = neighbours // 2
+    padded = F.pad(layout.pad(rows), (0, 0, reach, reach))
+    return layout.unpad(padded.unfold(1, neighbours, 1).transpose(2, 3).flatten(2))
 
 
 class PackedSequences:
@@ -232,16 +248,21 @@ class SelfAttention(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(
-        self, width: int, n_heads: int, n_kv_heads: int, head_dim: int, base: float, scaling: float
-    ) -> None:
+    def __init__(self, shape: TransformerShape, base: float, scaling: float) -> None:
         super().__init__()
-        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
-        self.q_proj = nn.Linear(width, n_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(width, n_kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(width, n_kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(n_heads * head_dim, width, bias=False)
-        self.register_buffer("frequencies", rotary_frequencies(head_dim, base, scaling), persistent=False)
+        width, self.n_heads, self.n_kv_heads = shape.width, shape.heads, shape.kv_heads
+        self.head_dim = width // self.n_heads
+        self.q_proj = nn.Linear(width, self.n_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(width, self.n_kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(width, self.n_kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.n_heads * self.head_dim, width, bias=False)
+        frequencies = rotary_frequencies(self.head_dim, base, scaling)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights."""
+        draw(self.q_proj, self.k_proj, self.v_proj)
+        draw(self.o_proj, std=branch_std)
 
     def forward(
         self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
@@ -277,39 +298,42 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(width, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights."""
+        draw(self.gate_proj, self.up_proj)
+        draw(self.down_proj, std=branch_std)
+
     def forward(self, x: Float[Tensor, "*R D"]) -> Float[Tensor, "*R D"]:
         return self.down_proj(_GatedSiLU.apply(self.gate_proj(x), self.up_proj(x)))
-
-
-def feed_forward_width(width: int) -> int:
-    """8/3 of the width, rounded up to a multiple of 64: as many parameters as a plain one of 4x."""
-    return -(-8 * width // 3 // 64) * 64
 
 
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and SwiGLU, each added to the residual stream.
 
+    Args:
+        shape: Sizes of the transformer.
+        base, scaling: Base and scaling of the rotary positions.
+        dropout: Dropout on the residual branches.
+
     Attributes:
-        checkpointed: In training, keep the input alone and compute the rest again in the backward pass.
+        checkpointed: Whether training keeps the input alone and computes the rest again in the backward pass.
     """
 
     def __init__(
-        self,
-        width: int,
-        n_heads: int,
-        n_kv_heads: int,
-        hidden: int,
-        base: float,
-        scaling: float,
-        dropout: float,
+        self, shape: TransformerShape, *, base: float, scaling: float = 1.0, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(width)
-        self.attention = SelfAttention(width, n_heads, n_kv_heads, width // n_heads, base, scaling)
-        self.feed_forward_norm = RMSNorm(width)
-        self.feed_forward = FeedForward(width, hidden)
+        self.attention_norm = RMSNorm(shape.width)
+        self.attention = SelfAttention(shape, base, scaling)
+        self.feed_forward_norm = RMSNorm(shape.width)
+        self.feed_forward = FeedForward(shape.width, shape.hidden)
         self.dropout = nn.Dropout(dropout)
         self.checkpointed = False
+
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights; those that write to the residual stream with `branch_std`."""
+        self.attention.reset_parameters(branch_std)
+        self.feed_forward.reset_parameters(branch_std)
 
     def forward(
         self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int

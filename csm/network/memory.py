@@ -1,9 +1,9 @@
-"""Dual memory of turns that left the context: what was said, and how it was said.
+"""Dual memory of turns that left the context: a semantic and a style vector per turn.
 
-A turn becomes two vectors when it is written: a semantic one from its text and semantic codes, a style one
-from its acoustic codes and speaker. The newest turns keep a slot each; older ones fade into one gist slot.
-The state has the same size however long the conversation is, and since the folding of turns into slots is
-linear with known weights, training computes it in one product and generation step by step, with like results.
+When a turn is written, its text and semantic codes give the semantic vector, its acoustic codes and speaker
+the style vector. The newest turns keep a slot each; older ones are averaged exponentially into one gist slot.
+The size of the state does not depend on the length of the conversation. Folding turns into slots is linear
+with fixed weights: training computes it in one product, generation turn by turn, equal up to rounding.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from csm.network.initialise import draw
 from csm.network.layers import RMSNorm, RowLayout, attend_few
-from csm.sequences.frames import PastTurns
+from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
 GIST_DECAY = 0.8
 
 
 class MemoryState(NamedTuple):
-    """What S conversations remember; slot 0 is the gist, slot 1 the newest turn.
+    """Memory of S conversations; slot 0 is the gist, slot 1 the newest turn.
 
     Attributes:
-        semantic, style: float32 [S, M, D].
-        turns: int64 [S], turns written so far.
+        semantic, style: float32 [S, M, D], slots of each kind.
+        turns: int64 [S], number of turns written so far.
     """
 
     semantic: Tensor
@@ -35,7 +36,7 @@ class MemoryState(NamedTuple):
 
 
 def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
-    """How much each past turn counts in each slot of each sequence."""
+    """Returns the weight of each past turn in each slot of each sequence."""
     counts = past.counts[past.sequence]
     slot = torch.arange(slots, device=counts.device).unsqueeze(1)
     kept = (slot >= 1) & (past.age == slot - 1)
@@ -50,12 +51,20 @@ def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
 
 
 class TurnWriter(nn.Module):
-    """Turns to their semantic and style vectors."""
+    """Maps turns to their semantic and style vectors.
+
+    Args:
+        width: Width of the vectors.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.semantic = nn.Sequential(RMSNorm(2 * width), nn.Linear(2 * width, width))
         self.style = nn.Sequential(RMSNorm(3 * width), nn.Linear(3 * width, width))
+
+    def reset_parameters(self) -> None:
+        """Draws the initial weights."""
+        draw(self.semantic[1], self.style[1])
 
     def forward(
         self,
@@ -65,7 +74,14 @@ class TurnWriter(nn.Module):
         acoustic: Float[Tensor, "F D"],
         speaker: Float[Tensor, "P D"],
     ) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
-        """From embeddings of all text ids, of all frames (semantic and acoustic part) and of the speakers."""
+        """Returns the two vectors of each turn.
+
+        Args:
+            past: Turns.
+            text: Embeddings of all text ids.
+            semantic, acoustic: Summed embeddings of the semantic and acoustic codes of all frames.
+            speaker: Embedding of each turn's speaker.
+        """
         count = len(past.sequence)
         said = torch.cat(
             [_mean(text, past.text_turn, count), _mean(semantic, past.codes_turn, count)], dim=-1
@@ -80,27 +96,39 @@ class TurnWriter(nn.Module):
 
 
 def _mean(rows: Tensor, turn: Tensor, count: int) -> Tensor:
-    """Mean of the rows of each turn, [count, D] in fp32."""
+    """Returns the mean of the rows of each turn, [count, D] in fp32."""
     total = rows.new_zeros(count, rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
     return total / torch.bincount(turn, minlength=count).clamp_min(1).unsqueeze(1)
 
 
 class MemoryRead(nn.Module):
-    """Rows read the slots of their sequence by gated attention, and a learned nothing beside them."""
+    """Gated attention of rows over the memory slots of their sequence and one learned empty slot.
+
+    Args:
+        width: Width of the rows.
+        n_heads: Number of heads.
+        slots: Number of slots of each kind.
+        gate: Initial gate; its tanh weighs what is read.
+    """
 
     def __init__(self, width: int, n_heads: int, slots: int, gate: float) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.norm = RMSNorm(width)
-        # Slots are told apart by age and kind; the last row is the learned nothing.
+        # One embedding per age and kind of slot; the last row is the empty slot.
         self.places = nn.Parameter(torch.randn(2 * slots + 1, width) * 0.02)
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
             nn.Linear(width, width, bias=False) for _ in range(4)
         )
         self.gate = nn.Parameter(torch.full((1,), gate))
 
+    def reset_parameters(self, branch_std: float) -> None:
+        """Draws the initial weights; `places` keeps its values of `__init__`."""
+        draw(self.q_proj, self.k_proj, self.v_proj)
+        draw(self.o_proj, std=branch_std)
+
     def forward(self, x: Float[Tensor, "R D"], layout: RowLayout, state: MemoryState) -> Float[Tensor, "R D"]:
-        """The rows with what they read of their own sequence's slots added."""
+        """Returns the rows with what they read of their own sequence's slots added."""
         count, slots, width = state.semantic.shape
         nothing = state.semantic.new_zeros(count, 1, width)
         source = (torch.cat([state.semantic, state.style, nothing], dim=1) + self.places).to(x.dtype)
@@ -116,7 +144,7 @@ class MemoryRead(nn.Module):
 
 
 def filled_slots(turns: Tensor, slots: int) -> Tensor:
-    """bool [S, M]: which slots hold something after so many turns."""
+    """Returns bool [S, M], which slots hold a turn after this number of turns."""
     place = torch.arange(slots, device=turns.device)
     newest = (place >= 1) & (place <= turns.unsqueeze(1))
     return newest | ((place == 0) & (turns.unsqueeze(1) >= slots))
@@ -126,8 +154,8 @@ class ConversationMemory(nn.Module):
     """Writes past turns into a bounded state.
 
     Args:
-        width: Of the vectors.
-        slots: Slots of each kind, the gist included; at least 2.
+        width: Width of the vectors.
+        slots: Number of slots of each kind, the gist included; at least 2.
     """
 
     def __init__(self, width: int, slots: int) -> None:
@@ -136,14 +164,14 @@ class ConversationMemory(nn.Module):
         self.writer = TurnWriter(width)
 
     def empty(self, count: int, device: torch.device) -> MemoryState:
-        """The state of `count` conversations that have no past."""
+        """Returns the state of `count` conversations without past turns."""
         zeros = torch.zeros(count, self.slots, self.width, device=device)
         return MemoryState(zeros, zeros.clone(), torch.zeros(count, dtype=torch.int64, device=device))
 
     def write(
         self, state: MemoryState, semantic: Float[Tensor, "S D"], style: Float[Tensor, "S D"]
     ) -> MemoryState:
-        """The state after one more turn in every conversation."""
+        """Returns the state after one more turn in every conversation."""
 
         def fold(slots: Tensor, new: Tensor, leaves: Tensor, first: Tensor) -> Tensor:
             gist, oldest = slots[:, 0], slots[:, -1]
@@ -162,6 +190,6 @@ class ConversationMemory(nn.Module):
     def fold(
         self, past: PastTurns, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
     ) -> MemoryState:
-        """The state after writing all past turns, in one product."""
+        """Returns the state after writing all past turns, in one product."""
         weights = folding_weights(past, self.slots)
         return MemoryState(weights @ semantic.float(), weights @ style.float(), past.counts)

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from csm.text import MAX_SPEAKERS
 
 DepthInputs = Literal["last", "sum"]
+
+
+class TransformerShape(NamedTuple):
+    """Sizes of a Llama transformer: layers, width, heads, heads of keys and values, feed-forward width."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    hidden: int
+
+
+def feed_forward_width(width: int) -> int:
+    """Returns 8/3 of the width, rounded up to a multiple of 64: the parameters of a plain layer of 4x."""
+    return -(-8 * width // 3 // 64) * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +149,26 @@ class CSMConfig:
         if chosen == (-1,):
             return tuple(range(1 if self.n_layers > 1 else 0, self.n_layers, 2))
         return tuple(chosen)
+
+    @property
+    def shapes(self) -> tuple[TransformerShape, TransformerShape]:
+        """Shapes of backbone and depth decoder, with the zeros of the fields resolved."""
+        return (
+            TransformerShape(
+                self.n_layers,
+                self.d_model,
+                self.n_heads,
+                self.n_kv_heads or self.n_heads,
+                self.d_ff or feed_forward_width(self.d_model),
+            ),
+            TransformerShape(
+                self.depth_n_layers,
+                self.depth_d_model,
+                self.depth_n_heads,
+                self.depth_n_kv_heads or self.depth_n_heads,
+                self.depth_d_ff or feed_forward_width(self.depth_d_model),
+            ),
+        )
 
     @property
     def audio_vocab_size(self) -> int:

@@ -8,21 +8,8 @@ MisoTTS with a feed-forward width that makes it 250M.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
-from csm.network.csm_model import CSMModel
-from csm.network.model_config import CSMConfig
-
-
-class TransformerShape(NamedTuple):
-    """Sizes of a Llama transformer: layers, width, heads, heads of keys and values, feed-forward width."""
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    hidden: int
-
+from csm.network.model_config import CSMConfig, TransformerShape
 
 # By the flavor names of Sesame's and MisoTTS's config.json; the 3B and 250M ones are ours.
 FLAVORS = {
@@ -98,42 +85,3 @@ def csm_3b() -> CSMConfig:
 def csm_8b() -> CSMConfig:
     """Sesame's large size, 8B + 300M, in the shapes of MisoTTS."""
     return of_flavors("llama-8B", "llama-300M", text_vocab_size=128_256, codebook_size=2048, num_codebooks=32)
-
-
-class ParameterCounts(NamedTuple):
-    """Parameters by part.
-
-    Attributes:
-        backbone, text_embedding, audio_embedding, codebook0_head, depth_decoder: What csm-1b has; its
-            projection and heads count with the depth decoder.
-        added: What it lacks: cross-attention, memory, prosody and duration heads.
-    """
-
-    backbone: int
-    text_embedding: int
-    audio_embedding: int
-    codebook0_head: int
-    depth_decoder: int
-    added: int
-
-    @property
-    def public(self) -> int:
-        """Parameters of the parts that csm-1b has."""
-        return sum(self) - self.added
-
-
-PUBLIC_PARTS = ("text_embedding", "audio_embedding", "codebook0_head", "depth_decoder")
-
-
-def is_added(name: str) -> bool:
-    """Whether a parameter belongs to a part that csm-1b lacks."""
-    part = name.split(".")[0]
-    return part not in PUBLIC_PARTS and not name.startswith(("backbone.blocks.", "backbone.norm."))
-
-
-def parameter_counts(model: CSMModel) -> ParameterCounts:
-    """Counts the parameters of a model, which may be on the meta device."""
-    counts = dict.fromkeys(ParameterCounts._fields, 0)
-    for name, parameter in model.named_parameters():
-        counts["added" if is_added(name) else name.split(".")[0]] += parameter.numel()
-    return ParameterCounts(**counts)

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from csm.audio.prosody import frame_prosody
+from csm.audio.resampling import resample
 from csm.data.code_shards import EncodedTurn, version_id, version_speed
 from csm.data.manifest import Corpus
-from csm.data.prosody import frame_prosody
-from csm.data.resampling import resample
 from csm.data.turn_audio import read_turn
 from csm.data.utterances import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ

@@ -16,8 +16,8 @@ from csm.network.model_config import CSMConfig
 from csm.network.presets import csm_1b
 from csm.recipes.run_config import RunConfig
 from csm.tokenizer import presets
-from csm.tokenizer.conversational_rvq import TokenizerConfig
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 
@@ -42,7 +42,9 @@ TELEPHONE_MODEL = CSMConfig(
 )
 
 # Means lack spread and contrast. Given back, words stay as clear and the sound is less dull (docs/LOG.md).
-TELEPHONE_SAMPLING = SamplingConfig(temperature=0.15, later_codes="nearest", spread=0.5, contrast=1.4)
+TELEPHONE_SAMPLING = SamplingConfig(
+    temperature=0.15, later_codes="nearest", variance_restoration=0.5, contrast=1.4
+)
 
 # Started at the principal components, latents fill all directions: isotropy would take that away. A reversed
 # gradient makes codes and losses swing and keeps no speaker out (docs/LOG.md).
@@ -104,7 +106,9 @@ def speech_24khz() -> RunConfig:
         recipe="speech_24khz",
         corpus="corpora/mine",
         tokenizer=presets.speech_24khz(),
-        tokenizer_loss=TokenizerLossConfig(adversarial=1.0, judged=0.5, adversarial_start=20_000),
+        tokenizer_loss=TokenizerLossConfig(
+            adversarial=1.0, discriminator_share=0.5, adversarial_start=20_000
+        ),
         # 4 s and more: the last of what the transformers see, 50 frames, must be trained too.
         utterances=UtteranceConfig(items=16, max_seconds=6.0, slice_frames=18),
         tokenizer_training=TrainingConfig(

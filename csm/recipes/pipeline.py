@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from csm import config as config_files
 from csm.data.code_shards import (
@@ -35,21 +34,24 @@ from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.data.speakers import speaker_numbers
 from csm.data.utterances import UtteranceDataset, one_thread
-from csm.generation.demonstration import Cast, demonstrate
+from csm.generation.corpus_voices import CorpusVoices
 from csm.generation.sampling import SamplingConfig
-from csm.generation.talker import PACKAGED, Talker, known_numbers, make_ready
-from csm.generation.voices import Voice, main_speaker, minutes_of_speakers, voice_of, with_manner
-from csm.network.checkpoints import meta_model
-from csm.network.code_geometry import start_from_code_vectors
-from csm.network.csm_model import CSMModel
+from csm.generation.speech_folder import write_speech_folder
+from csm.generation.talker import PACKAGED, Talker
+from csm.generation.voices import known_numbers
+from csm.model import CSMModel
+from csm.network.code_embedding_init import start_from_code_vectors
 from csm.network.execution import apply_execution
-from csm.network.lora import is_adapter, merged_state, save_adapter
+from csm.network.io.adapters import merged_state, save_adapter
+from csm.network.io.checkpoints import on_meta
+from csm.network.lora import is_adapter
 from csm.network.model_config import CSMConfig
 from csm.recipes.encoding import encoded_turns, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiTokenizer
+from csm.tokenizer.usage import codebook_statistics
 from csm.training.checkpoint import sha256_of, write_atomically
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
@@ -57,7 +59,7 @@ from csm.training.model_task import ModelTask
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import is_complete, require_same_run
 from csm.training.teacher import Teacher, require_teacher
-from csm.training.tokenizer_task import TokenizerTask, codebook_report
+from csm.training.tokenizer_task import TokenizerTask
 from csm.training.world import World, start_world
 
 PRETRAINED_FILES = ("config.json", "model.safetensors")
@@ -242,8 +244,8 @@ def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: 
         say(f"{output}: this corpus is encoded ({len(turns)} turns); nothing to do")
     elif isinstance(tokenizer, ConversationalRVQ):
         write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
-        codes = [turn.codes.long() for turn in read_code_shards(output).values()]
-        report = json.dumps(codebook_report(tokenizer, codes))
+        codes = torch.cat([turn.codes.long() for turn in read_code_shards(output).values()], dim=1)
+        report = json.dumps(codebook_statistics(codes.unsqueeze(0), tokenizer.config.codebook_size))
         write_atomically(tokenizer_folder / "codebooks.json", f"{report}\n".encode())
     return len(turns)
 
@@ -280,12 +282,12 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
             whole = [name for name in trained if not is_adapter(name)]
             save_adapter(output / ADAPTER, state, run.finetune.lora, base=run.model_start, whole=whole)
             state = merged_state(state, run.finetune.lora)
-        finished = meta_model(model.config)
+        finished = on_meta(CSMModel, model.config)
         finished.load_state_dict(state, assign=True)
-        if model.config.latent_dim:
-            finished.know_spread(task.latent_spread(finished))
+        if finished.predicted_latent is not None:
+            finished.predicted_latent.set_variance_restoration(task.variance_restoration(finished))
         if "pace_head.pace.bias" in trained and not run.finetune.adapts:
-            finished.correct_lengths(*task.length_errors(finished))
+            finished.subtract_length_bias(*task.length_errors(finished))
         save_whole(finished, output)
     world.barrier()
     return output
@@ -348,14 +350,23 @@ def load_run(folder: Path) -> RunConfig:
     return config_files.from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8"))["config"]["run"])
 
 
-def trained_cast(
-    folder: Path, device: torch.device, *, sampling: SamplingConfig | None = None, corpus: Path | None = None
-) -> Cast:
-    """The trained model of a run folder with its tokenizer, its corpus and the voices it has heard.
+def trained_talker(
+    folder: Path,
+    device: torch.device,
+    *,
+    sampling: SamplingConfig | None = None,
+    corpus: Path | None = None,
+    all_voices: bool = False,
+) -> Talker:
+    """Returns the trained model of a run folder with its tokenizer and a voice for each trained speaker.
 
     Args:
-        folder: Of a finished model run, with tokenizer/ and codes/ in it.
-        sampling: None takes the recipe's. corpus: Where the corpus lies now; None takes the recipe's place.
+        folder: Folder of a finished model run, with tokenizer/ and codes/ in it.
+        device: Device of model and tokenizer.
+        sampling: Sampling settings; None takes the recipe's.
+        corpus: Folder of the corpus; None takes the recipe's.
+        all_voices: Whether all voices are computed now, with a progress bar, instead of when they are first
+            used.
 
     Raises:
         ValueError: The run is not finished, or something of it is missing; says what makes it.
@@ -366,50 +377,37 @@ def trained_cast(
             f"the training in {folder} is not finished: the command that began it goes on with it"
         )
     codes, tokenizer_folder = folder / "codes", folder / "tokenizer"
-    material, encoded = read_corpus(corpus or run.corpus), read_code_shards(codes)
+    material, encoded = run_corpus(folder, corpus), read_code_shards(codes)
     tokenizer = ConversationalRVQ.from_pretrained(tokenizer_folder).to(device)
     index = read_index(codes) or {}
     if index.get("tokenizer_sha256") != sha256_of(tokenizer_folder / "model.safetensors"):
         raise ValueError(
             f"{codes} was not made by the tokenizer in {tokenizer_folder}: the voices would not fit"
         )
-    model = CSMModel.from_pretrained(folder).to(device)
-    make_ready(model, tokenizer)
     numbers = numbers_of_speakers(run, material)
-
-    @cache
-    def voice(name: str) -> Voice:
-        # An unknown name is refused by `voice_of`, which lists those that can be had.
-        return with_manner(voice_of(material, encoded, name, numbers.get(name, -1)), material, tokenizer)
-
-    return Cast(
-        model=model, tokenizer=tokenizer, corpus=material, voice=voice, sampling=sampling or run.sampling
+    voices = CorpusVoices(material, encoded, numbers, tokenizer, without=run.data.exclude_speakers)
+    return Talker(
+        model=CSMModel.from_pretrained(folder).to(device),
+        tokenizer=tokenizer,
+        voices=voices.computed() if all_voices else voices,
+        sampling=sampling or run.sampling,
     )
 
 
-def trained_talker(folder: Path, device: torch.device, *, corpus: Path | None = None) -> Talker:
-    """The trained model of a run with all voices that it was trained on, the main one first; to be saved.
-
-    Raises:
-        ValueError: As `trained_cast`.
-    """
-    cast, run = trained_cast(folder, device, corpus=corpus), load_run(folder)
-    main = main_speaker(cast.corpus)
-    names = [name for name in minutes_of_speakers(cast.corpus) if name not in run.data.exclude_speakers]
-    ordered = sorted(names, key=lambda name: (name != main, name))
-    voices = {name: cast.voice(name) for name in tqdm(ordered, desc="voices", ascii=True, unit="voice")}
-    return Talker(model=cast.model, tokenizer=cast.tokenizer, voices=voices, sampling=cast.sampling)
+def run_corpus(folder: Path, corpus: Path | None = None) -> Corpus:
+    """Returns the corpus that a run was trained on; `corpus` is its folder if it has moved."""
+    return read_corpus(corpus or load_run(folder).corpus)
 
 
-def show(folder: Path, cast: Cast, output: Path) -> int:
-    """Makes the demonstration of a run, or goes on with it; returns how many lines and dialogues are new."""
+def speak_lines(folder: Path, talker: Talker, corpus: Corpus, output: Path) -> int:
+    """Writes the speech folder of a run, or resumes it; returns the number of new lines and dialogues."""
     origin = {
         "model_sha256": sha256_of(folder / "model.safetensors"),
         "tokenizer_sha256": sha256_of(folder / "tokenizer" / "model.safetensors"),
-        "corpus": cast.corpus.info.get("name", str(cast.corpus.root)),
-        "sampling": config_files.to_dict(cast.sampling),
+        "corpus": corpus.info.get("name", str(corpus.root)),
+        "sampling": config_files.to_dict(talker.sampling),
     }
-    return demonstrate(cast, output, origin, say)
+    return write_speech_folder(talker, corpus, output, origin, say)
 
 
 class Pretrained(Protocol):

@@ -10,8 +10,8 @@ from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
 from csm.network.execution import ExecutionConfig
 from csm.network.model_config import CSMConfig
-from csm.tokenizer.conversational_rvq import TokenizerConfig
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 from csm.training.teacher import TeacherConfig

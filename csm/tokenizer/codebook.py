@@ -1,4 +1,4 @@
-"""The state of a residual stack of codebooks: vectors and the statistics they follow."""
+"""A residual stack of codebooks: its vectors and the running statistics that update them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from torch import Tensor, nn
 from csm_kernels import Assignment, rvq_search
 
 KMEANS_STEPS = 8
-# Of uniform usage: vectors below it are set anew.
+# Share of uniform usage below which k-means replaces a vector.
 FEWEST_SHARE = 0.1
-# Of a cell's spread: so far apart start the two vectors that share it.
+# Distance between the two vectors that start in one cell, in standard deviations of the residual.
 SPLIT_DISTANCE = 0.1
 
 
 class CodebookStack(nn.Module):
-    """Q codebooks of V vectors, searched one after the other on what the earlier ones left.
+    """Q codebooks of V vectors, each searched for the residual of the earlier ones.
 
-    The vectors are no parameters: they follow the exponential moving average of the vectors assigned to them
-    (van den Oord et al. 2017, appendix A.1), by the explicit call `update`, once per optimizer step. All
-    three buffers stay fp32 whatever the module is cast to: in bf16 an average of decay 0.99 stands still.
+    The vectors are no parameters: they are the exponential moving average of the rows assigned to them (van
+    den Oord et al. 2017, appendix A.1), which `csm_kernels.ema_update_stacks` updates once per optimizer
+    step. All three buffers stay fp32 when the module is cast: in bf16 an average of decay 0.99 does not move.
 
     Args:
-        num_codebooks, codebook_size, codebook_dim: Q, V and D.
+        num_codebooks: Number of codebooks Q.
+        codebook_size: Vectors of each codebook V.
+        codebook_dim: Width of a vector D.
     """
 
     codebooks: Tensor
@@ -40,7 +42,7 @@ class CodebookStack(nn.Module):
         self.register_buffer("vector_sum", vectors.clone())
 
     def _apply(self, fn, recurse: bool = True):
-        """Moves devices like any module, but keeps the statistics in fp32 under `.bfloat16()`, `.half()`."""
+        """Moves devices as any module does, but keeps buffers in fp32 under `.bfloat16()` and `.half()`."""
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, before in kept.items():
@@ -52,14 +54,14 @@ class CodebookStack(nn.Module):
     def lookup(
         self, codes: Int[Tensor, "N Q"], levels: Int[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N D"]:
-        """Sum of the vectors of the codes.
+        """Returns the sum of the vectors of the codes.
 
         Args:
-            codes: int64 [N, Q], in [0, codebook_size); Q may be any prefix of the codebooks, 0 too.
-            levels: int64 [N], only the first levels[n] codes of row n count. None: all.
+            codes: Codes int64 [N, Q] in [0, codebook_size); Q may be any prefix of the codebooks, 0 too.
+            levels: Number of codes of each row that count, int64 [N]. None: all.
 
         Returns:
-            fp32 [N, D].
+            Sums fp32 [N, D].
         """
         num_levels = codes.shape[1]
         if num_levels == 0:
@@ -76,19 +78,18 @@ class CodebookStack(nn.Module):
     def fit(
         self, x: Float[Tensor, "N D"], generator: torch.Generator, *, keep: bool = False
     ) -> Float[Tensor, "N D"]:
-        """Sets every codebook by k-means of what the earlier ones left of x, in place.
+        """Sets every codebook by k-means of the residual that the earlier ones leave of x, in place.
 
-        A vector that hardly any row is nearest to starts anew beside the vector of a crowded cell, which the
-        two then share. (At a far row it would describe that row alone: in so many dimensions no other is
-        near.)
+        A vector with hardly any rows is moved beside the vector of a crowded cell, which the two then share.
+        (Moved to a far row it would describe that row alone: in this many dimensions no other row is near.)
 
         Args:
-            x: [N, D], vectors to describe, on any device; N at least 1.
-            generator: On the CPU, so that every device draws the same rows.
-            keep: Start at the vectors as they are, else at rows of x with a little noise.
+            x: Rows to describe, [N, D], on any device; N at least 1.
+            generator: Random generator on the CPU, so that every device draws the same rows.
+            keep: Whether k-means starts at the present vectors; else it starts at rows of x with added noise.
 
         Returns:
-            What the codebooks together say of x, [N, D].
+            Sum of the vectors nearest to each row, [N, D].
         """
         x = x.detach().float()
         residual, fewest = x, FEWEST_SHARE * len(x) / self.codebook_size
@@ -105,7 +106,7 @@ class CodebookStack(nn.Module):
                 total = torch.zeros_like(book[0]).index_add_(0, nearest, residual)
                 book[0] = torch.where(count > 0, total / count.clamp_min(1), book[0])
                 rare = (count[:, 0] < fewest).nonzero()[:, 0]
-                # Not in the last step: a vector must have met its rows once.
+                # Not in the last step: a moved vector needs one more to become the mean of its rows.
                 if len(rare) and step < KMEANS_STEPS - 1:
                     crowded = count[:, 0].argsort(descending=True, stable=True)[: len(rare)]
                     rare = rare[: len(crowded)]
@@ -120,12 +121,12 @@ class CodebookStack(nn.Module):
     def assigned(
         self, x: Float[Tensor, "N D"], codes: Int[Tensor, "N Q"], levels: Int[Tensor, " N"]
     ) -> Assignment:
-        """What a step's update of these codebooks needs; `csm_kernels.ema_update_stacks` makes it, in place.
+        """Returns the input of `csm_kernels.ema_update_stacks`, which updates these codebooks in place.
 
         Args:
-            x: [N, D], what was quantized in this step.
-            codes: int64 [N, Q], chosen with the codebooks as they are now.
-            levels: int64 [N], how many codebooks row n was quantized with; it counts in no later one.
+            x: Rows that were quantized in this step, [N, D].
+            codes: Codes of the rows under the present codebooks, int64 [N, Q].
+            levels: Number of codebooks that each row was quantized with, int64 [N]; later ones ignore it.
         """
         rows = x.detach().float()
         return Assignment(rows, codes, self.codebooks, self.usage, self.vector_sum, levels=levels)

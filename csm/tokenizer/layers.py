@@ -1,8 +1,8 @@
 """Causal blocks shared by encoder and decoder, and the switch between whole-signal and streaming use.
 
-A stateful block keeps what it needs of the past in `stream_state`. Outside `streaming` it is None and the
-block treats its input as a whole signal preceded by silence; inside, successive calls continue one signal.
-Tensors run as [B, T, C]: on a CPU every linear layer then reads contiguous rows, and the depthwise
+A stateful block keeps the past that it needs in `stream_state`. Outside `streaming` it is None and the block
+treats its input as a whole signal preceded by silence; inside, successive calls continue one signal.
+Tensors have the layout [B, T, C]: on a CPU every linear layer then reads contiguous rows, and the depthwise
 convolution takes oneDNN's channels-last path, which is 2.5 to 5 times faster than its [B, C, T] form.
 """
 
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 @contextmanager
 def streaming(module: nn.Module, batch_size: int) -> Iterator[None]:
-    """Continue one signal over successive calls of `module` instead of starting anew at each call.
+    """Makes successive calls of `module` continue one signal instead of each starting at silence.
 
     Args:
-        module: Any module; every block inside it that has a `stream_state` takes part.
-        batch_size: Signals that run side by side; every call inside must have this batch size.
+        module: Any module; every block in it that has a `stream_state` keeps its past.
+        batch_size: Batch size of every call inside.
 
     Raises:
-        ValueError: `module` is streaming already, or batch_size is below 1.
+        ValueError: The module is streaming already, or batch_size is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: expected at least 1")
@@ -49,8 +49,8 @@ class CausalDepthwiseConv(nn.Module):
     """A depthwise convolution over time that sees only the past and the present.
 
     Args:
-        channels: C.
-        kernel_size: Steps it sees, the present one included.
+        channels: Number of channels C.
+        kernel_size: Steps that an output sees, the present one included.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -62,18 +62,18 @@ class CausalDepthwiseConv(nn.Module):
         self.stream_state: Tensor | None = None
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Silence before the signal."""
+        """Returns the silence before the signal."""
         return self.weight.new_zeros(batch_size, self.kernel_size - 1, self.weight.shape[0])
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """[B, T, C] -> [B, T, C]; step t depends on steps up to t alone."""
+        """Maps [B, T, C] to [B, T, C]; step t depends on steps up to t alone."""
         if self.stream_state is None:
             padded = F.pad(x, (0, 0, self.kernel_size - 1, 0))
         else:
             padded = torch.cat([self.stream_state.to(x.dtype), x], dim=1)
             self.stream_state = padded[:, padded.shape[1] - self.kernel_size + 1 :].detach()
         if x.dtype == torch.float64:
-            # torch has no depthwise convolution there and runs every channel as a call of its own.
+            # torch has no fp64 depthwise convolution: it would run one call per channel.
             taps = self.weight[:, 0, 0].T
             out = self.bias.expand_as(x).clone()
             for tap in range(self.kernel_size):
@@ -90,9 +90,9 @@ class ConvNeXtBlock(nn.Module):
     Source: Liu et al. 2022, A ConvNet for the 2020s; in one dimension as in Vocos (Siuzdak 2023).
 
     Args:
-        width: C.
-        kernel_size: Steps the convolution sees.
-        expansion: Width of the perceptron in widths.
+        width: Number of channels C.
+        kernel_size: Steps that the convolution sees.
+        expansion: Hidden width of the perceptron, in multiples of `width`.
     """
 
     def __init__(self, width: int, *, kernel_size: int = 7, expansion: int = 3) -> None:
@@ -101,17 +101,17 @@ class ConvNeXtBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
-        # Starts small so that a deep stack begins close to the identity; Vocos' 1 / depth, rounded.
+        # Small, so that a deep stack starts close to the identity; Vocos' 1 / depth, rounded.
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """[B, T, C] -> [B, T, C]."""
+        """Maps [B, T, C] to [B, T, C]."""
         y = self.contract(F.gelu(self.expand(self.norm(self.conv(x))), approximate="tanh"))
         return x + self.scale * y
 
 
 class Downsample(nn.Module):
-    """Joins `stride` neighbouring steps into one: [B, T, C] -> [B, T / stride, D]."""
+    """Merges `stride` neighbouring steps into one: [B, T, C] -> [B, T / stride, D]."""
 
     def __init__(self, width: int, out_width: int, stride: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Downsample(nn.Module):
         self.project = nn.Linear(width * stride, out_width)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T2 D"]:
-        """T must be a multiple of `stride`."""
+        """Maps [B, T, C] to [B, T / stride, D]; T must be a multiple of `stride`."""
         batch, steps, width = x.shape
         return self.project(self.norm(x).reshape(batch, steps // self.stride, width * self.stride))
 
@@ -135,6 +135,6 @@ class Upsample(nn.Module):
         self.project = nn.Linear(width, out_width * stride)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T2 D"]:
-        """T2 = T * stride."""
+        """Maps [B, T, C] to [B, T * stride, D]."""
         batch, steps, _ = x.shape
         return self.project(self.norm(x)).reshape(batch, steps * self.stride, -1)

@@ -1,4 +1,4 @@
-"""The decoder's hidden states to the compressed STFT magnitudes that phases are then recovered for."""
+"""The decoder's hidden states to the compressed STFT magnitudes that phases are recovered for."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MAX_MAGNITUDE = 150.0
 class MagnitudeHead(nn.Module):
     """All STFT frames of a codec frame by one linear map, corrected frame by frame from the finer states.
 
-    The linear map can start at the principal components of speech's spectra
-    (`csm.tokenizer.principal_components`), which is a codec already; what the blocks learn comes on top.
+    The linear map can start at the principal components of speech spectra, which already is a codec
+    (`csm.tokenizer.training.principal_components`); the blocks then learn a correction to it.
 
     Args:
-        frame_width: Of the states at the frame rate.
-        width: Of those at the STFT rate.
+        frame_width: Width of the hidden states at the frame rate.
+        width: Width of the hidden states at the STFT rate.
         bins: STFT bins.
         hops_per_frame: STFT frames per codec frame.
-        contrast: How much farther from their mean over `neighbours` bins magnitudes are moved when they are
-            heard: what is not known exactly is predicted too flat, and sounds dull. 1 moves nothing.
-        neighbours: Odd.
+        contrast: Factor by which decoded magnitudes are moved away from their mean over `neighbours` bins. A
+            regression predicts uncertain magnitudes too flat, which sounds dull. 1 changes nothing.
+        neighbours: Bins of that mean, an odd number.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class MagnitudeHead(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T W"], features: Float[Tensor, "B T2 C"]
     ) -> Float[Tensor, "B T2 N"]:
-        """Magnitudes [B, T2, bins] to the power COMPRESSION, as training compares them."""
+        """Returns magnitudes [B, T2, bins] to the power COMPRESSION, as training compares them."""
         with torch.autocast(frames.device.type, enabled=False):
             frames, features = (x if x.dtype == torch.float64 else x.float() for x in (frames, features))
             whole = self.frame(frames).unflatten(-1, (self.hops_per_frame, -1)).flatten(1, 2)
             return whole + self.correction(features)
 
-    def heard(
+    def linear_magnitudes(
         self, compressed: Float[Tensor, "B T2 N"], contrast: float | None = None
     ) -> Float[Tensor, "B T2 N"]:
-        """Linear magnitudes [B, T2, bins] of compressed ones, with a contrast; STFT frames stay apart."""
+        """Returns linear magnitudes [B, T2, bins] of compressed ones, contrasted within a frame."""
         contrast = self.contrast if contrast is None else contrast
         if contrast != 1:
             rows = compressed.flatten(0, 1).unsqueeze(1)
@@ -68,6 +68,6 @@ class MagnitudeHead(nn.Module):
 
 
 def magnitudes(compressed: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
-    """Linear magnitudes of compressed ones, from MAGNITUDE_FLOOR to MAX_MAGNITUDE."""
+    """Returns linear magnitudes of compressed ones, from MAGNITUDE_FLOOR to MAX_MAGNITUDE."""
     bounds = MAGNITUDE_FLOOR**COMPRESSION, MAX_MAGNITUDE**COMPRESSION
     return compressed.clamp(*bounds).pow(1 / COMPRESSION)

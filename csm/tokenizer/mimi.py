@@ -1,8 +1,8 @@
-"""Kyutai's Mimi behind the interface of ConversationalRVQ, by Hugging Face's transformers (extra `[hf]`).
+"""Kyutai's Mimi with the interface of ConversationalRVQ, by Hugging Face's transformers (extra `[hf]`).
 
-Mimi (Defossez et al. 2024, the codec of Moshi) makes 12.5 frames per second of up to 32 codebooks of 2048
-from 24 kHz audio, the first one semantic. Its weights are not part of this package: give a folder that holds
-them.
+Mimi (Defossez et al. 2024, the codec of Moshi) encodes 24 kHz audio to 12.5 frames per second of up to 32
+codebooks of 2048 vectors, the first one semantic. Its weights are not part of this package: they are read
+from a folder.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
+
 if TYPE_CHECKING:
     from transformers import MimiModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class MimiTokenizerConfig:
-    """What a user of the codes must know, under the names of TokenizerConfig.
+    """Sizes that users of the codes need, under the names of TokenizerConfig.
 
     Attributes:
-        sample_rate: Hz.
-        frame_rate: Frames per second.
-        n_codebooks: Codebooks per frame, of which the first `semantic_codebooks` carry what is said.
+        sample_rate: Sample rate of the waveforms in Hz.
+        frame_rate: Codec frames per second.
+        n_codebooks: Codebooks per frame; the first `semantic_codebooks` are semantic.
         codebook_size: Vectors per codebook.
     """
 
@@ -45,21 +47,21 @@ class MimiTokenizerConfig:
 
 
 class MimiInfo(NamedTuple):
-    """What `encode` knows beside the codes.
+    """Outputs of `encode` beside the codes.
 
     Attributes:
-        frames: int64 [B], frames of each item before padding.
+        frames: Frames of each item before padding, int64 [B].
     """
 
     frames: Tensor
 
 
 class MimiTokenizer(nn.Module):
-    """Waveforms to codes and back by Mimi, for inference.
+    """Encodes waveforms and decodes codes by Mimi, for inference.
 
     Args:
-        model: A MimiModel of transformers, of any size.
-        n_codebooks: Codebooks to encode with, a prefix of the model's. None: all of them.
+        model: MimiModel of transformers, of any size.
+        n_codebooks: Codebooks to encode with, a prefix of the model's. None: all.
 
     Raises:
         ValueError: n_codebooks is out of range.
@@ -86,8 +88,8 @@ class MimiTokenizer(nn.Module):
         """Reads a local folder of transformers (config.json, model.safetensors); downloads nothing.
 
         Args:
-            folder: Of a Mimi, or of a CSM that holds one.
-            n_codebooks: As the constructor's.
+            folder: Folder of a Mimi, or of a CSM that contains one.
+            n_codebooks: Codebooks to encode with, a prefix. None: all.
 
         Raises:
             ValueError: transformers is missing, or the folder holds no Mimi.
@@ -100,7 +102,7 @@ class MimiTokenizer(nn.Module):
             raise ValueError(f"no Mimi in {folder}: expected config.json and model.safetensors there")
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if raw.get("model_type") == "csm":
-            # By transformers' loader, which knows the names that a Mimi has in files.
+            # transformers' loader maps the names of the file to those of the module.
             loaded: Any = MimiModel.from_pretrained(
                 None,
                 config=MimiConfig(**(raw.get("codec_config") or {})),
@@ -111,8 +113,8 @@ class MimiTokenizer(nn.Module):
             wrong = sorted(name for names in found.values() for name in names)
             if wrong:
                 raise ValueError(
-                    f"no whole Mimi in {folder}: its weights and its codec_config differ in {wrong}; copy "
-                    f"the folder of CsmForConditionalGeneration anew"
+                    f"no complete Mimi in {folder}: its weights and its codec_config differ in {wrong}; copy "
+                    f"or download the folder of CsmForConditionalGeneration again"
                 )
             return cls(mimi, n_codebooks=n_codebooks)
         try:
@@ -125,35 +127,22 @@ class MimiTokenizer(nn.Module):
     def encode(
         self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"] | None = None
     ) -> tuple[Int[Tensor, "B K T"], MimiInfo]:
-        """Codes of waveforms at `config.sample_rate`, full scale = 1.
+        """Returns the codes of waveforms at `config.sample_rate`, full scale = 1.
 
         Args:
-            audio: [B, 1, S]; a last frame that is not full is filled with zeros.
+            audio: [B, 1, S]; an incomplete last frame is filled with zeros.
             lengths: int64 [B], samples of each item before padding with zeros. None: all S.
 
         Returns:
-            Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and what else is known. Mimi is
+            Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and the number of frames. Mimi is
             causal: codes of an item up to its own frames do not depend on its padding.
 
         Raises:
-            ValueError: On another shape, no samples, a value that is not finite, or lengths out of range.
+            ValueError: `audio` has another shape or dtype, no samples or a value that is not finite, or
+                lengths are out of range.
         """
-        if audio.ndim != 3 or audio.shape[1] != 1 or 0 in audio.shape:
-            raise ValueError(
-                f"audio has shape {tuple(audio.shape)}: expected [B, 1, S] at {self.config.sample_rate} Hz, "
-                f"not empty; mix channels down or encode them one by one"
-            )
-        if not bool(torch.isfinite(audio).all()):
-            raise ValueError("audio holds NaN or infinite samples: repair or drop the recording first")
-        if lengths is None:
-            lengths = torch.full((audio.shape[0],), audio.shape[-1], device=audio.device)
-        elif (
-            lengths.shape != audio.shape[:1] or int(lengths.min()) < 1 or int(lengths.max()) > audio.shape[-1]
-        ):
-            raise ValueError(
-                f"lengths {lengths.tolist()}: expected one per item of audio {tuple(audio.shape)}, from 1 to "
-                f"{audio.shape[-1]} samples"
-            )
+        check_audio(audio, self.config)
+        lengths = checked_lengths(lengths, audio)
         frame = self.config.samples_per_frame
         padded = nn.functional.pad(audio, (0, -audio.shape[-1] % frame))
         codes = self.model.encode(padded, num_quantizers=self.config.n_codebooks).audio_codes
@@ -161,32 +150,23 @@ class MimiTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B 1 S"]:
-        """The waveform [B, 1, T * samples_per_frame] of codes.
+        """Returns the waveform [B, 1, T * samples_per_frame] of codes.
 
         Args:
-            codes: int64 [B, K, T]; K may be any prefix of the codebooks that holds one acoustic codebook.
+            codes: int64 [B, K, T]; K may be any prefix that includes one acoustic codebook.
 
         Raises:
-            ValueError: On another shape or dtype, no frames, a wrong number of codebooks or a wrong code.
+            ValueError: `codes` has another shape or dtype, no frames, a wrong number of codebooks or a code
+                out of range.
         """
         config = self.config
-        fewest = config.semantic_codebooks + 1
-        if codes.ndim != 3 or not fewest <= codes.shape[1] <= config.n_codebooks or 0 in codes.shape:
-            raise ValueError(
-                f"codes have shape {tuple(codes.shape)}: expected [B, K, T] with {fewest} <= K <= "
-                f"{config.n_codebooks} and at least one frame"
-            )
-        low, high = int(codes.min()), int(codes.max())
-        if codes.dtype != torch.int64 or low < 0 or high >= config.codebook_size:
-            raise ValueError(
-                f"codes are {codes.dtype} over {low}..{high}: expected int64 in 0..{config.codebook_size - 1}"
-            )
+        check_codes(codes, config, fewest=config.semantic_codebooks + 1)
         samples = codes.shape[2] * config.samples_per_frame
         return self.model.decode(codes).audio_values[..., :samples]
 
 
 def _codec_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of the Mimi inside a folder of transformers' CSM, as they are named there."""
+    """Returns the weights of the Mimi in a folder of transformers' CSM, under their names there."""
     weights: dict[str, Tensor] = {}
     prefix = "codec_model."
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""Magnitudes of frames to a waveform whose phases are recovered, block by block, as a stream comes in."""
+"""Recovers the phases of magnitude frames, block by block, so that it works on streams."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-# Iterations of a block and the share by which each leaves the step before behind (fast Griffin-Lim). With the
-# true magnitudes of speech, 8 give PESQ-WB 3.2 to 3.9 and random phases 1.5 (docs/LOG.md).
+# Iterations of a block, and the momentum of fast Griffin-Lim. With true magnitudes of speech, 8 iterations
+# give PESQ-WB 3.2 to 3.9, random phases 1.5 (docs/LOG.md).
 ITERATIONS = 8
 MOMENTUM = 0.99
 
 
 class PhaseStream(NamedTuple):
-    """What a stream has not finished.
+    """State of a stream between two calls.
 
     Attributes:
-        tail: [B, window - hop], what finished frames add to the samples from the first unfinished frame on.
-        magnitude: [B, A, bins], of the frames that look ahead, A at most the head's `ahead`.
-        phase: complex [B, A, bins], of length 1, their phases so far.
+        tail: Sum of the finished frames from the first unfinished frame's samples on, [B, window - hop].
+        magnitude: Magnitudes of the lookahead frames, [B, A, bins], A at most the head's `ahead`.
+        phase: Their present phases as complex numbers of length 1, [B, A, bins].
     """
 
     tail: Tensor
@@ -30,22 +30,22 @@ class PhaseStream(NamedTuple):
 
 
 class PhaseRecovery(nn.Module):
-    """Phases from the overlap of frames; frame t fills samples up to (t + 1) * hop.
+    """Phases that are consistent in the overlap of frames; frame t fills samples up to (t + 1) * hop.
 
-    A codec cannot send phases at a few kilobits a second, and a network that predicts them from magnitudes
-    gives frames that disagree where they overlap. Here they are made to agree: every block of frames starts
-    from the phases that the signal so far has in its window, and eight times takes the phases of the signal
-    that all frames make together. `ahead` frames are computed before they are needed and again with the next
-    block. Sources: Zhu, Beauregard & Wyse 2007 (real-time iterative spectrogram inversion with look-ahead);
-    Perraudin, Balazs & Sondergaard 2013 (fast Griffin-Lim).
+    A codec of a few kilobits per second cannot transmit phases, and phases that a network predicts from
+    magnitudes are inconsistent where frames overlap. Here every block of frames starts with the phases of the
+    signal so far in the frame's window; each of eight iterations then takes the phases of the sum of all
+    frames. The last `ahead` frames of a block are computed again with the next block. Sources: Zhu,
+    Beauregard & Wyse 2007 (real-time iterative spectrogram inversion with look-ahead); Perraudin, Balazs &
+    Sondergaard 2013 (fast Griffin-Lim).
 
-    Nothing is learned here and no gradient passes: training compares the magnitudes with the recording's.
+    The module has no parameters and passes no gradient: training compares magnitudes with the recording's.
 
     Args:
         hop: Samples between frames.
         window_hops: Length of the Hann window in hops.
-        block: Frames that come together: those of a codec frame.
-        ahead: Frames that are looked ahead, at most `block`.
+        block: STFT frames per call step, those of one codec frame.
+        ahead: Lookahead frames, at most `block`.
     """
 
     window: Tensor
@@ -73,15 +73,15 @@ class PhaseRecovery(nn.Module):
         return self.overlap + self.ahead * self.hop
 
     def initial_state(self, batch_size: int) -> PhaseStream:
-        """Silence before the first frame."""
+        """Returns the state of silence before the first frame."""
         self._preroll = self.overlap
         return self._silence(batch_size)
 
     @torch.no_grad()
     def forward(self, magnitude: Float[Tensor, "B T N"]) -> Float[Tensor, "B S"]:
-        """The waveform [B, T * hop] of linear magnitudes [B, T, bins], in fp32.
+        """Returns the waveform [B, T * hop] of linear magnitudes [B, T, bins], in fp32.
 
-        In streaming it trails by `delay`, the first calls' are shorter.
+        In a stream it trails by `delay`, so that the first parts are shorter.
         """
         magnitude = magnitude.float()
         state = self.stream_state
@@ -95,13 +95,13 @@ class PhaseRecovery(nn.Module):
 
     @torch.no_grad()
     def flush(self) -> Float[Tensor, "B S"]:
-        """The samples [B, S] still held back at the end of a stream: `delay`, or fewer of a shorter stream.
+        """Returns the samples [B, S] held back at the end of a stream: `delay`, or fewer of a shorter stream.
 
         Raises:
-            ValueError: Outside `streaming`.
+            ValueError: The call is outside `streaming`.
         """
         if self.stream_state is None:
-            raise ValueError("flush belongs inside `with tokenizer.streaming(...)`, after the last frame")
+            raise ValueError("flush is outside a stream: call it inside `with tokenizer.streaming(...)`")
         rest, first = self._rest(self.stream_state), self._preroll
         self.stream_state = self.initial_state(len(rest))
         return rest[:, first:]
@@ -115,7 +115,7 @@ class PhaseRecovery(nn.Module):
     def _blocks(
         self, magnitude: Float[Tensor, "B T N"], state: PhaseStream
     ) -> tuple[Float[Tensor, "B S"], PhaseStream]:
-        """The samples that are final after these frames, and the state."""
+        """Returns the samples that are final after these frames, and the new state."""
         parts = []
         for part in magnitude.split(self.block, dim=1):
             ready, state = self._advance(part, state, ahead=self.ahead)
@@ -123,7 +123,7 @@ class PhaseRecovery(nn.Module):
         return torch.cat(parts, dim=1), state
 
     def _rest(self, state: PhaseStream) -> Float[Tensor, "B S"]:
-        """What is left once no frame comes any more."""
+        """Returns the remaining samples at the end of the signal."""
         none = state.magnitude[:, :0]
         ready, state = self._advance(none, state, ahead=0)
         return torch.cat([ready, state.tail], dim=1)
@@ -131,7 +131,7 @@ class PhaseRecovery(nn.Module):
     def _advance(
         self, new: Float[Tensor, "B K N"], state: PhaseStream, *, ahead: int
     ) -> tuple[Float[Tensor, "B S"], PhaseStream]:
-        """Takes in frames; finishes all but the newest `ahead`."""
+        """Adds frames; returns the samples of all frames but the last `ahead`, and the new state."""
         magnitude = torch.cat([state.magnitude, new], dim=1)
         if not magnitude.shape[1]:
             return state.tail[:, :0], state
@@ -144,14 +144,14 @@ class PhaseRecovery(nn.Module):
     def _first_phases(
         self, magnitude: Float[Tensor, "B K N"], state: PhaseStream
     ) -> Complex[Tensor, "B K N"]:
-        """Known phases, then frame by frame those that the signal so far has in the frame's window."""
+        """Returns the given phases, then frame by frame those of the signal so far in the frame's window."""
         known = state.phase.shape[1]
         phases = [state.phase]
         signal = self._overlap_add(magnitude[:, :known] * state.phase, state.tail)[:, known * self.hop :]
         for frame in range(known, magnitude.shape[1]):
             spectrum = torch.fft.rfft(F.pad(signal, (0, self.hop)) * self.window)
             phase = _direction(spectrum)
-            # Silence has a phase too, or nothing could begin.
+            # Silence needs some phase: from 0 no iteration would leave.
             phase = phase.masked_fill(phase == 0, 1.0).unsqueeze(1)
             phases.append(phase)
             signal = self._overlap_add(magnitude[:, frame : frame + 1] * phase, signal)[:, self.hop :]
@@ -163,7 +163,7 @@ class PhaseRecovery(nn.Module):
         phase: Complex[Tensor, "B K N"],
         tail: Float[Tensor, "B S"],
     ) -> Complex[Tensor, "B K N"]:
-        """Phases of frames that make one signal together, the finished past held fixed."""
+        """Iterates the frames' phases towards those of their sum; finished frames stay fixed."""
         before: Tensor | None = None
         for _ in range(ITERATIONS):
             signal = self._overlap_add(magnitude * phase, tail)
@@ -176,12 +176,12 @@ class PhaseRecovery(nn.Module):
     def _overlap_add(
         self, spectrum: Complex[Tensor, "B K N"], tail: Float[Tensor, "B S"]
     ) -> Float[Tensor, "B S2"]:
-        """Frames [B, K] laid over each other and over what came before: [B, K * hop + overlap] samples."""
+        """Adds frames [B, K] to each other and to the tail: [B, K * hop + overlap] samples."""
         if not spectrum.shape[1]:
-            return tail  # some FFT libraries refuse nothing
+            return tail  # some FFT libraries refuse an empty input
         frames = torch.fft.irfft(spectrum, n=self.window_length) * self.laid_over
         parts = frames.unflatten(2, (self.window_hops, self.hop)).transpose(1, 2)
-        # Rows cut from a flat tensor one part too short: part o of all frames stands o hops later.
+        # Cutting the flat tensor into rows that are one part short shifts part o of all frames by o hops.
         rows = spectrum.shape[1] + self.window_hops - 1
         shifted = F.pad(parts, (0, 0, 0, self.window_hops)).flatten(1, 2)[:, : self.window_hops * rows]
         total = shifted.unflatten(1, (self.window_hops, rows)).sum(dim=1).flatten(1)
@@ -190,10 +190,10 @@ class PhaseRecovery(nn.Module):
 
 
 def _direction(spectrum: Complex[Tensor, "*N"]) -> Complex[Tensor, "*N"]:
-    """The spectrum at length 1; 0 where it is nothing.
+    """Returns the spectrum divided by its magnitude; 0 where it is 0.
 
-    Of operations that IEEE 754 rounds exactly: torch.sgn and abs of complex numbers differ in the last bit
-    between the vectors and the rest of a row, and so with the batch.
+    All operations here are rounded exactly by IEEE 754. torch.sgn and abs of complex numbers are not: their
+    last bit depends on whether an element lies in a full vector, and so on the batch size.
     """
     parts = torch.view_as_real(spectrum)
     squares = parts.square()

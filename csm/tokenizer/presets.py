@@ -1,12 +1,12 @@
-"""Sizes of the tokenizer by name: one for telephone-band speech on a laptop, one for 24 kHz."""
+"""Named sizes of the tokenizer: one for telephone-band speech on a laptop, one for 24 kHz."""
 
 from __future__ import annotations
 
-from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
 
 
 def quickstart() -> TokenizerConfig:
-    """Telephone-band speech at 11,025 Hz: weights of at most 15 MiB in half precision."""
+    """Returns sizes for telephone-band speech at 11,025 Hz: at most 15 MiB of weights in half precision."""
     return TokenizerConfig(
         sample_rate=11_025,
         codebook_dim=128,
@@ -26,12 +26,13 @@ def quickstart() -> TokenizerConfig:
 
 
 def speech_24khz() -> TokenizerConfig:
-    """24 kHz speech at Mimi's frame rate and number of codebooks: 12.5 x 32 x 10 bits = 4.0 kbit/s.
+    """Returns sizes for 24 kHz speech at Mimi's frame rate and number of codebooks: 4.0 kbit/s.
 
-    51 million parameters, 70 % of them at the frame rate, where a second of audio meets them 12.5 times and
-    not 75 times. 10 s cost 9.5 GFLOP to encode, the search included, and 13.0 to decode; transformers'
-    EnCodec at 24 kHz needs 29.8 and 23.5, its Mimi 53.2 and 53.9 (torch.utils.flop_counter), and theirs are
-    long thin convolutions, ours wide matrix products: benchmarks/test_codec_speed.py compares the times.
+    Of 51 million parameters 70 % run at the frame rate, 12.5 times per second of audio instead of 75 times at
+    the STFT rate. 10 s cost 9.5 GFLOP to encode, the search included, and 13.0 to decode; transformers'
+    EnCodec at 24 kHz needs 29.8 and 23.5, its Mimi 53.2 and 53.9 (torch.utils.flop_counter). Theirs are
+    convolutions of few channels over many steps, these are wide matrix products:
+    benchmarks/test_codec_speed.py compares the times.
     """
     return TokenizerConfig(
         sample_rate=24_000,

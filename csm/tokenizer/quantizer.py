@@ -1,4 +1,4 @@
-"""The semantic / acoustic split: ten codebooks for what is said, the others for what is left of the sound."""
+"""The semantic / acoustic split: a first stack of codebooks trained to carry text, a second for the rest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from csm_kernels import rvq_search
 
 
 class Quantized(NamedTuple):
-    """What the quantizer returns.
+    """Outputs of the quantizer.
 
     Attributes:
-        codes: int64 [B, K, T].
-        latent: [B, T, D], the sum of both parts projected back; straight-through gradient.
-        semantic: [B, T, C], the sum of the semantic vectors; straight-through gradient.
-        commitment_loss: Scalar, distance of the projections from the vectors chosen for them.
-        isotropy_loss: Scalar, how unevenly the projections vary over directions.
-        semantic_rows, acoustic_rows: [N, C], what was quantized (detached), for the codebook update.
+        codes: Codes int64 [B, K, T].
+        latent: Sum of both stacks' vectors, projected back, [B, T, D]; straight-through gradient.
+        semantic: Sum of the semantic vectors, [B, T, C]; straight-through gradient.
+        commitment_loss: Mean squared distance of the projections from their code vectors, a scalar.
+        isotropy_loss: Unevenness of the projections' covariance, a scalar; see `isotropy_loss`.
+        semantic_rows, acoustic_rows: Quantized rows [N, C], detached, for the codebook update.
     """
 
     codes: Tensor
@@ -37,14 +37,14 @@ class Quantized(NamedTuple):
 class SplitQuantizer(nn.Module):
     """Two residual stacks in a row, each in its own projection.
 
-    The acoustic stack quantizes what the semantic one left of the encoder's latent, so that a prefix of the
-    codes is always the best description of its length.
+    The acoustic stack quantizes the residual that the semantic one leaves of the encoder's latent, so that
+    every prefix of the codes can be decoded.
 
     Args:
-        width: D, of the encoder's latent.
-        num_codebooks: K, of which the first `semantic_codebooks` form the semantic stack.
-        semantic_codebooks: Above 0 and below num_codebooks.
-        codebook_size, codebook_dim: Vectors per codebook and their width C.
+        width: Width D of the encoder's latent.
+        num_codebooks: Number of codebooks K; the first `semantic_codebooks` form the semantic stack.
+        semantic_codebooks: Codebooks of the semantic stack, 1 to num_codebooks - 1.
+        codebook_size, codebook_dim: Vectors per codebook, and their width C.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class SplitQuantizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, latent: Float[Tensor, "N D"], generator: torch.Generator, *, keep: bool = False) -> None:
-        """Sets both stacks' codebooks by k-means of latents [N, D]; as `CodebookStack.fit`."""
+        """Sets both stacks' codebooks by k-means of latents [N, D]; see `CodebookStack.fit`."""
         semantic = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
         self.acoustic.fit(self.acoustic_in(latent - self.semantic_out(semantic)), generator, keep=keep)
 
     def split_levels(self, levels: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
-        """Active levels of each stack when the first `levels` codebooks are used."""
+        """Returns the levels of each stack that the first `levels` codebooks use."""
         semantic = levels.clamp(max=self.semantic_codebooks)
         return semantic, (levels - self.semantic_codebooks).clamp(min=0)
 
@@ -81,14 +81,15 @@ class SplitQuantizer(nn.Module):
         """Quantizes [B, T, D].
 
         Args:
-            latent: The encoder's.
-            levels: int64 [B], codebooks used of each item (quantizer dropout); None: all.
-            mask: bool [B, T], False on padding, which counts in no loss.
-            num_codebooks: Searches only the first ones.
-            bypass: bool [B], items whose latent is handed on unquantized (training), as Mimi does for half of
-                them: without it the encoder keeps to the few directions that young codebooks describe well.
+            latent: Latent of the encoder.
+            levels: Codebooks used of each item (quantizer dropout), int64 [B]. None: all.
+            mask: False on padding, which counts in no loss, bool [B, T]. None: no padding.
+            num_codebooks: Codebooks to search, a prefix. None: all.
+            bypass: Items whose latent is passed on unquantized in training, bool [B]. Mimi does so for half
+                of them: without it the encoder uses only the few directions that untrained codebooks describe
+                well. None: no item.
         """
-        # In fp32 whatever the autocast: codes must not depend on it.
+        # In fp32 under any autocast: codes must not depend on it.
         with torch.autocast(latent.device.type, enabled=False):
             return self._quantize(latent.float(), levels, mask, num_codebooks, bypass)
 
@@ -113,38 +114,38 @@ class SplitQuantizer(nn.Module):
             rows = x.reshape(batch * steps, -1)
             found = rvq_search(rows.detach(), part.codebooks[:count])
             loss = ((rows - found.quantized).square().mean(dim=-1) * weight).sum() / weight.sum().clamp_min(1)
-            spread = isotropy_loss(rows, weight)
+            uneven = isotropy_loss(rows, weight)
             chosen = found.quantized if active is None else part.lookup(found.codes, active)
             out = (rows + (chosen - rows).detach()).reshape(batch, steps, -1)
             if active is not None:
-                # An item that uses no level of this stack must not leak its unquantized latent.
+                # An item that uses no level of this stack must not pass on its unquantized latent.
                 out = out * (active > 0).reshape(batch, steps, 1)
             if bypass is not None:
                 out = torch.where(bypass.reshape(-1, 1, 1), x, out)
-            return found.codes, out, loss, spread, rows.detach()
+            return found.codes, out, loss, uneven, rows.detach()
 
         first_semantic = min(count, self.semantic_codebooks)
-        codes_s, semantic, loss_s, spread_s, x_s = stack(
+        codes_s, semantic, loss_s, uneven_s, x_s = stack(
             self.semantic, self.semantic_in(latent), rows_semantic, first_semantic
         )
         out_s = self.semantic_out(semantic)
         if count > first_semantic:
             remainder = latent - out_s.detach()
-            codes_a, acoustic, loss_a, spread_a, x_a = stack(
+            codes_a, acoustic, loss_a, uneven_a, x_a = stack(
                 self.acoustic, self.acoustic_in(remainder), rows_acoustic, count - first_semantic
             )
-            heard = self._has_acoustic(rows_acoustic, bypass, batch, steps)
-            total = out_s + self.acoustic_out(acoustic) * heard
+            used = self._has_acoustic(rows_acoustic, bypass, batch, steps)
+            total = out_s + self.acoustic_out(acoustic) * used
             codes = torch.cat([codes_s, codes_a], dim=1)
         else:
             total, codes, x_a = out_s, codes_s, x_s[:0]
-            loss_a = spread_a = loss_s.new_zeros(())
+            loss_a = uneven_a = loss_s.new_zeros(())
         return Quantized(
             codes=codes.reshape(batch, steps, -1).transpose(1, 2),
             latent=total,
             semantic=semantic,
             commitment_loss=loss_s + loss_a,
-            isotropy_loss=spread_s + spread_a,
+            isotropy_loss=uneven_s + uneven_a,
             semantic_rows=x_s,
             acoustic_rows=x_a,
         )
@@ -152,11 +153,11 @@ class SplitQuantizer(nn.Module):
     def decode(
         self, codes: Int[Tensor, "B K T"], dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "B T D"]:
-        """The latent [B, T, D] of codes [B, K, T] in range; K may be any prefix of the codebooks.
+        """Returns the latent [B, T, D] of codes [B, K, T] in range; K may be any prefix of the codebooks.
 
         Args:
-            codes: int64.
-            dtype: Of the latent and of the products that make it.
+            codes: int64 [B, K, T].
+            dtype: Precision of the projections and of the latent.
         """
         batch, count, steps = codes.shape
         rows = codes.transpose(1, 2).reshape(batch * steps, count)
@@ -172,7 +173,7 @@ class SplitQuantizer(nn.Module):
 
     @staticmethod
     def _has_acoustic(active: Tensor | None, bypass: Tensor | None, batch: int, steps: int) -> Tensor | float:
-        """1 where an item uses the acoustic stack, 0 where even its projection's bias must not be heard."""
+        """Returns 1 where an item uses the acoustic stack, 0 where not even the projection's bias counts."""
         if active is None:
             return 1.0
         used = (active > 0).reshape(batch, steps, 1)
@@ -182,17 +183,17 @@ class SplitQuantizer(nn.Module):
 
 
 def isotropy_loss(rows: Float[Tensor, "N D"], weight: Float[Tensor, " N"]) -> Float[Tensor, ""]:
-    """Mean squared distance, per dimension, of the rows' covariance from a multiple of the identity.
+    """Returns the mean squared distance, per dimension, of the rows' covariance from a multiple of identity.
 
-    0 where all directions vary alike, D - 1 where all rows lie on a line. Left alone, a residual quantizer's
-    latents shrink to five or six directions, and codebooks beyond the fourth have nothing to describe.
+    Without a penalty, a residual quantizer that starts at random vectors reduces its latents to five or six
+    directions, and codebooks after the fourth have no residual to describe.
 
     Args:
-        rows: [N, D].
-        weight: [N], 0 on padding.
+        rows: Rows [N, D].
+        weight: Weight of each row, [N], 0 on padding.
 
     Returns:
-        Scalar.
+        Scalar: 0 where all directions have equal variance, D - 1 where all rows lie on a line.
     """
     total = weight.sum().clamp_min(1)
     centred = (rows - (rows * weight.unsqueeze(1)).sum(0) / total) * weight.sqrt().unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The two ends of the codec in the spectral domain: causal STFT frames in, overlap-added frames out."""
+"""Both ends of the codec in the spectral domain: causal STFT features in, overlap-added frames out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# log magnitudes below this count as silence: 1e-4 is under the 16-bit quantisation noise of one STFT bin.
+# Smaller magnitudes count as silence: 1e-4 is below the 16-bit quantisation noise of one STFT bin.
 MAGNITUDE_FLOOR = 1e-4
 # Magnitudes to this power are near to loudness: their squared errors are about as audible at every level.
 COMPRESSION = 0.3
+# Log magnitudes times this, plus this: about zero mean and unit variance over speech at -25 dBFS.
+LOG_SCALE, LOG_OFFSET = 0.4, 1.0
+# exp(5) is four times the largest bin of a full-scale sine at 588 samples: a guard for early training.
+MAX_LOG_MAGNITUDE = 5.0
 
 
 class SpectralFrames(nn.Module):
-    """Waveform to STFT features, frame t seeing samples up to (t + 1) * hop and none after.
-
-    Features of a frame: log magnitude, and real and imaginary part compressed to the power COMPRESSION, so
-    that phase is there for the codes that can use it.
+    """Waveform to the STFT features of `spectral_features`; frame t sees samples up to (t + 1) * hop.
 
     Args:
         hop: Samples between frames.
@@ -35,15 +36,15 @@ class SpectralFrames(nn.Module):
 
     @property
     def feature_width(self) -> int:
-        """C, three features per STFT bin."""
+        """Features of a frame, three per STFT bin."""
         return 3 * (self.window_length // 2 + 1)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Silence before the signal."""
+        """Returns the silence before the signal."""
         return self.window.new_zeros(batch_size, self.window_length - self.hop)
 
     def forward(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T C"]:
-        """Features [B, T, C] of waveforms [B, S], full scale = 1; S a multiple of the hop, T = S / hop."""
+        """Returns features [B, T, C] of waveforms [B, S], full scale = 1, S = T * hop."""
         past = self.window_length - self.hop
         if self.stream_state is None:
             padded = F.pad(waveform, (past, 0))
@@ -52,25 +53,39 @@ class SpectralFrames(nn.Module):
             self.stream_state = padded[:, padded.shape[1] - past :].detach()
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.fft.rfft(padded.float().unfold(-1, self.window_length, self.hop) * self.window)
-            magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
-            compressed = torch.view_as_real(spectrum) * magnitude.pow(COMPRESSION - 1).unsqueeze(-1)
-            # About zero mean and unit variance over speech at -25 dBFS.
-            return torch.cat([magnitude.log() * 0.4 + 1.0, compressed.flatten(-2)], dim=-1)
+            return spectral_features(torch.view_as_real(spectrum), spectrum.abs())
 
     def compressed(self, features: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Magnitudes [B, T, bins] to the power COMPRESSION, back from features, with their floor."""
-        return ((features[..., : self.window_length // 2 + 1] - 1.0) * (COMPRESSION / 0.4)).exp()
+        """Returns magnitudes [B, T, bins] to the power COMPRESSION, with their floor, from features."""
+        scaled = features[..., : self.window_length // 2 + 1] - LOG_OFFSET
+        return (scaled * (COMPRESSION / LOG_SCALE)).exp()
+
+
+def spectral_features(
+    parts: Float[Tensor, "*T N 2"], magnitude: Float[Tensor, "*T N"]
+) -> Float[Tensor, "*T C"]:
+    """Returns the features [..., 3 * bins] of STFT frames.
+
+    They are log magnitudes, and real and imaginary parts whose magnitude is compressed to the power
+    COMPRESSION: the phase is there for those codes that can use it.
+
+    Args:
+        parts: Real and imaginary parts, [..., bins, 2].
+        magnitude: Their magnitudes, [..., bins].
+    """
+    magnitude = magnitude.clamp_min(MAGNITUDE_FLOOR)
+    compressed = parts * magnitude.pow(COMPRESSION - 1).unsqueeze(-1)
+    return torch.cat([magnitude.log() * LOG_SCALE + LOG_OFFSET, compressed.flatten(-2)], dim=-1)
 
 
 class OverlapAdd(nn.Module):
     """Magnitude and phase of frames to a waveform by inverse STFT; frame t fills samples up to (t + 1) * hop.
 
-    A sample is final once the `window_hops - 1` frames after its own have come: that is the decoder's
-    latency, `delay` samples. In streaming use those samples are held back and `flush` hands out the rest at
-    the end. Source: Vocos (Siuzdak 2023) for the head.
+    A sample is final after `window_hops - 1` further frames: that is the decoder's latency, `delay` samples.
+    A stream holds these samples back, and `flush` returns them at its end. Source: Vocos (Siuzdak 2023).
 
     Args:
-        width: Of the input.
+        width: Width of the hidden states.
         hop: Samples between frames.
         window_hops: Length of the Hann window in hops.
     """
@@ -91,25 +106,24 @@ class OverlapAdd(nn.Module):
 
     @property
     def delay(self) -> int:
-        """Samples that one more frame would still change."""
+        """Samples at the end of the output that later frames still change."""
         return self.window_length - self.hop
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Nothing to add to the first frame."""
+        """Returns the zeros that the first frame is added to."""
         self._preroll = self.delay
         return self.window.new_zeros(batch_size, self.delay)
 
     def frames(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
-        """Windowed time-domain frames [B, T, N], N the window's length."""
+        """Returns windowed time-domain frames [B, T, N], N the window's length."""
         # In fp32: a phase rounded to bf16's 8 bits is audible noise.
         with torch.autocast(x.device.type, enabled=False):
             log_magnitude, phase = self.project(x.float()).chunk(2, dim=-1)
-            # exp(5) is four times the largest bin of a full-scale sine at 588 samples: guards early training.
-            spectrum = torch.polar(log_magnitude.clamp(max=5.0).exp(), phase)
+            spectrum = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
             return torch.fft.irfft(spectrum, n=self.window_length) * self.window
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B S"]:
-        """The waveform [B, T * hop]; in streaming it trails by `delay`, the first call's is shorter."""
+        """Returns the waveform [B, T * hop]; a stream trails by `delay`, its first part is shorter."""
         frames = self.frames(x)
         batch, steps, _ = frames.shape
         parts = frames.reshape(batch, steps, self.window_hops, self.hop)
@@ -126,13 +140,13 @@ class OverlapAdd(nn.Module):
         return ready[:, skip:]
 
     def flush(self) -> Float[Tensor, "B S"]:
-        """The samples [B, S] still held back at the end of a stream: `delay`, or fewer of a shorter stream.
+        """Returns the samples [B, S] held back at the end of a stream: `delay`, or fewer of a shorter stream.
 
         Raises:
-            ValueError: Outside `streaming`.
+            ValueError: The call is outside `streaming`.
         """
         if self.stream_state is None:
-            raise ValueError("flush belongs inside `with tokenizer.streaming(...)`, after the last frame")
+            raise ValueError("flush is outside a stream: call it inside `with tokenizer.streaming(...)`")
         rest, self.stream_state = self.stream_state, torch.zeros_like(self.stream_state)
         first, self._preroll = self._preroll, self.delay
         return rest[:, first:]

@@ -1,4 +1,4 @@
-"""A small causal transformer at the frame rate: what was heard seconds ago informs this frame."""
+"""A small causal transformer at the frame rate: context of a few seconds for every frame."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from csm.tokenizer.config import TokenizerConfig
 
 
 class AttentionPast(NamedTuple):
@@ -20,12 +22,13 @@ class AttentionPast(NamedTuple):
 class WindowAttention(nn.Module):
     """Causal self-attention to the last `window` steps, the present one included.
 
-    How far back a step lies is told by a learned bias per head and distance (as T5's, without buckets), so
-    nothing depends on the absolute place: a stream of ten hours is like its first seconds.
+    Positions enter as a learned bias per head and distance (T5's, without buckets), so that nothing depends
+    on the absolute position: a stream may be of any length.
 
     Args:
-        width: C. n_heads: N, a divisor of C.
-        window: Steps that are seen.
+        width: Number of channels C.
+        n_heads: Number of heads N, a divisor of C.
+        window: Steps that are attended to.
     """
 
     def __init__(self, width: int, n_heads: int, window: int) -> None:
@@ -37,12 +40,12 @@ class WindowAttention(nn.Module):
         self.stream_state: AttentionPast | None = None
 
     def initial_state(self, batch_size: int) -> AttentionPast:
-        """No past."""
+        """Returns an empty past."""
         none = self.qkv.weight.new_zeros(batch_size, self.n_heads, 0, self.out.in_features // self.n_heads)
         return AttentionPast(none, none)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """[B, T, C] -> [B, T, C]; memory grows with T * window, not with T squared."""
+        """Maps [B, T, C] to [B, T, C]; memory grows with T * window, not with T squared."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         past = 0
         if self.stream_state is not None:
@@ -61,9 +64,9 @@ class WindowAttention(nn.Module):
         return self.out(torch.cat(parts, dim=2).transpose(1, 2).flatten(2))
 
     def _bias(self, first_query: int, queries: int, keys: int) -> Float[Tensor, "N Q J"]:
-        """The distances' bias, -inf on what lies ahead or before the window."""
-        place = torch.arange(keys, device=self.distance_bias.device)
-        distance = place[:queries].unsqueeze(1) + first_query - place
+        """Returns the bias of every distance, -inf on future steps and on steps before the window."""
+        position = torch.arange(keys, device=self.distance_bias.device)
+        distance = position[:queries].unsqueeze(1) + first_query - position
         seen = (distance >= 0) & (distance < self.window)
         return self.distance_bias[:, distance.clamp(0, self.window - 1)].masked_fill(~seen, float("-inf"))
 
@@ -72,8 +75,8 @@ class TransformerLayer(nn.Module):
     """Pre-norm window attention and a two-layer perceptron, each added through a learned scale.
 
     Args:
-        width, n_heads, window: Of the attention.
-        expansion: Width of the perceptron in widths.
+        width, n_heads, window: Sizes of the attention, see WindowAttention.
+        expansion: Hidden width of the perceptron, in multiples of `width`.
     """
 
     def __init__(self, width: int, *, n_heads: int, window: int, expansion: int = 2) -> None:
@@ -83,10 +86,23 @@ class TransformerLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
-        # Small at first, as in ConvNeXtBlock.
+        # Small, as in ConvNeXtBlock.
         self.scales = nn.Parameter(torch.full((2, width), 0.1))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """[B, T, C] -> [B, T, C]."""
+        """Maps [B, T, C] to [B, T, C]."""
         x = x + self.scales[0] * self.attention(self.attention_norm(x))
         return x + self.scales[1] * self.contract(F.gelu(self.expand(self.norm(x)), approximate="tanh"))
+
+
+def transformer_layers(config: TokenizerConfig, width: int, count: int) -> list[TransformerLayer]:
+    """Returns `count` layers of the config's attention sizes."""
+    return [
+        TransformerLayer(
+            width,
+            n_heads=config.attention_heads,
+            window=config.attention_frames,
+            expansion=config.attention_expansion,
+        )
+        for _ in range(count)
+    ]

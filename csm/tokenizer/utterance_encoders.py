@@ -1,4 +1,4 @@
-"""What stays the same over an utterance: who speaks, and in which manner."""
+"""Utterance embeddings: of the speaker and of the manner of speaking."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 class UtteranceEncoder(nn.Module):
     """Log magnitudes of an utterance to one embedding, by attentive mean and deviation over time.
 
-    The same class serves as the speaker encoder (trained to tell speakers apart) and as the emotion encoder.
-    The quickstart corpus has no emotion labels: there the emotion encoder is a style embedding, trained to
-    give the utterance's prosody statistics back (pitch, its range, voicing, energy, its range, duration).
-    Source of the pooling: Okabe et al. 2018, Attentive Statistics Pooling.
+    The class serves as the speaker encoder, trained to classify speakers, and as the emotion encoder. Without
+    emotion labels, as in the packaged corpus, the latter is a style embedding, trained to predict the
+    utterance's prosody statistics (pitch, its range, voicing, energy, its range, duration). Source of the
+    pooling: Okabe et al. 2018, Attentive Statistics Pooling.
 
     Args:
-        feature_width: C, STFT bins.
-        width: Of the hidden layers.
-        embedding_width: E.
-        stack: STFT frames read together.
+        feature_width: Number of STFT bins C.
+        width: Width of the hidden layers.
+        embedding_width: Width of the embedding E.
+        stack: STFT frames that form one input row.
     """
 
     def __init__(self, feature_width: int, width: int, embedding_width: int, *, stack: int = 3) -> None:
@@ -35,11 +35,11 @@ class UtteranceEncoder(nn.Module):
     def forward(
         self, features: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B E"]:
-        """Embeddings [B, E] of unit length, of features [B, T, C].
+        """Returns embeddings [B, E] of unit length.
 
         Args:
-            features: T at least `stack`; frames beyond a multiple of it are not read.
-            mask: True on the utterance and False on padding. None: no padding.
+            features: Log magnitudes [B, T, C]; frames beyond a multiple of `stack` are ignored.
+            mask: True on the utterance and False on padding, [B, T]. None: no padding.
         """
         batch, steps, width = features.shape
         rows = steps // self.stack
@@ -48,7 +48,7 @@ class UtteranceEncoder(nn.Module):
         if mask is not None:
             keep = mask[:, : rows * self.stack : self.stack]
         for conv, norm in zip(self.blocks, self.norms, strict=True):
-            # Padding is zeroed before every convolution, so that an utterance does not depend on its batch.
+            # Padding is zeroed before every convolution, so that results do not depend on the batch.
             x = x * keep.unsqueeze(-1)
             x = x + F.gelu(conv(norm(x).mul(keep.unsqueeze(-1)).transpose(1, 2)).transpose(1, 2))
         weights = self.attention(x).float().masked_fill(~keep.unsqueeze(-1), float("-inf")).softmax(dim=1)

@@ -11,11 +11,10 @@ from typing import NamedTuple
 from torch import nn
 
 from csm.data.dataset import DatasetConfig
-from csm.network.checkpoints import meta_model
+from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig
-from csm.network.model_config import CSMConfig
-from csm.network.presets import TransformerShape
-from csm.network.public_configs import shapes_of
+from csm.network.io.checkpoints import on_meta
+from csm.network.model_config import CSMConfig, TransformerShape
 from csm.text import text_codec
 from csm.training.engine import bucket_elements
 from csm.training.finetuning import FinetuneConfig, make_trainable
@@ -80,7 +79,7 @@ def count_parameters(model: CSMConfig, finetune: FinetuneConfig) -> Counts:
     Raises:
         ValueError: As `make_trainable`.
     """
-    whole = meta_model(model)
+    whole = on_meta(CSMModel, model)
     make_trainable(whole, finetune)
     parameters = dict(whole.named_parameters())
     trained = [p.numel() for p in parameters.values() if p.requires_grad]
@@ -134,7 +133,7 @@ def activation_bytes(
     model: CSMConfig, data: DatasetConfig, precision: str, execution: ExecutionConfig
 ) -> float:
     """Bytes of one shard's forward pass that wait for the backward pass: an estimate from the sizes."""
-    outer, inner = shapes_of(model)
+    outer, inner = model.shapes
     rows, size = data.rows_per_shard, 2 if precision == "bf16" else 4
     # The depth decoder runs on all codebooks of the drawn frames.
     depth_rows = round(rows * data.depth_share) * model.num_codebooks

@@ -10,15 +10,14 @@ from pathlib import Path
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Corpus
-from csm.network import checkpoints
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
+from csm.network.io import checkpoints
 from csm.network.lora import LoRAConfig, add_adapters, is_adapter
 from csm.network.model_config import CSMConfig
-from csm.network.presets import PUBLIC_PARTS, is_added
-from csm.network.public_configs import shapes_of
+from csm.network.parameters import ADDED, GATES, PUBLIC_GROUPS, is_in
 
 # Named parts of a model. "lora" stands for the adapters, which only it adds.
-PARTS = ("all", "added", "gates", "backbone", *PUBLIC_PARTS, "lora")
+PARTS = ("all", ADDED, GATES, *PUBLIC_GROUPS, "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +61,12 @@ class FinetuneConfig:
         """Whether the parameter of this name is trained."""
         if is_adapter(name):
             return True
-        return _is_in(name, self.train) and not _is_in(name, self.freeze)
+        return is_in(name, self.train) and not is_in(name, self.freeze)
 
     def trains_added_parts(self) -> bool:
         """Whether anything that csm-1b lacks can come to compute something: its gates are trained."""
-        return self.trains("backbone.voice_reads.0.gate")
-
-
-def _is_in(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether a parameter belongs to one of these parts."""
-    if "all" in parts or ("added" in parts and is_added(name)):
-        return True
-    if "gates" in parts and name.endswith(".gate"):
-        return True
-    return not is_added(name) and name.split(".")[0] in parts
+        opening = {"all", ADDED, GATES}
+        return bool(opening & {*self.train}) and not opening & {*self.freeze}
 
 
 def make_trainable(model: CSMModel, config: FinetuneConfig) -> None:
@@ -104,7 +95,7 @@ def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -
     ones would compute nothing.
 
     Raises:
-        ValueError: As `csm.network.checkpoints.read`, or sizes other than the recipe's: all are listed.
+        ValueError: As `csm.network.io.checkpoints.read`, or sizes other than the recipe's: all are listed.
     """
     stored = checkpoints.read(folder)
     require_sizes(stored.config, recipe, folder)
@@ -113,7 +104,7 @@ def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -
     if stored.layout != "csm":
         layers = without_idle_layers(recipe, config)
         chosen = replace(chosen, cross_layers=layers.cross_layers, memory_layers=layers.memory_layers)
-    return checkpoints.load(folder, config=chosen)
+    return CSMModel.from_pretrained(folder, config=chosen)
 
 
 def without_idle_layers(recipe: CSMConfig, config: FinetuneConfig) -> CSMConfig:
@@ -142,7 +133,7 @@ def require_sizes(found: CSMConfig, recipe: CSMConfig, folder: Path) -> None:
 def _sizes(config: CSMConfig) -> dict[str, object]:
     sizes: dict[str, object] = {}
     names = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff")
-    for part, shape in zip(("", "depth_"), shapes_of(config), strict=True):
+    for part, shape in zip(("", "depth_"), config.shapes, strict=True):
         sizes.update({f"{part}{name}": value for name, value in zip(names, shape, strict=True)})
     codes = ("num_codebooks", "codebook_size", "extra_codes", "zeros_end")
     for name in (*codes, "text_vocab_size", "max_speakers"):

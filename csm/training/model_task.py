@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from csm.data.dataset import ConversationDataset
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
-from csm.network.code_geometry import latent_vectors
-from csm.network.csm_model import CSMModel
-from csm.network.latent import LatentSpread, latent_spread
+from csm.model import CSMModel
 from csm.network.layers import PackedSequences
-from csm.network.pace import frames_of_ids
-from csm.sequences.frames import RowBatch
+from csm.network.phone_durations import frames_of_ids
+from csm.network.predicted_latent import VarianceRestoration, latent_vectors, variance_restoration
+from csm.sequences.packed_batch import RowBatch
 
 # Rows of the validation batch: about two minutes of conversation.
 VALIDATION_ROWS = 3000
@@ -82,8 +81,8 @@ class ModelTask:
         """A CSMModel has no buffers to update."""
 
     @torch.no_grad()
-    def latent_spread(self, model: CSMModel) -> LatentSpread:
-        """How latents of the validation turns are spread beside those that a finished model predicts.
+    def variance_restoration(self, model: CSMModel) -> VarianceRestoration:
+        """Measures on validation turns how much less a finished model's predicted latents vary.
 
         Of turns that were trained on, predictions are too good.
         """
@@ -92,7 +91,7 @@ class ModelTask:
         recorded = ConversationTargets.of(batch, model.config.semantic_codebooks, self.vectors.cpu()).latent
         predicted = model.eval()(batch=batch, label_smoothing=0.0).refined
         assert recorded is not None
-        return latent_spread(recorded, predicted)
+        return variance_restoration(recorded, predicted)
 
     @torch.no_grad()
     def length_errors(self, model: CSMModel) -> tuple[float, float]:
@@ -103,10 +102,10 @@ class ModelTask:
         batch = self.validation.in_order(LENGTH_ROWS)
         hidden = model.eval().hidden_rows(batch)
         duration = pace = recorded = 0.0
-        for span in batch.spans:
+        for span in batch.voice_spans:
             last = span.first_key + span.num_keys - 1
             target = float(batch.duration_target[last])
-            if not span.voice_reads or math.isnan(target):
+            if math.isnan(target):
                 continue
             recorded += math.exp(target)
             duration += float(model.duration_head(hidden[last]).clamp(max=20.0).exp())
@@ -117,7 +116,7 @@ class ModelTask:
                 )
                 pace += frames_of_ids(ids)
         return (
-            math.log(duration / recorded) if recorded and model.knows_durations() else 0.0,
+            math.log(duration / recorded) if recorded and model.predicts_durations() else 0.0,
             math.log(pace / recorded) if pace else 0.0,
         )
 

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from csm.data.utterances import UtteranceBatch, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.discriminator import Discriminator
-from csm.tokenizer.losses import (
-    TokenizerLossConfig,
+from csm.tokenizer.training.adversarial_losses import (
     adversarial_loss,
-    balanced_judges_loss,
+    balanced_adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
 )
-from csm.tokenizer.principal_components import start_from_principal_components
+from csm.tokenizer.training.discriminators import Discriminators
+from csm.tokenizer.training.losses import TokenizerLossConfig
+from csm.tokenizer.training.principal_components import start_from_principal_components
+from csm.tokenizer.usage import perplexity
 from csm.training.samples import Clips
 from csm.training.teacher import Teacher
 from csm.training.tokenizer_trainer import TokenizerTrainer
@@ -86,7 +87,7 @@ class TokenizerTask:
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
         if loss.adversarial > 0:
-            self.modules["discriminator"] = Discriminator()
+            self.modules["discriminator"] = Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
@@ -123,7 +124,7 @@ class TokenizerTask:
                 real = judges(outputs["target"][:heard])
             parts["adversarial"] = adversarial_loss(fake)
             parts["feature_matching"] = feature_matching_loss(real, fake)
-            total = total + balanced_judges_loss(
+            total = total + balanced_adversarial_loss(
                 outputs["features"],
                 torch.stack([getattr(self.weights, n) * parts[n] for n in ("mel", "magnitude")]).sum(),
                 parts["adversarial"] + self.weights.feature_matching * parts["feature_matching"],
@@ -161,9 +162,7 @@ class TokenizerTask:
             step=step,
         )
         for name, stack in (("semantic", quantizer.semantic), ("acoustic", quantizer.acoustic)):
-            share = stack.usage / stack.usage.sum(dim=1, keepdim=True)
-            entropy = -(share * share.clamp_min(1e-9).log()).sum(dim=1)
-            metrics[f"{name}_perplexity"] = entropy.exp().mean()
+            metrics[f"{name}_perplexity"] = perplexity(stack.usage).mean()
         self._pending.clear()
         return metrics
 
@@ -238,7 +237,7 @@ class TokenizerTask:
 
     def _heard(self, output: Tensor) -> int:
         """How many items of a shard the judges hear."""
-        return max(1, round(self.weights.judged * len(output)))
+        return max(1, round(self.weights.discriminator_share * len(output)))
 
     def _initialise(self) -> None:
         """Before the engine takes the weights over; from batches of shard 0, which every rank can make."""
@@ -254,23 +253,3 @@ class TokenizerTask:
 
         generator = torch.Generator().manual_seed(self.train.seed)
         start_from_principal_components(tokenizer.to(self.device), clips(), generator)
-
-
-def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
-    """Usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
-    size = tokenizer.config.codebook_size
-    joined = torch.cat([c.cpu() for c in codes], dim=1)
-    usage, perplexity, dead = [], [], []
-    for row in joined:
-        count = torch.bincount(row, minlength=size).double()
-        share = count[count > 0] / count.sum()
-        usage.append(round(float((count > 0).double().mean()), 4))
-        perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
-        dead.append(int((count == 0).sum()))
-    return {
-        "codebook_size": size,
-        "frames": joined.shape[1],
-        "usage": usage,
-        "perplexity": perplexity,
-        "dead": dead,
-    }

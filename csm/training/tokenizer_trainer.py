@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from csm.data.utterances import CTC_ALPHABET, UtteranceBatch
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.losses import MagnitudeLoss, SpectralLoss, TokenizerLossConfig, distillation_loss
 from csm.tokenizer.quantizer import Quantized
+from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME, TokenizerLossConfig, distillation_loss
+from csm.tokenizer.training.spectral_losses import MagnitudeLoss, SpectralLoss
 from csm.training.teacher import TeacherFrames
-
-# CTC needs at least one output per letter: four per frame are 50 a second, above any speaker's rate.
-CTC_OUTPUTS_PER_FRAME = 4
 
 
 class TokenizerTrainer(nn.Module):

@@ -1,8 +1,9 @@
-"""Four tensor operations of the speech stack: tensors in, tensors out, no knowledge of `csm`.
+"""Four tensor operations of the speech stack: tensors in, tensors out, independent of `csm`.
 
 `rvq_search` finds the nearest code at every level of a residual quantizer, `ema_update` moves the codebooks
-towards what was assigned to them, `interpolated_attention` attends to keys resampled to another length,
-`depth_frame` draws the codes of a frame with a depth decoder's weights.
+towards the rows assigned to them, `interpolated_attention` attends to keys resampled to another length,
+`depth_frame` draws the codes of a frame with a depth decoder's weights. Each folder's reference.py is its
+specification and the place to start.
 """
 
 from csm_kernels.depth_frame import DepthFrame, DepthLayer, DepthWeights, Int8Rows, depth_frame

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs: by the tensors' device, never by trying."""
+"""Chooses the implementation of an operation by the tensors' device, never by trying one."""
 
 import importlib.util
 from functools import lru_cache
@@ -16,11 +16,11 @@ def has_triton() -> bool:
 
 
 def choose(impl: str, device: torch.device, dtype: torch.dtype, *, triton_fits: bool = True) -> str:
-    """The implementation that runs for tensors of a device and dtype.
+    """Returns the implementation that runs for tensors of a device and dtype.
 
-    "auto" is Triton on CUDA and the compiled kernel on CPU; plain torch ("blocked") takes the place of either
-    where it is not installed, and computes float64, which they do not. `triton_fits` is False for shapes that
-    the operation's Triton kernel does not take.
+    "auto" is Triton on CUDA and the compiled kernel on CPU. Plain torch ("blocked") replaces either where it
+    is not installed, and computes float64. `triton_fits` is False for shapes that the operation's Triton
+    kernel does not support.
 
     Raises:
         ValueError: `impl` is unknown or cannot run here; the message says what it needs.

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: found, loaded and chosen for this CPU.
+"""Finds, loads and chooses the compiled CPU kernels.
 
 setup.py builds one library from `native.cpp` and every `cpu.cpp`, the latter once for each instruction set.
 It is plain C: it neither links torch nor depends on its version. Where there is no library (no compiler at
@@ -14,13 +14,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Slowest first; the bits are native.cpp's.
+# Slowest first, with their bits in native.cpp.
 INSTRUCTION_SETS = {"base": 0, "avx2": 1, "avx512": 2, "avx512bf16": 4}
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None, said once, where they were not built."""
+    """Returns the compiled kernels, or None with one warning where they were not built."""
     found = importlib.util.find_spec("csm_kernels._native")
     if found is None or found.origin is None:
         warnings.warn(
@@ -32,14 +32,14 @@ def library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(found.origin)
     except OSError:
-        # torch's own OpenMP runtime serves us where it is GNU's; elsewhere the system's does.
+        # torch's own OpenMP runtime is used where it is GNU's, else the system's.
         ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
         return ctypes.CDLL(found.origin)
 
 
 @cache
 def instruction_sets() -> tuple[str, ...]:
-    """Instruction sets that this CPU has, slowest first; none where nothing was compiled."""
+    """Returns the instruction sets of this CPU, slowest first; none where nothing was compiled."""
     compiled = library()
     if compiled is None:
         return ()
@@ -49,10 +49,10 @@ def instruction_sets() -> tuple[str, ...]:
 
 @cache
 def kernel(name: str, instruction_set: str | None = None) -> Callable[..., None]:
-    """A compiled kernel.
+    """Returns a compiled kernel.
 
     Args:
-        name: What CSM_EXPORT names in cpu.cpp.
+        name: Name of the CSM_EXPORT in cpu.cpp.
         instruction_set: One of `instruction_sets()`. Default: the fastest that has this kernel.
 
     Raises:
@@ -74,21 +74,21 @@ def kernel(name: str, instruction_set: str | None = None) -> Callable[..., None]
 
 @cache
 def has_compiled(name: str) -> bool:
-    """Whether this machine has a compiled kernel of this name."""
+    """Returns whether this machine has a compiled kernel of this name."""
     return any(hasattr(library(), f"csm_{name}_{choice}") for choice in instruction_sets())
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """The address of a contiguous CPU tensor's first element, for a kernel's pointer argument."""
+    """Returns the address of a contiguous CPU tensor's first element, for a kernel's pointer argument."""
     assert tensor is None or (tensor.is_contiguous() and tensor.device.type == "cpu")
     return ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None)
 
 
 def integer(value: int) -> ctypes.c_int64:
-    """For a kernel's int64_t argument."""
+    """Converts to a kernel's int64_t argument."""
     return ctypes.c_int64(value)
 
 
 def threads() -> ctypes.c_int64:
-    """As many threads as torch would use here."""
+    """Returns the number of threads that torch uses."""
     return integer(torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Matrix products as written: no autocast, no TF32, no bf16 operands behind an fp32 product."""
+"""fp32 matrix products without autocast, TF32 or bf16 operands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ import torch
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Inside, a product of fp32 matrices on `device` is an fp32 product, whatever the caller has switched on.
+    """Computes products of fp32 matrices on `device` in fp32, under any setting of the caller.
 
     Autocast stays active inside a custom operation, and `torch.set_float32_matmul_precision("medium")` turns
     fp32 products into bf16 ones on the CPU too. Both change up to 90 % of residual codes.
 
     Args:
-        device: Where the products run.
+        device: Device of the products.
     """
     with torch.autocast(device.type, enabled=False):
         backend: Any = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn

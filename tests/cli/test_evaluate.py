@@ -11,7 +11,6 @@ from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.subjects import run as runs
 from csm.evaluation.subjects import tokenizer as tokenizers
 from csm.evaluation.subjects import voice_speech
-from tests.evaluation.conftest import real_clips, run_folder, small_corpus, tiny_tokenizer  # noqa: F401
 from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
 
 
@@ -41,7 +40,7 @@ def test_what_is_missing_or_too_much_is_an_error_that_says_what_to_do(given, mes
         command(given)
 
 
-def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folder, monkeypatch, capsys):  # noqa: F811
+def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folder, monkeypatch, capsys):
     only(monkeypatch, runs, "run_metric_rows", ("SI-SDR", "latency"))
     command(["--run", run_folder])
     shown = capsys.readouterr().out
@@ -55,7 +54,11 @@ def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folde
 
 
 def test_a_tokenizer_ends_with_its_tables_and_the_path_of_its_page(
-    small_corpus, tiny_tokenizer, tmp_path, monkeypatch, capsys  # noqa: F811
+    small_corpus,
+    tiny_tokenizer,
+    tmp_path,
+    monkeypatch,
+    capsys,
 ):
     only(monkeypatch, tokenizers, "tokenizer_metric_rows", ("log-mel distance",))
     table = Table("Letters in the codes", ("codebooks", "errors"), [(Cell("0-9"), Cell("0.42"))], "A probe.")

@@ -9,7 +9,7 @@ from csm.data.code_shards import EncodedTurn, version_id
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.forced_alignment import symbols
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.sequences.frames import IGNORE
+from csm.sequences.packed_batch import IGNORE
 from csm.text import ByteCodec
 
 CONFIG = DatasetConfig(rows_per_shard=300, max_rows=120, transcribe_share=0.3, depth_share=0.5)
@@ -89,7 +89,7 @@ def same(a, b) -> bool:
         for n, x in vars(a).items()
     )
     past = all(torch.equal(x, vars(b.past)[n]) for n, x in vars(a.past).items())
-    counts = ("voice_count", "frame_count", "text_count", "turn_count", "ids", "spans")
+    counts = ("voice_count", "frame_count", "text_count", "turn_count", "ids", "voice_spans", "text_spans")
     return plain and past and all(getattr(a, n) == getattr(b, n) for n in counts)
 
 
@@ -241,7 +241,7 @@ def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -
     seen = set()
     for step in range(1, 12):
         batch = data.batch(step, 0)
-        for span in (span for span in batch.spans if span.voice_reads):
+        for span in batch.voice_spans:
             # No jitter where letters have their times: the text lasts as long as its voice.
             assert span.ends is not None and span.length == span.num_queries - 1 == float(span.ends[-1])
             assert float(span.ends[0]) == 0 and bool((span.ends.diff() >= 0).all())
@@ -251,7 +251,7 @@ def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -
                 torch.testing.assert_close(span.ends[1:12].diff(), torch.full((10,), 0.375))
     assert seen == {0.0, 0.5}
     plain = dataset(corpus, encoded)
-    assert all(span.ends is None for span in plain.batch(1, 0).spans)
+    assert all(span.ends is None for span in plain.batch(1, 0).voice_spans)
 
 
 def test_a_voice_at_another_speed_is_another_speaker_with_its_own_times(corpus, encoded) -> None:
@@ -274,7 +274,7 @@ def test_a_voice_at_another_speed_is_another_speaker_with_its_own_times(corpus, 
     for step in range(1, 8):
         shards = [data.batch(step, shard) for shard in (0, 1)]
         for batch in shards:
-            for span in (span for span in batch.spans if span.voice_reads):
+            for span in batch.voice_spans:
                 voice = slice(span.first_query, span.first_query + span.num_queries - 1)
                 code = int(batch.codes[voice][0, 0])
                 version = code - 10 if bool((batch.codes[voice] == code).all()) and code > 10 else 0

@@ -1,4 +1,4 @@
-"""Letters are found where they were put, and a path is the best of all paths."""
+"""Symbols are aligned to where they were synthesised, and a path is the best of all paths."""
 
 import itertools
 import math
@@ -12,9 +12,9 @@ from csm.data.forced_alignment import (
     align,
     best_paths,
     cepstra,
-    even_paths,
     symbols,
     train_aligner,
+    uniform_paths,
 )
 from csm.text import ByteCodec, PhoneCodec
 
@@ -23,7 +23,7 @@ RATE = 7500  # 100 samples a step
 
 
 def paths_of(steps: int, letters: int) -> list[list[int]]:
-    """Every way through the letters that stays or moves on by one."""
+    """Returns every path that stays or advances by one letter per step."""
     moves = itertools.combinations(range(1, steps), letters - 1)
     return [[sum(t >= move for move in chosen) for t in range(steps)] for chosen in moves]
 
@@ -42,15 +42,15 @@ def test_the_best_path_is_the_best_of_all(steps, letters) -> None:
         assert found[item, :steps].tolist() == every[sums.argmax()].tolist()
 
 
-def test_an_even_pace_gives_every_letter_its_share() -> None:
-    paths = even_paths(torch.tensor([12, 7]), torch.tensor([4, 3]))
+def test_uniform_paths_give_all_letters_the_same_duration() -> None:
+    paths = uniform_paths(torch.tensor([12, 7]), torch.tensor([4, 3]))
     assert paths[0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert torch.bincount(paths[1, :7]).tolist() == [3, 2, 2]
 
 
 def spoken(index: int, generator: torch.Generator) -> tuple[SpokenText, torch.Tensor]:
-    """A text of five letters, each a chord of its own for 40 to 280 ms, with noise before and after it."""
-    # Never twice the same: nobody can hear where one ends.
+    """Synthesises a text, a chord of 40 to 280 ms per letter between noise, and the end of each letter."""
+    # No letter twice in a row: the boundary between two would be arbitrary.
     steps = torch.randint(1, 8, (12,), generator=generator)
     letters = (steps.cumsum(0) % 8).tolist()
     spent = torch.randint(3, 22, (len(letters) + 2,), generator=generator)
@@ -68,7 +68,7 @@ def spoken(index: int, generator: torch.Generator) -> tuple[SpokenText, torch.Te
     ) / STEPS_PER_SECOND
 
 
-def test_letters_are_found_where_they_were_put() -> None:
+def test_letters_are_aligned_to_where_they_were_synthesised() -> None:
     generator = torch.Generator().manual_seed(0)
     made = [spoken(index, generator) for index in range(72)]
     recordings = [item for item, _ in made]
@@ -82,7 +82,7 @@ def test_letters_are_found_where_they_were_put() -> None:
     assert all(float(ends[item.id][-1]) == pytest.approx(float(truth[-1]), abs=1e-4) for item, truth in made)
 
 
-def test_training_repeats_itself_and_leaves_the_random_state_alone() -> None:
+def test_training_is_reproducible_and_keeps_the_random_state() -> None:
     generator = torch.Generator().manual_seed(1)
     recordings = [spoken(index, generator)[0] for index in range(4)]
     state = torch.get_rng_state()
@@ -91,17 +91,17 @@ def test_training_repeats_itself_and_leaves_the_random_state_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_what_is_too_short_for_its_text_is_read_at_an_even_pace() -> None:
+def test_a_recording_too_short_for_its_text_gets_uniform_durations() -> None:
     generator = torch.Generator().manual_seed(2)
     long, _ = spoken(0, generator)
     short = SpokenText("short", long.cepstra[:6], symbols(CODEC, "a much longer text"))
     ends = align(train_aligner([long, short], 3, CODEC.vocab_size), [long, short])["short"]
     torch.testing.assert_close(ends, torch.arange(1, 21) * (6 / 20 / STEPS_PER_SECOND))
-    with pytest.raises(ValueError, match="nothing to align"):
+    with pytest.raises(ValueError, match="recordings are too short"):
         train_aligner([short], 3, CODEC.vocab_size)
 
 
-def test_loudness_changes_no_cepstra_and_every_step_has_some() -> None:
+def test_cepstra_ignore_loudness_and_cover_every_step() -> None:
     sound = torch.randn(1, 1234, generator=torch.Generator().manual_seed(0))
     assert cepstra(sound, RATE).shape == (13, 32)
     torch.testing.assert_close(cepstra(4 * sound, RATE), cepstra(sound, RATE), atol=1e-3, rtol=1e-3)
@@ -110,7 +110,7 @@ def test_loudness_changes_no_cepstra_and_every_step_has_some() -> None:
 
 
 @pytest.mark.parametrize("codec", [ByteCodec(), PhoneCodec()])
-def test_symbols_are_what_follows_the_begin_of_a_turn(codec) -> None:
+def test_symbols_are_the_ids_of_a_turn_without_the_first(codec) -> None:
     for text in (" Hé! ", "ÀB", "Ship 2 東"):
         found = symbols(codec, text)
         assert len(found) == len(codec.encode_turn(text, 5)) - 1
@@ -118,5 +118,5 @@ def test_symbols_are_what_follows_the_begin_of_a_turn(codec) -> None:
         assert (found[0], found[-1]) == (codec.speaker_id(0), codec.end_id)
 
 
-def test_capitals_sound_like_small_letters() -> None:
+def test_capitals_become_lower_case() -> None:
     assert bytes(symbols(CODEC, " Hé, AZ! ")[1:-1].tolist()).decode() == "hé, az!"

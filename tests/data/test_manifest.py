@@ -1,4 +1,4 @@
-"""The data nouns: what goes out comes back, splits are fixed, bad input is refused with a reason."""
+"""The manifest: a round trip changes nothing, splits are fixed, bad input is refused with a reason."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import pytest
 
 from csm.data.manifest import (
     Conversation,
+    Corpus,
     Segment,
     Turn,
     file_safe,
@@ -23,7 +24,7 @@ def turn(index: int = 0, **changes: object) -> Turn:
     return Turn(**{**values, "text": "Hé, \u2028 \U0001f600?", "end": 1.25, **changes})
 
 
-def test_a_manifest_comes_back_as_it_was_written(tmp_path) -> None:
+def test_a_written_manifest_is_read_back_unchanged(tmp_path) -> None:
     marks = dict(channel=1, overlap=True, backchannel=True, emotion="glad", synthetic=True)
     turns = (turn(0), turn(1, start=0.1, **marks))
     written = [Conversation(id="c", split="test", turns=turns)]
@@ -42,7 +43,7 @@ def test_splits_never_change() -> None:
     ]
 
 
-def test_splits_have_the_promised_shares() -> None:
+def test_splits_have_the_documented_shares() -> None:
     shares = Counter(split_of(str(number)) for number in range(20_000))
     assert abs(shares["train"] / 20_000 - 0.84) < 0.01
     assert abs(shares["validation"] / 20_000 - 0.06) < 0.01
@@ -50,7 +51,7 @@ def test_splits_have_the_promised_shares() -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "con", "CON.txt", "", ".x", "x.", "\udcff.wav", "ä" * 300, "a\\b"])
-def test_any_name_becomes_file_safe_and_stays_unique(name: str) -> None:
+def test_every_name_becomes_file_safe_and_stays_unique(name: str) -> None:
     safe = file_safe(name)
     turn(0, id=safe)
     assert safe != file_safe(name + "_") and file_safe(safe) == safe
@@ -91,7 +92,7 @@ def test_a_conversation_refuses_wrong_numbering_and_foreign_turns() -> None:
         Conversation(id="c", split="dev", turns=(turn(0),))
 
 
-def test_nouns_are_frozen() -> None:
+def test_records_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         turn().text = "other"  # type: ignore[misc]
     assert Segment(speaker="a", start=1.0, end=3.5).duration == 2.5
@@ -109,6 +110,12 @@ def test_a_broken_line_is_named(tmp_path) -> None:
             read_manifest(tmp_path / "m.jsonl")
 
 
-def test_a_missing_corpus_says_how_to_make_one(tmp_path) -> None:
+def test_a_missing_corpus_names_the_command_that_prepares_one(tmp_path) -> None:
     with pytest.raises(ValueError, match="prepare_data.py"):
         read_corpus(tmp_path / "nowhere")
+
+
+def test_held_out_speakers_come_from_corpus_json_and_are_none_without_it(tmp_path) -> None:
+    assert Corpus(root=tmp_path, conversations=()).held_out_speakers() == ()
+    info = {"held_out_speakers": ["Ben", "Cid"]}
+    assert Corpus(root=tmp_path, conversations=(), info=info).held_out_speakers() == ("Ben", "Cid")

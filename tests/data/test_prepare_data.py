@@ -1,4 +1,4 @@
-"""The command: one line of error, a help that teaches, any terminal."""
+"""The command: errors of one line, a help with all corpora, any terminal."""
 
 import importlib.util
 import os

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import CTC_ALPHABET, UtteranceConfig, UtteranceDataset, spell
 

@@ -17,7 +17,8 @@ from csm.evaluation.systems.conditions import recordings
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 RATE = 8000
 PITCH = {"JOE": 110.0, "FAYE": 220.0, "ANN": 330.0}
@@ -156,7 +157,7 @@ def small_sets(corpus: Corpus, conditions=("in_context", "semantic_codebooks")) 
 def longer(clip):
     """The clip, a tenth longer, with what a talker records of a line."""
     clip = dataclasses.replace(clip, waveform=np.resize(clip.waveform, len(clip.waveform) * 11 // 10))
-    timing = {"first_chunk_s": 0.2, "first_sound_s": 0.3}
+    timing = {"first_audio_s": 0.2, "first_sound_s": 0.3}
     timing |= {"generation_s": clip.duration / 2, "audio_s": clip.duration}
     facts = {"timing": timing, "cut_off": False, "remembered": 0, "hardware": "a machine"}
     return dataclasses.replace(clip, facts=facts)

@@ -71,7 +71,7 @@ def assert_like(session, reference, random_turn) -> None:
     answers = []
     for each in (session, reference):
         each.listen(heard)
-        answers.append((speak(each, "go on", 0, 4), each.write(heard.codes)))
+        answers.append((speak(each, "go on", 0, 4), each.transcribe(heard.codes)))
     assert answers[0] == answers[1] and state(session) == state(reference)
 
 
@@ -367,7 +367,7 @@ def test_nothing_else_happens_in_a_session_while_it_speaks(tiny_model, random_tu
     next(together)
     for other in (
         lambda: batch[0].session.listen(random_turn("a")),
-        lambda: batch[0].session.write(random_turn("a").codes),
+        lambda: batch[0].session.transcribe(random_turn("a").codes),
         lambda: next(batch[0].session.speak("you", 1)),
         lambda: next(SpeakingTogether([batch[0]])),
     ):

@@ -1,4 +1,4 @@
-"""Drawing a code: the likeliest, one of the likeliest, the same for a seed."""
+"""Sampling a code: the argmax, one of the k most probable, the same for a seed."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ def draws(logits, temperature, top_k, count=3000) -> Counter:
     return Counter(int(sample(logits, temperature, top_k, g)) for _ in range(count))
 
 
-def test_no_temperature_takes_the_likeliest() -> None:
+def test_temperature_0_takes_the_argmax() -> None:
     assert draws(torch.tensor([0.0, 3.0, 2.9]), 0.0, 0, 20) == {1: 20}
 
 
@@ -25,7 +25,7 @@ def test_draws_follow_the_distribution_and_its_temperature() -> None:
             assert found[index] / 3000 == pytest.approx(share, abs=0.03)
 
 
-def test_top_k_draws_from_the_likeliest_only() -> None:
+def test_top_k_samples_from_the_k_most_probable_only() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, 1.5])
     assert set(draws(logits, 1.0, 2)) == {2, 3}
     assert set(draws(logits, 1.0, 99)) == {0, 1, 2, 3}
@@ -55,7 +55,7 @@ def test_damaged_logits_are_refused(temperature) -> None:
         {"top_k": -1},
         {"max_seconds": 0.0},
         {"shortest": -0.1},
-        {"spread": 1.1},
+        {"variance_restoration": 1.1},
         {"contrast": 0.0},
     ],
 )

@@ -1,4 +1,4 @@
-"""Sentences leave as soon as they are whole, and nothing of a text is lost."""
+"""Sentences are yielded as soon as they are complete, and no word of a text is lost."""
 
 import random
 import time
@@ -23,7 +23,7 @@ def test_sentences_end_at_marks_followed_by_space(text, expected):
     assert list(sentences([text])) == expected
 
 
-def test_a_sentence_is_handed_out_before_the_next_piece_is_asked_for():
+def test_a_sentence_is_yielded_before_the_next_piece_is_taken():
     asked = []
 
     def pieces():

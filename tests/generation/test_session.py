@@ -7,7 +7,7 @@ import torch
 
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.sequences.frames import TurnFrames
+from csm.sequences.turns import TurnFrames
 
 SHORT = SamplingConfig(max_seconds=1.2)
 
@@ -28,7 +28,7 @@ def test_a_seed_repeats_a_whole_conversation(tiny_model, random_turn) -> None:
         session = Session(model, SamplingConfig(seed=seed, max_seconds=1.2))
         first = speak(session, "hello")
         session.listen(random_turn("a"))
-        return [first, speak(session, "again", 1), session.write(random_turn("b").codes)]
+        return [first, speak(session, "again", 1), session.transcribe(random_turn("b").codes)]
 
     a, b, c = conversation(1), conversation(1), conversation(2)
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2] == b[2]
@@ -44,6 +44,29 @@ def test_frames_are_codes_and_come_one_by_one(tiny_model) -> None:
     codes = torch.stack([first, *rest], dim=1)
     assert int(codes.min()) >= 0 and int(codes.max()) < 24
     assert torch.equal(session.turns[0].turn.codes, codes) and session.turns[0].turn.text == "hello"
+
+
+def test_a_turn_tells_why_it_ended(tiny_model) -> None:
+    """By the end code that a caller chooses, by its limit, or because its consumer stopped."""
+
+    def ended(frames) -> str:
+        while True:
+            try:
+                next(frames)
+            except StopIteration as stop:
+                return stop.value
+
+    model = tiny_model()
+    session = Session(model, SHORT)
+    assert ended(Session(model, SamplingConfig(shortest=99.0, max_seconds=0.4)).speak("hello", 0)) == "limit"
+    session.next_code = lambda logits, codebook, allowed: torch.tensor(24 if session.rows > 12 else 3)
+    session.sampling = SamplingConfig(shortest=0.0, max_seconds=2.0)
+    assert ended(session.speak("hi", 0)) == "end_code"
+    assert (session.turns[0].turn.codes == 3).all()
+    turn = session.begin_turn(session.plan_turn("hi", 0, 5))
+    while turn.rows_left:
+        session._run_next(turn)
+    assert session.end_turn(turn) == "stopped" == turn.ended
 
 
 @pytest.mark.parametrize("after", [1, 4])
@@ -72,7 +95,7 @@ def test_nothing_else_happens_while_a_turn_is_spoken(tiny_model, random_turn) ->
     next(frames)
     for other in (
         lambda: session.listen(random_turn("a")),
-        lambda: session.write(random_turn("a").codes),
+        lambda: session.transcribe(random_turn("a").codes),
         lambda: next(session.speak("you", 1)),
     ):
         with pytest.raises(ValueError, match="still being spoken"):
@@ -90,7 +113,7 @@ def test_fifty_turns_take_the_space_of_a_few(tiny_model, random_turn) -> None:
         if index % 5 == 4:
             speak(session, f"reply {index}", 1)
         elif index % 5 == 3:
-            session.write(random_turn(f"w{index}").codes[:, :6])
+            session.transcribe(random_turn(f"w{index}").codes[:, :6])
         else:
             session.listen(random_turn(f"t{index}", f"turn {index}", 4 + index % 9))
         assert session._cache.length <= model.config.max_context and len(session.turns) < 12
@@ -126,7 +149,7 @@ def test_models_without_a_part_converse_too(tiny_model, random_turn, changes) ->
     for index in range(6):
         session.listen(random_turn(f"t{index}", "some words to fill", 20))
     assert speak(session, "hello").shape[0] == 5
-    assert isinstance(session.write(random_turn("a").codes), str)
+    assert isinstance(session.transcribe(random_turn("a").codes), str)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 500])
@@ -162,7 +185,7 @@ def test_what_was_written_is_kept_as_text_and_voice(tiny_model, random_turn) -> 
     session = Session(tiny_model(), SHORT)
     session.listen(random_turn("a"))
     heard = random_turn("b").codes
-    text = session.write(heard, speaker=1)
+    text = session.transcribe(heard, speaker=1)
     kept = session.turns[-1].turn
     assert torch.equal(kept.codes, heard) and kept.speaker == 1 and text == text.strip()
     assert kept.text == (text.replace("\ufffd", "?") or ".")
@@ -188,7 +211,7 @@ def test_writing_that_never_ends_fits_the_context(tiny_model, random_turn, token
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("csm.generation.session.F.linear", chosen)
-        text = session.write(random_turn("a", frames=30).codes)
+        text = session.transcribe(random_turn("a", frames=30).codes)
     assert session._cache.length <= 60
     # The room is used: 33 rows of voice, three of the text's frame, what is left for the text.
     assert len(text) == (0 if token == ord(" ") else 26)
@@ -213,11 +236,11 @@ def test_refused_input_leaves_the_session_as_it_was(tiny_model, random_turn) -> 
         (lambda: session.speak("x" * 160, 0), "split it into sentences"),
         (lambda: session.speak("x", -1), "speaker is -1"),
         (lambda: session.speak("x", 0, frames=0), "frames is 0"),
-        (lambda: session.write(empty), "at least one frame"),
-        (lambda: session.write(good.codes[0]), "at least one frame"),
-        (lambda: session.write(good.codes[:3]), "K >= 5"),
-        (lambda: session.write(good.codes - 30), "expected 0..23"),
-        (lambda: session.write(torch.zeros(5, 200, dtype=torch.int64)), "split it into turns"),
+        (lambda: session.transcribe(empty), "at least one frame"),
+        (lambda: session.transcribe(good.codes[0]), "at least one frame"),
+        (lambda: session.transcribe(good.codes[:3]), "K >= 5"),
+        (lambda: session.transcribe(good.codes - 30), "expected 0..23"),
+        (lambda: session.transcribe(torch.zeros(5, 200, dtype=torch.int64)), "split it into turns"),
     ]:
         with pytest.raises(ValueError, match=message):
             refused()

@@ -1,48 +1,20 @@
 """Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
 
 import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from csm.data.audio import read_audio
-from csm.generation.sampling import SamplingConfig
+from csm.audio.files import read_audio
+from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
-from csm.generation.talker import Heard, Talker
-from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.generation.talker import Talker
 
 TEXT = "Hello there. Who are you?"
-
-
-@pytest.fixture
-def talker(tiny_model) -> Talker:
-    torch.manual_seed(0)
-    config = TokenizerConfig(
-        sample_rate=8000,
-        n_codebooks=6,
-        codebook_size=24,
-        semantic_codebooks=2,
-        codebook_dim=8,
-        hops_per_frame=4,
-        strides=(2, 2),
-        encoder_widths=(16, 16, 16),
-        encoder_depths=(1, 1, 1),
-        decoder_widths=(16, 16, 16),
-        decoder_depths=(1, 1, 1),
-        recover_phase=True,
-        speaker_dim=8,
-        emotion_dim=4,
-    )
-    tokenizer = ConversationalRVQ(config).eval()
-    tokenizer.quantizer.semantic.codebooks.normal_()
-    tokenizer.quantizer.acoustic.codebooks.normal_()
-    voices = {
-        name: Voice(name, number, torch.eye(8)[number : number + 1], torch.eye(4)[number : number + 1])
-        for number, name in enumerate(("JOE", "FAYE"))
-    }
-    sampling = SamplingConfig(max_seconds=1.2, seed=3)
-    return Talker(model=tiny_model(), tokenizer=tokenizer, voices=voices, sampling=sampling)
 
 
 def recording(seconds: float = 0.5, rate: int = 8000, seed: int = 0) -> torch.Tensor:
@@ -114,7 +86,7 @@ def test_stopped_between_frames_it_keeps_what_was_said_and_goes_on(talker):
 
 
 def test_what_came_before_changes_what_is_said(talker):
-    earlier = Heard("Good morning.", recording(), 8000, speaker="FAYE")
+    earlier = PromptTurn("Good morning.", recording(), 8000, speaker="FAYE")
     alone, answered = talker.generate("Hello."), talker.generate("Hello.", context=[earlier])
     assert not torch.equal(alone.codes[:, :4], answered.codes[:, :4])
     session = talker.session()
@@ -123,7 +95,9 @@ def test_what_came_before_changes_what_is_said(talker):
 
 
 def test_a_prompt_of_any_rate_lends_its_voice(talker):
-    stream = talker.generate("Hello.", prompt=Heard("La la.", recording(rate=16_000), 16_000), stream=True)
+    stream = talker.generate(
+        "Hello.", prompt=PromptTurn("La la.", recording(rate=16_000), 16_000), stream=True
+    )
     waveform = torch.cat(list(stream), dim=1)
     assert stream.voice.name == "prompt" and stream.voice.speaker.shape == (1, 8)
     assert [context.turn.text for context in stream.session.turns] == ["La la.", "Hello."]
@@ -135,7 +109,7 @@ def test_a_prompt_of_any_rate_lends_its_voice(talker):
 
 
 def test_a_context_longer_than_the_window_goes_to_the_memory(talker):
-    turns = [Heard("Good morning.", recording(1.0, seed=i), 8000) for i in range(12)]
+    turns = [PromptTurn("Good morning.", recording(1.0, seed=i), 8000) for i in range(12)]
     session = talker.session()
     talker.generate("Hello.", context=turns, session=session)
     assert len(session.turns) < 13 and int(session.memory.turns) == 13 - len(session.turns)
@@ -144,13 +118,13 @@ def test_a_context_longer_than_the_window_goes_to_the_memory(talker):
 @pytest.mark.parametrize(
     ("said", "options", "message"),
     [
-        ("  ", {}, "the text is empty"),
-        (iter([" ", "\n"]), {}, "the text is empty"),
-        ("Hi.", {"speaker": "FAY"}, "unknown speaker 'FAY'; did you mean FAYE"),
-        ("Hi.", {"prompt": Heard(" ", recording(), 8000)}, "has no text"),
-        ("Hi.", {"context": [Heard("Hi.", recording(), 8000, "BOB")]}, "unknown speaker 'BOB'"),
-        ("Hi.", {"prompt": Heard("Hi.", recording()[0], 8000)}, r"expected \[1, S\]"),
-        ("Hi.", {"prompt": Heard("Hi.", recording(), 8000), "speaker": "JOE"}, "give one of them"),
+        ("  ", {}, "text is empty"),
+        (iter([" ", "\n"]), {}, "text is empty"),
+        ("Hi.", {"speaker": "FAY"}, "speaker is 'FAY': expected one of JOE, FAYE; did you mean FAYE"),
+        ("Hi.", {"prompt": PromptTurn(" ", recording(), 8000)}, "has no text|is empty"),
+        ("Hi.", {"context": [PromptTurn("Hi.", recording(), 8000, "BOB")]}, "speaker is 'BOB'"),
+        ("Hi.", {"prompt": PromptTurn("Hi.", recording()[0], 8000)}, r"expected \[1, S\]"),
+        ("Hi.", {"prompt": PromptTurn("Hi.", recording(), 8000), "speaker": "JOE"}, "expected only one"),
         ("x" * 10_000, {}, "a word of 10000 characters"),
     ],
 )
@@ -161,7 +135,7 @@ def test_bad_input_is_refused_and_the_talker_speaks_on(talker, said, options, me
 
 
 def test_a_session_and_a_seed_are_refused_together(talker):
-    with pytest.raises(ValueError, match="a seed or a session"):
+    with pytest.raises(ValueError, match="expected only one"):
         talker.generate("Hi.", session=talker.session(), seed=1)
 
 
@@ -201,17 +175,7 @@ def test_no_voice_is_refused_with_what_makes_one(tmp_path):
 def test_int8_weights_are_handed_to_the_session(talker):
     pytest.importorskip("csm_kernels")
     session = dataclasses.replace(talker, weights="int8").session()
-    assert session._drawer.weights == "int8"
-
-
-def test_many_at_once_each_say_what_they_say_alone(talker):
-    texts = ["Hello there. Who are you?", "Me.", "A longer line, for once. Yes. No."]
-    speakers, seeds = [None, "FAYE", "JOE"], [5, 6, 7]
-    together = talker.generate_many(texts, speakers, seeds)
-    for speech, text, speaker, seed in zip(together, texts, speakers, seeds, strict=True):
-        alone = talker.generate(text, speaker, seed=seed)
-        assert torch.equal(speech.codes, alone.codes)
-        torch.testing.assert_close(speech.waveform, alone.waveform, atol=1e-5, rtol=0)
+    assert session._sampler.weights == "int8"
 
 
 def test_many_of_none_are_none_and_an_empty_one_is_refused(talker):
@@ -234,14 +198,57 @@ def test_a_stream_is_written_as_it_is_made_and_appears_whole(talker, tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["line.wav"]
 
 
-def test_a_turn_of_no_frames_is_no_sound_whole_or_among_others(talker, monkeypatch):
+def test_a_speech_without_frames_has_no_audio_and_a_turn_without_frames_a_frame_of_silence(
+    talker, monkeypatch
+):
     monkeypatch.setattr(Session, "next_frame", lambda *_: None)
-    alone, (together,) = talker.generate("Hi."), talker.generate_many(["Hi."], [None], [0])
-    for speech in (alone, together):
-        assert speech.waveform.shape == (1, 0) and speech.codes.shape == (5, 0)
+    speech, turn = talker.generate("Hi."), talker.speak_turn("Hi.")
+    assert speech.waveform.shape == (1, 0) and speech.codes.shape == turn.codes.shape == (5, 0)
+    assert speech.timing.audio_s == 0 and speech.timing.first_audio_s == speech.timing.generation_s
+    assert torch.equal(turn.waveform, torch.zeros(1, 640)) and turn.timing.audio_s == 0.08
+
+
+def test_a_turn_is_one_turn_whatever_its_sentences(talker):
+    session = talker.session()
+    turn = talker.speak_turn(TEXT, "FAYE", session=session)
+    (kept,) = session.turns
+    assert kept.turn.text == TEXT and kept.turn.speaker == 1 and torch.equal(kept.turn.codes, turn.codes)
+    assert len(turn.endings) == 1 and len(talker.generate(TEXT, "FAYE").endings) == 2
+    one = "Who are you?"
+    alone, generated = talker.speak_turn(one), talker.generate(one)
+    assert torch.equal(alone.codes, generated.codes) and torch.equal(alone.waveform, generated.waveform)
+    with pytest.raises(ValueError, match="speaker is 'BOB'"):
+        talker.speak_turn(one, "BOB")
+
+
+def test_the_clock_of_a_speech_includes_the_time_for_its_prompt(talker, monkeypatch):
+    listen = Session.listen
+    monkeypatch.setattr(Session, "listen", lambda *args: time.sleep(0.2) or listen(*args))
+    timing = talker.generate("Hi.", prompt=PromptTurn("La.", recording(), 8000)).timing
+    assert 0.2 < timing.first_audio_s <= timing.generation_s
 
 
 def test_rounded_weights_that_nothing_would_read_are_refused(talker):
     nearest = dataclasses.replace(talker.sampling, later_codes="nearest")
-    with pytest.raises(ValueError, match="asks no depth decoder"):
+    with pytest.raises(ValueError, match="uses no depth decoder"):
         dataclasses.replace(talker, sampling=nearest, weights="int8")
+
+
+def test_speaking_needs_no_package_that_only_training_or_evaluation_uses():
+    root = Path(__file__).resolve().parents[2]
+    program = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torchaudio", "deepspeed", "tensorboard", "matplotlib", "transformers"):
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
+sys.path[:0] = {[str(root), str(root / "kernels")]!r}
+from csm.generation import playback, typed_conversation
+from csm.generation.talker import Talker
+print(Talker.from_pretrained().generate("Hi.").timing.frames)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr

@@ -1,4 +1,4 @@
-"""Plants deliberate faults in the kernels, one at a time, and tells which test catches each.
+"""Plants deliberate faults in the kernels, one at a time, and reports which test catches each.
 
     python tests/kernels/faults.py [--list] [--only NAME ...] [--jobs N] [--no-baseline]
 
@@ -26,7 +26,7 @@ TIMEOUT = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One mistake that somebody could make.
+    """One plausible mistake.
 
     Attributes:
         name: What is wrong.
@@ -57,10 +57,10 @@ SEARCH = of(
     ("tie flipped", "cpu.cpp", "const vi closer = score < before;", "const vi closer = score <= before;"),
     ("tie between lanes forgotten", "cpu.cpp", " || (best[i] == s && index[i] < c)", ""),
     ("tie between threads flipped", "cpu.cpp", "if (other < s) {", "if (other <= s) {"),
-    ("padding of the last panel competes", "cpu.cpp", "half[r] = INFINITY;", "half[r] = 0;"),
-    ("missing level offset", "cpu.cpp", "codebooks + q * size * width, size", "codebooks, size"),
+    ("padding of the last panel competes", "tile.h", "half[r] = INFINITY;", "half[r] = 0;"),
+    ("missing level offset", "tile.h", "codebooks + q * size * width, size", "codebooks, size"),
     ("missing panel offset of codes", "cpu.cpp", "lanes() + (first + v * W)", "lanes() + (v * W)"),
-    ("half of the norm forgotten", "cpu.cpp", "square * 0.5f", "square * 1.0f"),
+    ("half of the norm forgotten", "tile.h", "square * 0.5f", "square * 1.0f"),
     (
         "value merged without its index",
         "cpu.cpp",

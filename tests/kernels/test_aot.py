@@ -233,7 +233,7 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
         ("FADD R1, R2, R3 ;", 0),
     ],
 )
-def test_float_atomics_are_told_from_integer_ones_in_nvidia_code(line, atomics):
+def test_float_atomics_are_distinguished_from_integer_ones_in_nvidia_code(line, atomics):
     found = aot.nvidia_resources(f"        /*0010*/                   {line}", "REG:8 STACK:0 SHARED:0", 0)
     assert found.float_atomics == atomics and found.instructions == 1
 
@@ -251,7 +251,7 @@ def test_float_atomics_are_told_from_integer_ones_in_nvidia_code(line, atomics):
         ("v_add_f32 v0, v1, v2", 0),
     ],
 )
-def test_float_atomics_are_told_from_integer_ones_in_amd_code(line, atomics):
+def test_float_atomics_are_distinguished_from_integer_ones_in_amd_code(line, atomics):
     fields = ("vgpr_count", "vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size")
     metadata = "\n".join(f"    .{field}: 0" for field in fields)
     found = aot.amd_resources(f"\t{line}\n{metadata}\n", 0)

@@ -63,6 +63,7 @@ def random_weights(shape: tuple[int, ...], seed: int = 0) -> DepthWeights:
         sin=angles.sin(),
         n_heads=heads,
         n_kv_heads=shared,
+        eps=1e-5,
         cumulative=seed % 2 == 1,
     )
 
@@ -93,7 +94,7 @@ def double(weights: DepthWeights) -> DepthWeights:
 
 
 @pytest.fixture(autouse=True)
-def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
+def uninitialised_memory_is_garbage() -> Iterator[None]:
     """malloc gives bytes of 0xFE, which are floats of -1.7e38."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
     m_perturb = -6
@@ -170,7 +171,7 @@ def test_draws_follow_the_distribution_of_temperature_and_top_k(impl):
 
 
 @pytest.mark.parametrize("impl", ["reference", *(["cpu"] if COMPILED else [])])
-def test_of_equal_logits_the_lowest_codes_are_kept_and_the_lowest_is_the_likeliest(impl):
+def test_of_equal_logits_the_lowest_codes_are_kept_and_the_lowest_is_the_argmax(impl):
     weights = random_weights((3, 40, 8, 16, 2, 1, 8, 16, 1))  # equal ones in one vector and in several
     weights.heads.zero_()
     row, options = random_row(weights), {"temperature": 1.0, "top_k": 4, "impl": impl}
@@ -182,7 +183,7 @@ def test_of_equal_logits_the_lowest_codes_are_kept_and_the_lowest_is_the_likelie
     assert depth_frame(row, 5, weights, uniforms=edges, **options).codes.tolist() == [5, 0, 3]
 
 
-def test_int8_logits_are_off_by_a_hundredth_of_their_spread():
+def test_the_error_of_int8_logits_is_a_hundredth_of_their_deviation():
     shares = []
     for shape, seed in itertools.product([*SHAPES[5:], LARGE], range(4)):
         weights = random_weights(shape, seed)
@@ -196,7 +197,7 @@ def test_int8_logits_are_off_by_a_hundredth_of_their_spread():
     assert 0.002 < max(shares) < 0.03, shares
 
 
-def test_weights_changed_in_place_count_from_the_next_frame_on_and_an_int8_copy_notices():
+def test_weights_changed_in_place_count_from_the_next_frame_on_and_make_an_int8_copy_outdated():
     weights = random_weights(SHAPES[4])
     row, quantized = random_row(weights), weights.int8()
     before = depth_frame(row, 0, weights, with_logits=True).logits
@@ -253,3 +254,14 @@ def test_wrong_input_is_refused():
             replace(weights, **changes)
     with pytest.raises(ValueError, match="got int8 already"):
         weights.int8().int8()
+
+
+@compiled
+def test_the_norms_epsilon_is_the_callers(draw):
+    weights = replace(random_weights(SHAPES[3]), eps=0.5)
+    row = 0.1 * random_row(weights)
+    given = (row, 1, weights, weights.vocab, 0.0, 0, None)
+    logits, expected = draw(*given, with_logits=True)[1], reference.draw(*given)[1]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    other = reference.draw(row, 1, replace(weights, eps=1e-5), weights.vocab, 0.0, 0, None)[1]
+    assert not torch.allclose(other[0], expected[0], atol=1e-2)

@@ -30,7 +30,7 @@ every = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 
 
 @pytest.fixture(autouse=True)
-def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
+def uninitialised_memory_is_garbage() -> Iterator[None]:
     """torch.empty gives NaN, malloc bytes of 0xFE, which are floats of -1.7e38."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)

@@ -65,7 +65,7 @@ def check_statistics(
         parts(expected, codebooks, ranks, slots),
         strict=True,
     ):
-        if name == "candidates":  # of rows that do not count (-1) any may stand there: nobody reads them
+        if name == "candidates":  # of rows that do not count (-1) any value may stand there: nothing reads it
             counted = parts(expected, codebooks, ranks, slots).priorities >= 0
             got, want = got[counted], want[counted]
         assert torch.equal(got, want), name

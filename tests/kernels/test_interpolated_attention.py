@@ -60,7 +60,7 @@ def values_and_gradients(qkv, arguments: dict, **options: object) -> list[Tensor
 
 
 @pytest.fixture(autouse=True)
-def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
+def uninitialised_memory_is_garbage() -> Iterator[None]:
     """torch.empty gives NaN, malloc bytes of 0xFE, which are floats of -1.7e38."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
@@ -357,8 +357,8 @@ def test_queries_that_see_nothing_give_zero_and_get_gradient_zero(impl):
     assert output[:3].ne(0).all()
     nothing, arguments = packed([3, 4], [0, 0], dtype=torch.float32)
     assert all(t.eq(0).all() for t in values_and_gradients(nothing, arguments, impl=impl))
-    nobody, arguments = packed([0, 0], [3, 2], dtype=torch.float32)
-    assert interpolated_attention(*nobody, **arguments, impl=impl).shape == (0, 2, 4)
+    no_queries, arguments = packed([0, 0], [3, 2], dtype=torch.float32)
+    assert interpolated_attention(*no_queries, **arguments, impl=impl).shape == (0, 2, 4)
 
 
 @every

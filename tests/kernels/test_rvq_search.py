@@ -41,7 +41,7 @@ ROWS, SIZES = (1, 45, 31, 200, 13), (7, 33, 100, 130)  # none a multiple of a ti
 
 
 @pytest.fixture(autouse=True)
-def memory_that_nobody_wrote_is_garbage() -> Iterator[None]:
+def uninitialised_memory_is_garbage() -> Iterator[None]:
     """torch.empty gives NaN, malloc bytes of 0xFE, which are floats of -1.7e38."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
@@ -134,13 +134,13 @@ def case(kind: str, width: int, levels: int, scale: float) -> tuple[Tensor, Tens
 @pytest.mark.parametrize(("kind", "width", "levels", "scale"), CASES)
 def test_every_code_is_the_nearest_by_the_fixed_order_oracle(kind, width, levels, scale):
     x, codebooks = case(kind, width, levels, scale)
-    judged: list[Tensor] = []
+    checked: list[Tensor] = []
     for name, search in SEARCHES.items():
         codes, quantized, residual, _ = search(x, codebooks, None)
         assert codes.dtype == torch.int64 and codes.shape == (len(x), levels), name
-        if not any(torch.equal(codes, before) for before in judged):
+        if not any(torch.equal(codes, before) for before in checked):
             assert mismatches(x, codebooks, codes) == 0, name
-            judged.append(codes)
+            checked.append(codes)
         chosen = codebooks[torch.arange(levels), codes]  # [N, Q, D]
         total, left = torch.zeros_like(x), x
         for q in range(levels):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 
 
 def batch_of(model: CSMModel, random_turn, names, *, past=()):
@@ -11,7 +11,7 @@ def batch_of(model: CSMModel, random_turn, names, *, past=()):
     for index, name in enumerate(names):
         builder.begin_sequence([random_turn(p, frames=4) for p in past])
         builder.add_spoken(random_turn(name, f"text of {name}", 5 + index), length=4 + 2 * index)
-        builder.add_heard(random_turn(name + "h", "heard", 4 + index))
+        builder.add_transcribed(random_turn(name + "h", "heard", 4 + index))
     return builder.build()
 
 
@@ -40,7 +40,7 @@ def test_a_row_sees_nothing_that_comes_after_it(tiny_model, random_turn) -> None
     for t in (turn, later):
         builder = model.new_rows()
         builder.add_spoken(t)
-        builder.add_heard(random_turn("b"))
+        builder.add_transcribed(random_turn("b"))
         hidden.append(model.hidden_rows(builder.build()))
     text = len(model.codec.encode_turn(turn.text, 0))
     torch.testing.assert_close(hidden[0][: text + 6], hidden[1][: text + 6], atol=1e-5, rtol=1e-5)

@@ -11,7 +11,8 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
-from csm.sequences.frames import IGNORE, RowBatch, TurnFrames
+from csm.sequences.packed_batch import IGNORE, RowBatch
+from csm.sequences.turns import TurnFrames
 from csm.tokenizer.mimi import MimiTokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -204,23 +205,23 @@ def test_the_prompt_is_the_processors_row_by_row(pair, material) -> None:
 @torch.no_grad()
 def test_teacher_forced_logits_of_all_codebooks_are_theirs(pair, material) -> None:
     theirs = pair.theirs(**material.inputs)
-    ours = pair.ours.forward_rows(material.batch)
+    ours = pair.ours.logits(material.batch)
     hidden = pair.ours.hidden_rows(material.batch)
     everywhere = unpadded(theirs.logits, material.inputs)
     torch.testing.assert_close(pair.ours.codebook0_head(hidden), everywhere, atol=1e-5, rtol=0)
     speaks = material.batch.code_target[:, 0] != IGNORE
-    torch.testing.assert_close(ours.codebook0_logits, everywhere[speaks], atol=1e-5, rtol=0)
-    assert ours.depth_logits.shape == theirs.depth_decoder_logits.shape
-    torch.testing.assert_close(ours.depth_logits, theirs.depth_decoder_logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.codebook0, everywhere[speaks], atol=1e-5, rtol=0)
+    assert ours.depth.shape == theirs.depth_decoder_logits.shape
+    torch.testing.assert_close(ours.depth, theirs.depth_decoder_logits, atol=1e-5, rtol=0)
     # They are logits of a model that prefers something.
-    assert float(everywhere.std()) > 0.3 and float(ours.depth_logits.std()) > 0.3
+    assert float(everywhere.std()) > 0.3 and float(ours.depth.std()) > 0.3
 
 
 @torch.no_grad()
 def test_the_loss_is_theirs_and_so_is_each_part(pair, material) -> None:
     theirs = pair.theirs(**material.inputs)
     targets = ConversationTargets.of(material.batch, pair.ours.config.semantic_codebooks)
-    ours = conversational_loss(pair.ours.forward_rows(material.batch), targets, VOICE_ONLY)
+    ours = conversational_loss(pair.ours.logits(material.batch), targets, VOICE_ONLY)
     assert float(ours.parts["codebook0"]) == pytest.approx(float(theirs.backbone_loss), abs=1e-6)
     assert float(ours.parts["acoustic"]) == pytest.approx(float(theirs.depth_decoder_loss), abs=1e-6)
     assert float(ours.total) == pytest.approx(float(theirs.loss), abs=1e-6)
@@ -230,7 +231,7 @@ def test_the_gradient_is_theirs(pair, material) -> None:
     pair.theirs.zero_grad(), pair.ours.zero_grad()
     pair.theirs(**material.inputs).loss.backward()
     targets = ConversationTargets.of(material.batch, pair.ours.config.semantic_codebooks)
-    conversational_loss(pair.ours.forward_rows(material.batch), targets, VOICE_ONLY).total.backward()
+    conversational_loss(pair.ours.logits(material.batch), targets, VOICE_ONLY).total.backward()
     for ours, theirs in (
         (pair.ours.audio_embedding.weight, pair.theirs.backbone_model.embed_tokens.embed_audio_tokens.weight),
         (pair.ours.text_embedding.weight, pair.theirs.embed_text_tokens.weight),
@@ -254,8 +255,8 @@ def test_a_share_of_the_frames_is_theirs_too(pair, material) -> None:
     theirs = pair.theirs(**{**material.inputs, "labels": labels})
     kept = unpadded((labels != -100) & (labels != -101), material.inputs).roll(-1, 0)
     batch = replace(material.batch, depth_rows=kept.nonzero()[:, 0])
-    output = pair.ours.forward_rows(batch)
-    torch.testing.assert_close(output.depth_logits, theirs.depth_decoder_logits, atol=1e-5, rtol=0)
+    output = pair.ours.logits(batch)
+    torch.testing.assert_close(output.depth, theirs.depth_decoder_logits, atol=1e-5, rtol=0)
     ours = conversational_loss(output, ConversationTargets.of(batch, 1), VOICE_ONLY)
     assert float(ours.total) == pytest.approx(float(theirs.loss), abs=2e-6)
 
@@ -349,13 +350,13 @@ def test_added_parts_change_no_bit_before_they_are_trained(pair, material) -> No
         builder.begin_sequence(material.turns[0])
         for turn in turns:
             builder.add_spoken(turn)
-            builder.add_heard(turn)
+            builder.add_transcribed(turn)
     batch = builder.build()
-    ours, plain = pair.ours.forward_rows(batch), bare.forward_rows(batch)
+    ours, plain = pair.ours.logits(batch), bare.logits(batch)
     for name, value in vars(ours).items():
         if value is not None:
             assert torch.equal(value, getattr(plain, name)), name
-    assert not ours.prosody.any() and not ours.duration.any() and not pair.ours.knows_durations()
+    assert not ours.prosody.any() and not ours.duration.any() and not pair.ours.predicts_durations()
     speech = [greedy(model, material.turns[0], "what now", 1, 6) for model in (pair.ours, bare)]
     assert torch.equal(*speech)
 
@@ -367,7 +368,7 @@ def test_a_step_of_training_opens_the_gates(pair, material) -> None:
     builder.add_spoken(material.turns[0][0])
     batch = builder.build()
     targets = ConversationTargets.of(batch, 1)
-    conversational_loss(model.forward_rows(batch), targets).total.backward()
+    conversational_loss(model.logits(batch), targets).total.backward()
     gates = {n: p for n, p in model.named_parameters() if n.endswith("gate") and "text_reads" not in n}
     assert len(gates) == 3  # voice reads, its own frame's text, memory
     for name, gate in gates.items():
@@ -417,7 +418,7 @@ def test_the_mimi_of_a_csm_folder_is_read_from_it(pair, tmp_path) -> None:
     pair.ours.save_pretrained(tmp_path / "with", "transformers", codec_from=pair.folder, shard_bytes=10**6)
     assert torch.equal(MimiTokenizer.from_pretrained(tmp_path / "with").encode(audio)[0], codes)
     pair.ours.save_pretrained(tmp_path / "without", "transformers")
-    with pytest.raises(ValueError, match="no whole Mimi in"):
+    with pytest.raises(ValueError, match="no complete Mimi in"):
         MimiTokenizer.from_pretrained(tmp_path / "without")
 
 
@@ -438,7 +439,7 @@ def test_input_that_csm_1b_cannot_take_is_refused_with_what_to_do(pair, material
     with pytest.raises(ValueError, match="max_context is 2048 rows: split it into sentences"):
         Session(model).speak("a" * 2048, 0)
     with pytest.raises(ValueError, match="max_context is 2048: cut the conversation"):
-        model.forward_rows(rows_of(model, [[turn._replace(codes=turn.codes.repeat(1, 1000))]]))
+        model.logits(rows_of(model, [[turn._replace(codes=turn.codes.repeat(1, 1000))]]))
     with pytest.raises(ValueError, match="text_tokens range over 999..999"):
         model(torch.full((1, 3), 999))
 

@@ -4,25 +4,26 @@ import pytest
 import torch
 
 from csm.network.depth_decoder import DepthDecoder
+from csm.network.model_config import CSMConfig
 
 
 @pytest.fixture(params=[(4, False), (2, False), (2, True)])
 def decoder(request) -> DepthDecoder:
     torch.manual_seed(0)
-    return DepthDecoder(
-        backbone_width=12,
-        width=16,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=request.param[0],
-        cumulative=request.param[1],
-        hidden=64,
+    config = CSMConfig(
+        d_model=12,
+        n_heads=2,
+        depth_d_model=16,
+        depth_n_layers=2,
+        depth_n_heads=4,
+        depth_n_kv_heads=request.param[0],
+        depth_inputs="sum" if request.param[1] else "last",
+        depth_d_ff=64,
         num_codebooks=6,
-        vocab_size=11,
-        base=5e5,
-        scaling=1.0,
-        dropout=0.0,
+        semantic_codebooks=2,
+        codebook_size=8,
     )
+    return DepthDecoder(config)
 
 
 @torch.no_grad()

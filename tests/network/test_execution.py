@@ -6,7 +6,7 @@ import torch
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig, apply_execution
-from csm.sequences.frames import RowBatch
+from csm.sequences.packed_batch import RowBatch
 
 
 def batch_of(model: CSMModel, random_turn, lengths) -> RowBatch:
@@ -14,7 +14,7 @@ def batch_of(model: CSMModel, random_turn, lengths) -> RowBatch:
     for index, length in enumerate(lengths):
         rows.begin_sequence([random_turn("past")])
         rows.add_spoken(random_turn(f"t{index}", frames=length))
-        rows.add_heard(random_turn(f"h{index}", frames=length))
+        rows.add_transcribed(random_turn(f"h{index}", frames=length))
     return rows.build()
 
 

@@ -14,11 +14,13 @@ from csm.evaluation.parity.session import SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, Session
 from csm.losses import ConversationTargets, conversational_loss
+from csm.model import CSMModel
 from csm.network.cross_attention import CrossAttention
-from csm.network.csm_model import CSMModel
 from csm.network.layers import KeyValueCache
 from csm.network.memory import GIST_DECAY, folding_weights
-from csm.sequences.frames import RowBatch, TurnFrames, pack_past
+from csm.sequences.packed_batch import RowBatch
+from csm.sequences.past_turns import pack_past
+from csm.sequences.turns import TurnFrames
 from csm.text import ByteCodec
 
 CODES = torch.randint(0, 24, (5, 2000), generator=torch.Generator().manual_seed(0))
@@ -115,7 +117,7 @@ def test_positions_stay_below_the_context_in_ten_contexts_of_conversation(tiny_m
         if index % 20 == 9:
             list(session.speak(turn.text, turn.speaker))
         elif index % 20 == 15:
-            session.write(turn.codes, turn.speaker)
+            session.transcribe(turn.codes, turn.speaker)
         else:
             session.listen(turn)
         rows += session._rows(session.turns[-1].turn)
@@ -151,16 +153,16 @@ def test_the_length_comes_from_the_head_or_the_user_and_speech_runs_past_it_on_t
         model.pace_head.pace.bias.fill_(math.log(4 / 8))
     clocks: list[float] = []
     outputs: list[torch.Tensor] = []
-    read = CrossAttention.read
+    read = CrossAttention.forward
 
-    def recorded(layer, x, keys, values, reading):
-        out = read(layer, x, keys, values, reading)
+    def recorded(layer, x, reading, index):
+        out = read(layer, x, reading, index)
         if layer is model.backbone.voice_reads["1"]:
             clocks.append(float(reading.query_positions[-1]))
             outputs.append(out[-1])
         return out
 
-    monkeypatch.setattr(CrossAttention, "read", recorded)
+    monkeypatch.setattr(CrossAttention, "forward", recorded)
     # No end is drawn before the cut, twice the length and a second.
     session = Session(model, SamplingConfig(shortest=99.0, max_seconds=4.0))
     said = list(session.speak("run on", 0, frames=frames))
@@ -227,7 +229,7 @@ def late_chunk(data: ConversationDataset, past_turns: int) -> RowBatch:
 
 
 def loss_of(model: CSMModel, batch: RowBatch) -> torch.Tensor:
-    return conversational_loss(model(batch=batch), ConversationTargets.of(batch, 2)).total
+    return conversational_loss(model.logits(batch), ConversationTargets.of(batch, 2)).total
 
 
 @pytest.mark.parametrize("chunks", [1, 3, 6])
@@ -306,7 +308,7 @@ def test_training_jitters_the_length_by_ten_percent_to_both_sides(long_corpus) -
         for batch in batches:
             known = batch.duration_target[~batch.duration_target.isnan()]
             assert torch.equal(known, torch.full_like(known, 30.0).log())
-        return [span.length for batch in batches for span in batch.spans]
+        return [span.length for batch in batches for span in batch.voice_spans]
 
     drawn = lengths()
     assert len(drawn) > 200 and set(drawn) == set(range(27, 34))

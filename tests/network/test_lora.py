@@ -11,20 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from csm.model import CSMConfig, CSMModel
-from csm.network import checkpoints
-from csm.network.lora import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    LoRAConfig,
-    LoRALinear,
-    add_adapters,
-    is_adapter,
-    merge,
-    merged_state,
-    save_adapter,
-)
+from csm.network.io import checkpoints
+from csm.network.io.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge, merged_state, save_adapter
+from csm.network.lora import LoRAConfig, LoRALinear, add_adapters, is_adapter
 from csm.network.presets import csm_1b
-from csm.sequences.frames import RowBatch, TurnFrames
+from csm.sequences.packed_batch import RowBatch
+from csm.sequences.turns import TurnFrames
 from tests.small_csm_1b import CODEBOOKS, CODES, write_csm_1b
 
 SMALL = replace(
@@ -75,9 +67,9 @@ def rows(model: CSMModel) -> RowBatch:
 
 def logits(model: CSMModel) -> list[torch.Tensor]:
     with torch.no_grad():
-        output = model(batch=rows(model))
-    assert output.codebook0_logits is not None and output.depth_logits is not None
-    return [output.codebook0_logits, output.depth_logits]
+        output = model.logits(rows(model))
+    assert output.codebook0 is not None and output.depth is not None
+    return [output.codebook0, output.depth]
 
 
 def test_new_adapters_change_nothing() -> None:
@@ -101,8 +93,8 @@ def test_the_gradient_reaches_every_adapter_and_no_frozen_weight() -> None:
     model = adapted()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_adapter(name))
-    output = model(batch=rows(model))
-    (output.codebook0_logits.square().sum() + output.depth_logits.square().sum()).backward()
+    output = model.logits(rows(model))
+    (output.codebook0.square().sum() + output.depth.square().sum()).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None and bool(parameter.grad.any())) == is_adapter(name), name
 

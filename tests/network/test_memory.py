@@ -5,7 +5,7 @@ import torch
 
 from csm.network.layers import PackedSequences
 from csm.network.memory import GIST_DECAY, ConversationMemory, MemoryRead, filled_slots, folding_weights
-from csm.sequences.frames import pack_past
+from csm.sequences.past_turns import pack_past
 from csm.text import ByteCodec
 
 COUNTS = [0, 1, 2, 3, 4, 5, 9, 30]

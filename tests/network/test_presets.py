@@ -6,29 +6,29 @@ import pytest
 import torch
 
 from csm.model import CSMModel
-from csm.network.checkpoints import meta_model
-from csm.network.layers import rotary_frequencies
-from csm.network.presets import csm_1b, csm_3b, csm_8b, parameter_counts
-from csm.network.public_configs import (
+from csm.network.io.checkpoints import on_meta
+from csm.network.io.public_configs import (
     from_sesame,
     from_transformers,
-    shapes_of,
     to_sesame,
     to_transformers,
 )
+from csm.network.layers import rotary_frequencies
+from csm.network.parameters import parameter_counts
+from csm.network.presets import csm_1b, csm_3b, csm_8b
 
 PRESETS = {"1b": csm_1b, "3b": csm_3b, "8b": csm_8b}
 
 
 def test_csm_1b_has_the_parameters_that_were_published() -> None:
-    counts = parameter_counts(meta_model(csm_1b()))
+    counts = parameter_counts(on_meta(CSMModel, csm_1b()))
     assert counts.backbone == 973_146_112
     assert counts.text_embedding == 262_668_288
     assert counts.audio_embedding == 134_414_336
     assert counts.codebook0_head == 4_200_448
     assert counts.depth_decoder == 178_362_368
     assert counts.public == 1_552_791_552
-    assert counts.public + counts.added == sum(p.numel() for p in meta_model(csm_1b()).parameters())
+    assert counts.public + counts.added == sum(p.numel() for p in on_meta(CSMModel, csm_1b()).parameters())
     # What is added stays small beside it.
     assert counts.added < 0.3 * counts.public
 
@@ -38,7 +38,7 @@ def test_csm_1b_has_the_parameters_that_were_published() -> None:
     [("3b", 2.8e9, 250e6, 3_773_162_496), ("8b", 7.0e9, 302e6, 8_188_122_112)],
 )
 def test_the_sisters_have_the_sizes_that_sesame_names(preset, backbone, depth_decoder, public) -> None:
-    model = meta_model(PRESETS[preset]())
+    model = on_meta(CSMModel, PRESETS[preset]())
     counts = parameter_counts(model)
     assert counts.backbone == pytest.approx(backbone, rel=0.02)
     blocks = sum(p.numel() for p in model.depth_decoder.blocks.parameters())
@@ -54,13 +54,13 @@ def test_transformers_counts_the_same(preset) -> None:
     with torch.device("meta"):
         theirs = transformers.CsmForConditionalGeneration(described)
     sizes = {n: p.numel() for n, p in theirs.named_parameters() if not n.startswith("codec_model.")}
-    assert sum(sizes.values()) == parameter_counts(meta_model(config)).public
+    assert sum(sizes.values()) == parameter_counts(on_meta(CSMModel, config)).public
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_model_on_the_meta_device_has_real_constants_and_csm_1bs_rules(preset) -> None:
     config = PRESETS[preset]()
-    model = meta_model(config)
+    model = on_meta(CSMModel, config)
     assert all(p.is_meta for p in model.parameters())
     assert not any(buffer.is_meta for buffer in model.buffers())
     attention = model.backbone.blocks[0].attention
@@ -76,7 +76,7 @@ def test_presets_survive_both_public_configs(preset) -> None:
     assert from_transformers(to_transformers(config)) == config
     assert from_sesame(to_sesame(config)) == config
     assert "csm" not in to_sesame(config)
-    assert shapes_of(config)[0].width == config.d_model
+    assert config.shapes[0].width == config.d_model
 
 
 def test_sesames_own_config_is_csm_1b() -> None:
@@ -157,7 +157,7 @@ def test_rotary_frequencies_are_transformers_to_the_last_bit(preset) -> None:
     modeling = pytest.importorskip("transformers.models.csm.modeling_csm")
     transformers = pytest.importorskip("transformers")
     described = transformers.CsmConfig(**to_transformers(PRESETS[preset]()))
-    model = meta_model(PRESETS[preset]())
+    model = on_meta(CSMModel, PRESETS[preset]())
     for ours, config in (
         (model.backbone.blocks[0], described),
         (model.depth_decoder.blocks[0], described.depth_decoder_config),

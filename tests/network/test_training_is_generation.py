@@ -10,9 +10,9 @@ from csm.evaluation.parity.logits import CodeLogits, align, compare
 from csm.evaluation.parity.session import Played, SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.layers import KeyValueCache
-from csm.sequences.frames import TurnFrames
+from csm.sequences.turns import TurnFrames
 
 TOLERANCE = 1e-4
 TEXTS = ["one", "a longer second turn", "third", "and the fourth of them", "five"]
@@ -72,8 +72,8 @@ def test_a_drawn_share_of_the_frames_is_what_the_generator_saw_of_them(played, s
     adapter = SessionAdapter(model, depth_share=share, seed=3)
     report = align(adapter, passage)
     assert report.equal and report.untaught == 0, report
-    whole = len(CSMModel.depth_rows(SessionAdapter(model).rows(passage)))
-    drawn = len(CSMModel.depth_rows(adapter.rows(passage)))
+    whole = len(SessionAdapter(model).rows(passage).trained_frames())
+    drawn = len(adapter.rows(passage).trained_frames())
     assert drawn == round(share * whole) > 0
 
 
@@ -177,13 +177,13 @@ def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypat
     monkeypatch.setattr(session, "_rebuild", lambda turns: kept.append(recorder.hidden()))
     written: list[int] = []
     monkeypatch.setattr(model.codec, "decode", lambda ids: written.extend(ids) or "x")
-    session.write(heard.codes, speaker=1)
+    session.transcribe(heard.codes, speaker=1)
     assert len(written) > 10
 
     builder = model.new_rows()
     builder.add_spoken(session.turns[0].turn, train=False)
     monkeypatch.setattr(model.codec, "encode_text", lambda text: [*written, model.codec.end_id])
-    builder.add_heard(heard._replace(text="what was written"))
+    builder.add_transcribed(heard._replace(text="what was written"))
     batch = builder.build()
 
     def said(rows: torch.Tensor, first: int, ids) -> CodeLogits:
@@ -205,9 +205,9 @@ def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypat
 
     assert compare(training(batch), generation).equal
     # The fault of reading the voice one row late is seen.
-    *others, span = batch.spans
+    (span,) = batch.text_spans
     late = span._replace(first_query=span.first_query + 1, num_queries=span.num_queries - 1)
-    report = compare(training(replace(batch, spans=[*others, late])), generation)
+    report = compare(training(replace(batch, text_spans=[late])), generation)
     assert not report.equal and report.first.size > 100 * TOLERANCE
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
+from csm.audio.prosody import frame_prosody
 from csm.data.code_shards import version_id, version_speed
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.data.prosody import frame_prosody
 from csm.recipes.encoding import at_speed, encoded_turns
 from csm.recipes.named import recipe
 from csm.tokenizer.conversational_rvq import ConversationalRVQ

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.named import RECIPES, recipe

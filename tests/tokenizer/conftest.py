@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.transformer import WindowAttention
 
 

@@ -1,12 +1,11 @@
-"""What a user of the codec relies on: exact shapes, codes that do not depend on the call, clear refusals."""
+"""Shapes are exact, codes do not depend on the call, and streams equal wholes."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
 
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
 @pytest.mark.parametrize("samples", [1, 639, 640, 641, 6400, 6401])
@@ -63,16 +62,16 @@ def test_a_stream_in_chunks_equals_the_whole(tokenizer, speech, chunks):
     audio = speech(2, 9 * 640)
     codes, _ = tokenizer.encode(audio)
     waveform = tokenizer.decode(codes)
-    heard, decoded = [], []
+    encoded, decoded = [], []
     with tokenizer.streaming(2):
         for part in audio.split([n * 640 for n in chunks], dim=-1):
-            heard.append(tokenizer.encode(part)[0])
-            decoded.append(tokenizer.decode(heard[-1]))
+            encoded.append(tokenizer.encode(part)[0])
+            decoded.append(tokenizer.decode(encoded[-1]))
         assert sum(part.shape[-1] for part in decoded) == waveform.shape[-1] - tokenizer.latency_samples
         decoded.append(tokenizer.flush())
         assert decoded[-1].shape == (2, 1, tokenizer.latency_samples)
         assert tokenizer.flush().shape[-1] == 0
-    assert torch.equal(torch.cat(heard, dim=-1), codes)
+    assert torch.equal(torch.cat(encoded, dim=-1), codes)
     torch.testing.assert_close(torch.cat(decoded, dim=-1), waveform, atol=1e-5, rtol=0)
 
 
@@ -145,103 +144,14 @@ def test_silence_and_full_scale_give_finite_sound(tokenizer):
             assert tokenizer.decode(codes).isfinite().all() and info.speaker.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("audio", "message"),
-    [
-        (torch.full((1, 1, 800), float("nan")), "NaN"),
-        (torch.full((1, 1, 800), float("inf")), "infinite"),
-        (torch.zeros(1, 1, 0), "no samples"),
-        (torch.zeros(1, 2, 800), "mix channels down"),
-        (torch.zeros(800), r"expected \[B, 1, S\]"),
-        (torch.zeros(0, 1, 800), r"expected \[B, 1, S\]"),
-        (torch.zeros(1, 1, 800, dtype=torch.int16), "floating point"),
-    ],
-)
-def test_audio_that_is_none_is_refused_with_the_fix(tokenizer, audio, message):
-    with pytest.raises(ValueError, match=message):
-        tokenizer.encode(audio)
-
-
-def test_lengths_and_numbers_of_codebooks_out_of_range_are_refused(tokenizer):
+def test_a_wrong_input_is_refused_before_anything_is_computed(tokenizer):
     audio = torch.zeros(2, 1, 800)
-    for lengths in ([0, 800], [801, 800], [800]):
-        with pytest.raises(ValueError, match="lengths"):
-            tokenizer.encode(audio, torch.tensor(lengths))
+    with pytest.raises(ValueError, match="NaN"):
+        tokenizer.encode(audio * float("nan"))
+    with pytest.raises(ValueError, match="lengths"):
+        tokenizer.encode(audio, torch.tensor([801, 800]))
     for count in (0, 9):
         with pytest.raises(ValueError, match="num_codebooks"):
             tokenizer.encode(audio, num_codebooks=count)
-
-
-@pytest.mark.parametrize(
-    ("codes", "message"),
-    [
-        (torch.full((1, 8, 3), 32), "0..31"),
-        (torch.full((1, 8, 3), -1), "0..31"),
-        (torch.zeros(1, 9, 3, dtype=torch.int64), "K <= 8"),
-        (torch.zeros(1, 0, 3, dtype=torch.int64), "1 <= K"),
-        (torch.zeros(1, 8, 0, dtype=torch.int64), "at least one frame"),
-        (torch.zeros(8, 3, dtype=torch.int64), r"\[B, K, T\]"),
-        (torch.zeros(1, 8, 3), "int64"),
-    ],
-)
-def test_codes_that_are_none_are_refused_with_the_fix(tokenizer, codes, message):
-    with pytest.raises(ValueError, match=message):
-        tokenizer.decode(codes)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"sample_rate": 8001}, "or another sample_rate"),
-        ({"sample_rate": 0}, "sample_rate is 0"),
-        ({"frame_rate": -12.5}, "frame_rate is -12.5"),
-        ({"strides": (2, 3)}, "multiply to hops_per_frame"),
-        ({"encoder_widths": (8, 8)}, "encoder_widths has 2 entries"),
-        ({"semantic_codebooks": 8}, "semantic_codebooks is 8"),
-        ({"window_hops": 1}, "window_hops is 1"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused_by_name(config, change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(config, **change)
-
-
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 44100, 48000])
-def test_the_rates_and_hops_that_the_error_proposes_fit(rate):
-    hops = {"hops_per_frame": 8, "strides": (4, 2)} if rate in (8000, 16000) else {}
-    assert TokenizerConfig(sample_rate=rate, **hops).samples_per_frame * 12.5 == rate
-
-
-@torch.no_grad()
-def test_saved_and_read_again_it_is_the_same_tokenizer(tokenizer, speech, tmp_path):
-    tokenizer.save_pretrained(tmp_path / "made" / "here")
-    again = ConversationalRVQ.from_pretrained(tmp_path / "made" / "here")
-    assert again.config == tokenizer.config and not again.training
-    for name, value in tokenizer.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    audio = speech(1, 3200)
-    assert torch.equal(tokenizer.encode(audio)[0], again.encode(audio)[0])
-
-
-@torch.no_grad()
-def test_the_packaged_form_is_a_quarter_as_large_and_gives_nearly_all_the_codes(tokenizer, speech, tmp_path):
-    for half in (False, True):
-        tokenizer.save_pretrained(tmp_path / str(half), half=half)
-    sizes = [(tmp_path / str(half) / "model.safetensors").stat().st_size for half in (False, True)]
-    assert sizes[1] < 0.6 * sizes[0]
-    again = ConversationalRVQ.from_pretrained(tmp_path / "True")
-    assert all(value.dtype == torch.float32 for value in again.state_dict().values())
-    audio = speech(4, 6400)
-    assert float((again.encode(audio)[0][:, 0] == tokenizer.encode(audio)[0][:, 0]).float().mean()) > 0.9
-
-
-def test_a_folder_that_is_no_tokenizer_is_refused(tokenizer, config, tmp_path):
-    with pytest.raises(ValueError, match="no tokenizer in"):
-        ConversationalRVQ.from_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**dataclasses.asdict(config), "codebook_size": 64}))
-    with pytest.raises(ValueError, match="does not fit config.json"):
-        ConversationalRVQ.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"sample_rat": 8000}))
-    with pytest.raises(ValueError, match="sample_rat"):
-        ConversationalRVQ.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="0..31"):
+        tokenizer.decode(torch.full((1, 8, 3), 32))

@@ -2,15 +2,27 @@
 
 import torch
 
+from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.layers import streaming
-from csm.tokenizer.transformer import TransformerLayer
 
 
 def small():
     torch.manual_seed(0)
-    transformer = [TransformerLayer(20, n_heads=2, window=3)]
-    return Decoder(16, 6, 20, 4, (20, 16, 12), (1, 2, 1), (2, 3), expansion=2, transformer=transformer)
+    return Decoder(
+        TokenizerConfig(
+            sample_rate=1500,
+            encoder_widths=(8, 12, 16),
+            decoder_widths=(20, 16, 12),
+            decoder_depths=(1, 2, 1),
+            expansion=2,
+            decoder_layers=1,
+            attention_heads=2,
+            attention_frames=3,
+            speaker_dim=4,
+            emotion_dim=2,
+        )
+    )
 
 
 @torch.no_grad()
@@ -37,14 +49,14 @@ def test_a_stream_and_its_flush_equal_the_whole():
 
 
 @torch.no_grad()
-def test_the_condition_is_heard_and_zeros_are_no_condition():
+def test_the_condition_changes_the_output_and_zeros_are_no_condition():
     decoder, latents = small(), torch.randn(1, 4, 16)
     assert not torch.allclose(decoder(latents), decoder(latents, torch.randn(1, 6)))
     torch.testing.assert_close(decoder(latents), decoder(latents, torch.zeros(1, 6)))
 
 
 @torch.no_grad()
-def test_a_stretch_of_frames_is_decoded_from_what_the_whole_signal_told_of_them():
+def test_a_slice_of_frames_is_decoded_from_the_states_of_the_whole_signal():
     """As training does it: all frames at the frame rate, a slice of them to sound."""
     decoder, latents = small(), torch.randn(2, 9, 16)
     frames = decoder.frames(latents)
@@ -52,4 +64,6 @@ def test_a_stretch_of_frames_is_decoded_from_what_the_whole_signal_told_of_them(
     torch.testing.assert_close(whole, decoder(latents))
     changed = latents.clone()
     changed[:, 2] += 1
-    assert not torch.equal(decoder.frames(changed)[:, 4], frames[:, 4])  # two frames later it is still known
+    assert not torch.equal(
+        decoder.frames(changed)[:, 4], frames[:, 4]
+    )  # attention carries it two frames further

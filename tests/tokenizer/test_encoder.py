@@ -2,15 +2,25 @@
 
 import torch
 
+from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.layers import streaming
-from csm.tokenizer.transformer import TransformerLayer
 
 
 def small():
     torch.manual_seed(0)
-    transformer = [TransformerLayer(20, n_heads=2, window=3)]
-    return Encoder(20, 4, (12, 16, 20), (1, 2, 1), (3, 2), expansion=2, transformer=transformer)
+    return Encoder(
+        TokenizerConfig(
+            sample_rate=1500,
+            encoder_widths=(12, 16, 20),
+            encoder_depths=(1, 2, 1),
+            decoder_widths=(20, 16, 12),
+            expansion=2,
+            encoder_layers=1,
+            attention_heads=2,
+            attention_frames=3,
+        )
+    )
 
 
 @torch.no_grad()

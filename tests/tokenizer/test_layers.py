@@ -26,7 +26,7 @@ def test_the_convolution_equals_its_formula():
 
 
 @torch.no_grad()
-def test_chunks_continue_one_signal_inside_streaming_and_start_anew_outside():
+def test_chunks_continue_one_signal_inside_streaming_and_start_at_silence_outside():
     block = torch.nn.Sequential(ConvNeXtBlock(8), Downsample(8, 12, 2), ConvNeXtBlock(12), Upsample(12, 8, 2))
     x = torch.randn(2, 20, 8)
     whole = block(x)

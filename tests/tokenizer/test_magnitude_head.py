@@ -30,13 +30,13 @@ def test_magnitudes_undo_the_compression_between_their_bounds():
 def test_contrast_moves_magnitudes_from_their_neighbours_mean_and_leaves_flat_ones():
     head = MagnitudeHead(2, 2, bins=9, hops_per_frame=1, contrast=1.5, neighbours=3)
     flat = torch.full((1, 2, 9), 0.8)
-    torch.testing.assert_close(head.heard(flat), magnitudes(flat))
+    torch.testing.assert_close(head.linear_magnitudes(flat), magnitudes(flat))
     peak = flat.clone()
     peak[0, 1, 4] = 1.1
-    heard = head.heard(peak)
-    torch.testing.assert_close(heard[0, 0], magnitudes(flat)[0, 0])
-    assert heard[0, 1, 4] > magnitudes(peak)[0, 1, 4] and heard[0, 1, 3] < magnitudes(peak)[0, 1, 3]
-    torch.testing.assert_close(heard[0, 1, 4], magnitudes(torch.tensor(0.9 + 1.5 * 0.2)))
-    assert torch.equal(head.heard(peak, 1.0), magnitudes(peak))
+    moved = head.linear_magnitudes(peak)
+    torch.testing.assert_close(moved[0, 0], magnitudes(flat)[0, 0])
+    assert moved[0, 1, 4] > magnitudes(peak)[0, 1, 4] and moved[0, 1, 3] < magnitudes(peak)[0, 1, 3]
+    torch.testing.assert_close(moved[0, 1, 4], magnitudes(torch.tensor(0.9 + 1.5 * 0.2)))
+    assert torch.equal(head.linear_magnitudes(peak, 1.0), magnitudes(peak))
     head.contrast = 1.0
-    assert torch.equal(head.heard(peak), magnitudes(peak))
+    assert torch.equal(head.linear_magnitudes(peak), magnitudes(peak))

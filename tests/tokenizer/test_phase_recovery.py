@@ -81,5 +81,5 @@ def test_silence_and_loud_frames_are_finite_and_a_stream_of_one_block_gives_ever
 
 
 def test_flush_outside_a_stream_is_refused() -> None:
-    with pytest.raises(ValueError, match="flush belongs inside"):
+    with pytest.raises(ValueError, match="flush is outside a stream"):
         recovery().flush()

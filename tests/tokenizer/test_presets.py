@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from csm.recipes import named as recipes
 from csm.tokenizer import presets
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.packing import packed
+from csm.tokenizer.io.packed_weights import packed
 
 SECONDS = 2
 

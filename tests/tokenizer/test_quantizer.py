@@ -1,4 +1,4 @@
-"""The semantic / acoustic split: what each part quantizes, what is heard of it, where gradients go."""
+"""The semantic / acoustic split: what each stack quantizes and decodes, and where gradients go."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ def test_embeddings_have_unit_length(encoder):
 
 @pytest.mark.parametrize("steps", [3, 6, 27])
 @torch.no_grad()
-def test_what_lies_under_the_mask_is_not_heard(encoder, steps):
+def test_padding_under_the_mask_changes_no_embedding(encoder, steps):
     features = torch.randn(2, 30, 10)
     mask = (torch.arange(30) < steps).expand(2, 30)
     alone = encoder(features[:, :steps])

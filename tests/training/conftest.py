@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
-from csm.tokenizer.conversational_rvq import TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
 
 RATE = 8000
 

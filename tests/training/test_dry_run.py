@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from csm.data.dataset import DatasetConfig
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig
 from csm.network.layers import PackedSequences, TransformerBlock
-from csm.network.model_config import CSMConfig
-from csm.network.presets import TransformerShape, csm_1b
+from csm.network.model_config import CSMConfig, TransformerShape
+from csm.network.presets import csm_1b
 from csm.recipes.named import finetune_csm_1b
 from csm.training.dry_run import (
     GPUS,
@@ -130,7 +130,7 @@ def test_an_engine_holds_what_is_said(stage: int, monkeypatch: pytest.MonkeyPatc
 def test_a_block_keeps_what_is_said_for_its_backward_pass(precision: str, sizes: tuple[int, ...]) -> None:
     width, heads, kv_heads, hidden = sizes
     shape = TransformerShape(1, width, heads, kv_heads, hidden)
-    block = TransformerBlock(width, heads, kv_heads, hidden, 1e4, 1.0, 0.0)
+    block = TransformerBlock(shape, base=1e4)
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
     casts = {p.numel() for p in block.parameters() if p.ndim == 2}

@@ -22,11 +22,12 @@ from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.data.speakers import speaker_numbers
 from csm.losses import LossConfig
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig
 from csm.network.lora import LoRAConfig
 from csm.network.model_config import CSMConfig
-from csm.network.presets import csm_1b, is_added
+from csm.network.parameters import is_added
+from csm.network.presets import csm_1b
 from csm.recipes import pipeline
 from csm.recipes.run_config import RunConfig
 from csm.training.finetuning import (

@@ -7,8 +7,8 @@ from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.losses import LossConfig
-from csm.network.csm_model import CSMModel
-from csm.sequences.frames import IGNORE
+from csm.model import CSMModel
+from csm.sequences.packed_batch import IGNORE
 from csm.training.loop import NonFiniteError, train
 from csm.training.model_task import ModelTask
 from csm.training.options import TrainingConfig
@@ -89,7 +89,7 @@ def test_the_spread_is_of_the_validation_turns_latents(tiny_model, tmp_path, mon
     model = tiny_model(depth_inputs="sum", latent_dim=6)
     task = made(model, tmp_path, monkeypatch, latent_dim=6)
     model.latent_refiner.out.weight.normal_()
-    model.know_spread(task.latent_spread(model))
+    model.predicted_latent.set_variance_restoration(task.variance_restoration(model))
     batch = task._validation
     predicted = model(batch=batch, label_smoothing=0.0).refined
     follows = batch.code_target[:, 1] != IGNORE
@@ -104,7 +104,7 @@ def test_validation_turns_last_as_long_together_as_they_were(tiny_model, tmp_pat
     model = tiny_model()
     task = made(model, tmp_path, monkeypatch)
     before = model.pace_head.pace.bias.clone()
-    model.correct_lengths(*task.length_errors(model))
+    model.subtract_length_bias(*task.length_errors(model))
     assert not torch.equal(model.pace_head.pace.bias, before)
     assert task.length_errors(model) == pytest.approx((0.0, 0.0), abs=1e-5)
     # All turns last 6 frames.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from csm.recipes import pipeline
 from csm.recipes.named import recipe
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.teacher import Teacher, TeacherConfig, require_teacher
 from csm.training.tokenizer_task import TokenizerTask
 

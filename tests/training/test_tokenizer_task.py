@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.discriminator import Discriminator
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.training.discriminators import Discriminators
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import tokenizer_task
-from csm.training.tokenizer_task import TokenizerTask, codebook_report
+from csm.training.tokenizer_task import TokenizerTask
 from csm.training.tokenizer_trainer import TokenizerTrainer
 from csm_kernels import rvq_search
 
@@ -19,7 +19,7 @@ from csm_kernels import rvq_search
 @pytest.fixture
 def make(small_config, datasets, monkeypatch):
     monkeypatch.setattr(
-        tokenizer_task, "Discriminator", lambda: Discriminator(periods=(2,), windows=(128,), width=4)
+        tokenizer_task, "Discriminators", lambda: Discriminators(periods=(2,), windows=(128,), width=4)
     )
 
     def task(*, decoder_only=False, initialise=True, **loss) -> TokenizerTask:
@@ -175,13 +175,3 @@ def test_quantizer_dropout_draws_one_to_all_codebooks_in_training_alone(small_co
     assert levels.unique().tolist() == [1, 2, 3, 4, 5, 6]
     assert abs(float((levels < 6).float().mean()) - 0.5) < 0.03
     assert trainer.eval()._draw_levels(draws, TokenizerLossConfig()).unique().tolist() == [6]
-
-
-def test_the_codebook_report_counts_usage_perplexity_and_dead_codes(small_config):
-    tokenizer = ConversationalRVQ(small_config)
-    codes = torch.zeros(6, 64, dtype=torch.int64)
-    codes[1] = torch.arange(64) % 32
-    report = codebook_report(tokenizer, [codes[:, :10], codes[:, 10:]])
-    assert report["frames"] == 64 and report["codebook_size"] == 32
-    assert report["usage"][:2] == [round(1 / 32, 4), 1.0] and report["dead"][:2] == [31, 0]
-    assert report["perplexity"][:2] == [1.0, 32.0]

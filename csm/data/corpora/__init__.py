@@ -1,1 +1,1 @@
-"""One file per corpus: get it, verify it, turn it into a corpus folder."""
+"""One file per corpus, and what they share: the writer of corpus folders, downloads, segmentation."""

@@ -1,15 +1,13 @@
 """Flight of the Amazon Queen: 6,544 acted lines of conversation, 270.8 minutes, 55 speakers.
 
-The talkie of a 1995 adventure game (C) John Passfield and Steven Stamatiadis, freely redistributable
-(csm/data/excerpt/LICENSE.txt). The Debian package flight-of-the-amazon-queen 1.0.0-9 holds it: an `ar`
-archive with data.tar.xz, inside it queen.1c, a bundle of MP3 clips (mono, 11,025 Hz, 16 kbit/s). After the
-bytes "QTBL" stand a big-endian count of entries at byte 13 and, from byte 15, entries of 21 bytes: name
-(12 bytes, zero-padded), bundle (1), offset (4), size (4). Clip CLIP is the entry "CLIP.SB".
-
-Conversations branch: their turns follow the script's order, alternatives follow each other. A turn of this
-corpus is one clip; several clips in a row of one speaker stay separate turns. The script's 66 role names are
-55 speakers once aliases are joined. The package carries an excerpt of whole conversations, so that training
+The voice recordings of a 1995 adventure game, (C) John Passfield and Steven Stamatiadis, freely
+redistributable (csm/data/excerpt/LICENSE.txt). The whole corpus is built from a Debian package
+(`amazon_queen_bundle`). This package contains an excerpt of whole conversations, so that a first training
 needs no download.
+
+The conversations branch: their turns follow the order of the script, where alternatives follow each other.
+One clip is one turn, also where several clips in a row have the same speaker. The script's 66 role names are
+55 speakers once aliases are merged.
 """
 
 from __future__ import annotations
@@ -20,10 +18,7 @@ import hashlib
 import io
 import re
 import shutil
-import struct
-import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +26,24 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from csm.data.audio import AtomicAudioWriter
-from csm.data.corpus_writer import CorpusWriter
-from csm.data.manifest import Conversation, Corpus, Turn, read_manifest, split_of, write_manifest
+from csm.audio.files import AtomicAudioWriter
+from csm.data.corpora.amazon_queen_bundle import ARCHIVE_SHA256, PACKAGE, get_bundle, read_entries
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.manifest import (
+    HELD_OUT_KEY,
+    Conversation,
+    Corpus,
+    Turn,
+    read_manifest,
+    split_of,
+    write_manifest,
+)
 
-PACKAGE = "flight-of-the-amazon-queen"
-ARCHIVE_SHA256 = "40c08fd258d6fe95c46c1eaf5e9137f84ba330657995a281bd887c94a560a0f1"
-BUNDLE_MEMBER = "usr/share/scummvm/flight-of-the-amazon-queen/queen.1c"
-BUNDLE_BYTES = 54_108_887
-BUNDLE_SHA256 = "cc91960d133fcd4173eda4bac304e80d2bbdbaa085640287ab9e0507bd603f67"
-CLIP_BYTES_PER_SECOND = 2000
 LICENCE = "Flight-of-the-Amazon-Queen-License"
 EXCERPT_FOLDER = Path(__file__).resolve().parent.parent / "excerpt"
 
-#: One role under several names in the script, joined: the same voice too (cosine of mean Resemblyzer
-#: embeddings 0.94-0.98; those with few lines are joined by name alone). Roles that merely
-#: share an actor stay apart.
+# Names in the script -> the role that they stand for. The voices agree (cosine of mean Resemblyzer embeddings
+# 0.94-0.98; roles with few lines are merged by name alone). Different roles of one actor stay separate.
 SPEAKER_ALIASES = {
     "AND": "ANDERSON",
     "AZURA OBJ": "PRINCESS AZURA",
@@ -61,14 +58,14 @@ SPEAKER_ALIASES = {
     "ZOMBIE WOMAN": "ZOMBIE",
 }
 
-#: Left out by trainings that report on unseen voices: 23 minutes, 48 to 119 lines each, two women among them,
-#: pitch from 76 (KLUNK) to 224 Hz (NAOMI). The lines stay in the corpus. The game's actors spoke several
-#: roles, so a held-out voice is an unheard role, not always an unheard human being (LOLA and PRINCESS AZURA
-#: sound alike: 0.96; the others reach at most 0.95 with any role that is trained on).
+# Speakers that a training leaves out to report on unseen voices: 23 minutes, 48 to 119 lines each, two of
+# them women, pitch from 76 (KLUNK) to 224 Hz (NAOMI). Their lines stay in the corpus. The actors played
+# several roles, so an unseen voice is an unseen role, not always an unseen person (cosine similarity of LOLA
+# and PRINCESS AZURA: 0.96; of the others with any training role: at most 0.95).
 HELD_OUT_SPEAKERS = ("APE", "IAN", "KLUNK", "LARIS", "LOLA", "NAOMI")
 
-#: The excerpt: SPARKY, FAYE and BOB talking to JOE, with test and validation conversations as `split_of`
-#: gives them, one held-out voice (LARIS), and remarks of JOE alone (DESC...) so that he speaks over half.
+# The excerpt: SPARKY, FAYE and BOB talk to JOE; some conversations are in the test and validation splits of
+# `split_of`; LARIS is held out; JOE's monologues (DESC...) give him more than half of the speech.
 EXCERPT_CONVERSATIONS = tuple(
     "FAYE2 BOB2 C8A C3H C69E DESC019 LARIS3 "  # test
     "C20A C103H C69N DESC002 DESC004 DESC007 "  # validation
@@ -81,7 +78,16 @@ EXCERPT_CONVERSATIONS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of the script: which clip, who, where in the conversation, the text as written there."""
+    """One line of the script.
+
+    Attributes:
+        clip: Name of the clip.
+        speaker: Role name.
+        conversation: Id of the conversation.
+        turn: Index of the turn in the conversation.
+        segment: Index of the clip in the turn.
+        text: Text with the script's marks.
+    """
 
     clip: str
     speaker: str
@@ -95,11 +101,12 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
     """Builds the whole corpus from the Debian package.
 
     Args:
-        output: The corpus folder to be; a finished one is returned as it is.
-        archive: The .deb; None gets it by ``apt-get download`` (Debian, Ubuntu).
+        output: Path of the corpus folder; a finished one is returned unchanged.
+        archive: Path of the .deb; None downloads it with `apt-get download` (Debian, Ubuntu).
 
     Raises:
-        ValueError: No archive, wrong SHA-256, another corpus in `output`, too little disk.
+        ValueError: The archive is missing or has another SHA-256, `output` holds another corpus, or the disk
+            is too full.
     """
     writer = CorpusWriter(
         folder=Path(output),
@@ -109,6 +116,7 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
             "revision": 2,
         },
         notes={
+            HELD_OUT_KEY: list(HELD_OUT_SPEAKERS),
             "licence": LICENCE,
             "modified": "Modified version: MP3 clips decoded to FLAC, texts cleaned of marks.",
             "held_out_speakers": list(HELD_OUT_SPEAKERS),
@@ -117,7 +125,7 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
     )
     if finished := writer.finished():
         return finished
-    bundle = _bundle(archive)
+    bundle = get_bundle(archive)
     entries = read_entries(bundle)
     writer.start()
     for line in tqdm(read_lines(), desc="amazon_queen", unit="clip", ascii=True, dynamic_ncols=True):
@@ -130,23 +138,24 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
 
 
 def prepare_excerpt(output: str | Path) -> Corpus:
-    """Builds the excerpt that the package carries; needs no network.
+    """Builds the corpus of the packaged excerpt without a network.
 
     Args:
-        output: The corpus folder to be; a finished one is returned as it is.
+        output: Path of the corpus folder; a finished one is returned unchanged.
 
     Raises:
-        ValueError: A damaged installation, another corpus in `output`, too little disk.
+        ValueError: The installation is damaged, `output` holds another corpus, or the disk is too full.
     """
     archive = EXCERPT_FOLDER / "clips.tar"
     if not archive.is_file():
-        raise ValueError(f"{archive} is missing; install the package again, it carries the excerpt")
+        raise ValueError(f"{archive} is missing: expected the packaged excerpt; install the package again")
     manifest = EXCERPT_FOLDER / "manifest.jsonl"
     digest = hashlib.sha256(archive.read_bytes() + manifest.read_bytes()).hexdigest()
     writer = CorpusWriter(
         folder=Path(output),
         identity={"name": "amazon_queen_excerpt", "source": f"clips.tar + manifest.jsonl, SHA-256 {digest}"},
         notes={
+            HELD_OUT_KEY: list(HELD_OUT_SPEAKERS),
             "licence": LICENCE,
             "modified": "Excerpt of the game's speech: a modified version, see NOTICE.md.",
         },
@@ -168,17 +177,17 @@ def prepare_excerpt(output: str | Path) -> Corpus:
 
 
 def make_excerpt(folder: str | Path | None = None, *, archive: str | Path | None = None) -> Path:
-    """Writes the excerpt (clips.tar, manifest.jsonl) from the Debian package; the same bytes every time.
+    """Writes the excerpt (clips.tar, manifest.jsonl) from the Debian package; the bytes are reproducible.
 
     Args:
-        folder: Where to write; None is the package's own folder.
-        archive: The .deb; None gets it by ``apt-get download``.
+        folder: Folder of the files; None is the folder inside the package.
+        archive: Path of the .deb; None downloads it with `apt-get download`.
 
     Returns:
-        The tar file.
+        Path of clips.tar.
     """
     folder = Path(folder or EXCERPT_FOLDER)
-    bundle = _bundle(archive)
+    bundle = get_bundle(archive)
     entries = read_entries(bundle)
     spoken = [line for line in read_lines() if clean_text(line.text) and line.clip in entries]
     conversations = []
@@ -189,9 +198,8 @@ def make_excerpt(folder: str | Path | None = None, *, archive: str | Path | None
             for line in (line for line in spoken if line.conversation == name):
                 offset, size = entries[line.clip]
                 stream = bundle[offset : offset + size]
-                member = tarfile.TarInfo(
-                    f"{line.clip}.mp3"
-                )  # time 0, owner 0: the bytes depend on the clips alone
+                # TarInfo defaults to time 0 and owner 0: the bytes depend on the clips alone.
+                member = tarfile.TarInfo(f"{line.clip}.mp3")
                 member.size = size
                 tar.addfile(member, io.BytesIO(stream))
                 turns.append(_turn(line, len(turns), _decode(stream)))
@@ -202,7 +210,7 @@ def make_excerpt(folder: str | Path | None = None, *, archive: str | Path | None
 
 
 def read_lines() -> list[Line]:
-    """The script that the package carries: all 6,544 lines, ordered by conversation."""
+    """Returns the script, 6,544 lines ordered by conversation."""
     with gzip.open(EXCERPT_FOLDER / "lines.tsv.gz", "rt", encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [
@@ -219,99 +227,16 @@ def read_lines() -> list[Line]:
 
 
 def clean_text(text: str) -> str:
-    """The text as it is spoken.
+    """Removes from a line what is not spoken.
 
-    The script holds a few marks for its fonts, not for the actors: ``^_`` (a trademark sign), ``@`` (a
-    heart) and a row of symbols for a curse, taken out. Sounds, written ``<gulp>`` or ``(sigh)``, become
-    ``(gulp)``, ``(sigh)``: lower case in round brackets, also where a text holds nothing else.
+    The script has marks for the game's fonts: `^_` (a trademark sign), `@` (a heart) and a row of symbols for
+    a curse are removed. Sounds, written `<gulp>` or `(sigh)`, become lower case in round brackets, also where
+    a text holds nothing else.
     """
     text = text.replace("^_", "").replace("@", "")
     text = re.sub(r"[(!]*[#$&][#$&(!]*\s*,?\s*", "", text)
     text = re.sub(r"[<(]([A-Za-z]+)[>)]", lambda match: f"({match[1].lower()})", text)
     return re.sub(r"\s+", " ", text).strip()
-
-
-def read_bundle(archive: str | Path) -> bytes:
-    """The clip bundle queen.1c out of the .deb.
-
-    Raises:
-        ValueError: No such file, no .deb, or another SHA-256 than the published one.
-    """
-    path = Path(archive)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; get it by `apt-get download {PACKAGE}`")
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-        if digest != ARCHIVE_SHA256:
-            raise ValueError(
-                f"{path}: SHA-256 is {digest}, expected {ARCHIVE_SHA256}; get version 1.0.0-9 again"
-            )
-        _seek_ar_member(file, b"data.tar.xz")
-        with tarfile.open(fileobj=file, mode="r|xz") as tar:
-            for member in tar:
-                if member.name.removeprefix("./") == BUNDLE_MEMBER and member.size == BUNDLE_BYTES:
-                    stream = tar.extractfile(member)
-                    bundle = stream.read() if stream else b""
-                    break
-            else:
-                raise ValueError(f"{path}: holds no {BUNDLE_MEMBER} of {BUNDLE_BYTES} bytes")
-    if hashlib.sha256(bundle).hexdigest() != BUNDLE_SHA256:
-        raise ValueError(f"{path}: {BUNDLE_MEMBER} has another SHA-256 than {BUNDLE_SHA256}")
-    return bundle
-
-
-def read_entries(bundle: bytes) -> dict[str, tuple[int, int]]:
-    """The table of a bundle: clip name -> (offset, size) in bytes, for the entries that are speech.
-
-    Raises:
-        ValueError: It does not begin as a bundle does, or an entry points outside.
-    """
-    if bundle[:4] != b"QTBL" or len(bundle) < 15:
-        raise ValueError("the bundle does not begin with QTBL; it is no queen.1c")
-    (count,) = struct.unpack_from(">H", bundle, 13)
-    if 15 + 21 * count > len(bundle):
-        raise ValueError(f"the bundle ends inside its table of {count} entries")
-    entries = {}
-    for index in range(count):
-        raw, _, offset, size = struct.unpack_from(">12sBII", bundle, 15 + 21 * index)
-        name = raw.rstrip(b"\0").decode("ascii", "replace")
-        if offset + size > len(bundle):
-            raise ValueError(f"the bundle's entry {name} points past its end")
-        if name.endswith(".SB"):
-            entries[name.removesuffix(".SB")] = (offset, size)
-    return entries
-
-
-def _bundle(archive: str | Path | None) -> bytes:
-    if archive is not None:
-        return read_bundle(archive)
-    with tempfile.TemporaryDirectory() as folder:
-        return read_bundle(_apt_download(Path(folder)))
-
-
-def _apt_download(folder: Path) -> Path:
-    apt = shutil.which("apt-get")
-    advice = f"get the file {PACKAGE}_1.0.0-9_all.deb from a Debian mirror and pass it with --archive"
-    if apt is None:
-        raise ValueError(f"apt-get is not on this system; {advice}")
-    done = subprocess.run([apt, "download", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
-    found = sorted(folder.glob("*.deb"))
-    if done.returncode or not found:
-        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"`apt-get download {PACKAGE}` failed ({message}); {advice}")
-    return found[0]
-
-
-def _seek_ar_member(file: io.BufferedReader, wanted: bytes) -> None:
-    file.seek(0)
-    if file.read(8) != b"!<arch>\n":
-        raise ValueError("the archive is no .deb (no ar header)")
-    while len(header := file.read(60)) == 60:
-        if header[:16].rstrip(b" /") == wanted:
-            return
-        size = int(header[48:58])
-        file.seek(size + size % 2, 1)
-    raise ValueError(f"the archive holds no {wanted.decode()}")
 
 
 def _decode(stream: bytes) -> tuple[np.ndarray, int]:

@@ -1,8 +1,8 @@
 """LibriSpeech: read English, 1,000 hours (V. Panayotov et al., 2015; CC BY 4.0), https://www.openslr.org/12.
 
-Monologues are no conversations. Chapters of two different readers are paired and their utterances alternate,
-so that code made for dialogue can be tried at size; every such turn is marked synthetic, and nothing about
-turn-taking or answers can be learnt from it.
+The recordings are monologues. Chapters of two different readers are paired and their utterances alternate, so
+that training on dialogues can be tried on a large corpus; every turn is marked synthetic, because neither
+turn-taking nor answers can be learned from it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from csm.data.audio import AudioInfo, check_audio
-from csm.data.corpus_writer import CorpusWriter
-from csm.data.downloads import download, unpack
+from csm.audio.files import AudioInfo, check_audio
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.downloads import download, unpack
 from csm.data.manifest import Corpus, Turn
 
 ADDRESS = "https://www.openslr.org/resources/12/{subset}.tar.gz"
 
-#: SHA-256 of SUBSET.tar.gz, as torchaudio publishes them (torchaudio.datasets.librispeech), and hours.
+# Subset -> SHA-256 of SUBSET.tar.gz (from torchaudio.datasets.librispeech) and hours.
 SUBSETS = {
     "dev-clean": ("76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3", 5.4),
     "dev-other": ("12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365", 5.3),
@@ -31,9 +31,9 @@ SUBSETS = {
     "train-clean-360": ("146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf", 363.6),
     "train-other-500": ("ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2", 496.7),
 }
-_BYTES_PER_HOUR = 130_000_000  # FLAC at 16 kHz, generously
+_BYTES_PER_HOUR = 130_000_000  # upper bound for FLAC at 16 kHz
 
-#: One utterance: its id "READER-CHAPTER-NUMBER", what is read, where the FLAC lies.
+# Id "READER-CHAPTER-NUMBER", text, path of the FLAC.
 Utterance = tuple[str, str, Path]
 
 
@@ -41,16 +41,17 @@ def prepare_librispeech(output: str | Path, *, downloads: str | Path, subset: st
     """Builds a corpus folder from one subset.
 
     Args:
-        output: The corpus folder to be; a finished one is returned as it is.
-        downloads: Where the archive is kept and unpacked. A folder SUBSET/LibriSpeech/SUBSET that is
-            already there is used as it is, without a download.
-        subset: One of SUBSETS.
+        output: Path of the corpus folder; a finished one is returned unchanged.
+        downloads: Folder of the archive and its extracted files. An existing folder
+            SUBSET/LibriSpeech/SUBSET is used without a download.
+        subset: Name of the subset, a key of SUBSETS.
 
     Raises:
-        ValueError: Unknown subset, no network, wrong checksum, another corpus in `output`, no utterance.
+        ValueError: The subset is unknown, the download fails, the checksum differs, `output` holds another
+            corpus, or there is no utterance.
     """
     if subset not in SUBSETS:
-        raise ValueError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}")
+        raise ValueError(f"subset is {subset!r}: expected one of {', '.join(SUBSETS)}; choose one")
     sha256, hours = SUBSETS[subset]
     unpacked = Path(downloads) / subset
     writer = CorpusWriter(
@@ -78,14 +79,14 @@ def prepare_librispeech(output: str | Path, *, downloads: str | Path, subset: st
 
 
 def read_chapters(root: Path, writer: CorpusWriter) -> dict[str, list[Utterance]]:
-    """Walks READER/CHAPTER/READER-CHAPTER.trans.txt.
+    """Reads the transcripts READER/CHAPTER/READER-CHAPTER.trans.txt.
 
     Args:
-        root: The folder of the subset.
-        writer: Takes in the ledger whatever has a text without a FLAC, or a FLAC without a text.
+        root: Folder of the subset.
+        writer: Receives a reject for each text without a FLAC and each FLAC without a text.
 
     Returns:
-        "READER-CHAPTER" -> utterances in the order they were read.
+        "READER-CHAPTER" -> utterances in reading order.
     """
     chapters: dict[str, list[Utterance]] = {}
     with_text: set[Path] = set()
@@ -101,19 +102,19 @@ def read_chapters(root: Path, writer: CorpusWriter) -> dict[str, list[Utterance]
             if not text.strip():
                 writer.reject(utterance, "the transcript is empty")
             elif not audio.is_file():
-                writer.reject(utterance, "there is no FLAC of it")
+                writer.reject(utterance, "its FLAC is missing")
             else:
                 chapters[name].append((utterance, " ".join(text.lower().split()), audio))
     for audio in sorted(set(root.glob("*/*/*.flac")) - with_text):
-        writer.reject(audio.stem, "there is no transcript of it")
+        writer.reject(audio.stem, "its transcript is missing")
     return {name: utterances for name, utterances in chapters.items() if utterances}
 
 
 def pair_chapters(names: list[str]) -> list[tuple[str, ...]]:
-    """Pairs "READER-CHAPTER" names of different readers, always the same way.
+    """Pairs "READER-CHAPTER" names of different readers deterministically.
 
-    Readers with most chapters left go first, so that as few as possible are left over; order and ties by
-    SHA-256 of the name. Chapters of a last single reader stay alone.
+    Readers with most remaining chapters come first, so that as few chapters as possible stay unpaired; the
+    SHA-256 of the names orders the rest. Chapters of the last remaining reader stay unpaired.
     """
     readers: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names, key=_shuffled):

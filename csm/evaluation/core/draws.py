@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from csm.data.manifest import Corpus, Turn
-
-
-def hash_rank(seed: int, name: str) -> bytes:
-    """Returns the sort key of a name in a draw: SHA-256 of seed and name."""
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
+from csm.system.files import hash_key
 
 
 def draw_turns(turns: Sequence[Turn], count: int, seed: int) -> list[Turn]:
     """Draws at most `count` turns by the hash of their id; returns them in the order of their ids."""
-    drawn = sorted(turns, key=lambda turn: hash_rank(seed, turn.id))[:count]
+    drawn = sorted(turns, key=lambda turn: hash_key(turn.id, seed))[:count]
     return sorted(drawn, key=lambda turn: turn.id)
 
 

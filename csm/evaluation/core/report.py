@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csm.evaluation.core.metric import MetricInfo, Score
+from csm.system.files import write_atomically
 
 SCHEMA_VERSION = 2
 REPORT_FILE = "report.json"
@@ -204,9 +205,7 @@ def save_report(folder: Path, report: Report) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_json(), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     path = folder / REPORT_FILE
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, text + "\n")
     return path
 
 

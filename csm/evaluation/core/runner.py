@@ -9,12 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from csm.data.utterances import one_thread
 from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, NotMeasurable, hardware, software
 from csm.evaluation.core.metric import Metric, Scores
 from csm.evaluation.core.report import Entry, Missing, Report
 from csm.evaluation.core.statistics import entry_of
+from csm.system.threads import one_thread
 
 Say = Callable[[str], None]
 # A metric's section in the report, and what makes it: loading an evaluator is part of measuring.

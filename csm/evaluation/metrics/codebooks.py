@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.evaluators import NotMeasurable
@@ -18,33 +17,8 @@ from csm.evaluation.core.metric import Estimate, Metric, MetricInfo
 FRAME_RATE = 12.5  # Hz, of the tokenizers whose codebooks.json is read
 
 
-def codebook_statistics(codes: torch.Tensor | np.ndarray, codebook_size: int) -> dict[str, Any]:
-    """Counts usage, perplexity and dead codes of every codebook in `codes` [B, K, T].
-
-    Returns:
-        "usage" (share of codes that occur), "perplexity" (2 to the entropy in bits) and "dead" (codes that
-        never occur), one number for each codebook, and "codebook_size".
-
-    Raises:
-        ValueError: The codes have a wrong shape or are out of range.
-    """
-    array = np.asarray(codes)
-    if array.ndim != 3 or array.size == 0:
-        raise ValueError(f"codes have shape {tuple(array.shape)}; expected [batch, codebooks, frames]")
-    if array.min() < 0 or array.max() >= codebook_size:
-        raise ValueError(f"codes lie in {array.min()}..{array.max()}; expected 0..{codebook_size - 1}")
-    usage, perplexity, dead = [], [], []
-    for codebook in array.transpose(1, 0, 2).reshape(array.shape[1], -1):
-        counts = np.bincount(codebook, minlength=codebook_size)
-        share = counts[counts > 0] / counts.sum()
-        usage.append(float((counts > 0).mean()))
-        perplexity.append(float(2.0 ** -(share * np.log2(share)).sum()))
-        dead.append(int((counts == 0).sum()))
-    return {"usage": usage, "perplexity": perplexity, "dead": dead, "codebook_size": codebook_size}
-
-
 def codebook_summary(statistics: Mapping[str, Any], frame_rate: float = FRAME_RATE) -> dict[str, float]:
-    """Computes the totals of `codebook_statistics`, or of a codebooks.json.
+    """Computes the totals of `csm.tokenizer.usage.codebook_statistics`, or of a codebooks.json.
 
     Efficiency is sum H / sum log2 V, with H the entropy of each codebook in bits; the bit rates are what the
     codes occupy and what their entropies would need, in bits per second.

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
 from csm.evaluation.core.clips import Clip
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import SplitQuantizer
 

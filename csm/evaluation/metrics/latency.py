@@ -12,7 +12,7 @@ from csm.evaluation.core.evaluators import hardware
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, scored
 
 # Names of the times in a stream's record.
-STREAM_TIMES = {"first_chunk": "first_chunk_s", "first_sound": "first_sound_s", "rtf": "generation_s"}
+STREAM_TIMES = {"first_chunk": "first_audio_s", "first_sound": "first_sound_s", "rtf": "generation_s"}
 
 
 class GenerationTimes(Metric):

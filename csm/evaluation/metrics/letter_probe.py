@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torchaudio.functional import edit_distance
 
-from csm.data.utterances import CTC_ALPHABET, one_thread, spell
+from csm.data.utterances import CTC_ALPHABET, spell
 from csm.evaluation.core.metric import Score, scored
 from csm.evaluation.core.statistics import seed_for
 from csm.evaluation.metrics.coded_clips import CodedClip, ProbeConfig, clip_of, scale_of
-from csm.training.tokenizer_trainer import CTC_OUTPUTS_PER_FRAME
+from csm.system.threads import one_thread
+from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME
 
 
 @one_thread()

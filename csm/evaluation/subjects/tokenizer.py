@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csm.data.manifest import Corpus, read_corpus
-from csm.data.utterances import one_thread
 from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.metric import Metric
 from csm.evaluation.core.report import Missing, Report, Table, refuse_other_report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
-from csm.evaluation.metrics.codebooks import codebook_statistics, codebook_summary
+from csm.evaluation.metrics.codebooks import codebook_summary
 from csm.evaluation.metrics.fidelity import Fidelity
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.probes import what_the_codes_carry
@@ -29,7 +28,9 @@ from csm.evaluation.systems.conditions import (
     held_out_clips,
     recordings,
 )
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.usage import codebook_statistics
 
 KIND = "tokenizer"
 GROUP = "held-out clips"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn, read_corpus
-from csm.data.utterances import one_thread
 from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.metric import Metric
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
@@ -36,6 +35,7 @@ from csm.evaluation.subjects.voice_speech import (
 )
 from csm.evaluation.systems.ablations import NOTE
 from csm.generation.talker import Talker
+from csm.system.threads import one_thread
 
 KIND = "voice"
 SPEECH_FOLDER = "speech"

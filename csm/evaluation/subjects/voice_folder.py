@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import MANIFEST_NAME, Corpus
 from csm.evaluation.core.clips import Clip
-from csm.evaluation.metrics.words import sha256_of
 from csm.evaluation.subjects.speech_folder import read_channels
 from csm.evaluation.subjects.voice_lines import Line
-from csm.generation.demonstration import require_same_origin, write_rows
+from csm.generation.speech_rows import require_same_origin, write_rows
 from csm.generation.talker import Talker
-from csm.network.csm_model import CSMModel
+from csm.network.conversation_network import ConversationNetwork
+from csm.system.files import file_sha256
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SPOKEN_FILE = "spoken.jsonl"
@@ -134,13 +134,13 @@ def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str
         "voices_sha256": voices.hexdigest(),
         "sampling": config_files.to_dict(talker.sampling),
         "corpus": corpus.info.get("name", corpus.root.name),
-        "manifest_sha256": sha256_of(corpus.root / MANIFEST_NAME),
+        "manifest_sha256": file_sha256(corpus.root / MANIFEST_NAME),
         "lines": lines,
         "seed": seed,
     }
 
 
-def sha256_of_module(module: CSMModel | ConversationalRVQ) -> str:
+def sha256_of_module(module: ConversationNetwork | ConversationalRVQ) -> str:
     """Returns the hex digest of a module's config and weights, wherever they were read from."""
     config = config_files.to_dict(module.config)
     config.pop("text", None)  # the path of a text codec, which may lie elsewhere tomorrow

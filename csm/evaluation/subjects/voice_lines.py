@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csm.data.manifest import Corpus, Turn
-from csm.generation.held_out import held_out_conversation, held_out_lines, lines_of_many, prompt_turns
+from csm.generation.evaluation_lines import (
+    held_out_conversation,
+    held_out_lines,
+    lines_of_many,
+    prompt_turns,
+)
 
 MAIN, OTHERS, UNSEEN, CONVERSATION = "main voice", "other voices", "unseen speakers", "conversation"
 CONVERSATION_TURNS = 20

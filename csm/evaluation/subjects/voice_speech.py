@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,18 +11,16 @@ from torch import Tensor
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
 from csm.evaluation.core.evaluators import hardware
 from csm.evaluation.subjects.voice_folder import SpokenLines
 from csm.evaluation.subjects.voice_lines import MAIN, ChosenLines, Line
-from csm.evaluation.subjects.voice_timing import timed
 from csm.evaluation.systems.ablations import Part, without_part
-from csm.generation.frame_drawing import FrameDrawer
-from csm.generation.sentences import sentences
+from csm.generation.audio_stream import SpeechStream
+from csm.generation.depth_sampler import DepthSampler
+from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
-from csm.generation.speech_stream import SpeechStream
-from csm.generation.streaming import longest_turn
-from csm.generation.talker import Heard, Talker
+from csm.generation.talker import Talker
+from csm.system.threads import one_thread
 
 GENERATED, IN_CONTEXT, MEMORY_OFF = "generated", "in_context", "in_context_memory_off"
 CROSS_OFF, SEMANTIC, INT8 = "cross_attention_off", "semantic_codebooks", "int8"
@@ -53,24 +50,25 @@ class Speaker:
     Attributes:
         talker, corpus: The talker, and the corpus of the lines.
         seed: Seed of the evaluation; the seed of a line follows from it and from the line's number.
-        drawer: Drawer of frames, shared by all sessions, so that int8 weights are made once and not in each
+        sampler: Depth sampler, shared by all sessions, so that int8 weights are made once and not in each
             timed line.
     """
 
     talker: Talker
     corpus: Corpus
     seed: int
-    drawer: FrameDrawer
+    sampler: DepthSampler
 
     @classmethod
     def of(cls, talker: Talker, corpus: Corpus, seed: int) -> Speaker:
-        """Makes a speaker with a drawer for the talker's weights."""
-        return cls(talker=talker, corpus=corpus, seed=seed, drawer=FrameDrawer(talker.model, talker.weights))
+        """Makes a speaker with a depth sampler for the talker's weights."""
+        sampler = DepthSampler(talker.model, talker.weights)
+        return cls(talker=talker, corpus=corpus, seed=seed, sampler=sampler)
 
     def session(self, line: Line) -> Session:
         """Begins a conversation whose seed follows from the line's number."""
         sampling = replace(self.talker.sampling, seed=SEEDS_APART * self.seed + line.number)
-        return Session(self.talker.model, sampling, drawer=self.drawer)
+        return Session(self.talker.model, sampling, sampler=self.sampler)
 
     def say(self, line: Line, session: Session | None = None, *, context: Sequence[Turn] = ()) -> Said:
         """Speaks a line.
@@ -88,31 +86,28 @@ class Speaker:
         prompt = self._joined(line.prompt) if line.prompt else None
         heard = [self._heard(turn) for turn in context if turn.text.strip()]
         name = None if prompt else line.turn.speaker
-        began = time.perf_counter()
         stream = self.talker.generate(
             line.turn.text, name, prompt=prompt, context=heard, session=session, stream=True
         )
-        rate = self.talker.tokenizer.config.sample_rate
-        waveform, timing = timed(stream, rate, lambda: time.perf_counter() - began)
-        spoken = session.turns[-len(list(sentences([line.turn.text]))) :]
-        cut_off = any(
-            turn.codes.shape[1] >= longest_turn(session, turn.text, turn.speaker, expected)
-            for turn, expected in spoken
-        )
+        speech = stream.whole()
         remembered = 0 if session.memory is None else int(session.memory.turns)
-        facts = {"timing": timing._asdict(), "cut_off": cut_off, "remembered": remembered}
-        facts["hardware"] = hardware()
-        return Said(waveform, stream, facts)
+        facts = {
+            "timing": speech.timing._asdict(),
+            "cut_off": "limit" in speech.endings,
+            "remembered": remembered,
+            "hardware": hardware(),
+        }
+        return Said(speech.waveform, stream, facts)
 
-    def _heard(self, turn: Turn) -> Heard:
+    def _heard(self, turn: Turn) -> PromptTurn:
         rate = self.talker.tokenizer.config.sample_rate
         known = turn.speaker if turn.speaker in self.talker.voices else None
-        return Heard(turn.text, read_turn(self.corpus, turn, rate), rate, known)
+        return PromptTurn(turn.text, read_turn(self.corpus, turn, rate), rate, known)
 
-    def _joined(self, turns: Sequence[Turn]) -> Heard:
+    def _joined(self, turns: Sequence[Turn]) -> PromptTurn:
         parts = [self._heard(turn) for turn in turns]
         waveform = torch.cat([part.waveform for part in parts], dim=1)
-        return Heard(" ".join(part.text.strip() for part in parts), waveform, parts[0].sample_rate)
+        return PromptTurn(" ".join(part.text.strip() for part in parts), waveform, parts[0].sample_rate)
 
 
 def conditions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[str, Talker], list[str]]:
@@ -139,7 +134,7 @@ def conditions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[
         except ValueError as error:
             absent.append(f"int8 weights: {error}")
         else:
-            if FrameDrawer(rounded.model).is_native():
+            if DepthSampler(rounded.model).is_native():
                 talkers[INT8] = rounded
             else:
                 absent.append("int8 weights need the compiled kernels of csm_kernels: install the package")

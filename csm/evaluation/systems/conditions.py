@@ -11,10 +11,11 @@ import torch
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, prepared
-from csm.evaluation.core.draws import hash_rank, held_out_speakers
+from csm.evaluation.core.draws import held_out_speakers
 from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.evaluation.systems.classical_codecs import Anchor
 from csm.evaluation.systems.delay import common_delay, without_delay
+from csm.system.files import hash_key
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SHORTEST = 1.5  # seconds; below it STOI lacks speech and a speaker embedding is weak
@@ -70,7 +71,7 @@ def held_out_clips(
     else:
         pool, origin = corpus.turns("test"), "turns of the test split"
     ranked: dict[str, list[Turn]] = {}
-    for turn in sorted(pool, key=lambda turn: hash_rank(seed, turn.id)):
+    for turn in sorted(pool, key=lambda turn: hash_key(turn.id, seed)):
         if turn.duration >= SHORTEST and normalise_text(turn.text):
             ranked.setdefault(turn.conversation, []).append(turn)
     if not ranked:
@@ -78,7 +79,7 @@ def held_out_clips(
             f"{corpus.root} has no {origin} that last {SHORTEST} s or more and have a text: name other "
             f"--speakers or a corpus with such turns"
         )
-    order = sorted(ranked, key=lambda conversation: hash_rank(seed, conversation))
+    order = sorted(ranked, key=lambda conversation: hash_key(conversation, seed))
     rounds = range(max(map(len, ranked.values())))
     drawn = [ranked[name][place] for place in rounds for name in order if place < len(ranked[name])]
     return drawn[:count], origin

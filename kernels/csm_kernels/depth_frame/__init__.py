@@ -1,4 +1,4 @@
-"""The codes of one frame from the backbone's row, by the depth decoder's weights."""
+"""depth_frame: draws the codes of one frame with a depth decoder. Read reference.py first."""
 
 from csm_kernels.depth_frame.api import DepthFrame, depth_frame
 from csm_kernels.depth_frame.weights import DepthLayer, DepthWeights, Int8Rows

@@ -1,4 +1,4 @@
-"""depth_frame: the call and its checks."""
+"""depth_frame: the call and its checks. reference.py is the specification."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,12 @@ from csm_kernels.precision import exact_products
 
 
 class DepthFrame(NamedTuple):
-    """One frame.
+    """Codes of one frame.
 
     Attributes:
-        codes: int64 [K], code 0 as given and the others as drawn.
-        logits: [K - 1, V] of codes 1..K-1, those that may not be drawn too; None where not asked for.
+        codes: Codes int64 [K]: code 0 as given, the others as drawn.
+        logits: Logits [K - 1, V] of codes 1..K-1, including codes that may not be drawn; None without
+            `with_logits`.
     """
 
     codes: Tensor
@@ -35,33 +36,32 @@ def depth_frame(
     with_logits: bool = False,
     impl: str = "auto",
 ) -> DepthFrame:
-    """Draws codes 1..K-1 of a frame one after the other, each from the depth decoder's row at its position.
+    """Draws codes 1..K-1 of a frame one after the other, each from the logits at its position.
 
-    Position 0 reads `hidden`, position k the embedding of code k - 1 (or all before it added up, where the
-    weights are cumulative), both through the projection; keys and
-    values of the positions before are kept. The row at position k, normalised, times head k - 1 gives the
-    logits of code k. At temperature 0 the largest is taken, of equal ones the lowest code. Above, of the
-    top_k largest (of equal ones the lowest codes), in the order of their codes, the first whose weights
-    exp(logit / temperature), summed up to it, pass the uniform's share of their total.
+    Position 0 reads `hidden`, position k the embedding of code k - 1 (or, with cumulative weights, the sum of
+    `hidden` and all embeddings before it), both through the projection; keys and values of earlier positions
+    are cached. The row at position k, normalised, times head k - 1 gives the logits of code k. At temperature
+    0 the code is the argmax (of equal logits the lowest code). Above, the top_k largest logits are kept (of
+    equal ones the lowest codes), in the order of their codes, and the first is drawn whose weights
+    exp(logit / temperature), summed up to it, exceed the uniform number times their total.
 
-    The result has the same bits for any number of threads. No gradient passes, and nothing is kept between
+    The result has the same bits for any number of threads. It has no gradient, and nothing is kept between
     two calls.
 
     Args:
-        hidden: [D], the backbone's row before the frame.
+        hidden: Row of the backbone before the frame, [D].
         code: Code 0 of the frame.
-        weights: fp32 or its `int8()`; float64 by the reference.
-        drawn: Only codes below it are drawn; None: all V.
-        temperature: 0 takes the likeliest.
-        top_k: 0 draws from all.
-        uniforms: float64 [K - 1] on the CPU, each in [0, 1), one for every code that is drawn; needed above
+        weights: Weights in fp32 or their `int8()`; the reference also takes float64.
+        drawn: Number of codes that may be drawn, the lowest ones. None: all V.
+        temperature: Temperature of the draw; 0 takes the argmax.
+        top_k: Number of codes kept for the draw; 0 keeps all.
+        uniforms: Random numbers in [0, 1), one per drawn code, float64 [K - 1] on the CPU; required above
             temperature 0.
         with_logits: Whether to return logits.
         impl: "auto" (the compiled kernel for fp32 on a CPU, else plain torch), "cpu" or "reference".
 
     Raises:
-        ValueError: A shape, dtype, device, range or impl that does not fit, or logits that are NaN or
-            infinite; the message names it.
+        ValueError: A shape, dtype, device, range or impl does not fit, or logits are NaN or infinite.
     """
     drawn = weights.vocab if drawn is None else drawn
     _check(hidden, code, weights, drawn, temperature, top_k, uniforms)

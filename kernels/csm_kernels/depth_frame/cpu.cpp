@@ -1,17 +1,16 @@
 // depth_frame on the CPU: the K - 1 dependent steps of one frame in one parallel region.
 //
-// A step is a chain of matrix-vector products, so its time is that of reading the weights. They are read where the
-// model keeps them, each once a step: rows of a product are shared between the threads in blocks of 16, four rows at
-// a time meet the input, whose sums stay in registers. What is small (norms, rotary positions, attention over at most
-// K keys, the draw) every thread computes for itself, keys and values too: that costs less than a barrier.
-// A row's sum has one order whoever computes it, so the number of threads changes no bit.
+// A step is a chain of matrix-vector products, so its time is that of reading the weights. The model's own tensors are
+// read, once per step: threads share the rows of a product in blocks of 16, four rows per pass over the input, whose
+// sums stay in registers. Small operations (norms, rotary positions, attention over at most K keys, the draw) are
+// repeated by every thread, keys and values too: that costs less than a barrier.
+// A row's sum has one order for every thread, so the number of threads changes no bit.
 #include "../simd.h"
 
 namespace {
 
 constexpr int64_t BLOCK = 16;      // rows that one thread takes at a time; a multiple of every W
 constexpr int64_t ROWS = 4;        // rows of a product that share one reading of its input
-constexpr float EPSILON = 1e-5f;   // of RMSNorm
 
 int64_t padded(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
 
@@ -28,7 +27,7 @@ CSM_INLINE vf weights(const int8_t* p) {
 #endif
 }
 
-// The first n < W of them, then zeros: what lies behind the last row belongs to somebody else.
+// The first n < W weights, then zeros: memory after the last row must not be read.
 template <typename T>
 CSM_INLINE vf first_weights(const T* p, int64_t n) {
   vf v = {};
@@ -56,7 +55,7 @@ CSM_INLINE void store_sums(const vf (&v)[ROWS], float* out) {
 #endif
 }
 
-// out[r] = rows[r] . x for ROWS rows, or fewer: the last is then computed in place of those missing.
+// out[r] = rows[r] . x for ROWS rows; of fewer rows the last is repeated.
 // x is readable, and finite, up to a whole number of vectors.
 template <typename T>
 CSM_INLINE void dot_rows(const T* rows, int64_t stride, int64_t count, const float* x, int64_t n, float* out) {
@@ -67,7 +66,7 @@ CSM_INLINE void dot_rows(const T* rows, int64_t stride, int64_t count, const flo
   for (; i + 2 * W <= n; i += 2 * W) {
     const vf x0 = load(x + i), x1 = load(x + i + W);
     for (int r = 0; r < ROWS; ++r) {
-      // The rows of the next call: more of them at a time than a CPU asks for by itself.
+      // The rows of the next call: more streams at a time than a CPU prefetches by itself.
       if (sizeof(T) == 4 || i % (4 * W) == 0) __builtin_prefetch(row[r] + ROWS * stride + i, 0, 3);
       if (sizeof(T) == 4) __builtin_prefetch(row[r] + ROWS * stride + i + W, 0, 3);
       sums[r] = fma(x0, weights(row[r] + i), sums[r]);
@@ -119,7 +118,7 @@ struct Matrix {
   }
 };
 
-// What depth_frame/cpu.py hands over, in its order.
+// Sizes in the order of depth_frame/cpu.py.
 struct Shape {
   int64_t books, vocab, outer, width, heads, kv_heads, head, hidden, layers, cumulative;
 };
@@ -131,6 +130,7 @@ struct Frame {
   Shape shape;
   const void* const* tensors;
   const float* const* scales;
+  float eps;               // of RMSNorm
   const float* row;        // [outer], the backbone's
   int64_t drawn;           // codes that may be drawn
   int64_t columns;         // logits that are computed
@@ -147,10 +147,10 @@ enum { TABLE, PROJECTION, NORM, HEADS, COS, SIN };
 enum { ATTENTION_NORM, Q, K, V, O, FEED_FORWARD_NORM, GATE, UP, DOWN };
 
 // y = x / rms(x) * weight; both are zero from width on.
-CSM_INLINE void normalise(const float* x, const float* weight, int64_t width, float* y) {
+CSM_INLINE void normalise(const float* x, const float* weight, int64_t width, float eps, float* y) {
   vf squares = {};
   for (int64_t i = 0; i < width; i += W) squares = fma(load(x + i), load(x + i), squares);
-  const float scale = 1.0f / sqrtf(sum(squares) / (float)width + EPSILON);
+  const float scale = 1.0f / sqrtf(sum(squares) / (float)width + eps);
   int64_t i = 0;
   for (; i + W <= width; i += W) store(y + i, load(x + i) * scale * load(weight + i));
   if (i < width) store(y + i, load(x + i) * scale * first_weights(weight + i, width - i));
@@ -283,12 +283,12 @@ float bound_of(const float* logits, int64_t count, int64_t k, float* heap, int64
   return heap[0];
 }
 
-// As csm.generation.sampling.sample: of the k likeliest (of equal ones the lowest codes) the first whose cumulative
-// weight passes the uniform's share of the total. `space` holds three numbers for each code that may be drawn.
+// As in reference.py: of the top_k largest logits (of equal ones the lowest codes) the first code whose cumulative
+// weight exceeds the uniform's share of the total. `space` holds three numbers for each code that may be drawn.
 template <typename T>
 CSM_INLINE int64_t draw(const Frame<T>& frame, const float* logits, double uniform, float* space) {
-  const int64_t likeliest = largest_of(logits, frame.drawn);
-  if (likeliest < 0 || frame.temperature == 0) return likeliest;
+  const int64_t largest_code = largest_of(logits, frame.drawn);
+  if (largest_code < 0 || frame.temperature == 0) return largest_code;
   float bound = -INFINITY;
   int64_t above = 0, equal = frame.drawn;
   if (0 < frame.top_k && frame.top_k < frame.drawn) {
@@ -305,7 +305,7 @@ CSM_INLINE int64_t draw(const Frame<T>& frame, const float* logits, double unifo
       weight[count++] = logits[i];
     }
   for (int64_t i = count; i < padded(count); ++i) weight[i] = -INFINITY;
-  const float largest = logits[likeliest];
+  const float largest = logits[largest_code];
   double total = 0, passed = 0;
   for (int64_t i = 0; i < count; i += W) store(weight + i, exp_negative((load(weight + i) - largest) / frame.temperature));
   for (int64_t i = 0; i < count; ++i) total += weight[i];
@@ -313,10 +313,10 @@ CSM_INLINE int64_t draw(const Frame<T>& frame, const float* logits, double unifo
     passed += weight[i];
     if (passed > uniform * total) return codes[i];
   }
-  return likeliest;  // unreachable for a uniform below 1
+  return largest_code;  // unreachable for a uniform below 1
 }
 
-// A thread's own numbers; all are padded with zeros.
+// Vectors of one thread, padded with zeros.
 struct Own {
   float *x, *normed, *q, *attended, *scores, *space, *keys, *values;
 };
@@ -326,7 +326,7 @@ struct Common {
   float *branch, *q, *k, *v, *gate, *up, *logits;
 };
 
-// Takes pieces off one allocation of zeros.
+// Cuts one allocation of zeros into pieces.
 struct Pieces {
   float* memory;
   int64_t used;
@@ -347,7 +347,7 @@ float* pieces(const Take& take) {
   return all_of.memory;
 }
 
-// One row through the layers; at the last layer of a row without a head only its keys and values are of use.
+// One row through the layers; row 0 has no head, so that its last layer needs only keys and values.
 template <typename T>
 CSM_INLINE void run_row(const Frame<T>& frame, const Thread& thread, const Own& own, const Common& common, int64_t place,
                         const float* input) {
@@ -361,7 +361,7 @@ CSM_INLINE void run_row(const Frame<T>& frame, const Thread& thread, const Own& 
     const auto of = [&](int64_t i) { return frame.of_layer(layer, i); };
     const bool only_keys = place == 0 && layer + 1 == s.layers;
     float *keys = own.keys + layer * of_layer, *values = own.values + layer * of_layer;
-    normalise(own.x, frame.numbers(of(ATTENTION_NORM)), s.width, own.normed);
+    normalise(own.x, frame.numbers(of(ATTENTION_NORM)), s.width, frame.eps, own.normed);
     if (!only_keys) frame.matrix(of(Q)).times(thread, s.heads * s.head, s.width, own.normed, common.q);
     frame.matrix(of(K)).times(thread, s.kv_heads * s.head, s.width, own.normed, common.k);
     frame.matrix(of(V)).times(thread, s.kv_heads * s.head, s.width, own.normed, common.v);
@@ -379,7 +379,7 @@ CSM_INLINE void run_row(const Frame<T>& frame, const Thread& thread, const Own& 
     frame.matrix(of(O)).times(thread, s.width, s.heads * s.head, own.attended, common.branch);
 #pragma omp barrier
     add(own.x, common.branch, s.width);
-    normalise(own.x, frame.numbers(of(FEED_FORWARD_NORM)), s.width, own.normed);
+    normalise(own.x, frame.numbers(of(FEED_FORWARD_NORM)), s.width, frame.eps, own.normed);
     thread.share(s.hidden, [&](int64_t first, int64_t last) {
       frame.matrix(of(GATE)).rows_of(first, last, s.width, own.normed, common.gate);
       frame.matrix(of(UP)).rows_of(first, last, s.width, own.normed, common.up);
@@ -420,7 +420,7 @@ void draw_frame(const Frame<T>& frame, int threads, int64_t* codes, float* logit
       const float* row = frame.numbers(TABLE) + (code + (book - 1) * s.vocab) * s.outer;
       for (int64_t i = 0; i < s.outer; ++i) input[i] = s.cumulative ? input[i] + row[i] : row[i];
       run_row(frame, thread, own, common, book, input);
-      normalise(own.x, frame.numbers(NORM), s.width, own.normed);
+      normalise(own.x, frame.numbers(NORM), s.width, frame.eps, own.normed);
       head_product(thread, frame, book - 1, own.normed, common.logits);
 #pragma omp barrier
       code = draw(frame, common.logits, frame.uniforms ? frame.uniforms[book - 1] : 0.0, own.space);
@@ -436,16 +436,16 @@ void draw_frame(const Frame<T>& frame, int threads, int64_t* codes, float* logit
 
 }  // namespace
 
-// codes [books]: the first is given, the others are drawn; -1 stands after logits that nothing can be drawn from.
-CSM_EXPORT(depth_frame)(const void* const* tensors, const float* const* scales, const int64_t* shape, const float* row,
-                        int64_t drawn, double temperature, int64_t top_k, const double* uniforms, int64_t threads,
-                        int64_t* codes, float* logits) {
+// codes [books]: the first is given, the others are drawn; -1 where the logits are NaN or infinite.
+CSM_EXPORT(depth_frame)(const void* const* tensors, const float* const* scales, const int64_t* shape, double eps,
+                        const float* row, int64_t drawn, double temperature, int64_t top_k, const double* uniforms,
+                        int64_t threads, int64_t* codes, float* logits) {
   const Shape s = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]};
   const int64_t columns = logits ? s.vocab : drawn;
   if (scales[PROJECTION])
-    draw_frame(Frame<int8_t>{s, tensors, scales, row, drawn, columns, (float)temperature, top_k, uniforms},
+    draw_frame(Frame<int8_t>{s, tensors, scales, (float)eps, row, drawn, columns, (float)temperature, top_k, uniforms},
                (int)threads, codes, logits);
   else
-    draw_frame(Frame<float>{s, tensors, scales, row, drawn, columns, (float)temperature, top_k, uniforms}, (int)threads,
-               codes, logits);
+    draw_frame(Frame<float>{s, tensors, scales, (float)eps, row, drawn, columns, (float)temperature, top_k, uniforms},
+               (int)threads, codes, logits);
 }

@@ -54,6 +54,7 @@ def draw(
         (ctypes.c_void_p * len(values))(*(pointer(t).value for t in values)),
         (ctypes.c_void_p * len(values))(*(pointer(t).value for t in scales)),
         (ctypes.c_int64 * len(shape))(*shape),
+        ctypes.c_double(weights.eps),
         pointer(row),
         integer(drawn),
         ctypes.c_double(temperature),

@@ -1,4 +1,8 @@
-"""The specification of depth_frame: the shortest correct PyTorch, any float dtype, any device."""
+"""The specification of depth_frame in plain PyTorch, for any float dtype and device.
+
+A depth decoder draws codes 1..K-1 of one frame: at each step a causal transformer runs over all rows so far,
+and a head gives the logits that the next code is drawn from. The kernel does the same with cached keys.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +20,13 @@ def draw(
     top_k: int,
     uniforms: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """See `csm_kernels.depth_frame`: codes [K] and logits [K - 1, V]; -1 where nothing can be drawn."""
+    """See `csm_kernels.depth_frame`: codes [K] and logits [K - 1, V]; -1 for a code that cannot be drawn."""
     codes, logits = [code], []
     rows = hidden.unsqueeze(0)
     for book in range(1, weights.books):
-        place = codes[-1] + (book - 1) * weights.vocab
-        rows = torch.cat([rows, weights.table[place].unsqueeze(0)])
-        # All rows anew at every step: what a cache of keys and values must equal.
+        position = codes[-1] + (book - 1) * weights.vocab
+        rows = torch.cat([rows, weights.table[position].unsqueeze(0)])
+        # All rows are computed again at every step; a cache of keys and values must give the same.
         last = _forward(rows.cumsum(0) if weights.cumulative else rows, weights)[-1]
         head = _matrix(weights.heads, last)[book - 1]
         logits.append(head @ last if isinstance(weights.heads, Int8Rows) else last @ head)
@@ -40,11 +44,11 @@ def _matrix(matrix: Tensor | Int8Rows, like: Tensor) -> Tensor:
 def _forward(rows: Tensor, weights: DepthWeights) -> Tensor:
     x = rows @ _matrix(weights.projection, rows).T
     for layer in weights.layers:
-        x = x + _attention(_norm(x, layer.attention_norm), layer, weights)
-        y = _norm(x, layer.feed_forward_norm)
+        x = x + _attention(_norm(x, layer.attention_norm, weights.eps), layer, weights)
+        y = _norm(x, layer.feed_forward_norm, weights.eps)
         gate, up, down = (_matrix(m, x) for m in (layer.gate, layer.up, layer.down))
         x = x + (F.silu(y @ gate.T) * (y @ up.T)) @ down.T
-    return _norm(x, weights.norm)
+    return _norm(x, weights.norm, weights.eps)
 
 
 def _attention(x: Tensor, layer: DepthLayer, weights: DepthWeights) -> Tensor:
@@ -62,8 +66,8 @@ def _rotate(x: Tensor, weights: DepthWeights) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def _norm(x: Tensor, weight: Tensor) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight.to(x.dtype), 1e-5)
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 def _choose(logits: Tensor, temperature: float, top_k: int, uniform: float | None) -> int:
@@ -71,7 +75,7 @@ def _choose(logits: Tensor, temperature: float, top_k: int, uniform: float | Non
         return -1
     if temperature == 0 or uniform is None:
         return int(logits.argmax())
-    # The k likeliest, of equal ones those of the lowest codes, in the order of the codes.
+    # The top_k largest logits (of equal ones the lowest codes), in the order of the codes.
     kept = logits.argsort(descending=True, stable=True)[: top_k or None].sort().values
     passed = ((logits[kept] - logits.amax()) / temperature).exp().double().cumsum(0)
     return int(kept[torch.searchsorted(passed, uniform * passed[-1], right=True)])

@@ -1,4 +1,4 @@
-"""What depth_frame reads: a depth decoder's tensors, in fp32 where they lie or as an int8 copy."""
+"""Inputs of depth_frame: a depth decoder's tensors, the model's own in fp32 or an int8 copy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Int8Rows(NamedTuple):
-    """Matrices [..., out, in] as whole numbers times a scale per row.
+    """Matrices [..., out, in] as integers times a scale per row.
 
     Attributes:
-        values: int8 [..., out, in], from -127 to 127.
-        scale: fp32 [..., out].
+        values: Integers int8 [..., out, in], from -127 to 127.
+        scale: Scale of each row, fp32 [..., out].
     """
 
     values: Tensor
@@ -25,7 +25,7 @@ class Int8Rows(NamedTuple):
 
     @classmethod
     def of(cls, matrix: Tensor) -> Int8Rows:
-        """Every row divided by a 127th of its largest magnitude and rounded."""
+        """Divides every row by its largest magnitude / 127 and rounds it."""
         matrix = matrix.detach().float()
         scale = matrix.abs().amax(-1) / 127
         # A row of zeros has scale 0: any divisor does.
@@ -33,16 +33,20 @@ class Int8Rows(NamedTuple):
         return cls(values.contiguous(), scale.contiguous())
 
     def restored(self) -> Tensor:
-        """fp32 [..., out, in], what the products are made with."""
+        """Returns the fp32 matrices [..., out, in] that products are computed with."""
         return self.values.float() * self.scale.unsqueeze(-1)
 
 
 class DepthLayer(NamedTuple):
-    """One layer, N heads and M key-value heads of width H: matrices are [out, in], as nn.Linear keeps them.
+    """Weights of one layer with N heads and M key-value heads of width H; matrices are [out, in].
 
     Attributes:
-        attention_norm, feed_forward_norm: [W]. q: [N H, W]. k, v: [M H, W]. o: [W, N H].
-        gate, up: [F, W]. down: [W, F].
+        attention_norm, feed_forward_norm: Weights of the RMSNorms, [W].
+        q: Query projection, [N H, W].
+        k, v: Key and value projections, [M H, W].
+        o: Output projection of the attention, [W, N H].
+        gate, up: Input projections of the SwiGLU, [F, W].
+        down: Output projection of the SwiGLU, [W, F].
     """
 
     attention_norm: Tensor
@@ -58,21 +62,23 @@ class DepthLayer(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthWeights:
-    """A depth decoder of K codebooks. fp32 weights are read where they lie, without a copy.
+    """Weights of a depth decoder of K codebooks. fp32 weights are the model's own tensors, not copies.
 
-    So a change of them in place counts from the next frame on; `int8()` is a copy, made once, that
-    `is_current` compares with its originals.
+    A change of them in place therefore counts from the next frame on. `int8()` makes a copy, whose originals
+    `is_current` checks for changes.
 
     Attributes:
-        table: fp32 [K V, D], the codes' embeddings; row = code + codebook * V.
-        projection: [W, D], from the backbone's width to the decoder's.
-        layers: See `DepthLayer`.
-        norm: [W], the last one.
-        heads: [K - 1, W, V]; in int8 [K - 1, V, W].
-        cos, sin: fp32 [K, H / 2], of the rotary angle of every position and pair of channels.
-        n_heads, n_kv_heads: Of attention.
-        cumulative: Position k reads the row and the embeddings of all codes before k, added up, instead of
-            the last one alone.
+        table: Embeddings of the codes, fp32 [K V, D]; row = code + codebook * V.
+        projection: Map from the backbone's width to the decoder's, [W, D].
+        layers: Weights of each layer.
+        norm: Weight of the final RMSNorm, [W].
+        heads: Output matrices, [K - 1, W, V]; in int8 [K - 1, V, W].
+        cos, sin: Cosine and sine of the rotary angle of every position and pair of channels, fp32 [K, H / 2].
+        n_heads, n_kv_heads: Number of attention heads, and of key-value heads that they share.
+        eps: Epsilon of every RMSNorm.
+        cumulative: Whether position k reads the sum of the backbone's row and the embeddings of all codes
+            before k, instead of the last embedding alone.
+        originals: Tensors of an int8 copy with their state when it was made.
 
     Raises:
         ValueError: A shape or dtype that does not fit the others; the message names it.
@@ -87,6 +93,7 @@ class DepthWeights:
     sin: Tensor
     n_heads: int
     n_kv_heads: int
+    eps: float
     cumulative: bool = False
     originals: tuple[tuple[Tensor, int, int], ...] = field(default=(), repr=False)
 
@@ -156,21 +163,21 @@ class DepthWeights:
         return self.table.shape[0] // self.books
 
     def matrices(self) -> Iterator[Tensor | Int8Rows]:
-        """What int8 replaces: all but the table, the norms and the positions."""
+        """Yields the matrices that int8 replaces: all but the table, the norms and the positions."""
         yield self.projection
         yield self.heads
         for layer in self.layers:
             yield from (getattr(layer, name) for name in MATRICES)
 
     def int8(self) -> DepthWeights:
-        """A copy with every matrix in int8, a scale per output row: a quarter of the bytes to read.
+        """Returns a copy with every matrix in int8 and a scale per output row: a quarter of the bytes.
 
         Raises:
-            ValueError: They are in int8 already.
+            ValueError: The weights are in int8 already.
         """
         originals = [tensor for tensor in self.matrices() if isinstance(tensor, Tensor)]
         if not originals or isinstance(self.projection, Int8Rows) or isinstance(self.heads, Int8Rows):
-            raise ValueError("weights: expected fp32, got int8 already; keep the fp32 ones to start from")
+            raise ValueError("weights: expected fp32, got int8 already; make the copy from the fp32 weights")
         layers = []
         for layer in self.layers:
             rows: dict[str, Any] = {name: Int8Rows.of(getattr(layer, name)) for name in MATRICES}
@@ -184,9 +191,9 @@ class DepthWeights:
         )
 
     def is_current(self) -> bool:
-        """Whether the originals of an int8 copy are as they were; always so of fp32.
+        """Returns whether the originals of an int8 copy are unchanged; always true of fp32.
 
-        A change through `.data` leaves no trace in a tensor and goes unseen.
+        A change through `.data` is not recorded by a tensor and is not detected.
         """
         return all(_state(tensor) == (where, version) for tensor, where, version in self.originals)
 
@@ -196,5 +203,5 @@ def _values(tensor: Tensor | Int8Rows) -> Tensor:
 
 
 def _state(tensor: Tensor) -> tuple[int, int]:
-    # Inference tensors count no versions.
+    # Inference tensors have no version counter.
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

@@ -1,4 +1,4 @@
-"""Codebook statistics: one explicit update per optimizer step."""
+"""ema_update: moving-average update of codebooks, once per optimizer step. Read reference.py first."""
 
 from csm_kernels.ema_update.api import Assignment, ema_update, ema_update_stacks
 from csm_kernels.ema_update.message import REVIVALS_PER_STEP

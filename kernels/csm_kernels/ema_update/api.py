@@ -1,4 +1,7 @@
-"""ema_update: the call, its checks, its one all-reduce and its registration with torch.library."""
+"""ema_update: the call, its checks, its one all-reduce and its registration with torch.library.
+
+reference.py specifies it.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -49,21 +52,21 @@ def ema_update(
     torch.distributed is not initialised, none. No host synchronisation. A level that no row reaches is kept.
 
     Args:
-        x: [N, D], any float dtype, what was quantized. N may differ between ranks, and be 0. Rows with a
+        x: Quantized rows [N, D] of any float dtype. N may differ between ranks, and be 0. Rows with a
             value that is not finite do not count.
-        codes: [N, >= num_levels] int64 from rvq_search with these codebooks, in [0, V).
-        codebooks: [Q, V, D] fp32. Changed.
-        usage: [Q, V] fp32, mean rows per step of each code. Changed.
-        vector_sum: [Q, V, D] fp32. Changed.
-        step: The optimizer step (int or int64 scalar on x's device), the seed of this step's revivals.
+        codes: Codes int64 [N, >= num_levels] from rvq_search with these codebooks, in [0, V).
+        codebooks: Codebooks fp32 [Q, V, D]; changed in place.
+        usage: Mean rows per step of each code, fp32 [Q, V]; changed in place.
+        vector_sum: Mean sum of these rows per step, fp32 [Q, V, D]; changed in place.
+        step: Number of the optimizer step (int or int64 scalar on x's device), the seed of its revivals.
         decay: Share of the old statistics kept, in [0, 1).
         epsilon: Laplace smoothing of usage.
         revive_below: Share of uniform usage (total / V) below which a code is dead; 0 turns revival off.
-        num_levels: Only the first num_levels levels are updated (quantizer dropout). Default: all.
-        mask: [N] bool, False on padding rows, which do not count.
-        levels: [N] int64, how many levels a row was coded with; it does not count in the ones above.
-        group: Ranks that share the codebooks. Default: all.
-        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
+        num_levels: Number of levels that are updated, a prefix (quantizer dropout). None: all.
+        mask: False on padding rows, which do not count, bool [N]. None: all count.
+        levels: Number of levels that each row was coded with, int64 [N]; later ones ignore it. None: all.
+        group: Ranks that share the codebooks. None: all.
+        impl: Implementation: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Raises:
         ValueError: A shape, dtype, device or option does not fit; the message names it.
@@ -81,7 +84,7 @@ def ema_update(
 
 
 class Assignment(NamedTuple):
-    """The rows assigned to one stack of residual codebooks, and its state: as `ema_update` takes them."""
+    """Rows assigned to one stack of residual codebooks, and its state: the arguments of `ema_update`."""
 
     x: Tensor
     codes: Tensor
@@ -106,11 +109,11 @@ def ema_update_stacks(
     """`ema_update` of several stacks on one device, with one all-reduce for all of them.
 
     Args:
-        stacks: Such as a tokenizer's semantic and acoustic ones; the same on every rank.
-        step, decay, epsilon, revive_below, group, impl: For all stacks alike, as in `ema_update`.
+        stacks: Stacks, such as a tokenizer's semantic and acoustic one; the same on every rank.
+        step, decay, epsilon, revive_below, group, impl: Options of all stacks, see `ema_update`.
 
     Raises:
-        ValueError: As `ema_update`.
+        ValueError: As of `ema_update`.
     """
     for stack in stacks:
         _check_stack(stack)

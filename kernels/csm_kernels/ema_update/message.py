@@ -1,4 +1,4 @@
-"""What ranks tell each other in the one all-reduce of ema_update: an int64 vector, summed.
+"""The message that ranks sum in the one all-reduce of ema_update: an int64 vector.
 
 Integers add without rounding, so the sum does not depend on the order of rows, threads or ranks. The vector
 holds, in this order, with W ranks, Q levels, V codes of width D, S revival candidates:
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 REVIVALS_PER_STEP = 64
-"""At most this many dead codes of a level are revived in one step: what a step's message has room for."""
+"""Most dead codes of a level that one step revives: the candidates that a message has room for."""
 
 FRACTION_BITS = 22  # below the largest codebook entry of the level: an fp32 value's own precision
 VALUE_BITS = 42  # so entries up to 2^20 times the largest codebook entry are summed as they are
@@ -29,7 +29,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64
 
 
 class Message(NamedTuple):
-    """The parts of a message, views of one flat int64 tensor."""
+    """Parts of a message, as views of one flat int64 tensor."""
 
     counts: Tensor
     sums: Tensor
@@ -38,12 +38,12 @@ class Message(NamedTuple):
 
 
 def message_size(levels: int, size: int, width: int, ranks: int, slots: int) -> int:
-    """Length of the flat vector."""
+    """Returns the length of the flat vector."""
     return levels * (size * (1 + width) + ranks * slots * (1 + -(-width // 2)))
 
 
 def split_message(flat: Tensor, levels: int, size: int, width: int, ranks: int, slots: int) -> Message:
-    """Views of the parts of a flat message."""
+    """Returns views of the parts of a flat message."""
     packed = -(-width // 2)
     shapes = (levels, size), (levels, size, width), (ranks, levels, slots), (ranks, levels, slots, packed)
     parts, start = [], 0
@@ -55,9 +55,10 @@ def split_message(flat: Tensor, levels: int, size: int, width: int, ranks: int, 
 
 
 def fixed_point_exponents(codebooks: Tensor) -> Tensor:
-    """[Q] int32: a residual r of level q is summed as round(r * 2^exponent), clamped to +-2^VALUE_BITS.
+    """Returns exponents int32 [Q]: a residual r of level q is summed as round(r * 2^exponent).
 
-    Read from the codebooks, which are the same on every rank: no rank needs to ask another for its range.
+    The product is clamped to +-2^VALUE_BITS. Exponents follow from the codebooks, which are the same on every
+    rank, so that ranks need not exchange the range of their data.
     """
     low, high = codebooks.flatten(1).aminmax(dim=1)
     _, exponent = torch.frexp(torch.maximum(-low, high))
@@ -65,7 +66,7 @@ def fixed_point_exponents(codebooks: Tensor) -> Tensor:
 
 
 def total(usage: Tensor) -> Tensor:
-    """Sum of fp32 usage [V] as a double, one after another on the CPU: cpu.cpp keeps that order."""
+    """Returns the sum of fp32 usage [V] as a double, added one after another on the CPU as in cpu.cpp."""
     return usage.double().cumsum(0)[-1]
 
 
@@ -76,21 +77,21 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def row_fingerprints(x: Tensor) -> Tensor:
-    """[N] int64 from the bits of fp32 rows [N, D]: a row is known by its content, not by rank or place."""
+    """Returns hashes int64 [N] of the bits of fp32 rows [N, D], independent of rank and index."""
     keys = _mix(torch.arange(1, x.shape[1] + 1, device=x.device) * _GOLDEN) | 1
     return (x.contiguous().view(torch.int32) * keys).sum(1)
 
 
 def lottery(fingerprints: Tensor, step: Tensor, level: int) -> Tensor:
-    """[N] int64 in [0, 2^62): a fresh draw for every (step, level, row content)."""
+    """Returns a random number int64 [N] in [0, 2^62) for every (step, level, row content)."""
     return _mix(fingerprints ^ _mix(step * _GOLDEN + level)) & ((1 << 62) - 1)
 
 
 def pack_rows(rows: Tensor) -> Tensor:
-    """fp32 [S, D] -> int64 [S, ceil(D/2)], the bits unchanged."""
+    """Maps fp32 [S, D] to int64 [S, ceil(D/2)], the bits unchanged."""
     return torch.nn.functional.pad(rows, (0, rows.shape[1] % 2)).contiguous().view(torch.int64)
 
 
 def unpack_rows(packed: Tensor, width: int) -> Tensor:
-    """The inverse of pack_rows."""
+    """Inverts pack_rows."""
     return packed.contiguous().view(torch.float32)[..., :width]

@@ -1,4 +1,9 @@
-"""The specification of ema_update, one level at a time."""
+"""The specification of ema_update in plain PyTorch, one level at a time.
+
+Codebooks follow the exponential moving average of the rows assigned to them, once per optimizer step: every
+rank counts and sums its rows in a message, one all-reduce adds the messages, and `apply` moves codes and
+revives dead ones. The kernels give the same bits.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Attention over keys and values resampled to another length."""
+"""interpolated_attention: attention to resampled keys and values. Read reference.py first."""
 
 from csm_kernels.interpolated_attention.api import interpolated_attention
 

@@ -1,4 +1,7 @@
-"""interpolated_attention: the call, its checks and its registration with torch.library."""
+"""interpolated_attention: the call, its checks and its registration with torch.library.
+
+reference.py specifies it.
+"""
 
 from typing import Any
 
@@ -36,20 +39,19 @@ def interpolated_attention(
     on CUDA sums the gradients of k and v by atomics unless torch.use_deterministic_algorithms(True).
 
     Args:
-        q: [total_q, H, d], the queries of all sequences one after another.
-        k: [total_k, H, d].
-        v: [total_k, H, d].
-        cu_seqlens_q: [sequences + 1] int32 or int64, 0, then where each sequence's queries end.
+        q: Queries of all sequences one after another, [total_q, H, d].
+        k, v: Keys and values of all sequences, [total_k, H, d].
+        cu_seqlens_q: 0, then the end of each sequence's queries, int32 or int64 [sequences + 1].
         cu_seqlens_k: The same for keys.
-        lengths: [sequences] integer, L. Default: the sequence's number of queries.
-        query_offsets: [sequences] integer >= 0, position of the first query (incremental decoding).
-            Default: 0.
-        window: Positions seen on either side, >= 0. Default: all.
-        scale: Factor of the logits. Default: 1 / sqrt(d).
-        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
+        lengths: Resampled lengths L, integers [sequences]. None: each sequence's number of queries.
+        query_offsets: Positions of the first queries (incremental decoding), integers >= 0 [sequences].
+            None: 0.
+        window: Positions on either side that a query attends to, >= 0. None: all.
+        scale: Factor of the logits. None: 1 / sqrt(d).
+        impl: Implementation: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Returns:
-        [total_q, H, d] in q's dtype, differentiable once in q, k and v.
+        Outputs [total_q, H, d] in q's dtype, differentiable once in q, k and v.
 
     Raises:
         ValueError: A shape, dtype, device or option does not fit, or (read on CPU only) cu_seqlens, lengths

@@ -1,4 +1,8 @@
-"""The specification of interpolated_attention: resample, mask, softmax, one sequence at a time."""
+"""The specification of interpolated_attention in plain PyTorch, one sequence at a time.
+
+Keys and values of each sequence are resampled linearly to another length; each query attends to the resampled
+positions within a window around its own position. The kernels never store the resampled keys and values.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""rvq_search: the call, its checks and its registration with torch.library."""
+"""rvq_search: the call, its checks and its registration with torch.library. reference.py specifies it."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ from csm_kernels.rvq_search import blocked, cpu, reference
 
 
 class RVQSearchResult(NamedTuple):
-    """What the search found; none of it carries a gradient.
+    """Outputs of the search; none has a gradient.
 
     Attributes:
-        codes: [N, Q] int64, the chosen code at each level, in [0, V).
-        quantized: [N, D], the sum of the chosen codes.
-        residual: [N, D], what is left of x after the last level.
-        commitment: [Q], per level the mean over rows and width of (residual before it - chosen code)^2.
+        codes: Chosen code at each level, int64 [N, Q] in [0, V).
+        quantized: Sum of the chosen codes' vectors, [N, D].
+        residual: Difference of x and the sum, taken level by level, [N, D].
+        commitment: Mean over rows and width of the squared residual after each level, [Q].
     """
 
     codes: Tensor
@@ -29,21 +29,21 @@ class RVQSearchResult(NamedTuple):
 def rvq_search(
     x: Tensor, codebooks: Tensor, *, mask: Tensor | None = None, impl: str = "auto"
 ) -> RVQSearchResult:
-    """Quantize each row by the nearest code of each level in turn, every level coding what the last one left.
+    """Quantizes each row by the nearest code of each level in turn, applied to the last level's residual.
 
     Level q chooses argmin over v of 0.5 |c_v|^2 - r . c_v, the nearest code in Euclidean distance; of equal
     scores the lowest index. The search runs in fp32 (float64 for float64 input), also under autocast and with
     TF32 switched on, and a row's codes are bit-identical for any batch size, order and number of threads.
 
-    No gradient passes: nearest-code choice has none. The caller writes the straight-through estimator,
+    It has no gradient: the choice of a code has none. The caller writes the straight-through estimator,
     `x + (quantized - x).detach()`, and, where it trains the encoder towards the codes, its own commitment
     loss from x and the returned codes; `commitment` here is a measurement.
 
     Args:
-        x: [N, D] rows; any float dtype (read as fp32 unless float64). N may be 0.
-        codebooks: [Q, V, D], fp32 (or float64 with a float64 x).
-        mask: [N] bool, False on padding rows: they are coded, but do not count in `commitment`.
-        impl: "auto" (by device), "triton", "cpu", "blocked" or "reference".
+        x: Rows [N, D] of any float dtype (read as fp32 unless float64). N may be 0.
+        codebooks: Codebooks [Q, V, D], fp32 (or float64 with a float64 x).
+        mask: False on padding rows, bool [N]: they are coded, but do not count in `commitment`.
+        impl: Implementation: "auto" (by device), "triton", "cpu", "blocked" or "reference".
 
     Returns:
         RVQSearchResult in fp32 (float64 for a float64 x).

@@ -8,38 +8,16 @@
 // Few rows (a streamed frame): the threads share the candidates and transpose each panel where they meet it; at
 // each level they exchange one (score, code) per row. Many rows: one packed copy of the level's codebook, and the
 // threads share the rows.
-#include "../simd.h"
+#include "tile.h"
+#if defined(__AVX512BF16__)
+#include "bf16_search.h"
+#endif
 
 namespace {
 
 constexpr int64_t FEW_ROWS = 192;   // up to here the threads share candidates instead of rows
 constexpr int64_t NARROW = 8;       // columns of a row that stays in registers whole
-constexpr int64_t CERTIFIED = 32;   // below, storing and reading bf16 scores costs more than the product saves
-constexpr int64_t BLOCK_ROWS = 48;  // rows of one task: their best scores (12 kB) and a panel fit a first-level cache
-
-struct Codebook {
-  const float* codes;  // [V, D]
-  int64_t size, width;
-};
-
-// Panel p of a codebook as [D][NR], and 0.5 |c|^2 of its codes; places beyond V get an infinite norm.
-void pack_panel(const Codebook& book, int64_t p, float* panel, float* norms) {
-  const int64_t first = p * NR;
-  for (int v = 0; v < NV; ++v) {
-    const int64_t start = first + v * W;
-    const int64_t left = book.size - start;
-    const int rows = left <= 0 ? 0 : left < W ? (int)left : W;
-    transpose_rows(book.codes + (rows ? start : 0) * book.width, book.width, rows, book.width, panel + v * W, NR);
-    vf square = {};
-    for (int64_t d = 0; d < book.width; ++d) {
-      const vf c = load(panel + d * NR + v * W);
-      square = fma(c, c, square);
-    }
-    vf half = square * 0.5f;
-    for (int r = rows; r < W; ++r) half[r] = INFINITY;
-    store(norms + v * W, half);
-  }
-}
+constexpr int64_t BF16_WIDTH = 32;  // below, storing and reading bf16 scores costs more than the product saves
 
 // Asks for the codes of panel p, which lie together: pack_panel reads many rows at once, more than a CPU foresees.
 void prefetch_panel(const Codebook& book, int64_t p) {
@@ -103,43 +81,6 @@ void reduce(const float* best, const int32_t* index, float* score, int32_t* code
   *score = s;
   *code = c;
 }
-
-// Takes the chosen code off a row; returns what is left, squared and summed in one order for every CPU.
-double take_off(const float* code, int64_t width, float* residual, float* quantized) {
-  double sums[8] = {};
-  int64_t d = 0;
-  for (; d + 8 <= width; d += 8)
-    for (int i = 0; i < 8; ++i) {
-      const float c = code[d + i], r = residual[d + i] - c;
-      residual[d + i] = r;
-      if (quantized) quantized[d + i] += c;
-      sums[i] += (double)r * r;
-    }
-  for (int i = 0; d < width; ++d, ++i) {
-    const float c = code[d], r = residual[d] - c;
-    residual[d] = r;
-    if (quantized) quantized[d] += c;
-    sums[i] += (double)r * r;
-  }
-  return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-}
-
-struct Work {
-  const float* codebooks;  // [Q, V, D]
-  int64_t rows, size, width, levels;
-  int64_t* codes;     // [N, Q]
-  float* quantized;   // [N, D], zero at the start
-  float* residual;    // [N, D], x at the start
-  double* squares;    // [N, Q]
-
-  Codebook level(int64_t q) const { return {codebooks + q * size * width, size, width}; }
-
-  void choose(int64_t q, int64_t row, int32_t code) const {
-    codes[row * levels + q] = code;
-    squares[row * levels + q] = take_off(level(q).codes + code * width, width, residual + row * width,
-                                         quantized + row * width);
-  }
-};
 
 void search_few(const Work& work, int threads) {
   const int64_t panels = (work.size + NR - 1) / NR, n = work.rows;
@@ -294,10 +235,6 @@ void search_narrow(const Work& work, int threads) {
   free(codes);
 }
 
-#if defined(__AVX512BF16__)
-#include "certified.h"
-#endif
-
 }  // namespace
 
 CSM_EXPORT(rvq_search)(const float* codebooks, int64_t rows, int64_t size, int64_t width, int64_t levels, int64_t threads,
@@ -306,7 +243,7 @@ CSM_EXPORT(rvq_search)(const float* codebooks, int64_t rows, int64_t size, int64
   if (rows <= FEW_ROWS) return search_few(work, (int)threads);
   if (width <= NARROW) return search_narrow(work, (int)threads);
 #if defined(__AVX512BF16__)
-  if (width >= CERTIFIED) return search_certified(work, (int)threads);
+  if (width >= BF16_WIDTH) return search_bf16(work, (int)threads);
 #endif
   search_many(work, (int)threads);
 }

@@ -1,4 +1,8 @@
-"""The specification of rvq_search: the shortest correct PyTorch, any float dtype, any device."""
+"""The specification of rvq_search in plain PyTorch, for any float dtype and device.
+
+At each level of a residual quantizer every row chooses the nearest vector of that level's codebook, subtracts
+it, and passes the residual to the next level. The kernels choose the same codes.
+"""
 
 import torch
 from torch import Tensor

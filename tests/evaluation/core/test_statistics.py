@@ -43,7 +43,9 @@ def summary(of, metric=None, **options):
 
 
 def test_every_input_is_scored_or_failed_with_a_reason():
-    entry = summary([*scores([3.0, 4.0]), failed(clip("x", "c"), "file missing"), failed(clip("y", "c"), "file missing")])
+    entry = summary(
+        [*scores([3.0, 4.0]), failed(clip("x", "c"), "file missing"), failed(clip("y", "c"), "file missing")]
+    )
     assert (entry.n_in, entry.n_ok, entry.n_failed) == (4, 2, 2)
     assert entry.failures == {"file missing": 2}
 

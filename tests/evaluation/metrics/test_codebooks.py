@@ -1,18 +1,15 @@
-"""Usage, perplexity and bit rate of codebooks with known codes."""
+"""Totals of codebooks with known statistics."""
 
-import numpy as np
 import pytest
 
 from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.evaluators import NotMeasurable
-from csm.evaluation.metrics.codebooks import Codebooks, codebook_statistics, codebook_summary
+from csm.evaluation.metrics.codebooks import Codebooks, codebook_summary
 from tests.evaluation.small_voice import measured
 
 
-def test_codebook_statistics_of_known_codes():
-    codes = np.array([[[0, 0, 1, 1], [2, 2, 2, 2]]])
-    statistics = codebook_statistics(codes, 4)
-    assert statistics == {"usage": [0.5, 0.25], "perplexity": [2.0, 1.0], "dead": [2, 3], "codebook_size": 4}
+def test_codebook_summary_of_known_statistics():
+    statistics = {"usage": [0.5, 0.25], "perplexity": [2.0, 1.0], "dead": [2, 3], "codebook_size": 4}
     summary = codebook_summary(statistics)
     assert summary["efficiency"] == pytest.approx(0.25) and summary["bitrate"] == 2 * 2 * 12.5
     assert summary["entropy_bitrate"] == 12.5
@@ -21,13 +18,6 @@ def test_codebook_statistics_of_known_codes():
 def test_usage_may_be_counts_or_shares():
     counted = {"usage": [512, 1024], "perplexity": [2, 2], "dead": [512, 0], "codebook_size": 1024}
     assert codebook_summary(counted)["mean_usage"] == pytest.approx(0.75)
-
-
-def test_codes_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="expected 0..3"):
-        codebook_statistics(np.full((1, 1, 2), 4), 4)
-    with pytest.raises(ValueError, match="expected \\[batch, codebooks, frames\\]"):
-        codebook_statistics(np.zeros((2, 2)), 4)
 
 
 def test_the_statistics_of_a_run_become_entries_and_a_missing_file_is_named(run_folder):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.coded_clips import (
     STREAMS,
     CodedClip,
@@ -17,7 +18,6 @@ from csm.evaluation.metrics.coded_clips import (
 from csm.evaluation.metrics.letter_probe import character_scores
 from csm.evaluation.metrics.probes import HEADER, what_the_codes_carry
 from csm.evaluation.metrics.speaker_probe import speaker_scores
-from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.verification import VerificationConfig
 from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 from csm.tokenizer.quantizer import SplitQuantizer

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from csm.data.audio import write_audio
+from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.evaluation.metrics import verification
 from csm.evaluation.core.evaluators import EvaluatorUnavailable
+from csm.evaluation.metrics import verification
 from csm.evaluation.metrics.trials import draw_trials, equal_error_rate
 from csm.evaluation.metrics.verification import VerificationConfig, speaker_verification
-from csm.tokenizer.conversational_rvq import EncodeInfo, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import EncodeInfo
 
 RATE = 11025
 CONFIG = VerificationConfig(speakers=("A", "B"), shortest=0.1, trials=40, repeats=20)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from csm.evaluation.core.clips import Clip
+from csm.evaluation.core.evaluators import EvaluatorUnavailable
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.words import (
     WhisperRecogniser,
@@ -12,8 +14,6 @@ from csm.evaluation.metrics.words import (
     transcribe_all,
     word_error_rate,
 )
-from csm.evaluation.core.clips import Clip
-from csm.evaluation.core.evaluators import EvaluatorUnavailable
 
 TONE = np.sin(np.arange(8000) / 10).astype(np.float32)
 

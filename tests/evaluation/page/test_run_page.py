@@ -19,12 +19,8 @@ def evaluate(run_folder, monkeypatch):
     for module in ("parselmouth", "silero_vad"):
         pytest.importorskip(module)
     rows = runs.run_metric_rows
-    monkeypatch.setattr(
-        runs, "run_metric_rows", lambda *given: {name: rows(*given)[name] for name in CHEAP}
-    )
-    return lambda **more: evaluate_run(
-        RunOptions(run=run_folder, runner=RunnerOptions(repeats=20), **more)
-    )
+    monkeypatch.setattr(runs, "run_metric_rows", lambda *given: {name: rows(*given)[name] for name in CHEAP})
+    return lambda **more: evaluate_run(RunOptions(run=run_folder, runner=RunnerOptions(repeats=20), **more))
 
 
 def test_the_page_carries_everything_and_fetches_nothing(evaluate, run_folder):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from csm.evaluation.parity.logits import Alignment, align, weigh
 from csm.evaluation.parity.session import VOICE_ONLY, Played, SessionAdapter
 from csm.losses import ConversationTargets, conversational_loss
-from csm.network.csm_model import CSMModel
+from csm.model import CSMModel
 from csm.network.layers import KeyValueCache, PackedSequences
-from csm.sequences.frames import RowBuilder
+from csm.sequences.row_builder import RowBuilder
 
 TOLERANCE = 1e-4
 # Played once: no test changes the model or what was seen.
@@ -158,9 +158,10 @@ def test_voice_that_reads_its_text_one_row_late_is_caught(played, monkeypatch) -
     def late(builder: RowBuilder):
         batch = build(builder)
         moved = [
-            s._replace(first_query=s.first_query + 1, num_queries=s.num_queries - 1) for s in batch.spans
+            s._replace(first_query=s.first_query + 1, num_queries=s.num_queries - 1)
+            for s in batch.voice_spans
         ]
-        return replace(batch, spans=moved)
+        return replace(batch, voice_spans=moved)
 
     monkeypatch.setattr(RowBuilder, "build", late)
     assert caught(played).first.kind == "logits"
@@ -247,14 +248,14 @@ def test_the_draws_of_a_ratio_have_the_gradient_of_all_frames_as_their_mean(play
     parts = list(model.depth_decoder.parameters())
     adapter = SessionAdapter(model)
     whole = adapter.rows(passage)
-    frames = CSMModel.depth_rows(whole)
+    frames = whole.trained_frames()
     # Draws of equal size: what is left over is drawn by none, in the expectation neither.
     frames = frames[: len(frames) // 4 * 4]
 
     def gradient(rows: torch.Tensor, all_frames: int) -> tuple[torch.Tensor, ...]:
         batch = replace(whole, depth_rows=rows)
         targets = ConversationTargets.of(batch, 2)._replace(frames=all_frames)
-        loss = conversational_loss(model(batch=batch), targets, VOICE_ONLY).total
+        loss = conversational_loss(model.logits(batch), targets, VOICE_ONLY).total
         return torch.autograd.grad(loss, parts)
 
     expected = gradient(frames, len(frames))
@@ -283,7 +284,7 @@ def test_a_weight_that_changes_with_the_ratio_is_caught(played, share, monkeypat
     flat(model, monkeypatch)
     adapter = SessionAdapter(model, depth_share=share)
     rows = adapter.rows(passage)
-    ratio = len(CSMModel.depth_rows(rows)) / int((rows.code_target[:, 1] >= 0).sum())
+    ratio = len(rows.trained_frames()) / int((rows.code_target[:, 1] >= 0).sum())
     planted_targets(monkeypatch, lambda t: t._replace(frames=len(t.depth)))
     weights = weigh(adapter, micro_batches(passage, 1))
     assert weights == pytest.approx((1.0, ratio, 0.0), abs=1e-4) and (ratio < 0.3 or share == 1)
@@ -299,6 +300,6 @@ def test_a_weight_of_as_many_as_there_are_codebooks_is_caught(played, monkeypatc
     )
     adapter = SessionAdapter(model, depth_share=1 / 4)
     rows = adapter.rows(passage)
-    drawn, voice = len(CSMModel.depth_rows(rows)), int((rows.code_target[:, 0] >= 0).sum())
+    drawn, voice = len(rows.trained_frames()), int((rows.code_target[:, 0] >= 0).sum())
     weights = weigh(adapter, micro_batches(passage, 1))
     assert weights == pytest.approx((1.0, 4 * drawn / voice, 0.0), abs=1e-4)

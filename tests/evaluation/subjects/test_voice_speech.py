@@ -1,4 +1,4 @@
-"""Lines are spoken as the talker speaks them, once, in every condition; what cannot be said is kept as such."""
+"""Lines are spoken as the talker speaks them, once, in every condition; failures are kept with a reason."""
 
 import dataclasses
 
@@ -16,12 +16,12 @@ from csm.evaluation.subjects.voice_speech import (
     MEMORY_OFF,
     SEMANTIC,
     Speaker,
+    conditions_of,
     speak_all,
     turns_before,
-    conditions_of,
 )
-from csm.generation.frame_drawing import FrameDrawer
-from csm.generation.talker import Heard
+from csm.generation.depth_sampler import DepthSampler
+from csm.generation.prompt_turn import PromptTurn
 from tests.evaluation.small_voice import RATE, small_corpus_of, small_talker
 
 
@@ -50,7 +50,7 @@ def test_a_line_is_what_the_talker_says_with_the_seed_of_its_number(talker, corp
     other = Speaker.of(talker, corpus, 1).say(line)
     assert not torch.equal(said.stream.codes[:, :5], other.stream.codes[:, :5])
     assert said.facts["timing"]["audio_s"] == said.waveform.shape[1] / RATE
-    assert 0 < said.facts["timing"]["first_chunk_s"] <= said.facts["timing"]["first_sound_s"]
+    assert 0 < said.facts["timing"]["first_audio_s"] <= said.facts["timing"]["first_sound_s"]
 
 
 def test_an_unseen_speaker_is_prompted_with_the_joined_recordings(talker, corpus, chosen):
@@ -63,7 +63,7 @@ def test_an_unseen_speaker_is_prompted_with_the_joined_recordings(talker, corpus
     assert abs(heard.turn.codes.shape[1] - frames) <= 1
 
 
-def test_a_line_in_context_hears_the_turns_before_it(talker, corpus, chosen):
+def test_a_line_in_context_follows_the_turns_before_it(talker, corpus, chosen):
     line = chosen.main[1]
     before = turns_before(corpus, line.turn)
     assert [turn.index for turn in before] == list(range(line.turn.index))
@@ -97,7 +97,7 @@ def test_every_condition_is_kept_and_a_second_call_speaks_nothing(
     talker, corpus, chosen, tmp_path, monkeypatch
 ):
     kept = SpokenLines(tmp_path / "out", {})
-    others, absent = conditions_of(talker, ablations=True, int8=FrameDrawer(talker.model).is_native())
+    others, absent = conditions_of(talker, ablations=True, int8=DepthSampler(talker.model).is_native())
     calls = []
     speak_all(Speaker.of(talker, corpus, 0), chosen, others, kept, lambda: calls.append(1))
     groups = [line for lines in chosen.groups.values() for line in lines]
@@ -106,8 +106,8 @@ def test_every_condition_is_kept_and_a_second_call_speaks_nothing(
     assert all(kept.has(line, GENERATED) for line in (*groups, *chosen.conversation))
     assert all(kept.has(line, condition) for line in chosen.main for condition in (*others, SEMANTIC))
     assert not kept.has(chosen.others[0], SEMANTIC)
-    told = [kept.row(line, IN_CONTEXT)["remembered"] for line in chosen.main]
-    assert told == [kept.row(line, MEMORY_OFF)["remembered"] for line in chosen.main]
+    remembered = [kept.row(line, IN_CONTEXT)["remembered"] for line in chosen.main]
+    assert remembered == [kept.row(line, MEMORY_OFF)["remembered"] for line in chosen.main]
 
     def never(*_, **__):
         raise AssertionError("spoken again")
@@ -156,15 +156,15 @@ def test_the_semantic_part_is_decoded_from_the_first_codebooks_in_the_same_voice
 
 def test_parts_that_are_not_there_and_weights_that_cannot_be_had_are_said(talker, tiny_model, monkeypatch):
     plain = dataclasses.replace(talker, model=tiny_model(memory_layers=(), cross_layers=()))
-    monkeypatch.setattr(FrameDrawer, "is_native", lambda self: False)
+    monkeypatch.setattr(DepthSampler, "is_native", lambda self: False)
     others, absent = conditions_of(plain, ablations=True, int8=True)
     assert list(others) == [IN_CONTEXT]
     assert [reason.split()[0] for reason in absent] == ["memory", "cross-attention", "int8"]
     assert conditions_of(talker, ablations=False, int8=False) == ({}, [])
 
 
-def test_a_heard_turn_of_a_known_voice_goes_by_its_name(talker, corpus):
+def test_a_context_turn_of_a_known_voice_goes_by_its_name(talker, corpus):
     speaker = Speaker.of(talker, corpus, 0)
     joe, ann = corpus.conversations[2].turns[:2]
-    assert isinstance(speaker._heard(joe), Heard)
+    assert isinstance(speaker._heard(joe), PromptTurn)
     assert speaker._heard(joe).speaker == "JOE" and speaker._heard(ann).speaker is None

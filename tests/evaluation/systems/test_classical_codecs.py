@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from csm.evaluation.core.clips import at_rate
 from csm.evaluation.systems import classical_codecs
 from csm.evaluation.systems.classical_codecs import ANCHORS, codec2, ogg_audio_bits, opus
-from csm.evaluation.core.clips import at_rate
 
 needs_opus = pytest.mark.skipif(shutil.which("opusenc") is None, reason="apt install opus-tools")
 needs_codec2 = pytest.mark.skipif(shutil.which("c2enc") is None, reason="apt install codec2")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from csm.evaluation.systems.delay import common_delay, without_delay
 from csm.evaluation.core.clips import at_rate
+from csm.evaluation.systems.delay import common_delay, without_delay
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Waveforms: audio files, another sample rate, pitch and loudness of each frame."""

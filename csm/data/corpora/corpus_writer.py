@@ -1,0 +1,170 @@
+"""Writes corpus folders: atomically, with reproducible bytes, and with a reason for each reject."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from csm.data.manifest import (
+    CORPUS_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    SPLITS,
+    Conversation,
+    Corpus,
+    Turn,
+    read_corpus,
+    split_of,
+    write_jsonl,
+    write_manifest,
+)
+
+
+@dataclass
+class CorpusWriter:
+    """Collects turns and rejects in `.NAME.partial` beside the folder; `finish` renames it into place.
+
+    An interrupted run leaves only the partial folder, which the next run replaces, so the result depends on
+    the source alone.
+
+    Attributes:
+        folder: Path of the corpus folder.
+        identity: Name and source of the corpus; an existing folder with the same identity is finished,
+            one with another identity is refused.
+        notes: Further fields of corpus.json, e.g. licence and modification notice.
+        needed_bytes: Required free space in bytes.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    notes: dict[str, Any] = field(default_factory=dict)
+    needed_bytes: int = 0
+    _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
+    _splits: dict[str, str] = field(default_factory=dict, init=False)
+    _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
+    _counts: Counter[str] = field(default_factory=Counter, init=False)
+
+    @property
+    def partial(self) -> Path:
+        """Path of the folder that `finish` renames."""
+        return self.folder.parent / f".{self.folder.name}.partial"
+
+    def finished(self) -> Corpus | None:
+        """Returns the corpus if the folder is finished, None if it is missing or empty; writes nothing.
+
+        Raises:
+            ValueError: The folder holds something else.
+        """
+        self.folder = Path(self.folder).absolute()
+        if (self.folder / CORPUS_NAME).is_file():
+            corpus = read_corpus(self.folder)
+            self._require_same(corpus.info)
+            return corpus
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(
+                f"{self.folder} exists and is no corpus: expected a corpus or an empty folder; move it away "
+                f"or choose another --output"
+            )
+        return None
+
+    def start(self) -> None:
+        """Creates an empty partial folder; that of an interrupted run is replaced.
+
+        Raises:
+            ValueError: The corpus folder is not empty, or the disk is too full.
+        """
+        if self.finished():
+            raise ValueError(f"{self.folder} is finished already: expected an empty folder; call finished()")
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < self.needed_bytes:
+            raise ValueError(
+                f"{self.folder.parent} has {free / 1e6:.0f} MB free: expected "
+                f"{self.needed_bytes / 1e6:.0f} MB; make room or choose another --output"
+            )
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir()
+
+    def add(self, turn: Turn, *, split: str | None = None) -> None:
+        """Appends a turn to its conversation and sets its index.
+
+        Args:
+            turn: The turn.
+            split: Split of its conversation; None is `split_of` the conversation's id.
+        """
+        self._splits[turn.conversation] = split or split_of(turn.conversation)
+        turns = self._turns.setdefault(turn.conversation, [])
+        turns.append(replace(turn, index=len(turns)))
+
+    def use_file(self) -> None:
+        """Counts one source file as used."""
+        self._counts["files_used"] += 1
+
+    def reject(self, source: str, reason: str, *, unit: str = "turn") -> None:
+        """Adds a turn or a file that is left out to the reject ledger, with the reason."""
+        self._rejects.append({"source": source, "unit": unit, "reason": reason})
+
+    def finish(self) -> Corpus:
+        """Writes manifest, ledger and totals, and renames the partial folder into place.
+
+        Raises:
+            ValueError: There is no turn; the message gives the first reasons.
+        """
+        if not self._turns:
+            reasons = (
+                "; ".join(f"{r['source']}: {r['reason']}" for r in self._rejects[:3]) or "no input found"
+            )
+            shutil.rmtree(self.partial, ignore_errors=True)
+            raise ValueError(f"{self.folder.name} has no turn: expected at least one; {reasons}")
+        conversations = [
+            Conversation(id=name, split=self._splits[name], turns=tuple(turns))
+            for name, turns in self._turns.items()
+        ]
+        write_manifest(self.partial / MANIFEST_NAME, conversations)
+        write_jsonl(self.partial / REJECTS_NAME, self._rejects)
+        info = {**self.identity, **self.notes, **self._totals(conversations)}
+        text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+        (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        if self.folder.is_dir():
+            self.folder.rmdir()
+        self.partial.rename(self.folder)
+        return read_corpus(self.folder)
+
+    def _totals(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
+        turns = [turn for conversation in conversations for turn in conversation.turns]
+        rejected = Counter(reject["unit"] for reject in self._rejects)
+        totals: dict[str, Any] = {
+            "turns_in": len(turns) + rejected["turn"],
+            "turns_used": len(turns),
+            "turns_rejected": rejected["turn"],
+            "files_in": self._counts["files_used"] + rejected["file"],
+            "files_used": self._counts["files_used"],
+            "files_rejected": rejected["file"],
+            "conversations": len(conversations),
+            "speakers": len({turn.speaker for turn in turns}),
+            "hours": round(sum(turn.duration for turn in turns) / 3600, 4),
+        }
+        totals["splits"] = {
+            split: {
+                "conversations": sum(c.split == split for c in conversations),
+                "turns": sum(len(c.turns) for c in conversations if c.split == split),
+                "minutes": round(
+                    sum(t.duration for c in conversations if c.split == split for t in c.turns) / 60, 2
+                ),
+            }
+            for split in SPLITS
+        }
+        return totals
+
+    def _require_same(self, info: dict[str, Any]) -> None:
+        other = [key for key, value in self.identity.items() if info.get(key) != value]
+        if other:
+            differences = ", ".join(
+                f"{key} is {info.get(key)!r}: expected {self.identity[key]!r}" for key in other
+            )
+            raise ValueError(f"{self.folder} holds another corpus: {differences}; choose another --output")

@@ -1,0 +1,66 @@
+"""Recorded turns as context of a generation: a voice prompt, or the conversation so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from csm.audio.resampling import resample
+from csm.generation.voices import Voice, find_voice
+from csm.sequences.turns import TurnFrames
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+
+
+class PromptTurn(NamedTuple):
+    """A recorded turn that a generation continues from.
+
+    Attributes:
+        text: Words of the recording.
+        waveform: Recording, float32 [1, S], full scale = 1.
+        sample_rate: Sample rate of the recording in Hz.
+        speaker: Name of a known voice; None for any other speaker.
+    """
+
+    text: str
+    waveform: Tensor
+    sample_rate: int
+    speaker: str | None = None
+
+
+def check_prompt(turn: PromptTurn, voices: Mapping[str, Voice]) -> None:
+    """Checks a turn before anything is encoded.
+
+    Raises:
+        ValueError: The turn has no text, a waveform of a wrong shape or an unknown speaker.
+    """
+    if not turn.text.strip():
+        raise ValueError("text of a prompt or earlier turn is empty: expected the words of its recording")
+    if turn.waveform.ndim != 2 or turn.waveform.shape[0] != 1 or turn.waveform.shape[1] == 0:
+        raise ValueError(
+            f"waveform of a prompt or earlier turn has shape {tuple(turn.waveform.shape)}: expected [1, S] "
+            f"with at least one sample; mix channels down first"
+        )
+    find_voice(voices, turn.speaker)
+
+
+@torch.no_grad()
+def encoded_prompt(
+    turn: PromptTurn, tokenizer: ConversationalRVQ, voices: Mapping[str, Voice], num_codebooks: int
+) -> tuple[TurnFrames, Voice]:
+    """Returns a turn as frames of the model, and the voice of its recording.
+
+    An unknown speaker gets the index of the known voice with the nearest speaker embedding: the model has
+    trained on such indices, and the recording in its context carries the rest of the voice.
+    """
+    device = tokenizer.decoder.embed.weight.device
+    waveform = resample(turn.waveform[0], turn.sample_rate, tokenizer.config.sample_rate)
+    codes, info = tokenizer.encode(waveform[None, None].to(device))
+    if turn.speaker is not None:
+        known = find_voice(voices, turn.speaker)
+    else:
+        known = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
+    voice = Voice(turn.speaker or "prompt", known.number, info.speaker, info.emotion)
+    return TurnFrames("heard", turn.text, known.number, codes[0, :num_codebooks].cpu()), voice

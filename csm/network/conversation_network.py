@@ -1,0 +1,351 @@
+"""The network: a packed batch of rows in, teacher-forced logits or cross-entropies out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from csm.network.backbone import Backbone
+from csm.network.cross_attention import SourceEncoder, key_rows
+from csm.network.cross_entropy import Head, linear_cross_entropy
+from csm.network.depth_decoder import DepthDecoder
+from csm.network.initialise import branch_std, draw
+from csm.network.layers import PackedSequences, constants_device
+from csm.network.memory import ConversationMemory, MemoryState
+from csm.network.model_config import CSMConfig
+from csm.network.outputs import CSMCrossEntropies, CSMLogits
+from csm.network.phone_durations import PhoneDurationHead
+from csm.network.predicted_latent import PredictedLatent, ResidualLatentHead
+from csm.network.text_frame_alignment import SUBFRAMES, TextFrameAlignment
+from csm.network.text_reading import TextReading
+from csm.network.voice_reading import VoiceReading
+from csm.sequences.packed_batch import IGNORE, RowBatch, TextSpan, VoiceSpan
+from csm.sequences.past_turns import PastTurns
+from csm.sequences.row_builder import RowBuilder
+from csm.text import TextCodec, text_codec
+
+
+class _Regressions(TypedDict):
+    prosody: Tensor
+    duration: Tensor
+    pace: Tensor
+    latent: Tensor | None
+    refined: Tensor | None
+
+
+class _Inputs(NamedTuple):
+    """Inputs of the heads of codes and text: backbone rows before each target, and the depth decoder's."""
+
+    voice: Float[Tensor, "A D"]
+    text: Float[Tensor, "L D"]
+    depth: Float[Tensor, "F D"]
+    code_embeddings: Float[Tensor, "F K1 D"]
+
+
+class ConversationNetwork(nn.Module):
+    """Backbone over rows, depth decoder over codebooks, cross-attention of voice and text, memory of turns.
+
+    It has no `forward`: `logits` and `cross_entropies` are two methods, and CSMModel chooses between them.
+
+    Args:
+        config: Sizes of the model.
+
+    Raises:
+        ValueError: The vocabulary is smaller than the text codec's, or there is no such text codec.
+    """
+
+    codebook_offsets: Tensor
+    code_vectors: Tensor | None
+    latent_mean: Tensor | None
+    latent_gain: Tensor | None
+
+    def __init__(self, config: CSMConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.codec: TextCodec = text_codec(c.text, c.max_speakers)
+        width, vocab = c.d_model, c.audio_vocab_size
+        if 0 < c.text_vocab_size < self.codec.vocab_size:
+            raise ValueError(
+                f"text_vocab_size is {c.text_vocab_size}: expected 0 or at least {self.codec.vocab_size}, "
+                f"the ids of the text codec {c.text!r}"
+            )
+        self.text_embedding = nn.Embedding(c.text_vocab_size or self.codec.vocab_size, width)
+        # One table for all codebooks, shared with the depth decoder; row = code + codebook * vocab.
+        self.audio_embedding = nn.Embedding(c.num_codebooks * vocab, width)
+        self.backbone = Backbone(c)
+        self.depth_decoder = DepthDecoder(c)
+        self.text_source, self.voice_source = SourceEncoder(width), SourceEncoder(width)
+        self.text_slots = nn.Linear(SUBFRAMES * width, width, bias=False)
+        self.memory = ConversationMemory(width, c.memory_slots)
+        self.codebook0_head = Head(width, vocab, bias=False)
+        self.prosody_head = nn.Linear(width, 3)
+        self.duration_head = nn.Linear(width, 1)
+        self.pace_head = PhoneDurationHead(width)
+        self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
+        self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
+        self.latent_refiner = ResidualLatentHead(width, c.latent_dim) if c.latent_dim else None
+        self.register_buffer("code_vectors", None, persistent=False)
+        self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
+        self.register_buffer("latent_gain", torch.ones(c.latent_dim) if c.latent_dim else None)
+        offsets = torch.arange(c.num_codebooks, device=constants_device()) * vocab
+        self.register_buffer("codebook_offsets", offsets, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial weights, in the order of the modules."""
+        std = branch_std(self.config.n_layers)
+        draw(self.text_embedding, self.audio_embedding)
+        self.backbone.reset_parameters(std)
+        self.depth_decoder.reset_parameters(std)
+        self.text_source.reset_parameters()
+        self.voice_source.reset_parameters()
+        draw(self.text_slots)
+        self.memory.writer.reset_parameters()
+        draw(self.codebook0_head, self.prosody_head, self.duration_head)
+        # Turns of this language last about e^3.3 = 27 frames (2.2 s): the head starts there.
+        nn.init.constant_(self.duration_head.bias, 3.3)
+        self.pace_head.reset_parameters()
+        if self.predicted_latent is not None:
+            self.predicted_latent.reset_parameters()
+
+    # ---- batches ----
+
+    def new_rows(self) -> RowBuilder:
+        """Returns an empty builder of batches that fit this network."""
+        c = self.config
+        return RowBuilder(self.codec, c.num_codebooks, c.end_code, c.audio_vocab_size)
+
+    def logits(self, batch: RowBatch) -> CSMLogits:
+        """Returns the logits of every target of a batch.
+
+        Raises:
+            ValueError: A sequence is longer than max_context.
+        """
+        inputs, regressions = self._run(batch)
+        return CSMLogits(
+            codebook0=self.codebook0_head(inputs.voice),
+            depth=self.depth_decoder(inputs.depth, inputs.code_embeddings),
+            text=F.linear(inputs.text, self.text_embedding.weight),
+            **regressions,
+        )
+
+    def cross_entropies(self, batch: RowBatch, label_smoothing: float = 0.0) -> CSMCrossEntropies:
+        """Returns the cross-entropies of the targets of a batch; the logits are never formed as a whole.
+
+        Args:
+            batch: Rows with targets.
+            label_smoothing: Share of a target's probability that is distributed over all classes.
+
+        Raises:
+            ValueError: A sequence is longer than max_context.
+        """
+        inputs, regressions = self._run(batch)
+        code0 = batch.code_target[batch.code_target[:, 0] != IGNORE, 0]
+        later = batch.code_target[batch.trained_frames(), 1:]
+        text, table = batch.text_target[batch.text_target != IGNORE], self.text_embedding.weight.T
+        return CSMCrossEntropies(
+            codebook0=self.codebook0_head(inputs.voice, code0, label_smoothing),
+            depth=self.depth_decoder(inputs.depth, inputs.code_embeddings, later, label_smoothing),
+            text=linear_cross_entropy(inputs.text[None], table[None], text[None], label_smoothing)[0],
+            **regressions,
+        )
+
+    def _run(self, batch: RowBatch) -> tuple[_Inputs, _Regressions]:
+        """Runs the backbone and the heads of regressions over a batch."""
+        if batch.longest > self.config.max_context:
+            raise ValueError(
+                f"a sequence has {batch.longest} rows, the model's max_context is {self.config.max_context}: "
+                f"cut the conversation into shorter chunks; what came before goes to the memory"
+            )
+        depth_rows = batch.trained_frames()
+        target = batch.code_target[depth_rows]
+        frames, codes = self.gather_sums(
+            batch.codes.clamp_min(0) + self.codebook_offsets,
+            (target[:, :-1] + self.codebook_offsets[:-1]).view(-1, 1),
+        )
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames))
+        voice = hidden[batch.code_target[:, 0] != IGNORE]
+        inputs = _Inputs(
+            voice=voice,
+            text=hidden[batch.text_target != IGNORE],
+            depth=self.depth_row(hidden[depth_rows]),
+            code_embeddings=codes.view(len(target), self.config.num_codebooks - 1, codes.shape[1]),
+        )
+        regressions: _Regressions = {
+            "prosody": self.prosody_head(voice),
+            "duration": self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
+            "pace": self._phone_durations(hidden, batch),
+            "latent": None,
+            "refined": None,
+        }
+        if (latent := self.predicted_latent) is not None:
+            follows = batch.code_target[:, 1] != IGNORE
+            regressions["latent"] = latent.head(hidden[follows])
+            code0 = self.audio_embedding(batch.code_target[follows, 0])
+            regressions["refined"] = latent.given_code0(hidden[follows], code0)
+        return inputs, regressions
+
+    def hidden_rows(self, batch: RowBatch, rows: Float[Tensor, "R D"] | None = None) -> Float[Tensor, "R D"]:
+        """Returns the backbone's normalised rows; `rows` are the embedded ones, if already computed."""
+        if rows is None:
+            rows = self.embed_rows(batch.text, batch.codes)
+        attend = PackedSequences(batch.cu_seqlens, batch.longest)
+        # Always runs both readings, with an empty query if need be, so that every rank produces its gradients
+        # in the same order for ZeRO's reductions.
+        return self.backbone(
+            rows,
+            batch.positions,
+            attend,
+            voice=self.voice_reading(rows, [*batch.voice_spans, VoiceSpan(0, 0, 0, 1, 1)]),
+            text=self.text_reading(rows, [*batch.text_spans, TextSpan(0, 0, 0, 1)]),
+            memory=self.remember(batch.past),
+        )
+
+    # ---- embeddings ----
+
+    def embed_codes(self, codes: Int[Tensor, "*R K"]) -> Float[Tensor, "*R K D"]:
+        """Returns the embeddings of codes of the first codebooks, one per codebook."""
+        return self.audio_embedding(codes + self.codebook_offsets[: codes.shape[-1]])
+
+    def embed_rows(self, text: Int[Tensor, " R"], codes: Int[Tensor, "R K"]) -> Float[Tensor, "R D"]:
+        """Returns rows of the backbone's input: a text embedding, or the sum of a frame's code embeddings."""
+        (frames,) = self.gather_sums(codes.clamp_min(0) + self.codebook_offsets)
+        return self._text_or_frames(text, frames)
+
+    def gather_sums(self, *indices: Int[Tensor, "N k"]) -> tuple[Float[Tensor, "N D"], ...]:
+        """Sums rows of the audio table for each row of indices, in one gather: one gradient of the table.
+
+        Args:
+            indices: int64 [N, k] each, rows of the table (code + codebook * vocab), k of one sum.
+        """
+        sizes = [len(index) for index in indices]
+        lengths = torch.cat([index.new_full((len(index),), index.shape[1]) for index in indices])
+        places = torch.cat([index.flatten() for index in indices])
+        sums = F.embedding_bag(places, self.audio_embedding.weight, lengths.cumsum(0) - lengths, mode="sum")
+        return sums.split(sizes)
+
+    def _text_or_frames(self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        is_text = text >= 0
+        words = self.text_embedding(text.clamp_min(0))
+        if self.training and self.config.frame_dropout:
+            frames = frames * (torch.rand_like(frames[:, :1]) >= self.config.frame_dropout)
+        return torch.where(is_text.unsqueeze(1), words, frames.to(words.dtype))
+
+    # ---- readings of the other modality, and the memory ----
+
+    def voice_reading(self, rows: Float[Tensor, "R D"], spans: Sequence[VoiceSpan]) -> VoiceReading | None:
+        """Returns what voice rows read of these embedded rows; None without cross-attention layers."""
+        layers = self.backbone.voice_layers()
+        if not spans or not layers:
+            return None
+        read, layout = key_rows(spans, rows.device)
+        encoded = self.text_source(rows[read], layout)
+        alignment = TextFrameAlignment.pack(spans).to(rows.device)
+        # Adds the speaker embedding at every frame: the single speaker position is too far away to be
+        # attended to reliably.
+        frames = torch.tensor([s.num_keys if s.ends is None else s.length for s in spans])
+        ids = torch.tensor([s.speaker for s in spans]).repeat_interleave(frames).to(rows.device)
+        speakers = self.text_embedding(ids.clamp_min(0))
+        source = self.text_slots(alignment(encoded)) + speakers * (ids >= 0).unsqueeze(1)
+        return VoiceReading.pack(spans, source, layers, self.config.cross_window)
+
+    def text_reading(self, rows: Float[Tensor, "R D"], spans: Sequence[TextSpan]) -> TextReading | None:
+        """Returns what text rows read of these embedded rows; None without cross-attention layers."""
+        layers = self.backbone.text_layers()
+        if not spans or not layers:
+            return None
+        read, layout = key_rows(spans, rows.device)
+        source = self.voice_source(rows[read], layout)
+        return TextReading.pack(spans, source, layers, self.config.frames_per_text_id)
+
+    def turn_vectors(self, past: PastTurns) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
+        """Returns the semantic and the style vector of each past turn."""
+        parts = self.embed_codes(past.codes)
+        # A model without acoustic codebooks takes the style from all of its codes.
+        cut = self.config.semantic_codebooks if self.config.semantic_codebooks < parts.shape[1] else 0
+        semantic = parts[:, : self.config.semantic_codebooks].sum(dim=1)
+        words, speaker = self.text_embedding(past.text), self.text_embedding(past.speaker)
+        return self.memory.writer(past, words, semantic, parts[:, cut:].sum(dim=1), speaker)
+
+    def remember(self, past: PastTurns) -> MemoryState | None:
+        """Returns the memory of every sequence of a batch; None without memory layers."""
+        if not self.backbone.memory_reads:
+            return None
+        semantic, style = (
+            torch.where(past.learns.unsqueeze(1), vectors, vectors.detach())
+            for vectors in self.turn_vectors(past)
+        )
+        return self.memory.fold(past, semantic, style)
+
+    # ---- the predicted latent ----
+
+    @property
+    def predicted_latent(self) -> PredictedLatent | None:
+        """The parts that predict the latent of the next frame; None in a model without latent_dim."""
+        if self.latent_head is None:
+            return None
+        assert self.latent_embedding is not None and self.latent_refiner is not None
+        assert self.latent_mean is not None and self.latent_gain is not None
+        return PredictedLatent(
+            self.latent_head,
+            self.latent_embedding,
+            self.latent_refiner,
+            self.latent_mean,
+            self.latent_gain,
+            self.code_vectors,
+        )
+
+    def set_code_vectors(self, vectors: Float[Tensor, "K V L"]) -> None:
+        """Sets what each code adds to a latent (`latent_vectors`); not part of the state dict.
+
+        Raises:
+            ValueError: The vectors are of other codebooks or of another latent.
+        """
+        c = self.config
+        expected = (c.num_codebooks, c.codebook_size, c.latent_dim)
+        if vectors.shape != expected:
+            raise ValueError(
+                f"code vectors have shape {tuple(vectors.shape)}: expected {expected}; take those of the "
+                f"model's own tokenizer"
+            )
+        self.code_vectors = vectors.to(self.audio_embedding.weight.device)
+
+    def depth_row(self, hidden: Float[Tensor, "*F D"]) -> Float[Tensor, "*F D"]:
+        """Returns what position 0 of the depth decoder reads for hidden rows of the backbone.
+
+        With `depth_inputs` "sum" the hidden state is scaled by d_model**-0.5 and the predicted latent is
+        subtracted, so that the depth decoder models what the codes still have to add.
+        """
+        if self.config.depth_inputs == "last":
+            return hidden
+        row = hidden * hidden.shape[-1] ** -0.5
+        latent = self.predicted_latent
+        return row if latent is None else latent.subtract(row, hidden)
+
+    # ---- durations ----
+
+    def predicts_durations(self) -> bool:
+        """Returns whether the duration head is trained: it is all zero in a model of csm-1b's files."""
+        return bool(self.duration_head.weight.any())
+
+    @torch.no_grad()
+    def subtract_length_bias(self, duration: float, pace: float) -> None:
+        """Subtracts each head's mean bias (log frames) from its predictions of a turn's length.
+
+        The phone duration head is trained to medians, whose sum is less than the turn's length; the ratios of
+        its durations stay.
+        """
+        self.duration_head.bias.sub_(duration)
+        self.pace_head.pace.bias.sub_(pace)
+
+    def _phone_durations(self, hidden: Float[Tensor, "R D"], batch: RowBatch) -> Float[Tensor, " P"]:
+        """Returns log frames of the text ids that are aligned, from the backbone's rows."""
+        # One row at least: ranks must run the same operations on any batch (see hidden_rows).
+        spans = batch.voice_spans or [VoiceSpan(0, 0, 0, 1, 1)]
+        rows, layout = key_rows(spans, hidden.device)
+        return self.pace_head(hidden[rows], layout)[~batch.pace_target[rows].isnan()]

@@ -1,0 +1,1 @@
+"""File formats of models: our own folder layout, and the two of csm-1b."""

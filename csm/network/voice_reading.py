@@ -1,0 +1,179 @@
+"""Voice rows read the text of their own turn, locally.
+
+The text is stretched to the turn's number of frames, by the ends of its ids where they are known and evenly
+elsewhere, and each voice row sees a window around its own frame: the alignment of frame and text need hardly
+be learned. A row beyond the reach of the window reads the end of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csm.network.cross_attention import CrossAttention, Reading, query_rows, resampled_positions, starts
+from csm.sequences.packed_batch import VoiceSpan
+
+# A voice row predicts the frame after its own: it reads one place ahead.
+AHEAD = 1
+
+
+class BeyondText(NamedTuple):
+    """Queries past the last place whose window holds a key; each reads the last resampled value instead.
+
+    Attributes:
+        queries: int64 [n], index among the reading's queries.
+        left, right: int64 [n], keys on both sides of the last resampled one, among the reading's keys.
+        weight: float32 [n, 1, 1], share of the right one.
+    """
+
+    queries: Tensor
+    left: Tensor
+    right: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VoiceReading(Reading):
+    """Voice rows and the text of their turns; keys are frames of text, or text ids where ends are unknown.
+
+    Attributes:
+        frame_text: [M, D], text of each key before the cross-attention layers.
+        key_of_query: int64 [Q], the key at each query's own place.
+        beyond: Queries out of the window's reach, or None.
+    """
+
+    window: int
+    frame_text: Tensor
+    key_of_query: Tensor
+    beyond: BeyondText | None = None
+
+    @classmethod
+    def pack(
+        cls,
+        spans: Sequence[VoiceSpan],
+        frame_text: Float[Tensor, "M D"],
+        layers: Iterable[CrossAttention],
+        window: int,
+    ) -> VoiceReading:
+        """Returns the reading of these spans, at least one.
+
+        Args:
+            spans: Spans of a RowBatch.
+            frame_text: What the TextFrameAlignment of the spans gives.
+            layers: Cross-attention layers of voice rows.
+            window: Frames to each side that a voice row sees.
+        """
+        device = frame_text.device
+        # What is attended to: frames where the ends of the ids are known, else the ids themselves.
+        spans = [s if s.ends is None else s._replace(num_keys=s.length) for s in spans]
+        positions = torch.cat([resampled_positions(s.num_keys, s.length) for s in spans]).to(device)
+        pairs = [layer.keys_values(frame_text, positions) for layer in layers]
+        places = [(torch.arange(s.num_queries) + AHEAD).clamp(max=s.length) for s in spans]
+        beyond = _beyond_text(spans, window)
+        return cls(
+            queries=query_rows(spans).to(device),
+            cu_seqlens_q=starts([s.num_queries for s in spans]).to(device),
+            cu_seqlens_k=starts([s.num_keys for s in spans]).to(device),
+            lengths=torch.tensor([s.length for s in spans]).to(device),
+            query_offsets=torch.full((len(spans),), AHEAD).to(device),
+            query_positions=torch.cat(places).float().to(device),
+            keys=[keys for keys, _ in pairs],
+            values=[values for _, values in pairs],
+            window=window,
+            frame_text=frame_text,
+            key_of_query=_keys_of_queries(spans).to(device),
+            beyond=None if beyond is None else BeyondText(*(part.to(device) for part in beyond)),
+        )
+
+    def step(self, place: int) -> VoiceReading:
+        """Returns the reading of one turn by one row: the one that predicts frame `place`, counted from 0."""
+        length = int(self.lengths[0])
+        # Beyond the window's reach of the text, a row goes on reading the last ids.
+        seen = min(place, length - 1 + self.window)
+        key = key_at(torch.tensor([seen]), length, len(self.frame_text))
+        return replace(
+            self,
+            queries=self.queries.new_zeros(1),
+            cu_seqlens_q=self.cu_seqlens_q.new_tensor([0, 1]),
+            query_offsets=self.query_offsets.new_tensor([seen]),
+            query_positions=self.query_positions.new_tensor([float(min(place, length))]),
+            key_of_query=key.to(self.queries.device),
+            beyond=None,
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[VoiceReading]) -> VoiceReading:
+        """Returns the reading in which row i reads what parts[i] has its one row read; at least one part."""
+        counts = torch.cat([part.cu_seqlens_k[-1:] for part in parts])
+        firsts = F.pad(counts.cumsum(0), (1, 0))
+        return cls(
+            queries=torch.arange(len(parts), device=counts.device),
+            cu_seqlens_q=torch.arange(len(parts) + 1, dtype=torch.int32, device=counts.device),
+            cu_seqlens_k=firsts.to(torch.int32),
+            lengths=torch.cat([part.lengths for part in parts]),
+            query_offsets=torch.cat([part.query_offsets for part in parts]),
+            query_positions=torch.cat([part.query_positions for part in parts]),
+            keys=[torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)],
+            values=[torch.cat(layer) for layer in zip(*(part.values for part in parts), strict=True)],
+            window=parts[0].window,
+            frame_text=torch.cat([part.frame_text for part in parts]),
+            key_of_query=torch.cat([part.key_of_query for part in parts]) + firsts[:-1],
+        )
+
+    def attend(self, q: Float[Tensor, "Q N H"], layer: int) -> Float[Tensor, "Q N H"]:
+        """Returns what the queries take from the values; those beyond the text take its last value."""
+        out = super().attend(q, layer)
+        if self.beyond is None:
+            return out
+        values = self.values[layer]
+        queries, left, right, weight = self.beyond
+        end = torch.lerp(values[left].float(), values[right].float(), weight)
+        # The attention gives these queries 0, as their windows are empty.
+        return out.index_add(0, queries, end.to(out.dtype))
+
+
+def key_at(places: Int[Tensor, " Q"], length: int, keys: int) -> Int[Tensor, " Q"]:
+    """Returns which of `keys` keys, stretched to `length`, lies at each place; beyond the end the last."""
+    return (2 * places.clamp(max=length - 1) + 1) * keys // (2 * length)
+
+
+def _keys_of_queries(spans: Sequence[VoiceSpan]) -> Int[Tensor, " Q"]:
+    """Returns for each query the key at its own place, counted over all spans' keys."""
+    parts, first = [], 0
+    for span in spans:
+        places = torch.arange(span.num_queries) + AHEAD
+        parts.append(first + key_at(places, span.length, span.num_keys))
+        first += span.num_keys
+    return torch.cat(parts)
+
+
+def _beyond_text(spans: Sequence[VoiceSpan], window: int) -> BeyondText | None:
+    """Returns the voice rows that are more than the window beyond the end of their text."""
+    queries: list[int] = []
+    left: list[int] = []
+    right: list[int] = []
+    weight: list[float] = []
+    first_query, first_key = 0, 0
+    for span in spans:
+        # Query i has place i + 1; the last resampled key has place length - 1.
+        late = range(min(span.num_queries, span.length - 1 + window), span.num_queries)
+        if late:
+            # F.interpolate's rule at the last place, in whole numbers as the kernel computes it.
+            scale = 2 * span.length
+            place = min(max((scale - 1) * span.num_keys - span.length, 0), (span.num_keys - 1) * scale)
+            queries += [first_query + i for i in late]
+            left += [first_key + place // scale] * len(late)
+            right += [first_key + min(place // scale + 1, span.num_keys - 1)] * len(late)
+            weight += [place % scale / scale] * len(late)
+        first_query += span.num_queries
+        first_key += span.num_keys
+    if not queries:
+        return None
+    shares = torch.tensor(weight).view(-1, 1, 1)
+    return BeyondText(torch.tensor(queries), torch.tensor(left), torch.tensor(right), shares)

@@ -1,0 +1,1 @@
+"""Parts of HTML reports without any metric: the page frame, summary, tables, charts, pictures and players."""

@@ -1,0 +1,145 @@
+"""Sizes and rates of a tokenizer, checked when they are set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of a ConversationalRVQ.
+
+    Attributes:
+        sample_rate: Sample rate of the waveforms in Hz; one frame must hold a whole number of STFT hops, one
+            hop a whole number of samples.
+        frame_rate: Codec frames per second.
+        n_codebooks: Codebooks per frame; the first `semantic_codebooks` are trained to carry the text.
+        codebook_size, codebook_dim: Vectors per codebook, and their width.
+        hops_per_frame: STFT frames per codec frame, the product of `strides`.
+        window_hops: Length of the STFT window in hops.
+        strides: Factors between the rates of the encoder's stages, from the STFT rate to the frame rate.
+        encoder_widths, encoder_depths: Width and number of blocks of each stage, from the STFT rate down.
+        decoder_widths, decoder_depths: The same for the decoder, from the frame rate up.
+        expansion: Hidden width of the blocks' perceptrons, in multiples of the stage's width.
+        encoder_layers, decoder_layers: Transformer layers at the frame rate.
+        attention_heads: Heads of each transformer layer, a divisor of its width.
+        attention_frames: Frames that each layer attends to, the present one included.
+        attention_expansion: Hidden width of each layer's perceptron, in multiples of its width.
+        recover_phase: Whether the decoder predicts magnitudes alone and phases are recovered from the overlap
+            of its frames. Predicted phases need discriminators and a long training.
+        ahead: STFT frames of lookahead in phase recovery, at most hops_per_frame: more gives better sound and
+            a higher latency.
+        contrast: Factor by which decoded magnitudes are moved away from their mean over `contrast_bins` STFT
+            bins, where phases are recovered; see MagnitudeHead.
+        contrast_bins: Width of that mean in STFT bins, an odd number.
+        speaker_dim, emotion_dim: Widths of the two utterance embeddings.
+
+    Raises:
+        ValueError: A field is out of range, or fields do not fit each other.
+    """
+
+    sample_rate: int = 24_000
+    frame_rate: float = 12.5
+    n_codebooks: int = 32
+    codebook_size: int = 1024
+    semantic_codebooks: int = 10
+    codebook_dim: int = 64
+    hops_per_frame: int = 6
+    window_hops: int = 4
+    strides: tuple[int, ...] = (3, 2)
+    encoder_widths: tuple[int, ...] = (192, 320, 512)
+    encoder_depths: tuple[int, ...] = (2, 3, 3)
+    decoder_widths: tuple[int, ...] = (512, 384, 256)
+    decoder_depths: tuple[int, ...] = (3, 4, 4)
+    expansion: int = 3
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    attention_heads: int = 8
+    attention_frames: int = 50
+    attention_expansion: int = 2
+    recover_phase: bool = False
+    ahead: int = 3
+    contrast: float = 1.0
+    contrast_bins: int = 49
+    speaker_dim: int = 64
+    emotion_dim: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "frame_rate", "codebook_size", "codebook_dim", "hops_per_frame"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected above 0")
+        self._check_rates()
+        self._check_stages()
+        self._check_transformers()
+        self._check_phase_recovery()
+        if not 0 < self.semantic_codebooks < self.n_codebooks:
+            raise ValueError(
+                f"semantic_codebooks is {self.semantic_codebooks}: expected 1 to n_codebooks - 1 = "
+                f"{self.n_codebooks - 1}, so that at least one acoustic codebook is left"
+            )
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of one codec frame."""
+        return int(self.sample_rate / self.frame_rate)
+
+    @property
+    def hop(self) -> int:
+        """Samples between STFT frames."""
+        return self.samples_per_frame // self.hops_per_frame
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins of the STFT."""
+        return self.hop * self.window_hops // 2 + 1
+
+    def _check_rates(self) -> None:
+        samples = self.sample_rate / self.frame_rate
+        if samples != int(samples) or int(samples) % self.hops_per_frame:
+            raise ValueError(
+                f"sample_rate is {self.sample_rate}: its {samples} samples per frame are no multiple of "
+                f"hops_per_frame = {self.hops_per_frame}; set hops_per_frame and strides (8 and (4, 2) fit "
+                f"8000 and 16000 Hz) or another sample_rate (11025, 22050, 24000, 44100 and 48000 fit 6)"
+            )
+        if self.window_hops < 2:
+            raise ValueError(
+                f"window_hops is {self.window_hops}: expected at least 2, so that windows overlap"
+            )
+
+    def _check_stages(self) -> None:
+        if math.prod(self.strides) != self.hops_per_frame:
+            raise ValueError(
+                f"strides is {self.strides}: expected factors that multiply to hops_per_frame = "
+                f"{self.hops_per_frame}"
+            )
+        stages = len(self.strides) + 1
+        for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
+            if len(getattr(self, name)) != stages:
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} entries: expected {stages}, one more than strides"
+                )
+        if self.expansion < 1:
+            raise ValueError(f"expansion is {self.expansion}: expected 1 or more")
+
+    def _check_transformers(self) -> None:
+        for name in ("encoder_layers", "decoder_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        for name, width in (("encoder", self.encoder_widths[-1]), ("decoder", self.decoder_widths[0])):
+            if self.attention_heads < 1 or width % self.attention_heads:
+                raise ValueError(
+                    f"attention_heads is {self.attention_heads}: expected a divisor of the {name}'s width at "
+                    f"the frame rate, {width}"
+                )
+        for name in ("attention_frames", "attention_expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+
+    def _check_phase_recovery(self) -> None:
+        if not self.contrast > 0:
+            raise ValueError(f"contrast is {self.contrast}: expected above 0")
+        if self.contrast_bins < 1 or self.contrast_bins % 2 == 0:
+            raise ValueError(f"contrast_bins is {self.contrast_bins}: expected an odd number above 0")
+        if not 0 <= self.ahead <= self.hops_per_frame:
+            raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")

@@ -1,0 +1,127 @@
+"""Discriminators of decoded and original waveforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+
+class PeriodDiscriminator(nn.Module):
+    """Convolutions over the waveform folded at a period. Source: HiFi-GAN (Kong et al. 2020).
+
+    Args:
+        period: Samples of one row.
+        widths: Channels of each layer.
+    """
+
+    def __init__(self, period: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.period = period
+        channels = [1, *widths]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0)))
+            for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.output = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[Tensor]:
+        """Returns the feature maps of every layer; the last is the discriminator output."""
+        x = F.pad(waveform, (0, -waveform.shape[-1] % self.period))
+        x = x.reshape(x.shape[0], 1, -1, self.period)
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            maps.append(x)
+        return [*maps, self.output(x)]
+
+
+class SpectrumDiscriminator(nn.Module):
+    """Convolutions over the complex STFT at one resolution. Source: EnCodec (Defossez et al. 2022).
+
+    The first layer already halves the bins, which costs a quarter of EnCodec's full-size first layers.
+
+    Args:
+        window_length: Length of the window in samples; the hop is a quarter of it.
+        width: Channels of every layer.
+    """
+
+    window: Tensor
+
+    def __init__(self, window_length: int, width: int) -> None:
+        super().__init__()
+        self.window_length = window_length
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        kernels = [
+            ((3, 9), (1, 2), 1),
+            ((3, 9), (1, 2), 1),
+            ((3, 9), (1, 2), 2),
+            ((3, 9), (1, 2), 4),
+            ((3, 3), (1, 1), 1),
+        ]
+        channels = [2, *[width] * len(kernels)]
+        self.layers = nn.ModuleList(
+            weight_norm(
+                nn.Conv2d(
+                    a,
+                    b,
+                    kernel,
+                    stride,
+                    (dilation * (kernel[0] // 2), kernel[1] // 2),
+                    dilation=(dilation, 1),
+                )
+            )
+            for a, b, (kernel, stride, dilation) in zip(channels, channels[1:], kernels, strict=False)
+        )
+        self.output = weight_norm(nn.Conv2d(width, 1, (3, 3), padding=(1, 1)))
+
+    def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[Tensor]:
+        """Returns the feature maps of every layer; the last is the discriminator output."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform[:, 0].float(),
+                self.window_length,
+                self.window_length // 4,
+                window=self.window,
+                normalized=True,
+                return_complex=True,
+            )
+            x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            maps.append(x)
+        return [*maps, self.output(x)]
+
+
+class Discriminators(nn.Module):
+    """Multi-period and multi-scale complex-STFT discriminators together.
+
+    Args:
+        periods: Fold lengths in samples; primes, so that they overlap little.
+        windows: STFT window lengths in samples.
+        width: Channels of the STFT discriminators and of the period discriminators' first layer.
+    """
+
+    def __init__(
+        self,
+        periods: Sequence[int] = (2, 3, 5, 7, 11),
+        windows: Sequence[int] = (512, 256, 128),
+        width: int = 16,
+    ) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        self.discriminators = nn.ModuleList(
+            [
+                *(PeriodDiscriminator(p, widths) for p in periods),
+                *(SpectrumDiscriminator(w, width) for w in windows),
+            ]
+        )
+
+    def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[list[Tensor]]:
+        """Returns the feature maps of each discriminator; the last is its output."""
+        return [discriminator(waveform) for discriminator in self.discriminators]

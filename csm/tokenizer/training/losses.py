@@ -1,0 +1,95 @@
+"""Weights of the tokenizer's losses, and the losses of its heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# CTC needs at least one output per letter: four per frame are 50 a second, above any speaker's rate.
+CTC_OUTPUTS_PER_FRAME = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLossConfig:
+    """Weights of the losses, shares of the dropouts, and the update of the codebooks.
+
+    Attributes:
+        mel: Weight of the L1 distance of log-mel spectrograms: over several window lengths (DAC's main loss),
+            or, where phases are recovered, of the decoder's own STFT frames.
+        magnitude: Weight of the L1 distance of compressed magnitudes over the same windows, or, where phases
+            are recovered, of the share of the compressed magnitudes' variance that is not explained.
+        commitment: Weight of the distance of the projections from their code vectors.
+        isotropy: Weight of the penalty on projections that vary in a few directions only.
+        text: Weight of the CTC loss on the semantic codebooks' sum.
+        speaker: Weight of the classification of training speakers by the speaker embedding.
+        reversal: Weight of the reversed gradient of a speaker classifier on the semantic codebooks' mean
+            (Ganin & Lempitsky 2015).
+        emotion: Weight of the regression of the utterance's prosody statistics from the emotion embedding.
+        distillation: Weight of the regression of a teacher's features from the semantic codebooks' sum; it
+            counts with a teacher only.
+        adversarial: Norm of the adversarial gradient before the decoder's head, relative to that of the
+            spectral losses, from step `adversarial_start` on; 0 trains without discriminators.
+        feature_matching: Weight of feature matching relative to the adversarial hinge loss.
+        adversarial_start: First step with discriminators.
+        discriminator_share: Share of a micro-batch's items that discriminators see, above 0 to 1: they cost
+            more than the tokenizer.
+        condition_dropout: Share of items decoded without speaker and emotion embedding, so that codes alone
+            suffice.
+        quantizer_dropout: Share of items quantized with a random prefix of the codebooks.
+        bypass: Share of items decoded from the unquantized latent.
+        decay: Decay of the codebooks' moving average.
+        revive_below: Share of uniform usage below which a code is dead.
+        revive_every: Steps between revivals of dead codes after step 200, up to which every step revives.
+
+    Raises:
+        ValueError: A share is out of range.
+    """
+
+    mel: float = 1.0
+    magnitude: float = 0.3
+    commitment: float = 0.25
+    isotropy: float = 0.02
+    text: float = 0.2
+    speaker: float = 0.2
+    reversal: float = 0.05
+    emotion: float = 0.2
+    distillation: float = 1.0
+    adversarial: float = 0.0
+    feature_matching: float = 4.0
+    adversarial_start: int = 0
+    discriminator_share: float = 1.0
+    condition_dropout: float = 0.3
+    quantizer_dropout: float = 0.5
+    bypass: float = 0.4
+    decay: float = 0.98
+    revive_below: float = 0.02
+    revive_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("condition_dropout", "quantizer_dropout", "bypass"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a share from 0 to 1")
+        if not 0 < self.discriminator_share <= 1:
+            raise ValueError(
+                f"discriminator_share is {self.discriminator_share}: expected a share above 0, at most 1"
+            )
+
+
+def distillation_loss(
+    output: Float[Tensor, "B T C"], target: Float[Tensor, "B T C"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, ""]:
+    """Returns 1 - cosine of student and teacher features, mean over frames (Mimi, Defossez et al. 2024).
+
+    Args:
+        output: Features of the student, [B, T, C].
+        target: Features of the teacher, [B, T, C].
+        mask: Frames that count, bool [B, T].
+
+    Returns:
+        Scalar, 0 to 2; 0 where no frame counts.
+    """
+    distance = 1 - F.cosine_similarity(output.float(), target.float(), dim=-1)
+    return (distance * mask).sum() / mask.sum().clamp_min(1)

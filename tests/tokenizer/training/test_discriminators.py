@@ -1,0 +1,36 @@
+"""Discriminators return feature maps and an output each, on waveforms of any length."""
+
+import pytest
+import torch
+
+from csm.tokenizer.training.discriminators import (
+    Discriminators,
+    PeriodDiscriminator,
+    SpectrumDiscriminator,
+)
+
+
+@pytest.mark.parametrize("samples", [1100, 1101, 2000])
+def test_every_discriminator_returns_finite_maps_and_an_output(samples):
+    discriminators = Discriminators(periods=(2, 5), windows=(256, 64), width=4)
+    outputs = discriminators(torch.randn(2, 1, samples))
+    assert len(outputs) == 4
+    assert all(maps[-1].shape[:2] == (2, 1) and len(maps) > 3 for maps in outputs)
+    assert all(each.isfinite().all() for maps in outputs for each in maps)
+
+
+@pytest.mark.parametrize("discriminator", [PeriodDiscriminator(3, (4, 8)), SpectrumDiscriminator(64, 4)])
+def test_the_output_has_a_gradient_at_the_waveform(discriminator):
+    waveform = torch.randn(1, 1, 600, requires_grad=True)
+    discriminator(waveform)[-1].mean().backward()
+    assert waveform.grad.isfinite().all() and waveform.grad.any()
+
+
+@torch.no_grad()
+def test_a_period_discriminator_sees_columns_of_its_period_alone():
+    """Samples of one phase stay apart from the others: its kernels are one column wide."""
+    discriminator, waveform = PeriodDiscriminator(3, (4, 8)), torch.randn(1, 1, 600)
+    changed = waveform.clone()
+    changed[..., 1::3] += 1
+    moved = (discriminator(waveform)[-1] - discriminator(changed)[-1]).abs().amax((0, 1, 2)) > 0
+    assert moved.tolist() == [False, True, False]
