@@ -84,10 +84,10 @@ class Speaker:
         """
         session = session or self.session(line)
         prompt = self._joined(line.prompt) if line.prompt else None
-        heard = [self._heard(turn) for turn in context if turn.text.strip()]
+        preceding = [self._prompt_turn(turn) for turn in context if turn.text.strip()]
         name = None if prompt else line.turn.speaker
         stream = self.talker.generate(
-            line.turn.text, name, prompt=prompt, context=heard, session=session, stream=True
+            line.turn.text, name, prompt=prompt, context=preceding, session=session, stream=True
         )
         speech = stream.whole()
         remembered = 0 if session.memory is None else int(session.memory.turns)
@@ -99,13 +99,13 @@ class Speaker:
         }
         return Said(speech.waveform, stream, facts)
 
-    def _heard(self, turn: Turn) -> PromptTurn:
+    def _prompt_turn(self, turn: Turn) -> PromptTurn:
         rate = self.talker.tokenizer.config.sample_rate
         known = turn.speaker if turn.speaker in self.talker.voices else None
         return PromptTurn(turn.text, read_turn(self.corpus, turn, rate), rate, known)
 
     def _joined(self, turns: Sequence[Turn]) -> PromptTurn:
-        parts = [self._heard(turn) for turn in turns]
+        parts = [self._prompt_turn(turn) for turn in turns]
         waveform = torch.cat([part.waveform for part in parts], dim=1)
         return PromptTurn(" ".join(part.text.strip() for part in parts), waveform, parts[0].sample_rate)
 

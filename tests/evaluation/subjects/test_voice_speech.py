@@ -166,5 +166,5 @@ def test_parts_that_are_not_there_and_weights_that_cannot_be_had_are_said(talker
 def test_a_context_turn_of_a_known_voice_goes_by_its_name(talker, corpus):
     speaker = Speaker.of(talker, corpus, 0)
     joe, ann = corpus.conversations[2].turns[:2]
-    assert isinstance(speaker._heard(joe), PromptTurn)
-    assert speaker._heard(joe).speaker == "JOE" and speaker._heard(ann).speaker is None
+    assert isinstance(speaker._prompt_turn(joe), PromptTurn)
+    assert speaker._prompt_turn(joe).speaker == "JOE" and speaker._prompt_turn(ann).speaker is None
