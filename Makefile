@@ -27,8 +27,7 @@ START = $(or $(MODEL),$(if $(TOKENIZER),scratch))
 FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $(if $(START),model_start=$(START)) \
     $(if $(filter scratch,$(TOKENIZER)),$(NEW_TOKENIZER)) $(if $(filter scratch,$(START)),$(NEW_VOICE)) $(SET)
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
-# deepspeed has no wheels for macOS: there torchrun starts the ranks.
-RANKED = $(if $(wildcard $(BIN)/deepspeed),$(BIN)/deepspeed --num_accelerators,$(BIN)/torchrun --nproc-per-node) $(RANKS)
+CSM = $(BIN)/python -m csm
 
 .PHONY: help train speak test bench check
 .DELETE_ON_ERROR:
@@ -43,17 +42,17 @@ help:
 	@echo "          TOKENIZER=$(TOKENIZER) MODEL=$(MODEL) (scratch or a folder) SET=\"$(SET)\" (training.steps=100 ...)"
 
 train: $(READY)
-	$(BIN)/python launch/prepare_data.py --corpus $(CORPUS) --output data/$(CORPUS)
-	$(RANKED) launch/train_tokenizer.py $(OPTIONS) --output $(RUN)/tokenizer
-	$(BIN)/python launch/encode_corpus.py $(OPTIONS) --tokenizer $(RUN)/tokenizer --output $(RUN)/codes
-	$(RANKED) launch/train.py $(OPTIONS) --output $(RUN)
-	$(BIN)/python launch/generate_speech.py --run $(RUN)
-	$(BIN)/python launch/evaluate_speech.py --run $(RUN) --corpus data/$(CORPUS) --keep
+	$(CSM) prepare --corpus $(CORPUS) --output data/$(CORPUS)
+	$(CSM) train-tokenizer --ranks $(RANKS) $(OPTIONS) --output $(RUN)/tokenizer
+	$(CSM) encode $(OPTIONS) --tokenizer $(RUN)/tokenizer --output $(RUN)/codes
+	$(CSM) train --ranks $(RANKS) $(OPTIONS) --output $(RUN)
+	$(CSM) generate --run $(RUN)
+	$(CSM) evaluate --run $(RUN) --corpus data/$(CORPUS) --keep
 
 # The text goes through the environment: a shell would read its quotes and dollars.
 speak: export SPOKEN_TEXT = $(value TEXT)
 speak: $(READY)
-	@$(BIN)/python launch/speak.py $(if $(VOICE),--voice $(VOICE)) $(if $(SPEAKER),--speaker $(SPEAKER)) $(SAY) -- "$$SPOKEN_TEXT"
+	@$(CSM) speak $(if $(VOICE),--voice $(VOICE)) $(if $(SPEAKER),--speaker $(SPEAKER)) $(SAY) -- "$$SPOKEN_TEXT"
 
 test: $(READY)
 	$(BIN)/python -m pytest tests -q

@@ -32,6 +32,7 @@ REQUIRED = [
 # Resemblyzer and pesq are not here: they build from source, and pip has no "if a compiler is there".
 # The Makefile installs them one by one; Resemblyzer runs on webrtcvad-wheels, which needs no compiler.
 EVALUATION = [
+    "matplotlib",
     "silero-vad>=6",
     "webrtcvad-wheels",
     "librosa<1",  # Resemblyzer and speechmos were written for its 0.x calls
@@ -82,7 +83,7 @@ class BuildNative(build_ext):
 
 
 setup(
-    name="csm",
+    name="csm-speech",
     version=VERSION.group(1),
     description="Training conversational speech models, from recorded conversations to a talking model",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
@@ -111,14 +112,19 @@ setup(
     ],
     cmdclass={"build_ext": BuildNative},
     install_requires=REQUIRED,
+    entry_points={"console_scripts": ["csm = csm.cli:main"]},
     extras_require={
+        "train": ["torchaudio>=2.6", f"deepspeed>=0.16{LINUX}", "tensorboard"],
         "eval": EVALUATION,
         "hf": ["transformers", "tokenizers"],
-        "cuda": ["flash-attn", "liger-kernel"],
+        "cuda": [f"triton{LINUX}", "flash-attn", "liger-kernel"],
         "export": ["onnx", "onnxscript"],
         # What benchmarks/ compares with; a missing one is left out of the table, with a line that says so.
         "bench": ["vector-quantize-pytorch", "encodec", "faiss-cpu", "transformers"],
         # liger-kernel's kernels are tested in Triton's interpreter.
-        "dev": ["pytest", "pytest-benchmark", "beartype", "ruff", "mypy", f"liger-kernel{LINUX}"],
+        "dev": [
+            *("pytest", "pytest-benchmark", "beartype", "ruff", "mypy", f"liger-kernel{LINUX}"),
+            *("peft", "accelerate", "onnx", "onnxscript"),  # what models and tokenizers are exported to
+        ],
     },
 )

@@ -199,7 +199,7 @@ def task(tmp_path, device) -> TokenizerTask:
         "samples_per_frame": frame,
         "config": run.utterances,
         "seed": 0,
-        "shards": 1,
+        "micro_batches": 1,
     }
     data = [UtteranceDataset(corpus, split, **options) for split in ("train", "validation")]
     loss, tokenizer = run.tokenizer_loss, ConversationalRVQ(run.tokenizer).to(device)

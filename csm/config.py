@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from csm.system.files import write_atomically
+
 Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a dataclass into plain JSON values; nested dataclasses become dicts, tuples become lists.
+    """Returns a dataclass as plain JSON values: nested dataclasses as dicts, tuples as lists.
 
     Raises:
         ValueError: `config` is not a dataclass instance.
@@ -27,10 +28,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
-    """Build a `cls` from what `to_dict` returned. Fields with a default may be left out.
+    """Returns a `cls` from what `to_dict` returned. Fields with a default may be left out.
 
     Raises:
-        ValueError: unknown fields, missing fields or wrong types; one message lists all of them.
+        ValueError: Unknown fields, missing fields or wrong types; one message lists all of them.
     """
     problems: list[str] = []
     config = _build(cls, mapping, "", problems)
@@ -40,18 +41,15 @@ def from_dict(cls: type[Config], mapping: Mapping[str, Any]) -> Config:
 
 
 def save(config: Any, path: str | Path) -> None:
-    """Write `config` as JSON, by a temporary file and a rename, so that no half-written file remains."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes `config` as JSON, whole or not at all."""
+    write_atomically(path, json.dumps(to_dict(config), indent=2, ensure_ascii=False) + "\n")
 
 
 def load(cls: type[Config], path: str | Path) -> Config:
-    """Read a `cls` from a JSON file.
+    """Returns a `cls` from a JSON file.
 
     Raises:
-        ValueError: the file is missing, is not JSON, or does not describe a `cls`.
+        ValueError: The file is missing, is not JSON, or does not describe a `cls`.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,13 +65,13 @@ def load(cls: type[Config], path: str | Path) -> Config:
 
 
 def override(config: Config, assignment: str) -> Config:
-    """Return a copy of `config` with one field changed, as in `override(config, "training.steps=100")`.
+    """Returns a copy of `config` with one field changed, as in `override(config, "training.steps=100")`.
 
-    The text is read by the field's own type: int, float, bool (true/false), str, Literal, tuples (commas),
+    The text is parsed by the field's type: int, float, bool (true/false), str, Literal, tuples (commas),
     and Optional of these (none).
 
     Raises:
-        ValueError: no `=`, an unknown field (the near ones are listed), or a text its type does not take.
+        ValueError: No `=`, an unknown field (similar ones are listed), or a text that its type does not take.
     """
     name, equals, text = assignment.partition("=")
     name = name.strip()
@@ -83,7 +81,7 @@ def override(config: Config, assignment: str) -> Config:
 
 
 def field_names(config: Any, prefix: str = "") -> list[str]:
-    """List the dotted names of all fields that `override` can set."""
+    """Returns the dotted names of all fields that `override` can set."""
     names: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -132,7 +130,7 @@ def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
 
 
 def _value(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
-    """Check `value` against `hint`, turning JSON lists into tuples and objects into dataclasses."""
+    """Checks `value` against `hint`; returns JSON lists as tuples and objects as dataclasses."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -145,7 +143,7 @@ def _value(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             result = _value(option, value, name, attempts[-1])
             if not attempts[-1]:
                 return result
-        # Of `X | None` the reader wants to hear what is wrong with X, not that it is not None.
+        # Of `X | None` the message is about X, not that the value is not None.
         longest = max(attempts, key=len)
         problems.extend(attempts[0] if value is None else longest)
         return None
@@ -247,14 +245,26 @@ def _parse(hint: Any, text: str, name: str) -> Any:
 
 
 def _near(name: str, names: list[str]) -> str:
-    last = name.rpartition(".")[2]
-    near = difflib.get_close_matches(name, names, n=4, cutoff=0.6)
-    near += [other for other in names if other.rpartition(".")[2] == last and other not in near]
+    likeness = {other: _likeness(name, other) for other in names}
+    near = sorted((other for other in names if likeness[other] >= 0.6), key=lambda other: -likeness[other])
     return (
-        f"; did you mean {', '.join(near[:6])}?"
+        f"; did you mean {', '.join(near[:4])}?"
         if near
         else f"; the fields are {', '.join(sorted(names)[:40])}"
     )
+
+
+def _likeness(name: str, other: str) -> float:
+    """Likeness of two dotted names' last parts, 0 to 1, and a little for the same group.
+
+    The initials of a field ("lr") and the beginning of one of its words ("warmup") are as good as its name.
+    """
+    group, _, last = name.rpartition(".")
+    other_group, _, other_last = other.rpartition(".")
+    words = other_last.split("_")
+    short = last == "".join(word[0] for word in words if word) or (len(last) > 2 and last in words)
+    likeness = 1.0 if short else difflib.SequenceMatcher(None, last, other_last).ratio()
+    return likeness + 0.1 * (likeness >= 0.5 and group == other_group)
 
 
 def _type_name(hint: Any) -> str:

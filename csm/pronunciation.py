@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from csm.system.extras import missing_package
+
 if TYPE_CHECKING:
     from gruut import TextProcessor
     from gruut.const import Word
@@ -73,8 +75,7 @@ def _reader() -> TextProcessor:
         from gruut.utils import remove_non_word_chars
     except ImportError as error:
         raise ValueError(
-            "the package gruut is missing: text codec 'phones' needs it; pip install gruut, or train with "
-            "--set model.text=bytes"
+            f"{missing_package('gruut', 'speaking from phones')}, or train with --set model.text=bytes"
         ) from error
     lexicon = sqlite3.connect(":memory:", check_same_thread=False)
     with sqlite3.connect(gruut_lang_en.get_lang_dir() / "lexicon.db") as shipped:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
-from csm.command_line import command, command_parser, device_of
+from csm.cli.options import add_device, device_of
+from csm.cli.process import run_command
 from csm.data.code_shards import read_code_shards
 from csm.data.manifest import read_corpus
 from csm.model import CSMModel
 from csm.network.depth_decoder import DepthDecoder
-from csm.recipes import pipeline
+from csm.recipes.run_files import load_run
+from csm.recipes.steps.train_model import model_task
 from csm_kernels import Int8Rows
 
 PARTS = ("semantic", "acoustic")
@@ -45,31 +47,28 @@ def quantization_cost(folder: Path, device: torch.device) -> dict[str, tuple[flo
     Raises:
         ValueError: The folder holds no finished run.
     """
-    run = pipeline.load_run(folder)
+    run = load_run(folder)
     model = CSMModel.from_pretrained(folder).to(device)
     codes = folder / "codes"
     material = read_corpus(run.corpus), read_code_shards(codes)
-    task = pipeline.model_task(run, model, material, codes, device)
+    task = model_task(run, model, material, codes, device)
     exact = task.validate(0)
     quantize_weights(model.depth_decoder)
     quantized = task.validate(0)
     return {part: (exact[f"model/{part}"], quantized[f"model/{part}"]) for part in PARTS}
 
 
-def work(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Prints one line for each part."""
     for part, (exact, quantized) in quantization_cost(options.run, device_of(options)).items():
         print(f"{part} codes after code 0: {exact:.4f} nats with fp32 weights, {quantized:.4f} with int8")
 
 
-def main() -> int:
-    """Runs the command."""
-    parser = command_parser(__doc__)
-    parser.add_argument(
-        "--run", type=Path, required=True, metavar="FOLDER", help="output of a finished launch/train.py"
-    )
-    return command("quantization_cost", parser, work)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="of a finished csm train")
+    add_device(parser)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("quantization_cost", lambda: sys.modules[__name__], sys.argv[1:]))

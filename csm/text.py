@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from csm.pronunciation import PHONES, pronounced
+from csm.system.extras import missing_package
 
 PAD, BOS, EOS, LISTEN = 256, 257, 258, 259
 FIRST_SPEAKER, MAX_SPEAKERS = 260, 128
@@ -132,9 +133,7 @@ class HuggingFaceCodec:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ValueError(
-                "the package tokenizers is missing: a tokenizer.json needs it; pip install 'csm[hf]'"
-            ) from error
+            raise ValueError(missing_package("tokenizers", "reading a tokenizer.json")) from error
         self._tokenizer = Tokenizer.from_file(str(path))
         self.vocab_size = self._tokenizer.get_vocab_size()
         ids = {name: self._tokenizer.token_to_id(name) for name in (bos, eos)}

@@ -23,11 +23,15 @@ SHAPED = [
 ]
 install_import_hook(SHAPED, "beartype.beartype")
 
+from csm.data.code_shards import EncodedTurn  # noqa: E402
 from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
-from csm.data.manifest import Corpus  # noqa: E402
+from csm.data.dataset import ConversationDataset, DatasetConfig  # noqa: E402
+from csm.data.manifest import Conversation, Corpus, Turn  # noqa: E402
+from csm.losses import LossConfig  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
 from csm.sequences.turns import TurnFrames  # noqa: E402
+from csm.training.model_task import ModelTask  # noqa: E402
 
 TINY = {
     "d_model": 32,
@@ -102,3 +106,45 @@ def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def one_thread() -> None:
     """Tiny models only wait for a second thread, which an earlier test's training may have asked for."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
+    """Makes the training task of a tiny model: four conversations of random codes, and one for validation."""
+
+    def make(model: CSMModel, latent_dim: int = 0) -> ModelTask:
+        # Tiny tensors on two threads of a busy machine wait a hundred times as long as they compute.
+        monkeypatch.setattr("csm.training.distributed.available_cores", lambda: 1)
+
+        kept = {"speaker": "A", "text": "abc", "audio": "a.wav", "end": 1.0}
+
+        def turn(name: str, index: int) -> Turn:
+            return Turn(id=f"{name}_{index}", conversation=name, index=index, **kept)
+
+        splits = {f"c{i}": "train" for i in range(4)} | {"v": "validation"}
+        conversations = tuple(
+            Conversation(id=n, split=s, turns=tuple(turn(n, i) for i in range(5))) for n, s in splits.items()
+        )
+        corpus = Corpus(root=tmp_path, conversations=conversations, info={})
+        g = torch.Generator().manual_seed(0)
+        encoded = {
+            t.id: EncodedTurn(
+                t.id,
+                torch.randint(0, 24, (5, 6), generator=g).short(),
+                torch.rand(6, 3).half(),
+                torch.zeros(1),
+            )
+            for t in corpus.turns()
+        }
+        config = DatasetConfig(rows_per_micro_batch=120, max_rows=60, transcribe_share=0.4, depth_share=0.5)
+        sizes = {"num_codebooks": 5, "end_code": 24, "config": config, "seed": 0, "codec": model.codec}
+        train_data, validation = (
+            ConversationDataset(corpus, encoded, split, micro_batches=number, **sizes)
+            for split, number in (("train", 2), ("validation", 1))
+        )
+        vectors = torch.randn(5, 24, latent_dim, generator=g) if latent_dim else None
+        return ModelTask(
+            model, train_data, validation, LossConfig(), device=torch.device("cpu"), vectors=vectors
+        )
+
+    return make

@@ -51,7 +51,7 @@ def test_the_picture_shows_the_rows_that_are_built() -> None:
     builder = RowBuilder(ByteCodec(), 2, 1024)
     ends = torch.tensor([0, 0.5, 1.5, 2.5, 3])
     builder.add_spoken(TurnFrames("a", "Hi", 0, torch.zeros(2, 3, dtype=torch.int64), ends=ends))
-    builder.add_heard(TurnFrames("b", "Ok", 1, torch.zeros(2, 2, dtype=torch.int64)))
+    builder.add_transcribed(TurnFrames("b", "Ok", 1, torch.zeros(2, 2, dtype=torch.int64)))
     batch = builder.build()
     filled = {
         "text": batch.text >= 0,

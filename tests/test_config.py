@@ -99,6 +99,7 @@ def test_an_override_is_read_by_the_type_of_its_field(assignment: str, expected:
     [
         ("inner.widht=3", "did you mean inner.width"),
         ("width=3", "did you mean .*inner.width"),
+        ("inner.w=3", "did you mean inner.width"),
         ("nothing_like_it=3", "the fields are inner.mode, inner.pair"),
         ("steps", "expected FIELD=VALUE"),
         ("steps=1.5", "override steps: expected int, got '1.5'"),
@@ -123,3 +124,18 @@ def test_an_override_leaves_the_original_alone() -> None:
 def test_only_dataclasses_are_configs() -> None:
     with pytest.raises(ValueError, match="expected a dataclass instance, got dict"):
         config_files.to_dict({"a": 1})
+
+
+def test_an_abbreviation_finds_its_field_the_one_of_its_own_group_first() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Training:
+        learning_rate: float = 0.1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Run:
+        tokenizer_training: Training = field(default_factory=Training)
+        training: Training = field(default_factory=Training)
+
+    Run.__annotations__ = {"tokenizer_training": Training, "training": Training}
+    with pytest.raises(ValueError, match="did you mean training.learning_rate, tokenizer_training.learn"):
+        config_files.override(Run(), "training.lr=1")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import socket
 import subprocess
@@ -30,12 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
 SHORT = {
     "training.steps": "2",
-    "training.shards": "2",
+    "training.micro_batches": "2",
     "training.warmup_steps": "1",
     "training.checkpoint_every": "2",
     "training.log_every": "1",
     "data.max_rows": "120",
-    "data.rows_per_shard": "150",
+    "data.rows_per_micro_batch": "150",
     "data.depth_share": "0.5",
 }
 
@@ -60,15 +60,14 @@ def small(command: str) -> list[str]:
 
 
 def inside(words: list[str]) -> str:
-    """Runs a command of launch/ in this process; returns its standard output."""
-    file = ROOT / words[0]
-    spec = importlib.util.spec_from_file_location(f"page_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    out, err = StringIO(), StringIO()
-    with patch.object(sys, "argv", [str(file), *words[1:]]), redirect_stdout(out), redirect_stderr(err):
-        spec.loader.exec_module(module)
-        status = module.main()
+    """Runs a command of launch/ in this process; returns what it printed."""
+    file = str(ROOT / words[0])
+    out, err, status = StringIO(), StringIO(), None
+    with patch.object(sys, "argv", [file, *words[1:]]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            runpy.run_path(file, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
     assert status == 0, (words, out.getvalue(), err.getvalue())
     return out.getvalue()
 
@@ -105,7 +104,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     ranked = 0
     try:
-        with patch("csm.training.world.available_cores", lambda: 1):
+        with patch("csm.training.distributed.available_cores", lambda: 1):
             for command in commands():
                 launcher, *words = small(command)
                 if launcher == "deepspeed":

@@ -176,5 +176,5 @@ def _runner(options: argparse.Namespace) -> RunnerOptions:
 
 
 def say(message: str) -> None:
-    """Prints one progress line that any terminal can show."""
-    print(f"  {message}".encode("ascii", "replace").decode(), flush=True)
+    """Prints one progress line."""
+    print(f"  {message}", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from csm.system.files import new_file, write_atomically
+
 INDEX_NAME = "index.json"
-# When the letters or phones of each turn are said.
+# Times at which the letters or phones of each turn end.
 ALIGNMENT_NAME = "alignment.safetensors"
 # What each code adds to the tokenizer's latent.
 VECTORS_NAME = "code_vectors.safetensors"
@@ -22,7 +24,7 @@ TURNS_PER_SHARD = 1024
 
 
 class EncodedTurn(NamedTuple):
-    """What is stored of a turn.
+    """One encoded turn.
 
     Attributes:
         id: Turn id.
@@ -35,14 +37,9 @@ class EncodedTurn(NamedTuple):
     speaker: Tensor
 
 
-def version_id(turn: str, number: int) -> str:
-    """Id of another encoding of a turn; number 0 is the turn itself."""
-    return f"{turn}~{number}" if number else turn
-
-
-def version_speed(number: int, speeds: Sequence[float]) -> float:
-    """How fast version `number` of a turn is played; 1 for the turn itself."""
-    return speeds[number % len(speeds)]
+def shifted_id(turn: str, shift: int) -> str:
+    """Returns the id of a turn's encoding in a time shift; shift 0 is the turn itself."""
+    return f"{turn}~{shift}" if shift else turn
 
 
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:
@@ -70,7 +67,8 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
             tensors[f"{turn.id}/prosody"] = turn.prosody.to(torch.float16).contiguous()
             tensors[f"{turn.id}/speaker"] = turn.speaker.to(torch.float16).contiguous()
             places[turn.id] = shards
-        save_file(tensors, folder / f"codes_{shards:04d}.safetensors")
+        with new_file(folder / f"codes_{shards:04d}.safetensors") as file:
+            save_file(tensors, file)
         shards += 1
         pending.clear()
 
@@ -84,20 +82,18 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
             flush()
     if pending:
         flush()
-    temporary = folder / (INDEX_NAME + ".part")
-    temporary.write_text(json.dumps({**description, "turns": places}, indent=0) + "\n", encoding="utf-8")
-    temporary.replace(folder / INDEX_NAME)
+    write_atomically(folder / INDEX_NAME, json.dumps({**description, "turns": places}, indent=0) + "\n")
     return len(places)
 
 
 def read_index(folder: Path) -> dict[str, object] | None:
-    """The description of finished shards, or None where there are none."""
+    """Returns the description of finished shards, or None where there are none."""
     path = folder / INDEX_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
-    """All turns by id.
+    """Returns all turns by id.
 
     Raises:
         ValueError: No finished shards there, or one that the index names is missing.
@@ -123,21 +119,20 @@ def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
 
 
 def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None:
-    """Writes beside the shards where the symbols of each turn's text end.
+    """Writes beside the shards when the symbols of each turn's text end.
 
     Args:
-        folder: Of the shards.
+        folder: Folder of the shards.
         ends: float32 [L], frames, by turn id.
         text: Name of the text codec whose symbols they are.
     """
-    temporary = folder / (ALIGNMENT_NAME + ".part")
     tensors = {name: times.float().contiguous() for name, times in ends.items()}
-    save_file(tensors, temporary, metadata={"text": text})
-    temporary.replace(folder / ALIGNMENT_NAME)
+    with new_file(folder / ALIGNMENT_NAME) as file:
+        save_file(tensors, file, metadata={"text": text})
 
 
 def aligned_text(folder: Path) -> str | None:
-    """Name of the text codec whose symbols were aligned, or None where nothing was."""
+    """Returns the name of the text codec whose symbols are aligned, or None where none are."""
     path = folder / ALIGNMENT_NAME
     if not path.is_file():
         return None
@@ -146,7 +141,7 @@ def aligned_text(folder: Path) -> str | None:
 
 
 def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
-    """What `write_alignment` wrote of this text codec, or None where nothing was aligned.
+    """Returns what `write_alignment` wrote for this text codec, or None without an alignment.
 
     Raises:
         ValueError: The symbols of another text codec were aligned.
@@ -157,7 +152,7 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
     if found != text:
         raise ValueError(
             f"{folder / ALIGNMENT_NAME} is of the text codec {found!r}, the model's is {text!r}: run "
-            f"launch/encode_corpus.py with this recipe, which aligns anew"
+            f"launch/encode_corpus.py with this recipe, which aligns again"
         )
     return load_file(folder / ALIGNMENT_NAME)
 
@@ -165,10 +160,11 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
 def write_code_vectors(folder: Path, vectors: Tensor) -> None:
     """Writes beside the shards what each code adds to the tokenizer's latent, [K, V, D], in 16 bits."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": vectors.half().contiguous()}, folder / VECTORS_NAME)
+    with new_file(folder / VECTORS_NAME) as file:
+        save_file({"vectors": vectors.half().contiguous()}, file)
 
 
 def read_code_vectors(folder: Path) -> Tensor | None:
-    """What `write_code_vectors` wrote, float32, or None where the tokenizer did not tell."""
+    """Returns what `write_code_vectors` wrote, float32, or None where there is none."""
     path = folder / VECTORS_NAME
     return load_file(path)["vectors"].float() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Which stretches of which conversations make up a step: a pure function of (seed, step)."""
+"""The stretches of conversations that make up a step: a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Chunk(NamedTuple):
 
 
 class ChunkSampler:
-    """Cuts conversations into chunks of at most `max_rows`, shuffles, fills shards up to `rows_per_shard`.
+    """Cuts conversations into chunks, shuffles these and fills micro-batches with them.
 
     Every epoch cuts at other places (the first chunk of a conversation is shortened at random) and every turn
     appears once per epoch. The same for any number of ranks.
@@ -26,26 +26,34 @@ class ChunkSampler:
     Args:
         rows: Rows of every turn of every conversation.
         max_rows: Most rows of a chunk; a longer turn is left out (the dataset counts them).
-        rows_per_shard: Rows a shard is filled to.
-        shards: Shards per step.
-        seed: Of the order.
+        rows_per_micro_batch: Rows a micro-batch is filled to.
+        micro-batches: Micro-batches per step.
+        seed: Seed of the order.
 
     Raises:
-        ValueError: max_rows above rows_per_shard; from `step`, too few rows for one step, or a step below 1.
+        ValueError: max_rows above rows_per_micro_batch; from `step`, too few rows or a step below 1.
     """
 
     def __init__(
-        self, rows: Sequence[Sequence[int]], *, max_rows: int, rows_per_shard: int, shards: int, seed: int
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        max_rows: int,
+        rows_per_micro_batch: int,
+        micro_batches: int,
+        seed: int,
     ) -> None:
-        if max_rows > rows_per_shard:
-            raise ValueError(f"max_rows is {max_rows}: expected at most rows_per_shard {rows_per_shard}")
-        self.rows, self.max_rows, self.rows_per_shard = rows, max_rows, rows_per_shard
-        self.shards, self.seed = shards, seed
+        if max_rows > rows_per_micro_batch:
+            raise ValueError(
+                f"max_rows is {max_rows}: expected at most rows_per_micro_batch {rows_per_micro_batch}"
+            )
+        self.rows, self.max_rows, self.rows_per_micro_batch = rows, max_rows, rows_per_micro_batch
+        self.micro_batches, self.seed = micro_batches, seed
         self._starts = [0]
         self.epoch_steps = lru_cache(maxsize=4)(self._epoch_steps)
 
     def step(self, step: int) -> list[list[Chunk]]:
-        """The chunks of each shard of a step (counted from 1)."""
+        """Returns the chunks of each micro-batch of a step (counted from 1)."""
         if step < 1:
             raise ValueError(f"step is {step}: steps are counted from 1")
         index = step - 1
@@ -67,26 +75,27 @@ class ChunkSampler:
             limit = int(rng.integers(self.max_rows // 4, self.max_rows + 1))
             chunks.extend(self.cut(index, rows, limit=limit))
         order = rng.permutation(len(chunks))
-        shards: list[list[Chunk]] = [[]]
+        micro_batches: list[list[Chunk]] = [[]]
         filled = 0
         for place in order:
             chunk = chunks[place]
             size = sum(self.rows[chunk.conversation][chunk.first : chunk.first + chunk.turns])
-            if filled + size > self.rows_per_shard and shards[-1]:
-                shards.append([])
+            if filled + size > self.rows_per_micro_batch and micro_batches[-1]:
+                micro_batches.append([])
                 filled = 0
-            shards[-1].append(chunk)
+            micro_batches[-1].append(chunk)
             filled += size
-        usable = len(shards) // self.shards * self.shards
+        usable = len(micro_batches) // self.micro_batches * self.micro_batches
         if usable == 0:
             raise ValueError(
-                f"one epoch fills only {len(shards)} shards of {self.rows_per_shard} rows, {self.shards} are "
-                f"needed for a step: lower data.rows_per_shard or add recordings"
+                f"one epoch fills {len(micro_batches)} micro-batches of {self.rows_per_micro_batch} rows: "
+                f"expected {self.micro_batches} or more, those of one step; lower "
+                f"data.rows_per_micro_batch or add recordings"
             )
-        return [shards[i : i + self.shards] for i in range(0, usable, self.shards)]
+        return [micro_batches[i : i + self.micro_batches] for i in range(0, usable, self.micro_batches)]
 
     def cut(self, conversation: int, rows: Sequence[int], limit: int) -> list[Chunk]:
-        """Chunks of a conversation, the first of at most `limit` rows, the others of at most max_rows.
+        """Returns a conversation's chunks, the first of at most `limit` rows, the others of at most max_rows.
 
         A single turn may exceed `limit`; one above max_rows is left out and ends the chunk before it.
         """

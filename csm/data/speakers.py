@@ -1,4 +1,4 @@
-"""Which number each speaker has in a model."""
+"""The number of each speaker in a model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 
 def speaker_numbers(names: Sequence[str], known: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Numbers of speakers: those that a model knows keep theirs, the others take the lowest free ones.
+    """Returns numbers of speakers: known ones keep theirs, the others take the lowest free ones.
 
     Args:
-        names: Of a corpus, in its order.
-        known: Numbers by name, of the model that a training goes on from.
+        names: Names in the order of a corpus.
+        known: Numbers by name in the model that a training starts from.
     """
     known = known or {}
     free = (number for number in range(len(names) + len(known)) if number not in set(known.values()))

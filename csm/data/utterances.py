@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from csm.audio.prosody import frame_prosody, prosody_statistics
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
+from csm.system.threads import one_thread
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
@@ -25,7 +25,7 @@ class UtteranceConfig:
     """How utterances are drawn.
 
     Attributes:
-        items: Utterances of a shard.
+        items: Utterances of a micro-batch.
         max_seconds: Longer clips are cut to a random stretch (and then have no text).
         slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
         gain_db: Random gain, plus and minus.
@@ -48,7 +48,7 @@ class UtteranceConfig:
 
 @dataclass
 class UtteranceBatch:
-    """A shard of utterances.
+    """A micro-batch of utterances.
 
     Attributes:
         ids: Turn ids.
@@ -75,13 +75,13 @@ class UtteranceBatch:
     condition: Tensor
 
     def to(self, device: torch.device) -> UtteranceBatch:
-        """The same batch on a device."""
+        """Returns the same batch on a device."""
         moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
         return UtteranceBatch(ids=self.ids, **moved)
 
 
 def spell(text: str) -> list[int]:
-    """CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
+    """Returns CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
 
     Returns:
         Indices into CTC_ALPHABET, none of them 0 (the blank).
@@ -90,34 +90,23 @@ def spell(text: str) -> list[int]:
     return [CTC_ALPHABET.index(c) for c in " ".join(kept.split())]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Many small operations are up to 20 times faster without waking a second thread for each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class UtteranceDataset:
     """All utterances of some splits, decoded once into memory as 16-bit samples.
 
-    `batch(step, shard)` is a pure function: every epoch is one permutation, cut into pools of similar length
-    so that little is padded.
+    `batch(step, micro_batch)` is a pure function: every epoch is one permutation, cut into pools of similar
+    length so that little is padded.
 
     Args:
         corpus: The corpus.
         split: Its split.
-        sample_rate, samples_per_frame: Of the tokenizer, in Hz and samples.
+        sample_rate, samples_per_frame: Those of the tokenizer, in Hz and samples.
         config: How to draw.
-        seed: Of the order and every random draw.
-        shards: Shards per step.
+        seed: Seed of the order and of every random draw.
+        micro-batches: Micro-batches per step.
 
     Raises:
-        ValueError: Fewer usable turns than one shard takes, an utterance limit below one frame, or a file
-            that cannot be read.
+        ValueError: Fewer usable turns than one micro-batch takes, an utterance limit below one frame, or a
+            file that cannot be read.
     """
 
     def __init__(
@@ -129,9 +118,9 @@ class UtteranceDataset:
         samples_per_frame: int,
         config: UtteranceConfig,
         seed: int,
-        shards: int,
+        micro_batches: int,
     ) -> None:
-        self.config, self.seed, self.shards = config, seed, shards
+        self.config, self.seed, self.micro_batches = config, seed, micro_batches
         self.sample_rate, self.samples_per_frame = sample_rate, samples_per_frame
         self.turns: list[Turn] = [t for t in corpus.turns(split) if t.speaker not in config.exclude_speakers]
         if len(self.turns) < config.items:
@@ -157,21 +146,21 @@ class UtteranceDataset:
     def __len__(self) -> int:
         return len(self.turns)
 
-    def batch(self, step: int, shard: int) -> UtteranceBatch:
-        """The utterances of one shard of one step.
+    def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
+        """Returns the utterances of one micro-batch of one step.
 
         Args:
             step: The optimizer step.
-            shard: From 0 to `shards` - 1.
+            micro-batch: From 0 to `micro_batches` - 1.
         """
-        index = step * self.shards + shard
+        index = step * self.micro_batches + micro_batch
         per_epoch = len(self.turns) // self.config.items
         epoch, place = divmod(index, per_epoch)
         rng = np.random.default_rng([self.seed, 1, index])
         return self._collate(self._epoch_batches(epoch)[place], rng)
 
     def in_order(self, first: int, count: int) -> UtteranceBatch:
-        """Utterances from a fixed random order, for validation: the same at every call.
+        """Returns utterances from a fixed random order, for validation: the same at every call.
 
         Args:
             first: Place in that order, from 0.
@@ -206,7 +195,7 @@ class UtteranceDataset:
             frames = -(-len(clip) // frame)
             starts.append(int(rng.integers(0, max(1, frames - config.slice_frames + 1))))
         lengths = torch.tensor([len(c) for c in clips])
-        # A few sizes only: cuDNN plans every new shape anew, for tens of milliseconds a layer.
+        # A few sizes only: cuDNN plans every new shape, for tens of milliseconds a layer.
         frames = max(int(-(-lengths.max() // frame)), config.slice_frames)
         size = -(-frames // FRAME_STEP) * FRAME_STEP * frame
         audio = torch.zeros(len(clips), 1, size)

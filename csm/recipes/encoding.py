@@ -1,125 +1,141 @@
-"""A corpus through a tokenizer: every turn as codes, in one or several cuts."""
+"""Encodes a corpus with a tokenizer: every turn as codes, in one or several time shifts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from csm.audio.prosody import frame_prosody
-from csm.audio.resampling import resample
-from csm.data.code_shards import EncodedTurn, version_id, version_speed
-from csm.data.manifest import Corpus
+from csm.data.code_shards import EncodedTurn, shifted_id
+from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.data.utterances import one_thread
+from csm.system.files import file_sha256
+from csm.system.log import progress
+from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
-from csm.training.checkpoint import sha256_of
+
+Tokenizer: TypeAlias = ConversationalRVQ | MimiTokenizer
 
 # Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
 ENCODE_BATCH = 32
 
 
-def open_tokenizer(folder: Path, num_codebooks: int) -> ConversationalRVQ | MimiTokenizer:
-    """The tokenizer of a folder: ours, or Mimi where it is transformers' (alone, or inside its CSM).
+def open_tokenizer(folder: Path, num_codebooks: int) -> Tokenizer:
+    """Returns the tokenizer of a folder: ours, or Mimi in transformers' layout (alone, or inside its CSM).
 
     Args:
-        folder: With config.json.
-        num_codebooks: How many of Mimi's codebooks are encoded.
+        folder: Folder with config.json.
+        num_codebooks: Number of Mimi's codebooks that are encoded.
 
     Raises:
-        ValueError: No tokenizer there.
+        ValueError: No tokenizer in the folder.
     """
-    path = folder / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if raw.get("model_type") in ("mimi", "csm"):
+    if is_mimi(folder):
         return MimiTokenizer.from_pretrained(folder, n_codebooks=num_codebooks)
     return ConversationalRVQ.from_pretrained(folder)
 
 
+def is_mimi(folder: Path) -> bool:
+    """Returns whether a folder holds Mimi, or a CSM with Mimi in it, in transformers' layout."""
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return raw.get("model_type") in ("mimi", "csm")
+
+
 def sha256_of_weights(folder: Path) -> str:
-    """Of model.safetensors, or of the SHA-256s of the files it is cut into."""
+    """Returns the SHA-256 of model.safetensors, or that of the SHA-256s of its shards."""
     whole = folder / "model.safetensors"
     if whole.is_file():
-        return sha256_of(whole)
-    digests = [sha256_of(path) for path in sorted(folder.glob("*.safetensors"))]
+        return file_sha256(whole)
+    digests = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @torch.no_grad()
-def encoded_turns(
-    corpus: Corpus,
-    tokenizer: ConversationalRVQ | MimiTokenizer,
-    versions: int = 1,
-    speeds: Sequence[float] = (1.0,),
-) -> Iterator[EncodedTurn]:
-    """Codes, prosody and speaker embedding (of no width with Mimi) of every turn, the shortest first.
+def encoded_turns(corpus: Corpus, tokenizer: Tokenizer, time_shifts: int = 1) -> Iterator[EncodedTurn]:
+    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of every turn, the shortest first.
 
-    Training turns come in `versions`, each with silence of another part of a frame before it and at its
-    `version_speed`, as many frames as it has without the silence.
+    Training turns come in `time_shifts` encodings, each with silence of another part of a frame before it, as
+    many frames as the turn has without the silence.
     """
-    config = tokenizer.config
-    device = next(tokenizer.parameters()).device
     # Neighbours in length share a batch: little padding, and the codes do not depend on it.
     ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
     trained = {turn.id for turn in corpus.turns("train")}
-    with tqdm(total=len(ordered), desc="encode", ascii=True, unit="turn") as bar:
+    with progress("encode", len(ordered), unit="turn") as counter:
         for start in range(0, len(ordered), ENCODE_BATCH):
             group = ordered[start : start + ENCODE_BATCH]
-            waveforms = [read_turn(corpus, turn, config.sample_rate) for turn in group]
-            lengths = torch.tensor([w.shape[1] for w in waveforms])
-            codes, info = tokenizer.encode(_padded(waveforms).to(device), lengths)
-            known = {}
-            for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
-                with one_thread():
-                    prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
-                frames = -(-waveform.shape[1] // config.samples_per_frame)
-                speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
-                yield EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker)
-                known[turn.id] = prosody[:frames], speaker
-            at_speeds = {speed: [at_speed(w, speed) for w in waveforms] for speed in set(speeds[:versions])}
-            for number in range(1, versions):
-                early = config.samples_per_frame * number // versions
-                speed = version_speed(number, speeds)
-                played = at_speeds[speed]
-                lengths = torch.tensor([w.shape[1] for w in played])
-                codes, _ = tokenizer.encode(_padded(played, early).to(device), lengths + early)
-                for row, turn in enumerate(group):
+            waveforms = [read_turn(corpus, turn, tokenizer.config.sample_rate) for turn in group]
+            plain = _encoded_group(group, waveforms, tokenizer)
+            yield from plain
+            for shift in range(1, time_shifts):
+                early = tokenizer.config.samples_per_frame * shift // time_shifts
+                codes = _shifted_codes(waveforms, tokenizer, early)
+                for turn, shifted in zip(plain, codes, strict=True):
                     if turn.id in trained:
-                        prosody, speaker = known[turn.id]
-                        frames = -(-int(lengths[row]) // config.samples_per_frame)
-                        kept = codes[row, :, :frames].cpu()
-                        prosody = prosody_at_speed(prosody, speed, frames)
-                        yield EncodedTurn(version_id(turn.id, number), kept, prosody, speaker)
-            bar.update(len(group))
+                        yield turn._replace(id=shifted_id(turn.id, shift), codes=shifted)
+            counter.update(len(group))
 
 
-def at_speed(waveform: Float[Tensor, "1 S"], speed: float) -> Float[Tensor, "1 T"]:
-    """A recording played faster or slower, its pitch and formants along with it."""
-    if speed == 1:
-        return waveform
-    return resample(waveform[0], round(1000 * speed), 1000).unsqueeze(0)
+def _encoded_group(
+    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: Tokenizer
+) -> list[EncodedTurn]:
+    config = tokenizer.config
+    codes, info = _encode(waveforms, tokenizer)
+    encoded = []
+    for row, (turn, waveform) in enumerate(zip(turns, waveforms, strict=True)):
+        with one_thread():
+            prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
+        frames = _frames(waveform, tokenizer)
+        speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
+        encoded.append(EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker))
+    return encoded
 
 
-def prosody_at_speed(prosody: Float[Tensor, "T 3"], speed: float, frames: int) -> Float[Tensor, "F 3"]:
-    """`frame_prosody` of a recording played at another speed, of which that at speed 1 is known."""
-    if speed == 1:
-        return prosody
-    # Middles of frames.
-    places = ((torch.arange(frames) + 0.5) * speed).long().clamp(max=len(prosody) - 1)
-    played = prosody[places].clone()
-    played[:, 0] += math.log(speed) * (played[:, 1] > 0)
-    return played
+def _shifted_codes(waveforms: Sequence[Tensor], tokenizer: Tokenizer, early: int) -> list[Tensor]:
+    """Returns the codes of each clip after `early` samples of silence."""
+    codes, _ = _encode(waveforms, tokenizer, early)
+    return [row[:, : _frames(clip, tokenizer)].cpu() for row, clip in zip(codes, waveforms, strict=True)]
+
+
+def _encode(waveforms: Sequence[Tensor], tokenizer: Tokenizer, before: int = 0) -> tuple[Tensor, Any]:
+    lengths = torch.tensor([waveform.shape[1] for waveform in waveforms]) + before
+    device = next(tokenizer.parameters()).device
+    return tokenizer.encode(_padded(waveforms, before).to(device), lengths)
+
+
+def _frames(waveform: Tensor, tokenizer: Tokenizer) -> int:
+    return -(-waveform.shape[1] // tokenizer.config.samples_per_frame)
 
 
 def _padded(waveforms: Sequence[Tensor], before: int = 0) -> Float[Tensor, "B 1 S"]:
     longest = max(waveform.shape[1] for waveform in waveforms)
     return torch.stack([F.pad(w, (before, longest - w.shape[1])) for w in waveforms])
+
+
+def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
+    """Returns usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
+    size = tokenizer.config.codebook_size
+    joined = torch.cat([c.cpu() for c in codes], dim=1)
+    usage, perplexity, dead = [], [], []
+    for row in joined:
+        count = torch.bincount(row, minlength=size).double()
+        share = count[count > 0] / count.sum()
+        usage.append(round(float((count > 0).double().mean()), 4))
+        perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
+        dead.append(int((count == 0).sum()))
+    return {
+        "codebook_size": size,
+        "frames": joined.shape[1],
+        "usage": usage,
+        "perplexity": perplexity,
+        "dead": dead,
+    }

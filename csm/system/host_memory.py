@@ -1,9 +1,11 @@
-"""Keeping freed host memory, so that a CPU training step does not fault the same pages in again and again."""
+"""Memory of this process: how much it took, and that freed memory is kept for the next training step."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+import torch
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -26,3 +28,19 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, 1 << 30) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)) and bool(
         mallopt(_M_TOP_PAD, 64 << 20)
     )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Returns the most bytes that this process has held: on its GPU by torch, or in the host's memory.
+
+    0 where the system does not count (Windows).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes, but bytes on macOS.
+    return peak if sys.platform == "darwin" else 1024 * peak

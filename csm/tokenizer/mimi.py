@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from csm.system.extras import missing_package
 from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class MimiTokenizer(nn.Module):
         try:
             from transformers import MimiConfig, MimiModel
         except ImportError as error:
-            raise ValueError("Mimi needs the package transformers: pip install 'csm[hf]'") from error
+            raise ValueError(missing_package("transformers", "Mimi")) from error
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(f"no Mimi in {folder}: expected config.json and model.safetensors there")
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))

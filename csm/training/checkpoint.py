@@ -18,7 +18,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from csm.training.engine import Engine, Fragment
+from csm.system.files import file_sha256, flush, write_atomically
+from csm.system.log import log
+from csm.training.distributed import DistributedContext
+from csm.training.plain_engine import Engine, Fragment
 from csm.training.reproducibility import random_state, set_random_state
-from csm.training.world import World
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8})")
@@ -40,70 +41,71 @@ def save_checkpoint(
     folder: Path,
     step: int,
     engines: dict[str, Engine],
-    world: World,
+    distributed: DistributedContext,
     *,
     keep: int,
     extra: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {}),
 ) -> Path:
-    """Write the state after `step`, verify it, then drop all but the `keep` newest; every rank calls this.
+    """Writes the state after `step`, verifies it, and drops all but the `keep` newest; every rank calls it.
 
     Args:
         folder: the run's `checkpoints` folder.
         extra: this rank's further JSON values and tensors, returned by `load_checkpoint` to the same rank.
 
     Raises:
-        ValueError: too little disk space or a failed write; older checkpoints stay and nothing
+        ValueError: Too little disk space or a failed write; older checkpoints stay and nothing
             half-written remains.
     """
-    values, tensors = _collect(step, engines, world, extra)
-    require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), world)
+    values, tensors = _collect(step, engines, distributed, extra)
+    require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), distributed)
     target = folder / f"step_{step:08d}"
-    temporary = folder / f"{target.name}.tmp-{world.from_first(secrets.randbits(31)):08x}"
-    _on_first(world, target, lambda: _start(folder, temporary))
+    temporary = folder / f"{target.name}.tmp-{distributed.from_first(secrets.randbits(31)):08x}"
+    _on_first(distributed, target, lambda: _start(folder, temporary))
     problem, entries = None, {}
     try:
-        entries = _write_shard(temporary, world.rank, values, tensors)
+        entries = _write_shard(temporary, distributed.rank, values, tensors)
     except OSError as error:
         problem = error
-    if world.any(problem is not None):
-        _on_first(world, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
+    if distributed.any(problem is not None):
+        _on_first(distributed, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
         raise _failed(target, problem or "another rank could not write its part")
-    manifest = _gather_entries(entries, world)
-    _on_first(world, target, lambda: _finish(temporary, target, step, manifest))
-    reason = _check_files(target, world.rank, world.size)
-    if world.any(reason is not None):
+    manifest = _gather_entries(entries, distributed)
+    _on_first(distributed, target, lambda: _finish(temporary, target, step, manifest))
+    reason = _check_files(target, distributed.rank, distributed.size)
+    if distributed.any(reason is not None):
         raise _failed(target, reason or "another rank read back other bytes than it wrote")
-    _on_first(world, target, lambda: _publish(folder, target, keep))
+    _on_first(distributed, target, lambda: _publish(folder, target, keep))
     return target
 
 
-def newest_checkpoint(folder: Path, world: World) -> Path | None:
-    """Return the newest checkpoint whose manifest verifies; say why newer ones were skipped.
+def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | None:
+    """Returns the newest checkpoint whose manifest verifies; logs why newer ones are skipped.
 
     Raises:
-        ValueError: there are checkpoints, but none verifies.
+        ValueError: There are checkpoints, but none verifies.
     """
     candidates = sorted((p for p in folder.glob("step_*") if _STEP.fullmatch(p.name)), reverse=True)
     for path in candidates:
-        reason = _check_files(path, world.rank, world.size)
-        if not world.any(reason is not None):
+        reason = _check_files(path, distributed.rank, distributed.size)
+        if not distributed.any(reason is not None):
             return path
         if reason is not None:
-            print(f"checkpoint {path.name} is skipped: {reason}", file=sys.stderr, flush=True)
+            log.warning("checkpoint %s is skipped: %s", path.name, reason)
     if candidates:
         raise ValueError(
-            f"no checkpoint in {folder} verifies (reasons above); move the folder away to start the run anew"
+            f"no checkpoint in {folder} verifies (reasons above); move the folder away "
+            f"to start the run from step 0"
         )
     return None
 
 
 def load_checkpoint(
-    path: Path, engines: dict[str, Engine], world: World
+    path: Path, engines: dict[str, Engine], distributed: DistributedContext
 ) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
-    """Restore all state from a verified checkpoint; return its step and this rank's extra values and tensors.
+    """Restores all state from a verified checkpoint; returns its step and this rank's extra state.
 
     Raises:
-        ValueError: the checkpoint is of other modules or parameters.
+        ValueError: The checkpoint is of other modules or parameters.
     """
     ranks = _read_ranks(path)
     for name, engine in engines.items():
@@ -117,8 +119,8 @@ def load_checkpoint(
                 {key: reader.constant(key) for key in ranks[0]["modules"][name]["constants"]}
             )
         engine.loaded(ranks[0]["modules"][name]["updates"])
-    same_ranks = len(ranks) == world.size
-    rank = world.rank if same_ranks else 0
+    same_ranks = len(ranks) == distributed.size
+    rank = distributed.rank if same_ranks else 0
     with safe_open(str(path / f"rank_{rank:05d}.safetensors"), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(("random/", "extra/"))}
     set_random_state(ranks[rank]["random"], _within(tensors, "random"))
@@ -127,7 +129,7 @@ def load_checkpoint(
 
 
 def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]:
-    """Assemble a module's state dict, in fp32 on the CPU, from a verified checkpoint.
+    """Assembles a module's state dict, in fp32 on the CPU, from a verified checkpoint.
 
     The weight average where the run keeps one, else the weights; buffers and frozen parameters as they are.
     """
@@ -146,16 +148,16 @@ def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]
     return state
 
 
-def require_space(folder: Path, nbytes: int, world: World) -> None:
-    """Check on all ranks together that `folder`'s disk takes `nbytes` more per rank.
+def require_space(folder: Path, nbytes: int, distributed: DistributedContext) -> None:
+    """Checks on all ranks together that `folder`'s disk takes `nbytes` more per rank.
 
     Raises:
-        ValueError: it does not; the message names what is needed and what is free.
+        ValueError: It does not; the message names what is needed and what is free.
     """
-    need = int(world.sum(torch.tensor([nbytes], dtype=torch.int64, device=world.device)).item())
+    need = int(distributed.sum(torch.tensor([nbytes], dtype=torch.int64, device=distributed.device)).item())
     need += need // 50 + 2**20  # headers, JSON and the file system's own
     folder.mkdir(parents=True, exist_ok=True)
-    free = world.from_first(shutil.disk_usage(folder).free)
+    free = distributed.from_first(shutil.disk_usage(folder).free)
     if free < need:
         raise ValueError(
             f"too little disk space: a checkpoint needs {need / 2**20:.0f} MB, but {folder} has only "
@@ -163,26 +165,11 @@ def require_space(folder: Path, nbytes: int, world: World) -> None:
         )
 
 
-def checkpoint_bytes(engines: dict[str, Engine], world: World) -> int:
-    """Return how many bytes of tensors this rank writes into a checkpoint."""
-    return sum(tensor.nbytes for tensor in _collect(0, engines, world, ({}, {}), copy=False)[1].values())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary name, flushed to disk before the rename."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    _write_flushed(temporary, data)
-    os.replace(temporary, path)
-    _flush_folder(path.parent)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
+def checkpoint_bytes(engines: dict[str, Engine], distributed: DistributedContext) -> int:
+    """Returns how many bytes of tensors this rank writes into a checkpoint."""
+    return sum(
+        tensor.nbytes for tensor in _collect(0, engines, distributed, ({}, {}), copy=False)[1].values()
+    )
 
 
 class _Reader:
@@ -219,19 +206,21 @@ class _Reader:
 def _collect(
     step: int,
     engines: dict[str, Engine],
-    world: World,
+    distributed: DistributedContext,
     extra: tuple[dict[str, Any], dict[str, Tensor]],
     copy: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     modules = {}
     for name, engine in engines.items():
-        fragments: list[Fragment] = engine.fragments() if world.rank == 0 or not engine.replicated else []
+        fragments: list[Fragment] = (
+            engine.fragments() if distributed.rank == 0 or not engine.replicated else []
+        )
         for fragment in fragments:
             for slot, view in fragment.slots.items():
                 tensors[f"{name}/{slot}/{fragment.name}"] = view
         constants = engine.constants()
-        if world.rank == 0:
+        if distributed.rank == 0:
             tensors.update({f"{name}/constant/{key}": tensor for key, tensor in constants.items()})
         modules[name] = {
             "updates": engine.updates,
@@ -245,14 +234,20 @@ def _collect(
     tensors.update({f"extra/{key}": tensor for key, tensor in extra[1].items()})
     if copy:
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    values = {"format": FORMAT, "step": step, "rank": world.rank, "ranks": world.size, "modules": modules}
+    values = {
+        "format": FORMAT,
+        "step": step,
+        "rank": distributed.rank,
+        "ranks": distributed.size,
+        "modules": modules,
+    }
     return values | {"random": states, "extra": extra[0]}, tensors
 
 
 def _write_shard(
     folder: Path, rank: int, values: dict[str, Any], tensors: dict[str, Tensor]
 ) -> dict[str, list[Any]]:
-    """Write this rank's two files; return {file name: [size, SHA-256]} of the bytes meant to be written."""
+    """Writes this rank's two files; returns {file name: [size, SHA-256]} of the bytes meant to be written."""
     contents = {
         f"rank_{rank:05d}.safetensors": to_bytes(tensors),
         f"rank_{rank:05d}.json": json.dumps(values).encode(),
@@ -262,13 +257,13 @@ def _write_shard(
     return {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
 
 
-def _gather_entries(entries: dict[str, list[Any]], world: World) -> dict[str, list[Any]]:
-    """Collect every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
-    table = torch.zeros(world.size, 2, 33, dtype=torch.int64, device=world.device)
+def _gather_entries(entries: dict[str, list[Any]], distributed: DistributedContext) -> dict[str, list[Any]]:
+    """Collects every rank's sizes and digests as integers: no objects, hence no pickling, between ranks."""
+    table = torch.zeros(distributed.size, 2, 33, dtype=torch.int64, device=distributed.device)
     rows = [[size, *bytes.fromhex(digest)] for size, digest in entries.values()]
-    table[world.rank] = torch.tensor(rows, dtype=torch.int64)
+    table[distributed.rank] = torch.tensor(rows, dtype=torch.int64)
     manifest = {}
-    for rank, (tensors, values) in enumerate(world.sum(table).tolist()):
+    for rank, (tensors, values) in enumerate(distributed.sum(table).tolist()):
         manifest[f"rank_{rank:05d}.safetensors"] = [tensors[0], bytes(tensors[1:]).hex()]
         manifest[f"rank_{rank:05d}.json"] = [values[0], bytes(values[1:]).hex()]
     return manifest
@@ -284,15 +279,15 @@ def _finish(temporary: Path, target: Path, step: int, manifest: dict[str, list[A
     files = {name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.items()}
     text = json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1)
     _write_flushed(temporary / "MANIFEST.json", text.encode())
-    _flush_folder(temporary)
+    flush(temporary)
     if target.exists():  # a checkpoint that did not verify when the run resumed from an older one
         os.replace(target, target.with_name(f"{target.name}.tmp-replaced-{secrets.token_hex(4)}"))
     os.replace(temporary, target)
-    _flush_folder(target.parent)
+    flush(target.parent)
 
 
 def _publish(folder: Path, target: Path, keep: int) -> None:
-    write_atomically(folder / "latest", f"{target.name}\n".encode())
+    write_atomically(folder / "latest", f"{target.name}\n")
     finished = sorted(path for path in folder.glob("step_*") if _STEP.fullmatch(path.name))
     for old in finished[: max(0, finished.index(target) + 1 - keep)] + list(folder.glob("step_*.tmp-*")):
         # Renamed first: a kill in the middle of the deletion leaves no half checkpoint under a good name.
@@ -302,7 +297,7 @@ def _publish(folder: Path, target: Path, keep: int) -> None:
 
 
 def _check_files(path: Path, rank: int, ranks: int) -> str | None:
-    """Return why a checkpoint does not verify, or None. Each rank reads its share of the files."""
+    """Returns why a checkpoint does not verify, or None. Each rank reads its share of the files."""
     try:
         manifest = json.loads((path / "MANIFEST.json").read_text(encoding="utf-8"))
         files = [(name, entry["size"], entry["sha256"]) for name, entry in sorted(manifest["files"].items())]
@@ -312,7 +307,7 @@ def _check_files(path: Path, rank: int, ranks: int) -> str | None:
             found = (path / name).stat().st_size
             if found != size:
                 return f"{name} has {found} bytes, the manifest says {size}"
-            if sha256_of(path / name) != digest:
+            if file_sha256(path / name) != digest:
                 return f"{name} has another SHA-256 than the manifest says; its bytes have changed on disk"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -342,15 +337,15 @@ def _require_match(path: Path, values: dict[str, Any], name: str, engine: Engine
         )
 
 
-def _on_first(world: World, target: Path, action: Callable[[], None]) -> None:
-    """Run a file operation on rank 0 while the others wait; its failure is every rank's failure."""
+def _on_first(distributed: DistributedContext, target: Path, action: Callable[[], None]) -> None:
+    """Runs a file operation on rank 0 while the others wait; its failure is every rank's failure."""
     problem = None
-    if world.rank == 0:
+    if distributed.rank == 0:
         try:
             action()
         except OSError as error:
             problem = error
-    if world.any(problem is not None):
+    if distributed.any(problem is not None):
         raise _failed(target, problem or "rank 0 reported an error")
 
 
@@ -371,13 +366,3 @@ def _write_flushed(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows has no fsync of folders; its rename is durable on NTFS
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,11 +33,11 @@ FORMULAS = """bytes of one rank; N parameters, T of them trained, L in linear la
                a weight average (training.ema_decay): 4 T or 4 T / P more
   offload      "optimizer": optimizer and 8 T / P of gradients, summed and to be used, are on the host; "all":
                4 N / P of weights too
-  activations  an estimate: rows of a shard x backbone layers x (34 w + 8 k + 6 f) in bf16, (40 w + 16 k +
-               12 f) in fp32; w width, k width of the keys, f feed-forward; the same for the depth decoder
-               over frames x depth_share x codebooks; with execution.checkpoint_layers 4 w a layer and one
-               whole layer of each; 4 bytes a weight of the heads; the embedded codes of these frames; what
-               cross-attention and memory read
+  activations  an estimate: rows of a micro-batch x backbone layers x (34 w + 8 k + 6 f) in bf16, (40 w +
+               16 k + 12 f) in fp32; w width, k width of the keys, f feed-forward; the same for the depth
+               decoder over frames x depth_share x codebooks; with execution.checkpoint_layers 4 w a layer
+               and one whole layer of each; 4 bytes a weight of the heads; the embedded codes of these
+               frames; what cross-attention and memory read
   not counted  the allocator's slack, NCCL, CUDA's context (about 1 GB), copies during the update, when no
                activations are left; a checkpoint's copy on the host; and the start: each rank reads the model
                whole (4 N on the host, then once 4 N on its GPU) before ZeRO cuts it"""
@@ -132,9 +132,9 @@ def transformer_bytes(shape: TransformerShape, precision: str, execution: Execut
 def activation_bytes(
     model: CSMConfig, data: DatasetConfig, precision: str, execution: ExecutionConfig
 ) -> float:
-    """Bytes of one shard's forward pass that wait for the backward pass: an estimate from the sizes."""
+    """Bytes of one micro-batch's forward pass that wait for the backward pass: an estimate from the sizes."""
     outer, inner = model.shapes
-    rows, size = data.rows_per_shard, 2 if precision == "bf16" else 4
+    rows, size = data.rows_per_micro_batch, 2 if precision == "bf16" else 4
     # The depth decoder runs on all codebooks of the drawn frames.
     depth_rows = round(rows * data.depth_share) * model.num_codebooks
     blocks = rows * transformer_bytes(outer, precision, execution)
@@ -180,26 +180,26 @@ def dry_run(
             figures = (need.parameters, need.gradients, need.optimizer, need.activations, need.gpu, need.host)
             widths = (11, 10, 10, 12, 7, 7)
             row = " ".join(f"{value / 1e9:{width}.2f}" for value, width in zip(figures, widths, strict=True))
-            shared = f"{training.shards // gpus}" if training.shards % gpus == 0 else "-"
+            shared = f"{training.micro_batches // gpus}" if training.micro_batches % gpus == 0 else "-"
             mark = "*" if stage == training.zero_stage else " "
             lines.append(f"{gpus:5} {stage:4}{mark} {row}  {shared:>12}")
     return [*lines, "", *FORMULAS.splitlines(), "", *batch_lines(model, data, training)]
 
 
 def batch_lines(model: CSMConfig, data: DatasetConfig, training: TrainingConfig) -> list[str]:
-    """Shards, accumulation and frames of an optimizer step."""
-    shards, rows = training.shards, training.shards * data.rows_per_shard
-    frames = round(data.rows_per_shard * data.depth_share)
-    fits = [gpus for gpus in GPUS if shards % gpus == 0]
+    """Micro-batches, accumulation and frames of an optimizer step."""
+    count, rows = training.micro_batches, training.micro_batches * data.rows_per_micro_batch
+    frames = round(data.rows_per_micro_batch * data.depth_share)
+    fits = [gpus for gpus in GPUS if count % gpus == 0]
     lines = [
-        f"a step: {shards} shards of up to {data.rows_per_shard:,} rows = up to {rows:,} rows, text ids and "
-        f"frames together;",
-        f"  were all of them frames: {rows:,} frames, {rows / FRAMES_PER_SECOND / 60:.1f} minutes of speech",
+        f"a step: {count} micro-batches of up to {data.rows_per_micro_batch:,} rows = up to {rows:,} rows,",
+        f"  text ids and frames together; if all were frames: {rows:,} frames, "
+        f"{rows / FRAMES_PER_SECOND / 60:.1f} minutes of speech",
         f"  codebook 0 learns from every frame, codebooks 1 to {model.num_codebooks - 1} from "
-        f"{data.depth_share:.4g} of them: up to {frames:,} a shard, {frames * shards:,} a step",
-        f"  accumulation on P GPUs: {shards} / P micro-batches of one shard; the result does not depend on P",
-        f"  {shards} shards can be shared by {', '.join(map(str, fits))} GPUs: else set training.shards to a "
-        f"multiple of the GPUs",
+        f"{data.depth_share:.4g} of them: up to {frames:,} a micro-batch, {frames * count:,} a step",
+        f"  P GPUs accumulate {count} / P micro-batches each; the result does not depend on P",
+        f"  {count} micro-batches can be shared by {', '.join(map(str, fits))} GPUs: for others set "
+        f"training.micro_batches to a multiple of the GPUs",
         f"a run: {training.steps:,} steps = up to {training.steps * rows:,} rows",
     ]
     return lines

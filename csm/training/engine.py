@@ -1,9 +1,9 @@
 """Optimizer steps. The only file that imports deepspeed.
 
 An engine wraps one module. `DeepSpeedEngine` and `PlainEngine` have the same methods and, in fp32, the same
-losses; the loop knows neither. Both expose their state as *fragments*: one-dimensional views of the pieces of
-parameters, moments and averages that this rank owns, in fp32. Clipping, the vote on finite gradients, the
-weight average and the checkpoint work on fragments, whatever ZeRO has partitioned.
+losses; the loop uses either. Both expose their state as *fragments*: one-dimensional views of the pieces of
+parameters, moments and averages that this rank owns, in fp32. Clipping, the check for finite gradients,
+the weight average and the checkpoint work on fragments, whatever ZeRO has partitioned.
 """
 
 from __future__ import annotations
@@ -12,129 +12,20 @@ import atexit
 import importlib.util
 import logging
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from csm.system.log import log
+from csm.training.distributed import DistributedContext, leave_distributed
 from csm.training.optimizer import MOMENTS, build_optimizer, fresh_state, set_learning_rate
 from csm.training.options import TrainingConfig
-from csm.training.world import World, leave_world
-
-LossAndParts = tuple[Tensor, dict[str, Tensor]] | None
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A piece of one parameter that this rank owns: fp32, one-dimensional views of the live state."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
-    slots: dict[str, Tensor]
-
-
-class Engine(Protocol):
-    """One module with its optimizer."""
-
-    name: str
-    module: nn.Module
-    replicated: bool
-    partitioned_weights: bool
-    updates: int
-    shapes: dict[str, tuple[int, ...]]
-    average: dict[str, Tensor]
-
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None: ...
-    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts: ...
-    def backward(self, loss: Tensor) -> None: ...
-    def gradients(self) -> list[Tensor]: ...
-    def step(self, learning_rate: float) -> None: ...
-    def fragments(self) -> list[Fragment]: ...
-    def loaded(self, updates: int) -> None: ...
-    def constants(self) -> dict[str, Tensor]: ...
-    def load_constants(self, constants: dict[str, Tensor]) -> None: ...
-
-
-class PlainEngine:
-    """The engine without DeepSpeed: torch's AdamW, gradients averaged over ranks with one all-reduce."""
-
-    replicated = True
-    partitioned_weights = False
-
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
-        self.name, self.module, self.world = name, module, world
-        self.updates = 0
-        self.accumulation = config.shards // world.size
-        self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
-        self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
-        if world.size > 1:
-            for tensor in list(module.parameters()) + list(module.buffers()):
-                dist.broadcast(tensor.data, 0)
-        self.optimizer = build_optimizer(module, config, world)
-        for parameter in self.parameters.values():
-            self.optimizer.state[parameter] = fresh_state(parameter)
-        self.average = (
-            {key: p.detach().clone() for key, p in self.parameters.items()} if config.ema_decay else {}
-        )
-
-    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        """Return one shard's loss."""
-        return loss()
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of one shard's loss."""
-        (loss / self.accumulation).backward()
-
-    def gradients(self) -> list[Tensor]:
-        """Return the step's gradients, averaged over ranks; a parameter the loss did not reach gets zeros."""
-        gradients = _filled_gradients(self.parameters.values())
-        if self.world.size > 1:
-            flat = self.world.sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.world.size
-            pieces = flat.split([gradient.numel() for gradient in gradients])
-            for gradient, piece in zip(gradients, pieces, strict=True):
-                gradient.copy_(piece.view_as(gradient))
-        return gradients
-
-    def step(self, learning_rate: float) -> None:
-        """Update the weights with the gradients as they are now."""
-        set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-
-    def fragments(self) -> list[Fragment]:
-        """Return every parameter whole: each rank holds all of them."""
-        fragments = []
-        for key, parameter in self.parameters.items():
-            tensors = {"weight": parameter.data, **{m: self.optimizer.state[parameter][m] for m in MOMENTS}}
-            if self.average:
-                tensors["average"] = self.average[key]
-            slots = {slot: tensor.view(-1) for slot, tensor in tensors.items()}
-            fragments.append(Fragment(key, tuple(parameter.shape), 0, slots))
-        return fragments
-
-    def loaded(self, updates: int) -> None:
-        """Take over the fragments that a checkpoint has just written into."""
-        self.updates = updates
-        for state in self.optimizer.state.values():
-            state["step"].fill_(updates)
-
-    def constants(self) -> dict[str, Tensor]:
-        """Return the buffers that are saved, and frozen parameters: what training does not move."""
-        state = self.module.state_dict(keep_vars=True)
-        return {key: value.detach() for key, value in state.items() if not value.requires_grad}
-
-    def load_constants(self, constants: dict[str, Tensor]) -> None:
-        """Copy saved constants back, in place."""
-        for key, value in self.constants().items():
-            value.copy_(constants[key])
+from csm.training.plain_engine import Engine, Fragment, LossAndParts, PlainEngine, filled_gradients
 
 
 class DeepSpeedEngine:
@@ -144,19 +35,21 @@ class DeepSpeedEngine:
     differently in stage 0 than in stages 1 to 3.
     """
 
-    def __init__(self, name: str, module: nn.Module, config: TrainingConfig, world: World) -> None:
-        deepspeed = _import_deepspeed(world)
-        self.name, self.module, self.world, self.stage = name, module, world, config.zero_stage
+    def __init__(
+        self, name: str, module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+    ) -> None:
+        deepspeed = _import_deepspeed(distributed)
+        self.name, self.module, self.distributed, self.stage = name, module, distributed, config.zero_stage
         self.offloaded = config.offload != "none"
         self.replicated, self.partitioned_weights = config.zero_stage == 0, config.zero_stage == 3
         self.updates = 0
         self.parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
         self.shapes = {key: tuple(p.shape) for key, p in self.parameters.items()}
-        self.optimizer = build_optimizer(module, config, world)
+        self.optimizer = build_optimizer(module, config, distributed)
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=_LossModule(module),
             optimizer=self.optimizer,
-            config=deepspeed_config(module, config, world),
+            config=deepspeed_config(module, config, distributed),
         )
         for flat in self._flat_parameters():
             self.optimizer.state[flat] = fresh_state(flat)
@@ -165,28 +58,28 @@ class DeepSpeedEngine:
             self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
 
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
-        """Return one shard's loss; inside, the module may be called in any way and any number of times."""
+        """Returns one micro-batch's loss; in it the module may be called in any way, any number of times."""
         return self.engine(loss)
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of one shard's loss; the last shard's call averages over ranks."""
+        """Accumulates the gradient of one micro-batch's loss; the last call of a step averages over ranks."""
         self.engine.backward(loss)
         # DeepSpeed counts micro-batches in step(), which before the last one does nothing else.
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
 
     def gradients(self) -> list[Tensor]:
-        """Return this rank's partition of the step's gradients, averaged over ranks."""
+        """Returns this rank's partition of the step's gradients, averaged over ranks."""
         if self.stage == 0:
-            return _filled_gradients(self.parameters.values())
+            return filled_gradients(self.parameters.values())
         if self.offloaded:
-            if self.world.device.type == "cuda":
+            if self.distributed.device.type == "cuda":
                 torch.cuda.synchronize()  # they are copied to the host without waiting
             return [flat.grad for flat in self._flat_parameters() if flat.grad is not None]
         return [piece for pieces in self.zero.averaged_gradients.values() for piece in pieces]
 
     def step(self, learning_rate: float) -> None:
-        """Update the weights with the gradients as they are now."""
+        """Updates the weights with the gradients as they are now."""
         set_learning_rate(self.optimizer, learning_rate)
         self.engine.step()
         if self.offloaded:
@@ -197,7 +90,7 @@ class DeepSpeedEngine:
         self.updates += 1
 
     def fragments(self) -> list[Fragment]:
-        """Return the pieces of parameters that ZeRO has given to this rank."""
+        """Returns the pieces of parameters that ZeRO has given to this rank."""
         fragments = []
         for key, parameter in self.parameters.items():
             located = self._locate(parameter)
@@ -209,7 +102,7 @@ class DeepSpeedEngine:
         return fragments
 
     def loaded(self, updates: int) -> None:
-        """Take over the fragments that a checkpoint has just written into."""
+        """Takes over the fragments that a checkpoint has just written into."""
         self.updates = updates
         for state in self.optimizer.state.values():
             state["step"].fill_(updates)
@@ -223,7 +116,7 @@ class DeepSpeedEngine:
                 self.zero.persistent_parameters[0].all_gather(self.zero.persistent_parameters)
 
     def constants(self) -> dict[str, Tensor]:
-        """Return the buffers that are saved, and frozen parameters: what training does not move.
+        """Returns the buffers that are saved, and frozen parameters: what training does not move.
 
         Under ZeRO-3 every rank must call this: frozen parameters are gathered.
         """
@@ -232,17 +125,17 @@ class DeepSpeedEngine:
         frozen = [value for value in kept.values() if hasattr(value, "ds_id")]
         if not frozen:
             return {key: value.detach() for key, value in kept.items()}
-        with _import_deepspeed(self.world).zero.GatheredParameters(frozen):
+        with _import_deepspeed(self.distributed).zero.GatheredParameters(frozen):
             return {key: value.detach().clone() for key, value in kept.items()}
 
     def load_constants(self, constants: dict[str, Tensor]) -> None:
-        """Copy saved buffers back, in place; frozen parameters under ZeRO-3 stay as the task made them."""
+        """Copies saved buffers back, in place; frozen parameters under ZeRO-3 stay as the task made them."""
         for key, value in self.module.state_dict(keep_vars=True).items():
             if not value.requires_grad and not hasattr(value, "ds_id"):
                 value.detach().copy_(constants[key])
 
     def _flat_parameters(self) -> list[Tensor]:
-        """Return what AdamW updates: the parameters (stage 0) or this rank's flat partitions of them."""
+        """Returns what AdamW updates: the parameters (stage 0) or this rank's flat partitions of them."""
         if self.stage == 0:
             return list(self.parameters.values())
         return (
@@ -252,13 +145,13 @@ class DeepSpeedEngine:
         )
 
     def _locate(self, parameter: Any) -> tuple[int, dict[str, Tensor]] | None:
-        """Return (offset in the parameter, views of weight and moments), or None: nothing of it is here."""
+        """Returns (offset in the parameter, views of weight and moments), or None: nothing of it is here."""
         if self.stage == 0:
             flat, start, count, offset = parameter.data.view(-1), 0, parameter.numel(), 0
             state = self.optimizer.state[parameter]
         elif self.stage == 3:
             group, start, count = self.zero.grad_position[self.zero.get_param_id(parameter)]
-            offset = self.world.rank * count
+            offset = self.distributed.rank * count
             count = min(count, parameter.ds_numel - offset)  # the last rank's piece is padded
             flat = self.zero.fp32_partitioned_groups_flat[group]
             state = self.optimizer.state[flat]
@@ -301,8 +194,10 @@ class _LossModule(nn.Module):
         return result
 
 
-def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) -> dict[str, Any]:
-    """Derive DeepSpeed's configuration; nothing in it is set anywhere else."""
+def deepspeed_config(
+    module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+) -> dict[str, Any]:
+    """Derives DeepSpeed's configuration; nothing in it is set anywhere else."""
     bucket = bucket_elements([p.numel() for p in module.parameters() if p.requires_grad])
     zero: dict[str, Any] = {"stage": config.zero_stage, "reduce_bucket_size": bucket, "overlap_comm": False}
     if config.zero_stage in (1, 2):
@@ -312,14 +207,14 @@ def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) ->
         # Parameters below are kept whole on every rank: norms, at any size of model. DeepSpeed's own 100,000
         # is the same for csm-1b, but would keep a small model whole: tests would not see what is cut.
         zero["stage3_param_persistence_threshold"] = sum(p.numel() for p in module.parameters()) // 10_000
-    host = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
+    host = {"device": "cpu", "pin_memory": distributed.device.type == "cuda"}
     if config.offload != "none":
         zero["offload_optimizer"] = host
     if config.offload == "all":
         zero["offload_param"] = host
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": config.shards // world.size,
+        "gradient_accumulation_steps": config.micro_batches // distributed.size,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -329,19 +224,19 @@ def deepspeed_config(module: nn.Module, config: TrainingConfig, world: World) ->
 
 
 def bucket_elements(numbers: Sequence[int]) -> int:
-    """Return how many gradient elements are reduced at a time, for trained parameters of these sizes."""
+    """Returns how many gradient elements are reduced at a time, for trained parameters of these sizes."""
     # DeepSpeed's default of 5e8 elements would allocate 2 GB for the smallest module.
     bucket = max(max(numbers), min(sum(numbers), 50_000_000))
     return -(-bucket // 1024) * 1024  # it asks for an even number
 
 
 def deepspeed_installed() -> bool:
-    """Say whether the package deepspeed can be found, without importing it."""
+    """Returns whether the package deepspeed can be found, without importing it."""
     return importlib.util.find_spec("deepspeed") is not None
 
 
-def _import_deepspeed(world: World) -> Any:
-    if world.device.type == "cpu":
+def _import_deepspeed(distributed: DistributedContext) -> Any:
+    if distributed.device.type == "cpu":
         # The documented choice of accelerator: without it DeepSpeed takes a GPU it finds, or warns of none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -356,9 +251,9 @@ def _import_deepspeed(world: World) -> Any:
     # Else init builds a shared-memory op with gcc: a minute where there is a compiler, a failure elsewhere.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        backend = "nccl" if distributed.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        atexit.register(leave_world)
+        atexit.register(leave_distributed)
     return deepspeed
 
 
@@ -369,37 +264,29 @@ def _worth_saying(record: logging.LogRecord) -> bool:
     return not any(words in record.getMessage() for words in known)
 
 
-def _filled_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Return all gradients; a parameter the loss did not reach gets zeros, as in ZeRO's flat partitions."""
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    return gradients
-
-
-def build_engines(modules: dict[str, nn.Module], config: TrainingConfig, world: World) -> dict[str, Engine]:
-    """Move each module to the device and wrap it, with DeepSpeed where it is installed."""
-    if config.shards % world.size:
+def build_engines(
+    modules: dict[str, nn.Module], config: TrainingConfig, distributed: DistributedContext
+) -> dict[str, Engine]:
+    """Moves each module to the device and wrap it, with DeepSpeed where it is installed."""
+    if config.micro_batches % distributed.size:
         raise ValueError(
-            f"shards: {config.shards} cannot be shared by {world.size} ranks; use a multiple of {world.size}"
+            f"micro_batches is {config.micro_batches}: expected a multiple of the {distributed.size} ranks; "
+            f"set training.micro_batches"
         )
     if deepspeed_installed():
         kind: type[Engine] = DeepSpeedEngine
     else:
         kind = PlainEngine
-        if world.rank == 0:
-            print(
-                "deepspeed is not installed: training with plain torch (the same losses, no ZeRO)",
-                file=sys.stderr,
-            )
-    return {name: kind(name, module.to(world.device), config, world) for name, module in modules.items()}
+        log.info("deepspeed is not installed: training with plain torch (the same losses, no ZeRO)")
+    return {
+        name: kind(name, module.to(distributed.device), config, distributed)
+        for name, module in modules.items()
+    }
 
 
 @contextmanager
 def trained_alone(engines: dict[str, Engine], name: str) -> Iterator[None]:
-    """Let gradients flow into the parameters of one engine only: other modules serve as fixed functions."""
+    """Lets gradients flow into the parameters of one engine only: other modules serve as fixed functions."""
     others = [
         p for other in engines if other != name for p in engines[other].module.parameters() if p.requires_grad
     ]

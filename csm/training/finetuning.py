@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,12 +156,9 @@ def require_fit(
             turn has voice.
     """
     config = model.config
-    # Played slower, a turn has more frames.
-    if (longest := math.ceil(data.max_rows / min(data.speeds))) > config.max_context:
-        slow = "" if longest == data.max_rows else f", {longest} at the slowest of data.speeds"
+    if data.max_rows > config.max_context:
         raise ValueError(
-            f"data.max_rows is {data.max_rows}{slow}: expected at most the model's max_context "
-            f"{config.max_context}"
+            f"data.max_rows is {data.max_rows}: expected at most the model's max_context {config.max_context}"
         )
     speakers = corpus.speakers()
     absent = sorted({*data.exclude_speakers} - {*speakers})
@@ -172,14 +168,13 @@ def require_fit(
             f"{', '.join(speakers[:20])}"
         )
     model.codec.encode_text("a")  # a model without its text tokenizer says so
-    voices = len(data.different_speeds)
     try:
         # Numbers that a model brings along may be higher than its corpus has speakers.
-        model.codec.speaker_id((max(numbers.values(), default=0) + 1) * voices - 1)
+        model.codec.speaker_id(max(numbers.values(), default=0))
     except ValueError as error:
         raise ValueError(
-            f"{corpus.root} has {len(speakers)} speakers{'' if voices == 1 else f' at {voices} speeds'}, too "
-            f"many for the model (model.max_speakers): {error}"
+            f"{corpus.root} has {len(speakers)} speakers, too many for the model (model.max_speakers): "
+            f"{error}"
         ) from error
     long = [
         t.id for t in corpus.turns() if t.text.strip() and _text_rows(model, t.text) + 2 > config.max_context

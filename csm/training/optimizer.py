@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
-from csm.training.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Split the trainable parameters: weight decay for two or more dimensions, none for norms and biases."""
+    """Splits the trainable parameters: weight decay for two or more dimensions, none for norms and biases."""
     groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -23,10 +23,12 @@ def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str
     return [{"params": group, "lr": 0.0, "weight_decay": decay} for decay, group in groups.items() if group]
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig, world: World) -> torch.optim.AdamW:
-    """Return AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere and for what is kept on the host."""
+def build_optimizer(
+    module: nn.Module, config: TrainingConfig, distributed: DistributedContext
+) -> torch.optim.AdamW:
+    """Returns AdamW: torch's fused kernel on CUDA, `CpuAdamW` elsewhere and for what is kept on the host."""
     groups = parameter_groups(module, config)
-    if world.device.type == "cuda" and config.offload == "none":
+    if distributed.device.type == "cuda" and config.offload == "none":
         return torch.optim.AdamW(groups, betas=config.betas, fused=True)
     return CpuAdamW(groups, betas=config.betas)
 
@@ -42,7 +44,7 @@ class CpuAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+        """Updates every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -62,12 +64,12 @@ class CpuAdamW(torch.optim.AdamW):
 
 
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Sets the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
 def fresh_state(parameter: Tensor) -> dict[str, Tensor]:
-    """Return AdamW's state before the first update; made early, so that a checkpoint always finds it."""
+    """Returns AdamW's state before the first update; made early, so that a checkpoint always finds it."""
     state = {"step": torch.zeros((), device=parameter.device)}
     return state | {moment: torch.zeros_like(parameter, requires_grad=False) for moment in MOMENTS}

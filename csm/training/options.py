@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+TrackerName = Literal["auto", "none", "tensorboard", "trackio", "wandb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,31 +14,34 @@ class TrainingConfig:
     """How long, how fast and how safely to train.
 
     Attributes:
-        steps: optimizer steps of the whole run.
-        shards: micro-batches of one step, spread over ranks and accumulation; the batch size and thus the
-            result do not depend on the number of ranks. Must be a multiple of the number of ranks.
-        learning_rate: the peak, reached after warm-up.
-        betas: decay of AdamW's first and second moment.
+        steps: Optimizer steps of the whole run.
+        micro_batches: Micro-batches of one step, spread over ranks and accumulation; the batch size and thus
+            the result do not depend on the number of ranks. Must be a multiple of the number of ranks.
+        learning_rate: The peak, reached after warm-up.
+        betas: Decay of AdamW's first and second moment.
         weight_decay: AdamW's, on parameters of two or more dimensions only.
-        warmup_steps: steps of linear warm-up from 0.
-        final_learning_rate_ratio: the last step's share of the peak (cosine in between).
-        clip: largest norm of the gradient of one module; 0 switches clipping off.
-        zero_stage: what DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer state, 2 and gradients,
+        warmup_steps: Steps of linear warm-up from 0.
+        final_learning_rate_ratio: The last step's share of the peak (cosine in between).
+        clip: Largest norm of the gradient of one module; 0 switches clipping off.
+        zero_stage: What DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer state, 2 and gradients,
             3 and parameters.
-        offload: what ZeRO keeps in the host's memory instead of the GPU's: "none"; "optimizer", the moments
+        offload: What ZeRO keeps in the host's memory instead of the GPU's: "none"; "optimizer", the moments
             and the weights they update (zero_stage 1 or more); "all", the cut weights too (zero_stage 3).
         precision: "fp32", or "bf16": autocast to bfloat16 over fp32 weights, moments and buffers.
-        ema_decay: decay of the moving average of the weights; 0 switches it off. When on, the average is
+        ema_decay: Decay of the moving average of the weights; 0 switches it off. When on, the average is
             what the run exports.
-        checkpoint_every: steps between checkpoints (the last step always writes one).
-        keep_checkpoints: how many of the newest verified checkpoints stay.
-        validate_every: steps between validations (the last step always has one).
-        log_every: steps between lines of metrics.jsonl; each line is the mean since the line before.
-        seed: of everything random in the run.
+        checkpoint_every: Steps between checkpoints (the last step always writes one).
+        keep_checkpoints: How many of the newest verified checkpoints stay.
+        validate_every: Steps between validations (the last step always has one).
+        log_every: Steps between lines of metrics.jsonl; each line is the mean since the line before.
+        samples: Whether each validation leaves clips to listen to, in samples/ and in the tracker.
+        tracker: Where metrics and clips go besides the run's own files: "auto" (TensorBoard where it is
+            installed), "none", "tensorboard", "trackio" or "wandb".
+        seed: Of everything random in the run.
     """
 
     steps: int = 1000
-    shards: int = 2
+    micro_batches: int = 2
     learning_rate: float = 8e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -51,47 +56,53 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     validate_every: int = 200
     log_every: int = 10
+    samples: bool = True
+    tracker: TrackerName = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in (
             "steps",
-            "shards",
+            "micro_batches",
             "checkpoint_every",
             "keep_checkpoints",
             "validate_every",
             "log_every",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
         for name in ("warmup_steps", "seed"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more")
         for name in ("weight_decay", "clip"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name}: expected a finite number, 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a finite number, 0 or more")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+            raise ValueError(f"learning_rate is {self.learning_rate}: expected a number above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
+            raise ValueError(f"betas is {self.betas}: expected two numbers in [0, 1)")
         if not 0 <= self.final_learning_rate_ratio <= 1:
             raise ValueError(
-                f"final_learning_rate_ratio: expected 0 to 1, got {self.final_learning_rate_ratio}"
+                f"final_learning_rate_ratio is {self.final_learning_rate_ratio}: expected 0 to 1"
             )
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay: expected 0 (off) or a number below 1, got {self.ema_decay}")
+            raise ValueError(f"ema_decay is {self.ema_decay}: expected 0 (off) or a number below 1")
         if self.zero_stage not in (0, 1, 2, 3):
-            raise ValueError(f"zero_stage: expected 0, 1, 2 or 3, got {self.zero_stage}")
+            raise ValueError(f"zero_stage is {self.zero_stage}: expected 0, 1, 2 or 3")
         if self.offload not in ("none", "optimizer", "all"):
-            raise ValueError(f"offload: expected 'none', 'optimizer' or 'all', got {self.offload!r}")
+            raise ValueError(f"offload is {self.offload!r}: expected 'none', 'optimizer' or 'all'")
         needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(
-                f"offload: expected 'none' with zero_stage {self.zero_stage}, got {self.offload!r}, which "
+                f"offload is {self.offload!r}: expected 'none' with zero_stage {self.zero_stage}; it "
                 f"needs stage {needed} or more; set offload first to change both"
+            )
+        if self.tracker not in get_args(TrackerName):
+            raise ValueError(
+                f"tracker is {self.tracker!r}: expected one of {', '.join(get_args(TrackerName))}"
             )
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(
-                f"precision: expected 'fp32' or 'bf16', got {self.precision!r}; fp16 is not supported "
+                f"precision is {self.precision!r}: expected 'fp32' or 'bf16'; fp16 is not supported "
                 "(DeepSpeed refuses it on CPU, and bf16 needs no loss scaling)"
             )

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, step, shard): the same for any number of ranks, also resumed."""
+"""Random numbers as a function of (seed, step, micro-batch): equal for any number of ranks, also resumed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 
 
 def derived_seed(seed: int, *parts: int | str) -> int:
-    """Mix a run's seed with any parts (step, shard, a name) into a 63-bit seed, by SHA-256."""
+    """Mixes a run's seed with any parts (step, micro-batch, a name) into a 63-bit seed, by SHA-256."""
     digest = hashlib.sha256(json.dumps([seed, *parts]).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def seed_everything(seed: int, *parts: int | str) -> None:
-    """Seed python, numpy and torch (all devices) from `derived_seed(seed, *parts)`."""
+    """Seeds python, numpy and torch (all devices) from `derived_seed(seed, *parts)`."""
     value = derived_seed(seed, *parts)
     random.seed(value)
     numpy.random.seed(value % 2**32)
@@ -26,7 +26,7 @@ def seed_everything(seed: int, *parts: int | str) -> None:
 
 
 def random_state() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the generators' states as (JSON values, uint8 tensors); nothing needs pickling."""
+    """Returns the generators' states as (JSON values, uint8 tensors); nothing needs pickling."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = numpy.random.get_state()
     values = {
@@ -40,7 +40,7 @@ def random_state() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def set_random_state(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Restore what `random_state` returned."""
+    """Restores what `random_state` returned."""
     version, numbers, gauss = values["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = values["numpy"]

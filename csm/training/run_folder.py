@@ -11,20 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
 from csm import config as config_files
-from csm.training.checkpoint import sha256_of, write_atomically
+from csm.system.files import file_sha256, write_atomically
+from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
-from csm.training.world import World
 
 
 def require_same_run(output: Path, description: dict[str, Any], config: TrainingConfig) -> None:
-    """Refuse a folder that holds another run; reads only, so that every rank can call it.
+    """Refuses a folder that holds another run; reads only, so that every rank can call it.
 
     Raises:
         ValueError: `output/run.json` describes another run (the differing fields are listed), or there are
@@ -62,9 +62,14 @@ def require_same_run(output: Path, description: dict[str, Any], config: Training
 
 
 def write_run(
-    output: Path, description: dict[str, Any], config: TrainingConfig, world: World, step: int
+    output: Path,
+    description: dict[str, Any],
+    config: TrainingConfig,
+    distributed: DistributedContext,
+    step: int,
+    inputs: Mapping[str, Any],
 ) -> None:
-    """Write run.json, or add this session to the one that is there. Rank 0 calls this."""
+    """Writes run.json, or adds this session to the one that is there. Rank 0 calls this."""
     path = output / "run.json"
     sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.is_file() else []
     session = {
@@ -73,42 +78,43 @@ def write_run(
         "command": [sys.executable, *sys.argv],
         "commit": _commit(),
         "versions": _versions(),
-        "device": _device_name(world),
-        "ranks": world.size,
+        "device": _device_name(distributed),
+        "ranks": distributed.size,
     }
     run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
+    run["inputs"] = _plain(inputs)
     text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, text + "\n")
 
 
-def write_complete(output: Path, step: int, weights: list[Path]) -> None:
-    """Mark the run as complete: complete.json names the last step and the SHA-256 of the weights."""
-    text = json.dumps({"step": step, "weights": {path.name: sha256_of(path) for path in weights}}, indent=2)
-    write_atomically(output / "complete.json", (text + "\n").encode())
+def write_complete(output: Path, step: int, files: list[Path]) -> None:
+    """Marks the run as complete: complete.json names the last step and the SHA-256 of the run's results."""
+    digests = {path.relative_to(output).as_posix(): file_sha256(path) for path in files}
+    write_atomically(output / "complete.json", json.dumps({"step": step, "files": digests}, indent=2) + "\n")
 
 
 def is_complete(output: Path) -> bool:
-    """Say whether the run ended and its weights are still what it wrote."""
+    """Returns whether the run ended and its results are still what it wrote."""
     path = output / "complete.json"
     if not path.is_file():
         return False
-    weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
-    return all(
-        (output / name).is_file() and sha256_of(output / name) == digest for name, digest in weights.items()
+    files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
+    return bool(files) and all(
+        (output / name).is_file() and file_sha256(output / name) == digest for name, digest in files.items()
     )
 
 
 @contextmanager
-def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterator[None]:
-    """Hold the folder's lock: two processes training into one folder would spoil both.
+def only_writer(output: Path, distributed: DistributedContext, *, patience: float = 20.0) -> Iterator[None]:
+    """Holds the folder's lock: two processes training into one folder would spoil both.
 
     The lock is the operating system's and ends with the process, however it ends.
 
     Raises:
-        ValueError: another process holds it for longer than `patience` seconds.
+        ValueError: Another process holds it for longer than `patience` seconds.
     """
     file: BinaryIO | None = None
-    if world.rank == 0:
+    if distributed.rank == 0:
         file = (output / ".lock").open("a+b")
         deadline = time.monotonic() + patience
         while not _locked(file):
@@ -118,7 +124,7 @@ def only_writer(output: Path, world: World, *, patience: float = 20.0) -> Iterat
                 break
             time.sleep(0.2)
     try:
-        if world.any(world.rank == 0 and file is None):
+        if distributed.any(distributed.rank == 0 and file is None):
             raise ValueError(
                 f"output: another process is training into {output}; wait for its end or stop it "
                 "(ranks whose launcher was killed stop by themselves after their step)"
@@ -135,9 +141,9 @@ class StopRequest:
     The second signal ends the process in the usual way.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, distributed: DistributedContext) -> None:
         self.reason = ""
-        self._parent = os.getppid() if world.size > 1 else None
+        self._parent = os.getppid() if distributed.size > 1 else None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -200,11 +206,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _device_name(world: World) -> str:
-    if world.device.type == "cuda":
+def _device_name(distributed: DistributedContext) -> str:
+    if distributed.device.type == "cuda":
         import torch
 
-        return torch.cuda.get_device_name(world.device)
+        return torch.cuda.get_device_name(distributed.device)
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
 
 

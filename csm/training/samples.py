@@ -6,7 +6,6 @@ not at all. A folder that is there is left alone: a resumed run would write the 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from urllib.parse import quote
 from torch import Tensor
 
 from csm.audio.files import write_audio
-from csm.training.checkpoint import write_atomically
+from csm.system.files import new_folder, write_atomically
 from csm.training.metrics import read_metrics
 from csm.training.samples_page import samples_page
 
@@ -24,14 +23,14 @@ Clips = dict[str, tuple[Tensor, int]]
 
 @runtime_checkable
 class Audible(Protocol):
-    """A task that can be listened to; others need none of this."""
+    """A task whose progress can be listened to."""
 
     def originals(self) -> Clips:
-        """Return the recordings that `samples` are made from; called on rank 0."""
+        """Returns the recordings that `samples` are made from; called on rank 0."""
         ...
 
     def samples(self, step: int) -> Clips:
-        """Return clips under the names of `originals`, the same ones after every validation.
+        """Returns clips under the names of `originals`, the same ones after every validation.
 
         Called like the task's `validate`, right after it: without gradients, modules in eval mode, and under
         ZeRO-3 on every rank.
@@ -40,7 +39,7 @@ class Audible(Protocol):
 
 
 def write_samples(output: Path, step: int, clips: Clips, originals: Clips) -> None:
-    """Write the clips of one validation and the page anew. Rank 0 calls this.
+    """Writes the clips of one validation and the page again. Rank 0 calls this.
 
     Args:
         output: The run's folder.
@@ -56,21 +55,14 @@ def write_samples(output: Path, step: int, clips: Clips, originals: Clips) -> No
     _write_folder(folder / "original", originals)
     _write_folder(folder / f"step_{step:08d}", clips)
     validations = [line for line in read_metrics(output / "metrics.jsonl") if line["split"] == "validation"]
-    write_atomically(folder / "index.html", samples_page(folder, output.name, validations).encode())
+    write_atomically(folder / "index.html", samples_page(folder, output.name, validations))
 
 
 def _write_folder(folder: Path, clips: Clips) -> None:
     """All of the clips or none, unless they are there."""
     if folder.is_dir():
         return
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed here
-    partial.mkdir()
-    try:
+    with new_folder(folder) as partial:
         for name, (waveform, sample_rate) in clips.items():
             # Quoted: a name may hold a slash, and two names must not become one file.
             write_audio(partial / f"{quote(name, safe='')}.wav", waveform, sample_rate)
-        partial.rename(folder)
-    except (OSError, ValueError):
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -8,7 +8,7 @@ from csm.training.options import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Return the learning rate of optimizer step `step` (the first step is 1).
+    """Returns the learning rate of optimizer step `step` (the first step is 1).
 
     Linear from 0 to the peak over `warmup_steps`, then half a cosine (SGDR, arXiv:1608.03983, one cycle)
     down to `final_learning_rate_ratio` of the peak at the last step.
@@ -21,7 +21,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def average_decay(ema_decay: float, updates: int) -> float:
-    """Return the decay of the weight average after `updates` updates.
+    """Returns the decay of the weight average after `updates` updates.
 
     It grows as (1 + n) / (10 + n), so that the average forgets the initial weights quickly; the rule of
     TensorFlow's ExponentialMovingAverage(num_updates).

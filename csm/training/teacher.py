@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from csm.system.extras import missing_package
+
 if TYPE_CHECKING:
     from transformers import HubertModel, Wav2Vec2Model, WavLMModel
 
@@ -61,13 +63,13 @@ class TeacherFrames(NamedTuple):
 
 
 def require_teacher(folder: Path | str) -> None:
-    """Look at a folder without loading anything.
+    """Looks at a folder without loading anything.
 
     Raises:
-        ValueError: transformers is not installed, or the folder holds no WavLM, HuBERT or wav2vec2.
+        ValueError: Transformers is not installed, or the folder holds no WavLM, HuBERT or wav2vec2.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise ValueError(f"teacher {folder}: it needs the package transformers: pip install 'csm[hf]'")
+        raise ValueError(missing_package("transformers", f"teacher {folder}"))
     config = Path(folder) / "config.json"
     if not config.is_file() or not [*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]:
         raise ValueError(
@@ -167,7 +169,7 @@ class Teacher(nn.Module):
         if missing:
             raise ValueError(
                 f"the teacher in {folder} lacks {len(missing)} weights, {missing[0]} among them: copy the "
-                f"folder anew"
+                f"folder again"
             )
         path = Path(folder) / "preprocessor_config.json"
         # The defaults are those of transformers' Wav2Vec2FeatureExtractor, which all three share.

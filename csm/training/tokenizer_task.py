@@ -28,14 +28,14 @@ from csm_kernels import ema_update_stacks
 # Batches that a new tokenizer's linear path and codebooks are computed from: 30,000 frames of the packaged
 # recipe, for covariances of 1,800 magnitudes.
 START_BATCHES = 128
-# Frames that the finished codebooks are fitted to: 4.4 hours.
-REFIT_FRAMES, REFIT_BATCH = 200_000, 16
-# Validation clips to listen to: few enough to be heard one after the other.
+# Codes that nothing uses are revived in each of the first steps, then every few.
+REVIVED_EVERY_STEP, REVIVE_EVERY = 200, 10
+# Validation clips to listen to: few enough to listen to one after the other.
 SAMPLED_CLIPS = 4
 
 
 class TokenizerTask:
-    """The Task of the training loop: tokenizer first, then (from `adversarial_start` on) its judges.
+    """The Task of the training loop: the tokenizer, then (from `adversarial_start` on) its discriminators.
 
     Args:
         tokenizer: Trained in place.
@@ -86,6 +86,9 @@ class TokenizerTask:
         self.trainer = TokenizerTrainer(tokenizer, len(train.speakers), teacher_width=width)
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
+        names = ("loss", "mel", "magnitude", "commitment", "text")
+        self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
+        self.watched = "mel"
         if loss.adversarial > 0:
             self.modules["discriminator"] = Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
@@ -93,21 +96,26 @@ class TokenizerTask:
         if initialise:
             self._initialise()
 
-    def batch(self, step: int, shard: int) -> UtteranceBatch:
-        """One shard of a step, on the CPU."""
-        return self.train.batch(step, shard)
+    def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
+        """One micro-batch of a step, on the CPU."""
+        return self.train.batch(step, micro_batch)
 
     def batch_ids(self, batch: UtteranceBatch) -> list[str]:
         """The batch's turn ids."""
         return batch.ids
 
+    def frames(self, batch: UtteranceBatch) -> Tensor:
+        """Returns the number of frames in a batch, without padding."""
+        frame = self.trainer.tokenizer.config.samples_per_frame
+        return ((batch.lengths + frame - 1) // frame).sum()
+
     def loss(
         self, name: str, module: nn.Module, batch: UtteranceBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """The weighted sum of the losses of a module, and its parts; None where the judges rest."""
+        """Returns a module's weighted loss and its parts; None before the discriminators are trained."""
         judged = self.weights.adversarial > 0 and step >= self.weights.adversarial_start
         if name == "discriminator":
-            return self._judges_loss(module, batch) if judged else None
+            return self._discriminator_loss(module, batch) if judged else None
         outputs = self._outputs(module, batch)
         names = ["mel", "magnitude"]
         if not self.decoder_only:
@@ -117,11 +125,11 @@ class TokenizerTask:
         parts = {name: outputs[name] for name in names}
         total = torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
         if judged:
-            judges = self.modules["discriminator"]
-            heard = self._heard(outputs["output"])
-            fake = judges(outputs["output"][:heard])
+            discriminator = self.modules["discriminator"]
+            count = self._discriminated(outputs["output"])
+            fake = discriminator(outputs["output"][:count])
             with torch.no_grad():
-                real = judges(outputs["target"][:heard])
+                real = discriminator(outputs["target"][:count])
             parts["adversarial"] = adversarial_loss(fake)
             parts["feature_matching"] = feature_matching_loss(real, fake)
             total = total + balanced_adversarial_loss(
@@ -135,13 +143,13 @@ class TokenizerTask:
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, Tensor]:
-        """Codebook statistics of all shards and ranks, once per step; returns their mean perplexity."""
+        """Updates the codebooks once per step, from all ranks; returns their mean perplexity."""
         quantizer = self.trainer.tokenizer.quantizer
         if self.decoder_only:
             self._pending.clear()
             return {}
         metrics, stacks = {}, []
-        revive = step <= 200 or step % self.weights.revive_every == 0
+        revive = step <= REVIVED_EVERY_STEP or step % REVIVE_EVERY == 0
         for name, stack, first in (
             ("semantic", quantizer.semantic, 0),
             ("acoustic", quantizer.acoustic, quantizer.semantic_codebooks),
@@ -167,27 +175,6 @@ class TokenizerTask:
         return metrics
 
     @torch.no_grad()
-    def refit(self, tokenizer: ConversationalRVQ) -> None:
-        """Sets the codebooks of a finished tokenizer to the means of what it encodes, on the CPU.
-
-        While it is trained they follow a moving encoder by a moving average; of the averaged weights that are
-        kept, a tenth of the vectors describes nothing.
-
-        Args:
-            tokenizer: Trained by this task, on the CPU.
-        """
-        frame, rows = tokenizer.config.samples_per_frame, []
-        for first in range(0, len(self.train), REFIT_BATCH):
-            batch = self.train.in_order(first, REFIT_BATCH)
-            latent, _ = tokenizer.encoder(tokenizer.pad_to_frames(batch.audio)[:, 0])
-            frames = torch.arange(latent.shape[1])
-            rows.append(latent[frames < (batch.lengths // frame).clamp_min(1).unsqueeze(1)])
-            if sum(map(len, rows)) >= REFIT_FRAMES:
-                break
-        generator = torch.Generator().manual_seed(self.train.seed)
-        tokenizer.quantizer.fit(torch.cat(rows), generator, keep=True)
-
-    @torch.no_grad()
     def validate(self, step: int) -> dict[str, float]:
         """Losses over up to 32 validation utterances, with all codebooks."""
         count = min(32, len(self.validation))
@@ -199,13 +186,13 @@ class TokenizerTask:
         return {name: float(outputs[name]) for name in names}
 
     def originals(self) -> Clips:
-        """The first validation utterances, as the tokenizer hears them."""
+        """Returns the first validation utterances at the tokenizer's sample rate."""
         batch = self.validation.in_order(0, SAMPLED_CLIPS)
         return self._clips(batch, batch.audio)
 
     @torch.no_grad()
     def samples(self, step: int) -> Clips:
-        """The same utterances through all codebooks, from their codes alone."""
+        """Returns the same utterances decoded from all their codebooks."""
         batch = self.validation.in_order(0, SAMPLED_CLIPS).to(self.device)
         codes, _ = self.trainer.tokenizer.encode(batch.audio, batch.lengths)
         return self._clips(batch, self.trainer.tokenizer.decode(codes))
@@ -224,23 +211,25 @@ class TokenizerTask:
         outputs: dict[str, Tensor] = module(batch, self.weights, self.train.config.slice_frames, taught)
         return outputs
 
-    def _judges_loss(self, module: nn.Module, batch: UtteranceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _discriminator_loss(
+        self, module: nn.Module, batch: UtteranceBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         kept = next(outputs for ids, outputs in self._pending if ids == batch.ids)
-        heard = self._heard(kept["output"])
+        count = self._discriminated(kept["output"])
         # In one call: half as many, twice as large convolutions.
-        maps = module(torch.cat([kept["target"][:heard], kept["output"][:heard]]))
+        maps = module(torch.cat([kept["target"][:count], kept["output"][:count]]))
         real, fake = (
-            [[m[part] for m in judge] for judge in maps] for part in (slice(heard), slice(heard, None))
+            [[m[part] for m in layers] for layers in maps] for part in (slice(count), slice(count, None))
         )
         loss = discriminator_loss(real, fake)
         return loss, {"hinge": loss.detach()}
 
-    def _heard(self, output: Tensor) -> int:
-        """How many items of a shard the judges hear."""
+    def _discriminated(self, output: Tensor) -> int:
+        """Returns how many items of a micro-batch the discriminators are given."""
         return max(1, round(self.weights.discriminator_share * len(output)))
 
     def _initialise(self) -> None:
-        """Before the engine takes the weights over; from batches of shard 0, which every rank can make."""
+        """Before the engine takes the weights; from micro-batch 0 of each step, which every rank can make."""
         tokenizer = self.trainer.tokenizer
         frame = tokenizer.config.samples_per_frame
 

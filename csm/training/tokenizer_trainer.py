@@ -37,7 +37,7 @@ class TokenizerTrainer(nn.Module):
         config = tokenizer.config
         self.tokenizer = tokenizer
         self.text_context = nn.Conv1d(config.codebook_dim, 256, 5, padding=2)
-        # The lines come back every epoch: without it the head knows them by heart (docs/LOG.md).
+        # The same lines come every epoch: without dropout the head overfits to them (docs/LOG.md).
         self.text_dropout = nn.Dropout(0.3)
         self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(CTC_ALPHABET))
         self.reversal_head = nn.Sequential(
@@ -115,8 +115,8 @@ class TokenizerTrainer(nn.Module):
         spectrum = tokenizer.encoder.spectrum
         predicted = tokenizer.decoder.compressed(known)
         steps = torch.arange(features.shape[1], device=features.device)
-        heard = (steps < ((lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
-        mel, magnitude = self.magnitude_loss(predicted, spectrum.compressed(features), heard)
+        inside = (steps < ((lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
+        mel, magnitude = self.magnitude_loss(predicted, spectrum.compressed(features), inside)
         return {"mel": mel, "magnitude": magnitude}
 
     def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:

@@ -1,18 +1,18 @@
-"""The batch contract: batches are a function of seed, step and shard, and count what they hold."""
+"""The batch contract: batches are a function of seed, step and micro-batch, and count what they hold."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from csm.data.code_shards import EncodedTurn, version_id
+from csm.data.code_shards import EncodedTurn, shifted_id
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.forced_alignment import symbols
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.sequences.packed_batch import IGNORE
 from csm.text import ByteCodec
 
-CONFIG = DatasetConfig(rows_per_shard=300, max_rows=120, transcribe_share=0.3, depth_share=0.5)
+CONFIG = DatasetConfig(rows_per_micro_batch=300, max_rows=120, transcribe_share=0.3, depth_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def encoded(corpus) -> dict[str, EncodedTurn]:
 
 
 def dataset(
-    corpus, encoded, split="train", *, shards=2, seed=0, end_code=24, ends=None, **changes
+    corpus, encoded, split="train", *, micro_batches=2, seed=0, end_code=24, ends=None, **changes
 ) -> ConversationDataset:
     config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
     return ConversationDataset(
@@ -67,7 +67,7 @@ def dataset(
         num_codebooks=5,
         end_code=end_code,
         config=config,
-        shards=shards,
+        micro_batches=micro_batches,
         seed=seed,
         ends=ends,
     )
@@ -93,10 +93,12 @@ def same(a, b) -> bool:
     return plain and past and all(getattr(a, n) == getattr(b, n) for n in counts)
 
 
-def test_a_batch_depends_on_seed_step_and_shard_alone(corpus, encoded) -> None:
+def test_a_batch_depends_on_seed_step_and_micro_batch_alone(corpus, encoded) -> None:
     first, second = dataset(corpus, encoded), dataset(corpus, encoded)
-    # A rank that runs all shards, and one that runs only the second of every step, in another order.
-    both = {(step, shard): first.batch(step, shard) for step in (1, 2, 3, 7) for shard in (0, 1)}
+    # A rank that runs all micro-batches, and one that runs only the second of every step, in another order.
+    both = {
+        (step, micro_batch): first.batch(step, micro_batch) for step in (1, 2, 3, 7) for micro_batch in (0, 1)
+    }
     assert all(same(second.batch(step, 1), both[step, 1]) for step in (7, 3, 1, 2))
     assert not same(both[1, 0], both[1, 1]) and not same(
         both[1, 0], dataset(corpus, encoded, seed=1).batch(1, 0)
@@ -114,7 +116,7 @@ def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
 
 
 def test_what_is_left_out_is_counted(corpus, encoded) -> None:
-    data = dataset(corpus, encoded, shards=1)
+    data = dataset(corpus, encoded, micro_batches=1)
     assert data.left_out == 3  # no text, no frames, no codes
     assert data.too_long == 1
     drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch_steps(0))))
@@ -132,7 +134,7 @@ def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
     ):
         data = dataset(corpus, encoded, **changes)
         for step in (1, 3):
-            batches = [data.batch(step, shard) for shard in (0, 1)]
+            batches = [data.batch(step, micro_batch) for micro_batch in (0, 1)]
 
             def real(count, batches=batches) -> float:
                 return sum(float(count(b)) for b in batches) / 2
@@ -176,7 +178,7 @@ def test_the_past_is_what_came_before_the_chunk(corpus, encoded) -> None:
 
 
 def test_validation_is_the_same_every_time_and_about_as_long_as_asked(corpus, encoded) -> None:
-    data = dataset(corpus, encoded, "validation", shards=1)
+    data = dataset(corpus, encoded, "validation", micro_batches=1)
     a, b = data.in_order(200), data.in_order(200)
     assert same(a, b) and 200 <= len(a.text) <= 200 + CONFIG.max_rows
     assert all(i.startswith("v") for i in a.ids)
@@ -185,7 +187,7 @@ def test_validation_is_the_same_every_time_and_about_as_long_as_asked(corpus, en
 
 def test_speakers_have_one_index_in_all_splits(corpus, encoded) -> None:
     for split in ("train", "validation"):
-        for turns in dataset(corpus, encoded, split, shards=1).conversations:
+        for turns in dataset(corpus, encoded, split, micro_batches=1).conversations:
             assert all(t.speaker == (0 if int(t.id.split("_")[1]) % 2 else 1) for t in turns)
 
 
@@ -198,27 +200,22 @@ def test_what_cannot_be_drawn_is_refused(corpus, encoded) -> None:
         ("depth_share", 0.0),
         ("depth_share", 1.5),
         ("transcribe_share", -0.1),
-        ("length_jitter", 1.0),
         ("max_rows", 301),
         ("max_rows", 0),
         ("past_turns", -1),
-        ("versions", 0),
-        ("speeds", ()),
-        ("speeds", (0.9, 1.0)),
-        ("speeds", (1.0, 0.0)),
-        ("speeds", (1.0, 1.1)),  # of one version
+        ("time_shifts", 0),
     ]:
         with pytest.raises(ValueError, match=field):
-            DatasetConfig(**{"rows_per_shard": 300, "max_rows": 120, field: value})
+            DatasetConfig(**{"rows_per_micro_batch": 300, "max_rows": 120, field: value})
 
 
-def test_training_draws_among_a_turns_versions_and_validation_takes_the_first(corpus, encoded) -> None:
+def test_training_draws_among_a_turns_time_shifts_and_validation_takes_the_first(corpus, encoded) -> None:
     other = {
-        version_id(turn.id, 1): encoded[turn.id]._replace(codes=encoded[turn.id].codes * 0 + 23)
+        shifted_id(turn.id, 1): encoded[turn.id]._replace(codes=encoded[turn.id].codes * 0 + 23)
         for turn in corpus.turns()
         if turn.id in encoded
     }
-    both = dataset(corpus, encoded | other, versions=2)
+    both = dataset(corpus, encoded | other, time_shifts=2)
     single = dataset(corpus, encoded)
     changed = heard = 0
     for step in range(1, 30):
@@ -230,14 +227,14 @@ def test_training_draws_among_a_turns_versions_and_validation_takes_the_first(co
         heard += int(frames.sum())
         assert torch.equal(a.codes, both.batch(step, 0).codes)
     assert 0.35 < changed / heard < 0.65
-    watched = (dataset(corpus, c, "validation", versions=v) for c, v in ((encoded | other, 2), (encoded, 1)))
-    one, two = (data.in_order(200) for data in watched)
+    shifted = dataset(corpus, encoded | other, "validation", time_shifts=2)
+    one, two = (data.in_order(200) for data in (shifted, dataset(corpus, encoded, "validation")))
     assert torch.equal(one.codes, two.codes)
 
 
-def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -> None:
-    other = {version_id(turn.id, 1): encoded[turn.id] for turn in corpus.turns() if turn.id in encoded}
-    data = dataset(corpus, encoded | other, versions=2, ends=ends_of(corpus), length_jitter=0.5)
+def test_ends_are_counted_in_frames_and_move_with_the_time_shift(corpus, encoded) -> None:
+    other = {shifted_id(turn.id, 1): encoded[turn.id] for turn in corpus.turns() if turn.id in encoded}
+    data = dataset(corpus, encoded | other, time_shifts=2, ends=ends_of(corpus))
     seen = set()
     for step in range(1, 12):
         batch = data.batch(step, 0)
@@ -254,41 +251,16 @@ def test_ends_are_counted_in_frames_and_move_with_the_version(corpus, encoded) -
     assert all(span.ends is None for span in plain.batch(1, 0).voice_spans)
 
 
-def test_a_voice_at_another_speed_is_another_speaker_with_its_own_times(corpus, encoded) -> None:
-    codec, played = ByteCodec(), {}
-    for turn in corpus.turns():
-        if turn.id in encoded:
-            frames = encoded[turn.id].codes.shape[1]
-            for version in (1, 2, 3):
-                slow = 2 * frames if version % 2 else frames
-                played[version_id(turn.id, version)] = EncodedTurn(
-                    turn.id,
-                    torch.full((6, slow), 10 + version).short(),
-                    torch.full((slow, 3), float(version)),
-                    torch.zeros(2),
-                )
-    data = dataset(
-        corpus, encoded | played, versions=4, speeds=(1.0, 0.5), ends=ends_of(corpus), transcribe_share=0.0
-    )
-    seen = set()
-    for step in range(1, 8):
-        shards = [data.batch(step, shard) for shard in (0, 1)]
-        for batch in shards:
-            for span in batch.voice_spans:
-                voice = slice(span.first_query, span.first_query + span.num_queries - 1)
-                code = int(batch.codes[voice][0, 0])
-                version = code - 10 if bool((batch.codes[voice] == code).all()) and code > 10 else 0
-                number = span.speaker - codec.speaker_id(0)
-                assert number == int(batch.text[span.first_key + 1]) - codec.speaker_id(0)
-                # Ana and Ben are 0 and 1, and 2 and 3 at half the speed.
-                assert (number >= 2) == (version % 2 == 1)
-                if version:
-                    assert bool((batch.prosody_target[voice][:-1] == version).all())
-                if version % 2 and span.length > 30:
-                    torch.testing.assert_close(span.ends[2:12].diff(), torch.full((9,), 0.75))
-                    assert float(span.ends[1]) == 0.75 + version / 4
-                    seen.add(version)
-        # Shares of a whole step: what its shards hold, at whichever length.
-        counted = sum(int((batch.code_target[:, 0] != IGNORE).sum()) for batch in shards)
-        assert shards[0].voice_count == shards[1].voice_count == counted / 2
-    assert seen == {1, 3}
+def test_a_step_is_drawn_once_and_built_from_its_plan(corpus, encoded, monkeypatch) -> None:
+    data, drawn = dataset(corpus, encoded), []
+    plan_of = data._plan_of
+    monkeypatch.setattr(data, "_plan_of", lambda *draws: (drawn.append(1), plan_of(*draws))[1])
+    batches = [data.batch(4, micro_batch) for micro_batch in (0, 1, 0)]
+    assert len(drawn) == 2 and same(batches[0], batches[2])
+    plan = data.plan(4)
+    for planned, batch in zip(plan.micro_batches, batches[:2], strict=True):
+        turns = [turn for chunk in planned.chunks for turn in chunk.turns]
+        assert [turn.turn.id for turn in turns] == batch.ids
+        assert [span.length for span in batch.voice_spans] == [
+            turn.length for turn in turns if not turn.transcribed
+        ]

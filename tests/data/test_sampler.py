@@ -13,9 +13,15 @@ def conversations(seed: int = 0) -> list[list[int]]:
     return [rng.integers(5, 60, size=rng.integers(1, 25)).tolist() for _ in range(30)]
 
 
-def sampler(rows=None, *, max_rows=100, rows_per_shard=250, shards=2, seed=0) -> ChunkSampler:
+def sampler(rows=None, *, max_rows=100, rows_per_micro_batch=250, micro_batches=2, seed=0) -> ChunkSampler:
     rows = conversations() if rows is None else rows
-    return ChunkSampler(rows, max_rows=max_rows, rows_per_shard=rows_per_shard, shards=shards, seed=seed)
+    return ChunkSampler(
+        rows,
+        max_rows=max_rows,
+        rows_per_micro_batch=rows_per_micro_batch,
+        micro_batches=micro_batches,
+        seed=seed,
+    )
 
 
 def epoch_of(s: ChunkSampler, epoch: int):
@@ -27,8 +33,8 @@ def turns_of(steps) -> Counter:
     return Counter(
         (chunk.conversation, turn)
         for step in steps
-        for shard in step
-        for chunk in shard
+        for micro_batch in step
+        for chunk in micro_batch
         for turn in range(chunk.first, chunk.first + chunk.turns)
     )
 
@@ -38,13 +44,13 @@ def test_every_turn_appears_at_most_once_an_epoch_and_nearly_all_do(epoch) -> No
     s = sampler()
     found = turns_of(epoch_of(s, epoch))
     assert max(found.values()) == 1
-    # Only shards that fill no whole step are left for another epoch.
+    # Only micro-batches that fill no whole step are left for another epoch.
     left = sum(map(sum, s.rows)) - sum(s.rows[c][t] for c, t in found)
-    assert left < s.shards * s.rows_per_shard
+    assert left < s.micro_batches * s.rows_per_micro_batch
 
 
 def test_one_shard_a_step_leaves_nothing_out() -> None:
-    s = sampler(shards=1)
+    s = sampler(micro_batches=1)
     assert len(turns_of(epoch_of(s, 0))) == sum(map(len, s.rows))
 
 
@@ -52,13 +58,13 @@ def test_chunks_and_shards_keep_to_their_rows() -> None:
     s = sampler()
     for step in epoch_of(s, 0) + epoch_of(s, 1):
         assert len(step) == 2
-        for shard in step:
-            sizes = [sum(s.rows[c.conversation][c.first : c.first + c.turns]) for c in shard]
-            assert shard and max(sizes) <= 100 and sum(sizes) <= 250
+        for micro_batch in step:
+            sizes = [sum(s.rows[c.conversation][c.first : c.first + c.turns]) for c in micro_batch]
+            assert micro_batch and max(sizes) <= 100 and sum(sizes) <= 250
 
 
 def test_turns_that_are_too_long_are_left_out_and_cut_the_chunk() -> None:
-    s = sampler([[30, 400, 30, 30], [500], [60, 60, 101]], shards=1)
+    s = sampler([[30, 400, 30, 30], [500], [60, 60, 101]], micro_batches=1)
     found = turns_of(epoch_of(s, 0))
     assert set(found) == {(0, 0), (0, 2), (0, 3), (2, 0), (2, 1)}
     assert all(
@@ -76,14 +82,14 @@ def test_a_step_depends_on_seed_and_step_alone() -> None:
 
 def test_every_epoch_is_another_order_and_other_cuts() -> None:
     s = sampler()
-    chunks = [{c for step in epoch_of(s, e) for shard in step for c in shard} for e in (0, 1)]
+    chunks = [{c for step in epoch_of(s, e) for micro_batch in step for c in micro_batch} for e in (0, 1)]
     assert chunks[0] != chunks[1] and epoch_of(s, 0) != epoch_of(s, 1)
 
 
 def test_what_cannot_fill_a_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected at most rows_per_shard"):
+    with pytest.raises(ValueError, match="expected at most rows_per_micro_batch"):
         sampler(max_rows=300)
-    with pytest.raises(ValueError, match="1 shards of 250 rows, 4 are needed"):
-        sampler([[10, 10]], shards=4).step(1)
+    with pytest.raises(ValueError, match="1 micro-batches of 250 rows: expected 4 or more"):
+        sampler([[10, 10]], micro_batches=4).step(1)
     with pytest.raises(ValueError, match="steps are counted from 1"):
         sampler().step(0)

@@ -11,7 +11,7 @@ from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import CTC_ALPHABET, UtteranceConfig, UtteranceDataset, spell
 
 RATE, FRAME = 8000, 640
-SIZES = {"sample_rate": RATE, "samples_per_frame": FRAME, "seed": 3, "shards": 2}
+SIZES = {"sample_rate": RATE, "samples_per_frame": FRAME, "seed": 3, "micro_batches": 2}
 
 
 def clip(index: int, seconds: float) -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_every_epoch_visits_each_turn_at_most_once_and_each_epoch_differs(datase
     epochs = []
     for epoch in range(4):
         places = [divmod(epoch * per_epoch + place, 2) for place in range(per_epoch)]
-        ids = [name for step, shard in places for name in dataset.batch(step, shard).ids]
+        ids = [name for step, micro_batch in places for name in dataset.batch(step, micro_batch).ids]
         assert len(set(ids)) == len(ids) == 24
         epochs.append(ids)
     assert len({tuple(ids) for ids in epochs}) == 4
@@ -91,7 +91,7 @@ def test_every_epoch_visits_each_turn_at_most_once_and_each_epoch_differs(datase
 
 
 def test_the_order_does_not_depend_on_how_many_shards_a_step_has(corpus, dataset):
-    four = UtteranceDataset(corpus, "train", config=dataset.config, **{**SIZES, "shards": 4})
+    four = UtteranceDataset(corpus, "train", config=dataset.config, **{**SIZES, "micro_batches": 4})
     for index in range(12):
         assert same(dataset.batch(*divmod(index, 2)), four.batch(*divmod(index, 4)))
 

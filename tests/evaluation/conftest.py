@@ -109,7 +109,8 @@ def run_folder(tmp_path: Path, real_clips: dict[str, list[Clip]]) -> Path:
         + '{"step": 1',
         encoding="utf-8",
     )
-    (run / "tokenizer" / "codebooks.json").write_text(
+    (run / "codes").mkdir()
+    (run / "codes" / "codebooks.json").write_text(
         json.dumps({"usage": [0.5] * 4, "perplexity": [8.0] * 4, "dead": [8] * 4, "codebook_size": 16}),
         encoding="utf-8",
     )

@@ -121,7 +121,7 @@ class NotInstalled:
     """Stands for an evaluator that is not installed."""
 
     def __init__(self, *_):
-        raise EvaluatorUnavailable("distillMOS needs distillmos: pip install 'csm[eval]'")
+        raise EvaluatorUnavailable("distillMOS needs distillmos: pip install 'csm-speech[eval]'")
 
 
 def cheap_evaluators(monkeypatch) -> None:

@@ -12,7 +12,8 @@ from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, Conversation, Corpus, 
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 RATE = 8000
 PITCH = {"JOE": 110.0, "FAYE": 220.0}

@@ -3,9 +3,9 @@
 What a command only says or refuses is asked for inside this process: importing torch takes seconds.
 """
 
-import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,23 +15,34 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
 
+from csm.cli import COMMANDS as CSM_COMMANDS
+from csm.cli import main
 from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.subjects.speech_folder import read_speech_folder
 from csm.generation.speech import Timing
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = (
-    *("prepare_data", "train_tokenizer", "encode_corpus", "train", "generate_speech", "converse"),
-    *("export_voice", "speak"),
-)
+# Files of launch/ and the subcommands of csm that they stand for.
+COMMANDS = {
+    "converse": "converse",
+    "convert_checkpoint": "convert",
+    "encode_corpus": "encode",
+    "evaluate_speech": "evaluate",
+    "export_tokenizer": "export tokenizer",
+    "export_voice": "export voice",
+    "generate_speech": "generate",
+    "prepare_data": "prepare",
+    "speak": "speak",
+    "train": "train",
+    "train_tokenizer": "train-tokenizer",
+}
 KEPT = {"BOB2": 30, "DESC019": 8, "DESC004": 8, "BOB1": 30, "DESC001": 23, "DESC003": 30}
 
 Done = subprocess.CompletedProcess
@@ -55,16 +66,12 @@ def finished(done: Done) -> Done:
 
 
 def inside(name: str, *arguments: object) -> Done:
-    """The same as `launch`, in this process."""
-    file = ROOT / "launch" / f"{name}.py"
+    """The subcommand behind the file, in this process."""
     out, err = StringIO(), StringIO()
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", file)
-    module = importlib.util.module_from_spec(spec)
-    words = [str(file), *map(str, arguments)]
-    with patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
-        spec.loader.exec_module(module)
+    words = [*COMMANDS[name].split(), *map(str, arguments)]
+    with redirect_stdout(out), redirect_stderr(err):
         try:
-            status = module.main()
+            status = main(words)
         except SystemExit as end:
             status = end.code
     return Done(words, status, out.getvalue(), err.getvalue())
@@ -75,7 +82,7 @@ def refusal(name: str, *arguments: object) -> str:
     done = inside(name, *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.strip()]
-    assert line.startswith(f"{name}: ")
+    assert line.startswith(f"csm {COMMANDS[name]}: ")
     return line
 
 
@@ -281,22 +288,41 @@ def test_a_typed_conversation_is_spoken_turn_by_turn(chain, tmp_path):
         assert (output / row["audio"]).read_bytes() == (tmp_path / "again" / row["audio"]).read_bytes()
 
 
-@pytest.mark.processes
-def test_two_ranks_whose_batches_use_different_parts_train_the_same_model(chain, tmp_path):
-    deepspeed = Path(sys.executable).with_name("deepspeed")
-    if not deepspeed.exists():
+def deepspeed() -> tuple[str, ...]:
+    """The words that start two ranks with DeepSpeed's launcher."""
+    program = Path(sys.executable).with_name("deepspeed")
+    if not program.exists():
         pytest.skip("deepspeed is not installed")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-    launcher = (str(deepspeed), "--master_port", str(port), "--num_accelerators", "2")
+    return (str(program), "--master_port", str(port), "--num_accelerators", "2")
+
+
+@pytest.mark.processes
+def test_two_ranks_whose_batches_use_different_parts_train_the_same_model(chain, tmp_path):
     # So few turns are transcribed that in most steps only one rank has one, or none has.
     sets = ("--set", "data.transcribe_share=0.05", "--set", "training.log_every=6")
     arguments = ("train", *chain.recipe, *sets, "--codes", chain.run / "codes", "--output")
-    finished(launch(*arguments, tmp_path / "two", launcher=launcher))
+    finished(launch(*arguments, tmp_path / "two", launcher=deepspeed()))
+    finished(launch(*arguments, tmp_path / "ranks", "--ranks", "2"))
     finished(launch(*arguments, tmp_path / "one"))
-    one, two = (load_file(tmp_path / ranks / "model.safetensors") for ranks in ("one", "two"))
+    one, two, ranks = (
+        load_file(tmp_path / folder / "model.safetensors") for folder in ("one", "two", "ranks")
+    )
     assert all((one[name] - two[name]).abs().max() < 1e-4 for name in one)
+    assert all(torch.equal(ranks[name], two[name]) for name in two)
+
+
+@pytest.mark.processes
+def test_an_error_of_two_ranks_is_one_line(tmp_path):
+    words = ("train", "--recipe", "tiny", "--set", f"corpus={tmp_path / 'nowhere'}", "--output", tmp_path)
+    done = launch(*words, "--ranks", "2")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("csm train: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    done = launch(*words, launcher=deepspeed())
+    assert done.returncode == 2
+    assert len(re.findall("^csm train", done.stderr, re.M)) == 1, "rank 0 speaks for all"
 
 
 @pytest.mark.processes
@@ -312,7 +338,15 @@ def test_another_run_s_folder_is_refused_in_one_line(chain):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_teaches_by_an_example(name):
     done = finished(inside(name, "--help"))
-    assert f"python launch/{name}.py" in done.stdout
+    assert f"csm {COMMANDS[name]} " in done.stdout.partition("\n\n")[2]
+
+
+def test_every_command_has_a_file_for_launchers():
+    assert {path.stem for path in (ROOT / "launch").glob("*.py")} == set(COMMANDS)
+    assert set(COMMANDS.values()) == set(CSM_COMMANDS)
+    for file, command in COMMANDS.items():
+        words = ", ".join(f'"{word}"' for word in command.split())
+        assert f"main([{words}, *sys.argv[1:]])" in (ROOT / "launch" / f"{file}.py").read_text()
 
 
 def test_bad_input_is_one_line_that_says_what_to_do(tmp_path):

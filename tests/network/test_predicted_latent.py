@@ -10,7 +10,8 @@ from csm.network.predicted_latent import (
     latent_vectors,
     variance_restoration,
 )
-from csm.tokenizer.conversational_rvq import ConversationalRVQ, TokenizerConfig
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a recipe promises beside its figures: it can be had by name, and its parts fit together."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -30,7 +31,7 @@ def corpus(tmp_path) -> Corpus:
     return Corpus(root=tmp_path, conversations=tuple(conversations))
 
 
-def test_every_recipe_knows_its_name_and_its_model_fits_its_tokenizer():
+def test_every_recipe_has_its_name_and_its_model_fits_its_tokenizer():
     for name in RECIPES:
         run = recipe(name)
         assert run.recipe == name
@@ -39,12 +40,19 @@ def test_every_recipe_knows_its_name_and_its_model_fits_its_tokenizer():
             assert run.model.codebook_size == run.tokenizer.codebook_size
 
 
+def test_every_recipe_states_its_hardware_and_its_time_on_a_line_each():
+    for name, make in RECIPES.items():
+        lines = [line.strip() for line in inspect.getdoc(make).splitlines()]
+        for head in ("Hardware: ", "Time: "):
+            assert sum(line.startswith(head) for line in lines) == 1, f"{name}: {head}"
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean speech_24khz"):
         recipe("speech_24")
 
 
-def test_speech_24khz_trains_the_24_khz_size_in_bf16_with_judges_after_a_warm_up():
+def test_speech_24khz_trains_the_24_khz_size_in_bf16_with_discriminators_after_a_warm_up():
     run = recipe("speech_24khz")
     assert run.tokenizer == presets.speech_24khz()
     assert run.tokenizer_training.precision == "bf16"
@@ -54,12 +62,18 @@ def test_speech_24khz_trains_the_24_khz_size_in_bf16_with_judges_after_a_warm_up
     assert run.utterances.max_seconds * run.tokenizer.frame_rate >= run.tokenizer.attention_frames
 
 
-def test_speech_24khz_takes_a_step_of_tokenizer_and_judges(corpus):
+def test_speech_24khz_takes_a_step_of_tokenizer_and_discriminators(corpus):
     run = recipe("speech_24khz")
     torch.manual_seed(0)
     tokenizer = ConversationalRVQ(run.tokenizer)
     config = replace(run.utterances, items=2, max_seconds=0.4, slice_frames=4)
-    sizes = {"sample_rate": 24_000, "samples_per_frame": 1920, "config": config, "seed": 0, "shards": 1}
+    sizes = {
+        "sample_rate": 24_000,
+        "samples_per_frame": 1920,
+        "config": config,
+        "seed": 0,
+        "micro_batches": 1,
+    }
     data = [UtteranceDataset(corpus, split, **sizes) for split in ("train", "validation")]
     loss = replace(run.tokenizer_loss, adversarial_start=1)
     task = TokenizerTask(

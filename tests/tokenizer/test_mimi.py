@@ -91,7 +91,7 @@ def test_a_folder_is_saved_by_transformers_and_read_here(mimi, tmp_path):
 
 def test_without_transformers_one_line_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"csm\[hf\]"):
+    with pytest.raises(ValueError, match=r"csm-speech\[hf\]"):
         MimiTokenizer.from_pretrained(tmp_path)
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
+from csm.system.log import configure_log, log
 from csm.tokenizer.config import TokenizerConfig
 
 RATE = 8000
+
+
+@pytest.fixture(autouse=True)
+def shown() -> Iterator[None]:
+    """Messages go to stderr as in a command."""
+    before = log.handlers, log.level, log.propagate
+    configure_log()
+    yield
+    log.handlers, log.level, log.propagate = before
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +62,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[UtteranceDataset
             turns.append(Turn(id=f"{split}{index}", audio=audio, end=seconds, **kept))
         conversations.append(Conversation(id=split, split=split, turns=tuple(turns)))
     corpus = Corpus(root=root, conversations=tuple(conversations))
-    options = {"sample_rate": RATE, "samples_per_frame": 640, "seed": 0, "shards": 2}
+    options = {"sample_rate": RATE, "samples_per_frame": 640, "seed": 0, "micro_batches": 2}
     config = UtteranceConfig(items=4, slice_frames=4)
     return tuple(
         UtteranceDataset(corpus, split, config=config, **options) for split in ("train", "validation")

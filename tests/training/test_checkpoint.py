@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from csm.system.files import file_sha256
 from csm.training import checkpoint as checkpoint_file
 from csm.training.checkpoint import (
     exported_weights,
@@ -19,14 +20,13 @@ from csm.training.checkpoint import (
     newest_checkpoint,
     require_space,
     save_checkpoint,
-    sha256_of,
 )
-from csm.training.engine import Engine, PlainEngine
+from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
-from csm.training.world import World
+from csm.training.plain_engine import Engine, PlainEngine
 
-WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
-CONFIG = TrainingConfig(shards=1, ema_decay=0.9)
+ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+CONFIG = TrainingConfig(micro_batches=1, ema_decay=0.9)
 
 
 class Net(nn.Module):
@@ -40,7 +40,7 @@ class Net(nn.Module):
 
 def made(seed: int) -> dict[str, Engine]:
     torch.manual_seed(seed)
-    return {"net": PlainEngine("net", Net(), CONFIG, WORLD)}
+    return {"net": PlainEngine("net", Net(), CONFIG, ALONE)}
 
 
 def stepped(engines: dict[str, Engine]) -> None:
@@ -65,7 +65,7 @@ def saved(folder: Path, *steps: int, keep: int = 10) -> dict[str, Engine]:
     engines = made(0)
     for step in steps:
         stepped(engines)
-        save_checkpoint(folder, step, engines, WORLD, keep=keep)
+        save_checkpoint(folder, step, engines, ALONE, keep=keep)
     return engines
 
 
@@ -78,10 +78,10 @@ def flip(path: Path) -> None:
 def test_everything_comes_back_exactly_and_training_goes_on_equally(tmp_path: Path) -> None:
     engines = saved(tmp_path, 3)
     extra = ({"counts": {"a": 1}}, {"a": torch.tensor(0.1, dtype=torch.float64)})
-    save_checkpoint(tmp_path, 4, engines, WORLD, keep=2, extra=extra)
+    save_checkpoint(tmp_path, 4, engines, ALONE, keep=2, extra=extra)
     following = torch.rand(3)
     others = made(1)
-    step, values, tensors = load_checkpoint(tmp_path / "step_00000004", others, WORLD)
+    step, values, tensors = load_checkpoint(tmp_path / "step_00000004", others, ALONE)
     assert step == 4 and values == extra[0] and torch.equal(tensors["a"], extra[1]["a"])
     assert torch.equal(torch.rand(3), following)
     assert equal(state(engines), state(others)) and others["net"].updates == 1
@@ -96,7 +96,7 @@ def test_the_manifest_holds_size_and_sha_256_of_every_file(tmp_path: Path) -> No
     files = json.loads((folder / "MANIFEST.json").read_text())["files"]
     assert sorted(files) == ["rank_00000.json", "rank_00000.safetensors"]
     for name, entry in files.items():
-        assert entry == {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        assert entry == {"size": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
     assert (tmp_path / "latest").read_text() == "step_00000001\n"
 
 
@@ -120,11 +120,11 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one_and_the_reason_is_said
 ) -> None:
     saved(tmp_path, 1, 2)
     harm(tmp_path / "step_00000002")
-    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000001"
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
     assert f"checkpoint step_00000002 is skipped: {reason}" in capsys.readouterr().err
     # The run comes to step 2 again and replaces the damaged one.
-    save_checkpoint(tmp_path, 2, made(0), WORLD, keep=2)
-    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000002"
+    save_checkpoint(tmp_path, 2, made(0), ALONE, keep=2)
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000002"
     assert not list(tmp_path.glob("*.tmp-*"))
 
 
@@ -132,8 +132,8 @@ def test_if_no_checkpoint_verifies_the_run_is_not_silently_begun_anew(tmp_path: 
     saved(tmp_path, 1)
     flip(tmp_path / "step_00000001" / "rank_00000.safetensors")
     with pytest.raises(ValueError, match="no checkpoint in .* verifies .*move the folder away"):
-        newest_checkpoint(tmp_path, WORLD)
-    assert newest_checkpoint(tmp_path / "nothing", WORLD) is None
+        newest_checkpoint(tmp_path, ALONE)
+    assert newest_checkpoint(tmp_path / "nothing", ALONE) is None
 
 
 def test_a_poisoned_pickle_is_never_opened(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_poisoned_pickle_is_never_opened(tmp_path: Path) -> None:
     folder = tmp_path / "step_00000001"
     (folder / "rank_00000.safetensors").write_bytes(pickle.dumps(Poison()))
     with pytest.raises(ValueError):
-        newest_checkpoint(tmp_path, WORLD)
+        newest_checkpoint(tmp_path, ALONE)
     assert not (tmp_path / "poisoned").exists()
     source = Path(checkpoint_file.__file__).read_text()
     assert "torch.load" not in source and "pickle." not in source
@@ -163,17 +163,17 @@ def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_writte
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_file, function, fail)
         with pytest.raises(ValueError, match="No space left on device.*Older checkpoints are intact"):
-            save_checkpoint(tmp_path, 2, engines, WORLD, keep=1)
+            save_checkpoint(tmp_path, 2, engines, ALONE, keep=1)
     assert (tmp_path / "step_00000001").is_dir()
-    save_checkpoint(tmp_path, 3, engines, WORLD, keep=2)
+    save_checkpoint(tmp_path, 3, engines, ALONE, keep=2)
     assert not list(tmp_path.glob("*.tmp-*"))
 
 
 def test_what_a_killed_save_left_is_ignored_and_cleared_away_by_the_next(tmp_path: Path) -> None:
     engines = saved(tmp_path, 1)
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.tmp-0badcafe")
-    assert newest_checkpoint(tmp_path, WORLD) == tmp_path / "step_00000001"
-    save_checkpoint(tmp_path, 3, engines, WORLD, keep=2)
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
+    save_checkpoint(tmp_path, 3, engines, ALONE, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001", "step_00000003"]
 
 
@@ -184,7 +184,7 @@ def test_rotation_keeps_the_newest_and_deletes_only_after_the_new_one_verifies(
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000003", "step_00000004"]
     monkeypatch.setattr(checkpoint_file, "_check_files", lambda *_: "the disk returned other bytes")
     with pytest.raises(ValueError, match="the disk returned other bytes"):
-        save_checkpoint(tmp_path, 5, engines, WORLD, keep=1)
+        save_checkpoint(tmp_path, 5, engines, ALONE, keep=1)
     assert {"step_00000003", "step_00000004"} <= {path.name for path in tmp_path.glob("step_*")}
 
 
@@ -195,20 +195,20 @@ def test_too_little_disk_is_said_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30 - 1000, 1000))
     with pytest.raises(ValueError, match="too little disk space: a checkpoint needs 1 MB, .* 0 MB free"):
-        save_checkpoint(tmp_path, 2, engines, WORLD, keep=1)
+        save_checkpoint(tmp_path, 2, engines, ALONE, keep=1)
     with pytest.raises(ValueError, match="needs 1045 MB"):
-        require_space(tmp_path, 2**30, WORLD)
+        require_space(tmp_path, 2**30, ALONE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001"]
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
-    other: dict[str, Engine] = {"net": PlainEngine("net", nn.Linear(3, 4), CONFIG, WORLD)}
+    other: dict[str, Engine] = {"net": PlainEngine("net", nn.Linear(3, 4), CONFIG, ALONE)}
     with pytest.raises(ValueError, match=r"4 parameters of net differ: bias None there, \[4\] here"):
-        load_checkpoint(tmp_path / "step_00000001", other, WORLD)
+        load_checkpoint(tmp_path / "step_00000001", other, ALONE)
     renamed: dict[str, Engine] = {"model": made(0)["net"]}
     with pytest.raises(ValueError, match=r"it holds \['net'\], but this run trains 'model'"):
-        load_checkpoint(tmp_path / "step_00000001", renamed, WORLD)
+        load_checkpoint(tmp_path / "step_00000001", renamed, ALONE)
 
 
 def test_exported_weights_load_into_the_module_with_tied_frozen_and_buffers(tmp_path: Path) -> None:

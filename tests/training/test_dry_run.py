@@ -17,6 +17,7 @@ from csm.network.layers import PackedSequences, TransformerBlock
 from csm.network.model_config import CSMConfig, TransformerShape
 from csm.network.presets import csm_1b
 from csm.recipes.named import finetune_csm_1b
+from csm.training.distributed import DistributedContext
 from csm.training.dry_run import (
     GPUS,
     Counts,
@@ -26,12 +27,12 @@ from csm.training.dry_run import (
     dry_run,
     memory,
 )
-from csm.training.engine import DeepSpeedEngine, PlainEngine
+from csm.training.engine import DeepSpeedEngine
 from csm.training.finetuning import FinetuneConfig, without_idle_layers
 from csm.training.options import TrainingConfig
-from csm.training.world import World
+from csm.training.plain_engine import PlainEngine
 
-WORLD = World(rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 RUN = finetune_csm_1b()
 
 
@@ -95,10 +96,10 @@ def test_what_is_offloaded_is_on_the_host_and_nowhere_else() -> None:
 
 def test_the_batch_is_the_recipe_s() -> None:
     text = "\n".join(lines())
-    assert "8 shards of up to 2,048 rows = up to 16,384 rows" in text and "21.8 minutes" in text
-    assert "up to 128 a shard, 1,024 a step" in text
+    assert "8 micro-batches of up to 2,048 rows = up to 16,384 rows" in text and "21.8 minutes" in text
+    assert "up to 128 a micro-batch, 1,024 a step" in text
     assert "8 / P micro-batches" in text and "shared by 1, 2, 4, 8 GPUs" in text
-    assert "shared by 1, 2, 4, 8, 16, 32, 64 GPUs" in "\n".join(lines(shards=64))
+    assert "shared by 1, 2, 4, 8, 16, 32, 64 GPUs" in "\n".join(lines(micro_batches=64))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -109,9 +110,9 @@ def test_an_engine_holds_what_is_said(stage: int, monkeypatch: pytest.MonkeyPatc
     model = CSMModel(
         CSMConfig(d_model=64, n_layers=2, n_heads=4, depth_d_model=32, num_codebooks=4, semantic_codebooks=1)
     )
-    training = TrainingConfig(zero_stage=stage, shards=1, ema_decay=0.9)
+    training = TrainingConfig(zero_stage=stage, micro_batches=1, ema_decay=0.9)
     counts = count_parameters(model.config, FinetuneConfig())
-    engine = DeepSpeedEngine("model", model, training, WORLD)
+    engine = DeepSpeedEngine("model", model, training, ALONE)
     fragments = engine.fragments()
     held = {slot: 4 * sum(f.slots[slot].numel() for f in fragments) for slot in fragments[0].slots}
     need = memory(counts, training, 1, stage, 0.0)
@@ -155,10 +156,10 @@ def test_a_block_keeps_what_is_said_for_its_backward_pass(precision: str, sizes:
 
 
 def test_activations_grow_with_rows_share_and_precision() -> None:
-    data = DatasetConfig(rows_per_shard=2048, max_rows=2048, depth_share=1 / 16, transcribe_share=0.0)
+    data = DatasetConfig(rows_per_micro_batch=2048, max_rows=2048, depth_share=1 / 16, transcribe_share=0.0)
     plain, recomputed = ExecutionConfig(), ExecutionConfig(checkpoint_layers=True)
     base = activation_bytes(csm_1b(), data, "bf16", plain)
-    longer, all_frames = replace(data, rows_per_shard=4096), replace(data, depth_share=1.0)
+    longer, all_frames = replace(data, rows_per_micro_batch=4096), replace(data, depth_share=1.0)
     assert 1.6 * base < activation_bytes(csm_1b(), longer, "bf16", plain) < 2 * base
     assert activation_bytes(csm_1b(), all_frames, "bf16", plain) > 2 * base
     assert activation_bytes(csm_1b(), data, "fp32", plain) > 1.5 * base
@@ -169,7 +170,7 @@ def test_the_plain_engine_is_stage_0_without_deepspeed() -> None:
     model = CSMModel(
         CSMConfig(d_model=32, n_layers=1, n_heads=2, depth_d_model=16, num_codebooks=4, semantic_codebooks=1)
     )
-    engine = PlainEngine("model", model, TrainingConfig(shards=1), WORLD)
+    engine = PlainEngine("model", model, TrainingConfig(micro_batches=1), ALONE)
     held = sum(slot.nbytes for f in engine.fragments() for slot in f.slots.values())
     counts = count_parameters(model.config, FinetuneConfig())
     need = memory(counts, TrainingConfig(), 1, 0, 0.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,10 +22,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from csm.system.log import configure_log
 from csm.training import engine as engine_file
+from csm.training.distributed import DistributedContext
 from csm.training.loop import NonFiniteError, clip, train
 from csm.training.options import TrainingConfig
-from csm.training.world import World
+from csm.training.samples import Clips
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -68,17 +71,21 @@ class TinyTask:
         judge = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 1))
         self.modules: dict[str, nn.Module] = {"net": Net(), "judge": judge}
         self.learning_rate_scales = {"judge": 0.5}
+        self.headline, self.watched = ("net/loss", "net/square", "judge/loss"), "net/square"
         self.slow_after, self.nan_at, self.signal_at = slow_after, nan_at, signal_at
 
-    def batch(self, step: int, shard: int) -> dict[str, object]:
-        generator = torch.Generator().manual_seed(1000 * step + shard)
+    def batch(self, step: int, micro_batch: int) -> dict[str, object]:
+        generator = torch.Generator().manual_seed(1000 * step + micro_batch)
         x = torch.randn(4, 8, generator=generator)
-        if step == self.nan_at and shard == 1:
+        if step == self.nan_at and micro_batch == 1:
             x[0, 0] = float("nan")
-        return {"x": x, "ids": [f"turn_{step}_{shard}"]}
+        return {"x": x, "ids": [f"turn_{step}_{micro_batch}"]}
 
     def batch_ids(self, batch: dict[str, object]) -> list[str]:
         return list(batch["ids"])  # type: ignore[call-overload]
+
+    def frames(self, batch: dict[str, object]) -> Tensor:
+        return torch.tensor(4)
 
     def loss(self, name: str, module: nn.Module, batch: dict[str, Tensor], step: int):
         if step > self.slow_after:
@@ -169,11 +176,56 @@ def test_the_loss_falls_and_every_part_is_reported(whole: Path) -> None:
     assert train_lines[-1]["net/square"] < train_lines[0]["net/square"]
     assert {"net/loss", "net/square", "net/gradient_norm", "buffer"} <= train_lines[0].keys()
     assert "judge/loss" in train_lines[1] and "judge/loss" not in train_lines[0]
-    assert [line["step"] for line in lines(whole, "validation")] == [6, 12]
+    assert [line["step"] for line in lines(whole, "validation")] == [0, 6, 12]
 
 
 def test_two_runs_are_equal_bit_for_bit(whole: Path, tmp_path: Path, plain: None) -> None:
     assert_same_run(whole, run(tmp_path / "again"))
+
+
+def test_validation_and_samples_change_no_loss_and_no_weight(
+    whole: Path, tmp_path: Path, plain: None
+) -> None:
+    class Noisy(TinyTask):
+        """Draws random numbers while it validates and makes clips."""
+
+        def validate(self, step: int) -> dict[str, float]:
+            torch.rand(100)
+            return super().validate(step)
+
+        def originals(self) -> Clips:
+            return {"a": (torch.zeros(1, 8), 8000)}
+
+        def samples(self, step: int) -> Clips:
+            return {"a": (torch.rand(1, 8), 8000)}
+
+    often = run(tmp_path / "often", Noisy(), validate_every=1)
+    quiet = run(tmp_path / "quiet", Noisy(), samples=False)
+    assert lines(often) == lines(quiet) == lines(whole)
+    assert all(torch.equal(weights(often)[key], value) for key, value in weights(whole).items())
+    assert (often / "samples" / "step_00000000").is_dir() and not (quiet / "samples").exists()
+
+
+def test_results_are_written_by_the_step_and_mark_the_run_as_complete(tmp_path: Path, plain: None) -> None:
+    given: list[set[str]] = []
+
+    def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
+        given.append(set(weights))
+        (tmp_path / "model").write_bytes(bytes(weights["net"]["mean"].numpy()))
+        return [tmp_path / "model"]
+
+    def again() -> Path:
+        options = {"run_description": {}, "device": "cpu", "finish": finish, "inputs": {"corpus": "c"}}
+        return train(TinyTask(), config(steps=2), tmp_path, **options)  # type: ignore[arg-type]
+
+    again()
+    assert given == [{"net", "judge"}] and not list(tmp_path.glob("weights_*"))
+    assert json.loads((tmp_path / "run.json").read_text())["inputs"] == {"corpus": "c"}
+    again()
+    assert len(given) == 1
+    (tmp_path / "model").unlink()
+    again()
+    assert len(given) == 2 and (tmp_path / "model").is_file()
 
 
 def test_the_exported_weights_are_the_average_and_the_buffers_are_the_last(whole: Path) -> None:
@@ -274,9 +326,9 @@ def test_the_norm_of_the_clipped_gradient_is_the_limit() -> None:
 
 
 def test_shards_that_the_ranks_cannot_share_are_refused() -> None:
-    world = World(rank=0, size=3, local_size=3, device=torch.device("cpu"))
-    with pytest.raises(ValueError, match="shards: 2 cannot be shared by 3 ranks"):
-        engine_file.build_engines(TinyTask().modules, config(), world)
+    distributed = DistributedContext(rank=0, size=3, local_size=3, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="micro_batches is 2: expected a multiple of the 3 ranks"):
+        engine_file.build_engines(TinyTask().modules, config(), distributed)
 
 
 # Two ranks, started by every launcher
@@ -408,7 +460,9 @@ def test_stdout_stays_readable(torchrun: Path) -> None:
     # ZeRO-3 rightly warns that it cannot look into the net's dataclass; that line is for the user.
     text = (torchrun / "output.txt").read_text().splitlines()
     shown = [line for line in text if "A module has unknown inputs or outputs type" not in line]
-    assert all(": step 12/12 " in line or "resum" in line for line in shown), shown
+    assert all(re.search(r": step \d+ of 12, |resum|nothing to do", line) for line in shown), shown
+    reports = [line for line in shown if line.startswith("zero2: step 12 of 12, ")]
+    assert len(reports) == 1 and " (" in reports[0] and " at step 0)" in reports[0]
 
 
 def test_killed_half_way_with_its_newest_checkpoint_damaged_a_run_still_ends_with_the_same_weights(
@@ -424,10 +478,10 @@ def test_killed_half_way_with_its_newest_checkpoint_damaged_a_run_still_ends_wit
     for process in ranks:
         process.communicate()
     assert newest.exists() and not (tmp_path / "zero2" / "complete.json").exists()
-    shard = newest / "rank_00001.safetensors"
-    data = bytearray(shard.read_bytes())
+    part = newest / "rank_00001.safetensors"
+    data = bytearray(part.read_bytes())
     data[-3] ^= 4
-    shard.write_bytes(bytes(data))
+    part.write_bytes(bytes(data))
     for stale in newest.parent.glob("step_00000012"):
         stale.rename(stale.with_name("step_00000012.tmp-killed"))
     outputs = [finished(process) for process in start_ranks("zero2", tmp_path)]
@@ -443,7 +497,7 @@ def copy_first_checkpoint(source: Path, target: Path, *, zero_stage: int) -> Non
     record = json.loads((source / "run.json").read_text())
     record["training"]["zero_stage"] = zero_stage
     (target / "run.json").write_text(json.dumps(record))
-    kept = (source / "metrics.jsonl").read_text().splitlines(keepends=True)[:4]
+    kept = (source / "metrics.jsonl").read_text().splitlines(keepends=True)[:5]
     (target / "metrics.jsonl").write_text("".join(kept))
 
 
@@ -490,5 +544,6 @@ class DiskFull(TinyTask):
 
 
 if __name__ == "__main__":
+    configure_log()
     scenario, folder = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     main(scenario, Path(folder))

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from csm.losses import LossConfig
-from csm.tokenizer.losses import TokenizerLossConfig
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.loss_titles import MODEL, TOKENIZER, loss_title
 
 # Fields of the loss configurations that are no weight of a loss.

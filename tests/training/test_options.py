@@ -12,7 +12,7 @@ from csm.training.options import TrainingConfig
     ("field", "value"),
     [
         ("steps", 0),
-        ("shards", 0),
+        ("micro_batches", 0),
         ("keep_checkpoints", 0),
         ("warmup_steps", -1),
         ("learning_rate", 0.0),
@@ -29,7 +29,7 @@ from csm.training.options import TrainingConfig
     ],
 )
 def test_a_wrong_option_is_named_with_its_value(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^{field}: expected .*got"):
+    with pytest.raises(ValueError, match=rf"^{field} is .*: expected "):
         TrainingConfig(**{field: value})  # type: ignore[arg-type]
 
 
@@ -42,5 +42,7 @@ def test_options_come_back_from_json_and_take_overrides() -> None:
 @pytest.mark.parametrize(("offload", "stage"), [("optimizer", 1), ("all", 3)])
 def test_offloading_needs_a_stage_that_cuts_what_is_offloaded(offload: str, stage: int) -> None:
     assert TrainingConfig(offload=offload, zero_stage=stage).offload == offload  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=f"offload: expected 'none' .*needs stage {stage} or more"):
+    with pytest.raises(
+        ValueError, match=f"offload is '{offload}': expected 'none' .*needs stage {stage} or more"
+    ):
         TrainingConfig(offload=offload, zero_stage=stage - 1)  # type: ignore[arg-type]

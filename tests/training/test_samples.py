@@ -41,13 +41,17 @@ class Whistler:
     def __init__(self, *, stop_at: int = 0) -> None:
         self.modules: dict[str, nn.Module] = {"whistle": Whistle()}
         self.learning_rate_scales: dict[str, float] = {}
+        self.headline, self.watched = ("whistle/loss",), "pitch"
         self.stop_at, self.heard = stop_at, []
 
-    def batch(self, step: int, shard: int) -> dict[str, Tensor]:
+    def batch(self, step: int, micro_batch: int) -> dict[str, Tensor]:
         return {}
 
     def batch_ids(self, batch: object) -> list[str]:
         return []
+
+    def frames(self, batch: object) -> Tensor:
+        return torch.tensor(1)
 
     def loss(self, name: str, module: nn.Module, batch: object, step: int):
         if step == self.stop_at:
@@ -90,9 +94,9 @@ def times(folder: Path) -> dict[Path, int]:
 def test_each_validation_leaves_its_clips_beside_the_originals(tmp_path):
     task = Whistler()
     samples = run(tmp_path, task) / "samples"
-    assert task.heard == [2, 4]
+    assert task.heard == [0, 2, 4]
     names = {"A%2F1.wav", "B%20%3C2%3E.wav"}
-    folders = ("original", "step_00000002", "step_00000004")
+    folders = ("original", *(f"step_0000000{step}" for step in (0, 2, 4)))
     assert files(samples).keys() == {f"{f}/{n}" for f in folders for n in names} | {"index.html"}
     heard = read_audio(samples / "original" / "A%2F1.wav", sample_rate=8000)
     torch.testing.assert_close(heard, tone(440)[0], atol=1 / 32768, rtol=0)
@@ -126,7 +130,7 @@ def test_a_clip_that_cannot_be_written_leaves_nothing_of_its_step_and_costs_no_t
 
     def full(path: Path, *rest: object) -> None:
         written.append(path)
-        if len(written) == 4:
+        if len(written) == 6:
             raise OSError(28, "No space left on device")
         write(path, *rest)
 
@@ -135,8 +139,8 @@ def test_a_clip_that_cannot_be_written_leaves_nothing_of_its_step_and_costs_no_t
     assert "the samples of step 2 are not written: [Errno 28]" in capsys.readouterr().err
     assert (output / "complete.json").is_file()
     kept = {path.name for path in (output / "samples").iterdir()}
-    assert kept == {"original", "step_00000004", "index.html"}
-    assert "Step 2<" not in (output / "samples" / "index.html").read_text()
+    assert kept == {"original", "step_00000000", "step_00000004", "index.html"}
+    assert "step 2<" not in (output / "samples" / "index.html").read_text()
 
 
 def test_a_clip_that_is_not_finite_is_refused(tmp_path):
@@ -153,12 +157,21 @@ def test_a_task_that_makes_no_sound_leaves_no_samples(tmp_path):
         def __init__(self) -> None:
             self._task = Whistler()
             self.modules, self.learning_rate_scales = self._task.modules, {}
-            for name in ("batch", "batch_ids", "loss", "after_step", "validate"):
+            for name in (
+                "batch",
+                "batch_ids",
+                "frames",
+                "loss",
+                "after_step",
+                "validate",
+                "headline",
+                "watched",
+            ):
                 setattr(self, name, getattr(self._task, name))
 
     output = run(tmp_path, Mute())
     assert not (output / "samples").exists()
-    assert [json.loads(line)["split"] for line in (output / "metrics.jsonl").open()].count("validation") == 2
+    assert [json.loads(line)["split"] for line in (output / "metrics.jsonl").open()].count("validation") == 3
 
 
 def test_the_tokenizer_is_heard_from_its_codes_alone(small_config, datasets):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from csm.recipes import pipeline
 from csm.recipes.named import recipe
+from csm.recipes.steps.train_tokenizer import train_tokenizer
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.teacher import Teacher, TeacherConfig, require_teacher
@@ -242,7 +242,7 @@ def test_a_missing_teacher_is_one_error_before_anything_is_loaded(tmp_path, fold
     run = replace(recipe("tiny"), corpus=str(tmp_path / "no corpus"), teacher=str(tmp_path / "nowhere"))
 
     def train() -> None:
-        pipeline.train_tokenizer(run, tmp_path / "output", torch.device("cpu"))
+        train_tokenizer(run, tmp_path / "output", torch.device("cpu"))
 
     with pytest.raises(ValueError, match=r"no teacher in .*nowhere: expected a folder with config.json"):
         train()
@@ -253,7 +253,7 @@ def test_a_missing_teacher_is_one_error_before_anything_is_loaded(tmp_path, fold
     with pytest.raises(ValueError, match="no corpus"):
         train()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"pip install 'csm\[hf\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'csm-speech\[hf\]'"):
         train()
     assert not (tmp_path / "output").exists()
 
@@ -274,11 +274,3 @@ def test_another_model_and_one_that_is_not_whole_are_refused(folders, tmp_path):
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="cannot be read"):
         Teacher.from_pretrained(folder, sample_rate=RATE, frame_rate=12.5)
-
-
-def test_runs_of_before_there_were_teachers_are_the_same_runs():
-    run = recipe("tiny")
-    described = pipeline.described(run)
-    assert "teacher" not in described and "distillation" not in described["tokenizer_loss"]
-    taught = pipeline.described(replace(run, teacher="models/wavlm"))
-    assert taught["teacher"] == "models/wavlm" and taught["tokenizer_loss"]["distillation"] == 1.0

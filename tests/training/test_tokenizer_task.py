@@ -42,7 +42,7 @@ def optimise(task, steps) -> list[dict[str, float]]:
     history = []
     for step in range(1, steps + 1):
         seen = {}
-        batches = [task.batch(step, shard) for shard in (0, 1)]
+        batches = [task.batch(step, micro_batch) for micro_batch in (0, 1)]
         for name, module in task.modules.items():
             torch.manual_seed(step)  # as the loop does: the text head has a dropout
             results = [task.loss(name, module, batch, step) for batch in batches]
@@ -89,8 +89,8 @@ def test_codebooks_start_at_the_data_and_change_in_after_step_alone(make):
     rows = task.trainer.tokenizer.quantizer.semantic_in(latent).flatten(0, 1).detach()
     errors = [float(rows.square().mean()), *(float(e) for e in rvq_search(rows, start).commitment)]
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.5 * errors[0]
-    for shard in range(2):
-        task.loss("tokenizer", task.trainer, task.batch(1, shard), 1)
+    for micro_batch in range(2):
+        task.loss("tokenizer", task.trainer, task.batch(1, micro_batch), 1)
     assert torch.equal(stack.codebooks, start)
     metrics = task.after_step(1)
     assert not torch.equal(stack.codebooks, start) and stack.codebooks.data_ptr() == place
@@ -99,8 +99,8 @@ def test_codebooks_start_at_the_data_and_change_in_after_step_alone(make):
 
 def test_both_stacks_share_one_all_reduce_a_step(make, monkeypatch):
     task = make()
-    for shard in range(2):
-        task.loss("tokenizer", task.trainer, task.batch(1, shard), 1)
+    for micro_batch in range(2):
+        task.loss("tokenizer", task.trainer, task.batch(1, micro_batch), 1)
     sent = []
     all_reduce = dist.all_reduce
     monkeypatch.setattr(dist, "all_reduce", lambda flat, **kw: (sent.append(flat), all_reduce(flat, **kw)))

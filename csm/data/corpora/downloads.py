@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
@@ -12,6 +11,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
+
+from csm.system.files import file_sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
@@ -81,15 +82,6 @@ def unpack(archive: str | Path, folder: str | Path, *, most_bytes: int) -> Path:
         raise ValueError(f"{archive}: is refused: {error}") from error
     partial.rename(target)
     return target
-
-
-def file_sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _fetch(url: str, part: Path) -> None:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from csm.audio.files import check_audio, copy_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
-from csm.data.corpora.downloads import file_sha256
 from csm.data.corpora.folder_transcripts import read_turns
 from csm.data.manifest import Corpus, Recording, file_safe
+from csm.system.files import file_sha256
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .mp3 .ogg .opus .oga .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()

@@ -7,7 +7,6 @@ turn-taking nor answers can be learned from it.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import defaultdict, deque
 from pathlib import Path
@@ -18,6 +17,7 @@ from csm.audio.files import AudioInfo, check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.downloads import download, unpack
 from csm.data.manifest import Corpus, Turn
+from csm.system.files import hash_key
 
 ADDRESS = "https://www.openslr.org/resources/12/{subset}.tar.gz"
 
@@ -117,18 +117,14 @@ def pair_chapters(names: list[str]) -> list[tuple[str, ...]]:
     SHA-256 of the names orders the rest. Chapters of the last remaining reader stay unpaired.
     """
     readers: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names, key=_shuffled):
+    for name in sorted(names, key=hash_key):
         readers[name.split("-")[0]].append(name)
     pairs: list[tuple[str, ...]] = []
     while readers:
-        order = sorted(readers, key=lambda reader: (-len(readers[reader]), _shuffled(reader)))[:2]
+        order = sorted(readers, key=lambda reader: (-len(readers[reader]), hash_key(reader)))[:2]
         pairs.append(tuple(readers[reader].pop() for reader in order))
         readers = {reader: left for reader, left in readers.items() if left}
     return pairs
-
-
-def _shuffled(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _use(writer: CorpusWriter, conversation: str, utterance: Utterance) -> None:

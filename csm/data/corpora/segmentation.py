@@ -18,6 +18,7 @@ from torchaudio.functional import resample
 
 from csm.audio.files import AudioInfo, iter_blocks
 from csm.data.manifest import Recording, Segment, Turn
+from csm.system.extras import missing_package
 
 _VAD_RATE = 16_000  # required by silero-vad
 _VAD_WINDOW = 512
@@ -85,8 +86,8 @@ def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) 
         from silero_vad import VADIterator, load_silero_vad
     except ImportError as error:
         raise ValueError(
-            "the package silero-vad is missing: a recording without times needs it; pip install 'csm[eval]' "
-            "or give start and end of each turn in NAME.json"
+            f"{missing_package('silero-vad', 'finding speech in a recording without times')}, or give "
+            "start and end of each turn in NAME.json"
         ) from error
     detectors = [VADIterator(load_silero_vad(), sampling_rate=_VAD_RATE) for _ in speakers]
     edges: list[list[tuple[str, float]]] = [[] for _ in speakers]

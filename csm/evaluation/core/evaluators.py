@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from types import ModuleType
 
+from csm.system.extras import missing_package
+
 PACKAGES = (
     "torch numpy faster-whisper jiwer Resemblyzer speechmos distillmos pesq pystoi silero-vad "
     "praat-parselmouth"
@@ -15,24 +17,24 @@ PACKAGES = (
 
 
 class EvaluatorUnavailable(ImportError):
-    """An evaluator's package or weights are not installed; the message names the extra."""
+    """An evaluator's package or weights are not installed; the message says how to install them."""
 
 
 class NotMeasurable(ValueError):
     """The inputs do not allow a metric; the message says what they lack."""
 
 
-def optional_import(module: str, *, package: str, metric: str, extra: str = "eval") -> ModuleType:
+def optional_import(module: str, *, package: str, metric: str) -> ModuleType:
     """Imports an evaluator's module.
 
     Raises:
-        EvaluatorUnavailable: The package cannot be imported; the message names the extra that brings it.
+        EvaluatorUnavailable: The package cannot be imported; the message names the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise EvaluatorUnavailable(
-            f"{metric} needs {package}: pip install 'csm[{extra}]' ({type(error).__name__}: {error})"
+            f"{missing_package(package, metric)} ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -10,7 +10,6 @@ Three rules:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from csm.evaluation.core.clips import Clip
 from csm.evaluation.core.metric import Estimate, Measurement, MetricInfo, Pooled, Score, Scores
 from csm.evaluation.core.report import Entry
+from csm.system.files import hash_key
 
 Group = TypeVar("Group")
 Value = TypeVar("Value")
@@ -42,7 +42,7 @@ def pooled_mean(scores: Sequence[Score], worst: float | None) -> float | None:
 
 def seed_for(seed: int, name: str) -> int:
     """Derives a seed for each metric, so that adding a metric changes no other interval."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+    return int.from_bytes(hash_key(name, seed)[:8], "big")
 
 
 def bootstrap_repeats(

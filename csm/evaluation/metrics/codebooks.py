@@ -105,7 +105,7 @@ def codebook_infos() -> list[MetricInfo]:
             area="codebooks",
             unit=unit,
             direction=direction,
-            evaluator="csm.evaluation.metrics.codebooks, from tokenizer/codebooks.json",
+            evaluator="csm.evaluation.metrics.codebooks, from codes/codebooks.json",
             definition=definition,
         )
         for name, title, unit, direction, definition in rows

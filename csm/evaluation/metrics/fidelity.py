@@ -63,7 +63,7 @@ def paired(items: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[tuple[Cl
 
 def pesq_wideband(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Computes PESQ-WB (ITU-T P.862.2), 1.04 to 4.64, of 16 kHz waveforms [S]; raises where PESQ does."""
-    library = optional_import("pesq", package="pesq (a compiler is needed to install it)", metric="PESQ-WB")
+    library = optional_import("pesq", package="pesq", metric="PESQ-WB")
     return float(library.pesq(EVALUATION_RATE, reference, decoded, "wb"))
 
 

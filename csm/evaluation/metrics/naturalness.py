@@ -56,7 +56,7 @@ class DistillMos:
     """distillMOS (Stahl and Gamper 2025): a small network distilled from a large self-supervised one."""
 
     def __init__(self) -> None:
-        library = optional_import("distillmos", package="distillmos and xls-r-sqa", metric="distillMOS")
+        library = optional_import("distillmos", package="distillmos", metric="distillMOS")
         weights = Path(str(library.__file__)).parent / "weights" / "distill_mos_v7.pt"
         # Loaded here and not by its constructor, which prints the path of its weights.
         self._model: Any = library.ConvTransformerSQAModel(load_weights=False).eval()

@@ -54,9 +54,7 @@ class SpeakerEncoder:
 
     def __init__(self) -> None:
         with _package_resources():
-            self._library = optional_import(
-                "resemblyzer", package="Resemblyzer and webrtcvad-wheels", metric="speaker similarity"
-            )
+            self._library = optional_import("resemblyzer", package="Resemblyzer", metric="speaker similarity")
         self._encoder: Any = self._library.VoiceEncoder("cpu", verbose=False)
         self.evaluator = f"Resemblyzer {package_version('Resemblyzer')}"
 

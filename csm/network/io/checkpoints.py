@@ -21,6 +21,7 @@ from csm.network.io.public_names import MIMI, TWIN, converted
 from csm.network.io.weight_files import Weight, stored_weights, write_weights
 from csm.network.model_config import CSMConfig
 from csm.network.parameters import GROUPS, Layout, group_of, is_added, is_gate, public_name
+from csm.system.files import write_atomically
 from csm.text import BUILT_IN
 
 Network = TypeVar("Network", bound=ConversationNetwork)
@@ -194,9 +195,7 @@ def write(
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a file that is whole or not there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
 def _our_weights(

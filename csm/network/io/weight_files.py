@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from csm.system.files import write_atomically
+
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -168,8 +170,7 @@ def write_weights(folder: Path, weights: dict[str, Weight], shard_bytes: int) ->
         places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         total = {"total_size": sum(weight.nbytes for weight in weights.values())}
         index = json.dumps({"metadata": total, "weight_map": places}, indent=1)
-        (folder / f"{INDEX}.part").write_text(index + "\n", encoding="utf-8")
-        (folder / f"{INDEX}.part").replace(folder / INDEX)
+        write_atomically(folder / INDEX, index + "\n")
         names.append(INDEX)
     for path in folder.iterdir():
         if path.name not in names and (path.name in (WEIGHTS, INDEX) or SHARD.fullmatch(path.name)):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from csm import config as config_files
+from csm.system.extras import missing_package
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.io.export_programs import DecoderProgram, EncoderProgram
 
@@ -86,6 +87,6 @@ def _save_onnx(exported: torch.export.ExportedProgram, path: Path, given: str, r
             exported, input_names=[given], output_names=[returned], dynamo=True, verbose=False
         )
     except ImportError as error:
-        raise ValueError(f"ONNX needs another package ({error}): pip install 'csm[export]'") from error
+        raise ValueError(f"{missing_package('onnxscript', 'ONNX')} ({error})") from error
     assert program is not None
     program.save(path)

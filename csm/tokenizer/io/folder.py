@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csm import config as config_files
+from csm.system.files import new_file
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.io.packed_weights import packed, unpacked
 
@@ -29,7 +30,8 @@ def write_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     config_files.save(config, folder / CONFIG)
     state = {name: value.contiguous() for name, value in state.items()}
-    save_file(packed(state) if half else state, folder / WEIGHTS)
+    with new_file(folder / WEIGHTS) as file:
+        save_file(packed(state) if half else state, file)
 
 
 def read_tokenizer(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:

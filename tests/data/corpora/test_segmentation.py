@@ -195,5 +195,5 @@ def test_every_channel_needs_a_speaker(tmp_path) -> None:
 def test_without_silero_the_error_names_the_extra(tmp_path, monkeypatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
     monkeypatch.setitem(__import__("sys").modules, "silero_vad", None)
-    with pytest.raises(ValueError, match=r"csm\[eval\]"):
+    with pytest.raises(ValueError, match=r"csm-speech\[eval\]"):
         detect_segments(tmp_path / "a.wav", check_audio(tmp_path / "a.wav"), ["A"])

@@ -71,7 +71,7 @@ def test_what_cannot_be_measured_is_listed_with_its_reason_and_the_rest_is_there
     said = []
     missing = run_metrics(ROWS, sets, RunnerOptions(repeats=5), said.append).missing
     assert [one.section for one in missing] == ["absent", "too small", "silent", "silent"]
-    assert "no-such-evaluator" in missing[0].reason and "csm[eval]" in missing[0].reason
+    assert "no-such-evaluator" in missing[0].reason and "pip install" in missing[0].reason
     assert missing[1].reason == "two clips are too few"
     assert sorted(said) == ["absent: missing", "duration: done", "silent: done", "too small: missing"]
 

@@ -21,7 +21,7 @@ def test_usage_may_be_counts_or_shares():
 
 
 def test_the_statistics_of_a_run_become_entries_and_a_missing_file_is_named(run_folder):
-    path = run_folder / "tokenizer" / "codebooks.json"
+    path = run_folder / "codes" / "codebooks.json"
     found = measured(Codebooks(path), ClipSets(sets=()))
     assert found["dead_codes", "corpus", "resynthesis"].mean == 32.0
     assert found["mean_usage", "corpus", "resynthesis"].n_in == 4

@@ -75,7 +75,7 @@ def test_onnx_gives_the_same_codes_and_sound_at_any_length(windowed, speech, tmp
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is not None, reason="onnxscript is installed")
 def test_onnx_without_its_packages_is_refused_with_the_fix(windowed, tmp_path):
-    with pytest.raises(ValueError, match=r"pip install 'csm\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'csm-speech\[export\]'"):
         export_tokenizer(windowed, tmp_path, onnx=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from csm.training.world import gloo_is_busy
+from csm.training.distributed import gloo_is_busy
 
 
 @pytest.mark.parametrize(

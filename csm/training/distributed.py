@@ -14,10 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from csm.system.host_memory import keep_freed_memory
+from csm.system.threads import available_cores
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class DistributedContext:
     """The ranks of this run and the device of this one."""
 
     rank: int
@@ -26,19 +27,19 @@ class World:
     device: torch.device
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the elementwise sum over all ranks (in place)."""
+        """Returns the elementwise sum over all ranks (in place)."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
-        """Say whether the flag is set on at least one rank; every rank gets the same answer."""
+        """Returns whether the flag is set on at least one rank; every rank gets the same answer."""
         if self.size == 1:
             return flag
         return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
 
     def from_first(self, value: int) -> int:
-        """Return rank 0's integer on every rank."""
+        """Returns rank 0's integer on every rank."""
         if self.size == 1:
             return value
         tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
@@ -46,18 +47,18 @@ class World:
         return int(tensor.item())
 
     def barrier(self) -> None:
-        """Wait until every rank has come here."""
+        """Waits until every rank has come here."""
         self.any(False)
 
 
-def start_world(device: str = "auto") -> World:
-    """Join the ranks that the deepspeed launcher or torchrun started; plain python is a world of one.
+def start_distributed(device: str = "auto") -> DistributedContext:
+    """Joins the ranks that the deepspeed launcher or torchrun started; plain python is one rank.
 
     Args:
         device: "auto" (CUDA where there is a GPU, else CPU), "cpu" or "cuda".
 
     Raises:
-        ValueError: an unknown device, or CUDA asked for where there is none.
+        ValueError: An unknown device, or CUDA asked for where there is none.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -79,19 +80,19 @@ def start_world(device: str = "auto") -> World:
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=60))
-        atexit.register(leave_world)
-    return World(rank=rank, size=size, local_size=local_size, device=place)
+        atexit.register(leave_distributed)
+    return DistributedContext(rank=rank, size=size, local_size=local_size, device=place)
 
 
-def leave_world() -> None:
-    """Leave the process group; registered to run at the interpreter's exit."""
+def leave_distributed() -> None:
+    """Leaves the process group; registered to run at the interpreter's exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
         _let_gloo_come_to_rest()
 
 
 def _let_gloo_come_to_rest(seconds: float = 5.0) -> None:
-    """Wait until gloo's threads sleep.
+    """Waits until gloo's threads sleep.
 
     DeepSpeed keeps references to its groups, so gloo's threads outlive them. One that has yet to drop the
     tensors of a finished operation asks for the interpreter to do it; where that is gone, the process aborts:
@@ -114,8 +115,3 @@ def gloo_is_busy(tasks: Path) -> bool:
         if "gloo" in name and rest.split()[0] == "R":
             return True
     return False
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

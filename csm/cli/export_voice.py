@@ -1,0 +1,35 @@
+"""Writes a voice folder of a finished run: model, tokenizer and speakers, for csm speak and Talker.
+
+    csm export voice --run runs/quickstart --output my_voice
+    csm speak --voice my_voice "I had a plane to catch."
+
+From Python: Talker.from_pretrained("my_voice").generate("I had a plane to catch.").
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from csm.cli.options import add_run, device_of
+from csm.recipes.steps.speak import trained_talker
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    add_run(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the voice")
+    parser.add_argument("--whole", action="store_true", help="fp32 weights (default: half precision)")
+    parser.add_argument(
+        "--no-tokenizer", action="store_true", help="leave the tokenizer out: use the one beside OUTPUT"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Writes the folder."""
+    if (options.output / "voices.json").exists():
+        raise ValueError(f"{options.output} holds a voice already: choose another --output")
+    talker = trained_talker(options.run, device_of(options), corpus=options.corpus, all_voices=True)
+    talker.save_pretrained(options.output, half=not options.whole, tokenizer=not options.no_tokenizer)
+    size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
+    print(f"{options.output}: {len(talker.voices)} voices, {size / 1e6:.1f} MB")

@@ -1,0 +1,79 @@
+"""Options that several subcommands share: device, recipe and its overrides, and the number of ranks."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from csm import config as config_files
+from csm.recipes.named import RECIPES, recipe
+from csm.recipes.run_config import RunConfig
+from csm.training.world import start_world
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto: cuda where there is a GPU")
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """Returns the device of this process, after it has joined the ranks that a launcher started.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    return start_world(options.device).device
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds --run, --corpus and --device: a finished training and where it runs."""
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="of a finished csm train")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="of the corpus, where it has moved")
+    add_device(parser)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds --recipe, --set and --device, and the list of recipes below the options."""
+    parser.add_argument(
+        "--recipe", default="quickstart", metavar="NAME", help="one of the list below (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, for example training.steps=100; repeatable",
+    )
+    add_device(parser)
+    parser.epilog = "recipes:\n" + "\n".join(recipe_lines())
+
+
+def recipe_lines() -> Iterator[str]:
+    """Yields what every recipe is, its time and its hardware, from the recipes' docstrings.
+
+    These stand in the first paragraph and in the first sentence of the second, unless that is a command.
+    """
+    indent = 6 * " "
+    for name, make in RECIPES.items():
+        first, *rest = (" ".join(part.split()) for part in (make.__doc__ or "").split("\n\n"))
+        yield f"  {name}"
+        if rest and not rest[0].startswith("`"):
+            first += f"\n{rest[0].split('. ')[0].rstrip('.')}."
+        for fact in first.splitlines():
+            yield textwrap.fill(fact, 110, initial_indent=indent, subsequent_indent=indent)
+
+
+def resolved_recipe(options: argparse.Namespace) -> RunConfig:
+    """Returns the recipe of --recipe with its overrides.
+
+    Raises:
+        ValueError: Unknown recipe or field, or a value that the field does not take.
+    """
+    run = recipe(options.recipe)
+    for assignment in options.set:
+        run = config_files.override(run, assignment)
+    return run

@@ -1,0 +1,72 @@
+"""Makes a corpus folder of recorded conversations: audio, manifest, reject ledger, totals.
+
+    csm prepare --corpus amazon_queen_excerpt --output data/amazon_queen_excerpt
+    csm prepare --corpus folder --source my_recordings --output corpora/mine
+
+What is not used stands in OUTPUT/rejects.jsonl with its reason, totals in OUTPUT/corpus.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from csm.data.corpora import amazon_queen
+from csm.data.corpora.folder import prepare_folder
+from csm.data.corpora.librispeech import prepare_librispeech
+from csm.data.manifest import Corpus
+
+NAMES = ("amazon_queen_excerpt", "amazon_queen", "librispeech", "folder")
+EPILOG = """corpora:
+  amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
+  amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
+  librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
+  folder                 your own recordings in --source: NAME.wav (any format) with NAME.txt (what the one
+                         speaker says) or NAME.json ({"turns": [{"speaker", "start", "end", "text"}, ...]});
+                         two channels: one speaker each, found by voice activity where no times are given"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("--corpus", required=True, choices=NAMES, help="which corpus (below)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the corpus; a finished one is kept")
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="amazon_queen: the .deb (default: apt-get downloads it)"
+    )
+    parser.add_argument(
+        "--source", type=Path, metavar="FOLDER", help="your recordings; librispeech: where downloads are kept"
+    )
+    parser.add_argument(
+        "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--make-excerpt", action="store_true", help="amazon_queen: write the packaged excerpt again"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepares the corpus and prints its totals."""
+    corpus = prepared(options)
+    if corpus and (info := corpus.info):
+        minutes = 60 * info["hours"]
+        print(f"{corpus.root}: {info['turns_used']} turns, {minutes:.1f} minutes of {info['name']}")
+        print(f"rejected: {info['turns_rejected']} turns, {info['files_rejected']} files (rejects.jsonl)")
+
+
+def prepared(options: argparse.Namespace) -> Corpus | None:
+    """Returns the corpus of the options; None where the excerpt itself was written."""
+    if options.make_excerpt:
+        print(f"wrote {amazon_queen.make_excerpt(options.output, archive=options.archive)}")
+        return None
+    if options.output is None:
+        raise ValueError("--output is missing: expected the folder of the corpus")
+    if options.corpus == "amazon_queen_excerpt":
+        return amazon_queen.prepare_excerpt(options.output)
+    if options.corpus == "amazon_queen":
+        return amazon_queen.prepare_amazon_queen(options.output, archive=options.archive)
+    if options.source is None:
+        raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
+    if options.corpus == "librispeech":
+        return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
+    return prepare_folder(options.output, source=options.source)

@@ -1,0 +1,71 @@
+"""Says a text: writes a WAV file, and plays it where there is a sound device.
+
+    csm speak "I had a plane to catch."
+    csm speak "You and whose army?" --speaker FAYE --output line.wav
+    csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
+    some_program | csm speak -      speaks each sentence as soon as it has arrived
+
+Text of any length is spoken sentence by sentence. --list names the voices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from csm.audio.files import read_audio
+from csm.generation.playback import play
+from csm.generation.prompt_turn import PromptTurn
+from csm.generation.talker import Talker
+from csm.generation.typed_conversation import free_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
+    parser.add_argument(
+        "--voice", type=Path, metavar="FOLDER", help="of csm export voice (default: the packaged voice)"
+    )
+    parser.add_argument("--speaker", metavar="NAME", help="who says it (default: the most trained speaker)")
+    parser.add_argument("--list", action="store_true", help="list the speakers")
+    parser.add_argument("--prompt", type=Path, metavar="FILE", help="a recording whose voice to continue in")
+    parser.add_argument("--prompt-text", default="", metavar="TEXT", help="what the recording says")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: speech/000.wav, 001.wav, ...")
+    parser.add_argument("--quiet", action="store_true", help="do not play it")
+    parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
+    parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
+    parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
+    parser.add_argument("--int8", action="store_true", help="int8 weights: faster, less exact")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Speaks."""
+    talker = Talker.from_pretrained(options.voice)
+    given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k")}
+    sampling = replace(talker.sampling, **{k: v for k, v in given.items() if v is not None})
+    talker = replace(talker, sampling=sampling, weights="int8" if options.int8 else "fp32")
+    if options.list:
+        print("\n".join(talker.voices))
+        return
+    if options.text is None:
+        raise ValueError('no text: expected csm speak "what to say", or - to read it as it arrives')
+    text = sys.stdin if options.text == "-" else options.text
+    stream = talker.generate(text, options.speaker, prompt=prompt_of(options, talker), stream=True)
+    output = options.output or free_path(Path("speech"), ".wav")
+    timing = stream.write(output)
+    print(
+        f"{output}: {stream.voice.name}, {timing.audio_s:.2f} s of speech in {timing.generation_s:.2f} s, "
+        f"the first after {timing.first_audio_s:.2f} s"
+    )
+    if not options.quiet and (silent := play(output, timing.audio_s)):
+        print(f"not played: {silent}")
+
+
+def prompt_of(options: argparse.Namespace, talker: Talker) -> PromptTurn | None:
+    """Returns the recording whose voice is continued, None where none is given."""
+    if options.prompt is None:
+        return None
+    rate = talker.tokenizer.config.sample_rate
+    return PromptTurn(options.prompt_text, read_audio(options.prompt, sample_rate=rate), rate)

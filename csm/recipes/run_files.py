@@ -1,0 +1,67 @@
+"""The files of a run's folder that every step shares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+from csm import config as config_files
+from csm.generation.talker import PACKAGED
+from csm.recipes.run_config import RunConfig
+from csm.system.files import move_files
+from csm.system.log import log
+from csm.training.run_folder import is_complete
+
+CONFIG, WEIGHTS = PRETRAINED_FILES = ("config.json", "model.safetensors")
+
+
+class Pretrained(Protocol):
+    """What can be saved for use without training code."""
+
+    def save_pretrained(self, folder: Path | str) -> None: ...
+
+
+def save_whole(module: Pretrained, folder: Path) -> list[Path]:
+    """Saves so that the folder's files appear whole, the weights last; returns their paths."""
+    partial = folder / "pretrained.part"
+    module.save_pretrained(partial)
+    names = sorted(path.name for path in partial.iterdir())
+    move_files(partial, folder, last=WEIGHTS)
+    return [folder / name for name in names]
+
+
+def found_complete(output: Path) -> bool:
+    """Returns whether a run is complete, and then says so."""
+    complete = is_complete(output)
+    if complete:
+        log.info("%s: this run is complete; nothing to do", output)
+    return complete
+
+
+def start_folder(start: str, part: str) -> Path:
+    """Returns the folder of `tokenizer_start` or `model_start`; "packaged" names the one in the package."""
+    return PACKAGED / part if start == "packaged" else Path(start)
+
+
+def load_run(folder: Path) -> RunConfig:
+    """Returns the configuration that a model run was trained with.
+
+    Raises:
+        ValueError: No run in the folder.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ValueError(
+            f"no run in {folder} (run.json expected): train one with launch/train.py --output {folder}"
+        )
+    return config_files.from_dict(RunConfig, json.loads(path.read_text(encoding="utf-8"))["config"]["run"])
+
+
+def tokenizer_folder(run: Path) -> Path:
+    """Returns the folder of the tokenizer of a model run: its own, else the one that run.json names."""
+    own = run / "tokenizer"
+    if (own / WEIGHTS).is_file():
+        return own
+    inputs = json.loads((run / "run.json").read_text(encoding="utf-8")).get("inputs", {})
+    return Path(inputs.get("tokenizer", own))

@@ -1,0 +1,1 @@
+"""The steps of a run, one file each: train the tokenizer, encode, train the model, speak."""

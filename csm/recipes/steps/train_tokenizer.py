@@ -1,0 +1,132 @@
+"""Step: trains the tokenizer of a recipe."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from csm import config as config_files
+from csm.data.manifest import read_corpus
+from csm.data.utterances import UtteranceDataset
+from csm.recipes.run_config import RunConfig
+from csm.recipes.run_files import found_complete, save_whole, start_folder
+from csm.recipes.steps.refit_codebooks import refit_codebooks
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.training.distributed import start_distributed
+from csm.training.loop import train
+from csm.training.reproducibility import seed_everything
+from csm.training.run_folder import require_same_run
+from csm.training.teacher import Teacher, require_teacher
+from csm.training.tokenizer_task import TokenizerTask
+
+# Fields of a recipe that make a tokenizer: the same one serves runs whose models differ.
+PARTS = (
+    *("corpus", "utterances", "tokenizer", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen"),
+    *("teacher", "teacher_features"),
+)
+
+
+def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
+    """Trains the tokenizer of a recipe; leaves config.json and model.safetensors in `output`.
+
+    Raises:
+        ValueError: No corpus or teacher, or `output` belongs to another run.
+    """
+    resolved = config_files.to_dict(run)
+    description = {"recipe": run.recipe, "run": {part: resolved[part] for part in PARTS}}
+    require_same_run(output, description, run.tokenizer_training)
+    distributed = start_distributed(device.type)
+    if found_complete(output):
+        return output
+    task = tokenizer_task(run, distributed.device)
+
+    def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
+        tokenizer = trained_tokenizer(task, weights["tokenizer"])
+        if not run.tokenizer_frozen:
+            refit_codebooks(tokenizer, task.train)
+        return save_whole(tokenizer, output)
+
+    return train(
+        task,
+        run.tokenizer_training,
+        output,
+        run_description=description,
+        device=device.type,
+        inputs={"corpus": run.corpus},
+        finish=finish,
+    )
+
+
+def tokenizer_task(run: RunConfig, device: torch.device) -> TokenizerTask:
+    """Returns what a recipe trains its tokenizer on.
+
+    Raises:
+        ValueError: No corpus or teacher, or a teacher of a tokenizer whose codes stay as they are.
+    """
+    if run.teacher:
+        require_teachable(run)
+    corpus = read_corpus(run.corpus)
+    tokenizer = start_tokenizer(run)
+    dataset = partial(
+        UtteranceDataset,
+        corpus,
+        sample_rate=tokenizer.config.sample_rate,
+        samples_per_frame=tokenizer.config.samples_per_frame,
+        config=run.utterances,
+        seed=run.tokenizer_training.seed,
+        micro_batches=run.tokenizer_training.micro_batches,
+    )
+    return TokenizerTask(
+        tokenizer,
+        dataset("train"),
+        dataset("validation"),
+        run.tokenizer_loss,
+        initialise=run.tokenizer_start == "scratch",
+        decoder_only=run.tokenizer_frozen,
+        device=device,
+        teacher=start_teacher(run, tokenizer) if run.teacher else None,
+    )
+
+
+def trained_tokenizer(task: TokenizerTask, weights: dict[str, Tensor]) -> ConversationalRVQ:
+    """Returns the tokenizer of exported weights, which hold the heads of its training too."""
+    # A new one: ZeRO-3 has cut the trained one's weights into pieces.
+    tokenizer = ConversationalRVQ(task.trainer.tokenizer.config)
+    prefix = "tokenizer."
+    tokenizer.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
+    return tokenizer
+
+
+def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
+    """Returns the tokenizer that a recipe starts from."""
+    seed_everything(run.tokenizer_training.seed, "tokenizer")
+    if run.tokenizer_start == "scratch":
+        return ConversationalRVQ(run.tokenizer)
+    return ConversationalRVQ.from_pretrained(start_folder(run.tokenizer_start, "tokenizer"))
+
+
+def require_teachable(run: RunConfig) -> None:
+    """Checks the teacher and the tokenizer that it teaches before anything is loaded.
+
+    Raises:
+        ValueError: No teacher in the folder, or a tokenizer whose codes stay as they are.
+    """
+    if run.tokenizer_frozen:
+        raise ValueError(
+            "tokenizer_frozen keeps the codes as they are, so a teacher can teach nothing: leave the teacher "
+            "out, or train the whole tokenizer with --set tokenizer_frozen=false"
+        )
+    require_teacher(run.teacher)
+
+
+def start_teacher(run: RunConfig, tokenizer: ConversationalRVQ) -> Teacher:
+    """Returns the teacher of a recipe, at the tokenizer's rates."""
+    return Teacher.from_pretrained(
+        run.teacher,
+        sample_rate=tokenizer.config.sample_rate,
+        frame_rate=tokenizer.config.frame_rate,
+        config=run.teacher_features,
+    )

@@ -1,0 +1,59 @@
+"""Encoding writes into its own folder alone, and into no folder of other codes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from csm.data.code_shards import read_code_shards, read_index, shifted_id
+from csm.recipes.steps.encode import encode_corpus
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+
+CPU = torch.device("cpu")
+
+
+def contents(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_codes_alignment_vectors_and_usage_lie_in_the_codes_folder(steps):
+    names = {path.name for path in steps.codes.iterdir()}
+    assert names == {
+        *("index.json", "codes_0000.safetensors", "alignment.safetensors"),
+        *("code_vectors.safetensors", "codebooks.json"),
+    }
+    assert not (steps.tokenizer / "codebooks.json").exists()
+    usage = json.loads((steps.codes / "codebooks.json").read_text())
+    assert len(usage["usage"]) == 4 and usage["codebook_size"] == 32
+    assert (read_index(steps.codes) or {})["tokenizer"] == str(steps.tokenizer)
+    turns = read_code_shards(steps.codes)
+    assert len(turns) == 40 and shifted_id("train0", 1) in turns and shifted_id("test0", 1) not in turns
+
+
+def test_encoding_again_changes_nothing_of_its_inputs_and_makes_what_is_missing(steps, tmp_path):
+    codes = tmp_path / "codes"
+    shutil.copytree(steps.codes, codes)
+    before = contents(steps.tokenizer), contents(steps.codes)
+    encode_corpus(steps.run, steps.tokenizer, steps.codes, CPU)
+    assert before == (contents(steps.tokenizer), contents(steps.codes))
+    for name in ("codebooks.json", "alignment.safetensors"):
+        (codes / name).unlink()
+    encode_corpus(steps.run, steps.tokenizer, codes, CPU)
+    assert {path.name: data for path, (_, data) in contents(codes).items()} == {
+        path.name: data for path, (_, data) in before[1].items()
+    }
+
+
+def test_codes_of_other_time_shifts_or_another_tokenizer_are_refused(steps, tmp_path):
+    more = replace(steps.run, data=replace(steps.run.data, time_shifts=3))
+    with pytest.raises(ValueError, match="holds codes of another run: turns differ"):
+        encode_corpus(more, steps.tokenizer, steps.codes, CPU)
+    other = tmp_path / "tokenizer"
+    shutil.copytree(steps.tokenizer, other)
+    ConversationalRVQ(steps.run.tokenizer).save_pretrained(other)
+    with pytest.raises(ValueError, match="tokenizer_sha256 differ"):
+        encode_corpus(steps.run, other, steps.codes, CPU)

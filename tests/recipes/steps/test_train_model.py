@@ -1,0 +1,55 @@
+"""A trained model is one set of weights, and its run remembers what it was made from."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from csm.model import CSMModel
+from csm.recipes.steps.train_model import train_model
+from csm.training import engine as engine_file
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    monkeypatch.setattr(engine_file, "deepspeed_installed", lambda: False)
+
+
+def test_the_folder_holds_the_model_once_and_names_it_as_complete(steps):
+    assert [path.name for path in steps.model.glob("*.safetensors")] == ["model.safetensors"]
+    complete = json.loads((steps.model / "complete.json").read_text())
+    assert complete["step"] == 2 and set(complete["files"]) == {"config.json", "model.safetensors"}
+    CSMModel.from_pretrained(steps.model)
+
+
+def test_the_run_remembers_its_tokenizer_and_refuses_codes_of_another_one(steps, tmp_path):
+    stored = json.loads((steps.model / "run.json").read_text())
+    index = json.loads((steps.codes / "index.json").read_text())
+    assert stored["inputs"]["tokenizer"] == str(steps.tokenizer)
+    assert stored["inputs"]["codes"] == str(steps.codes)
+    assert stored["config"]["tokenizer_sha256"] == index["tokenizer_sha256"]
+    codes = tmp_path / "codes"
+    shutil.copytree(steps.codes, codes)
+    (codes / "index.json").write_text(json.dumps(index | {"tokenizer_sha256": "other"}))
+    with pytest.raises(ValueError, match="config.tokenizer_sha256: .* there, other here"):
+        train_model(steps.run, codes, steps.model, CPU)
+
+
+def test_each_validation_leaves_lines_of_the_main_voice(steps):
+    samples = steps.model / "samples"
+    lines = [path.name for path in sorted((samples / "original").iterdir())]
+    assert len(lines) == 2 and all(name.startswith("test") for name in lines)
+    for step in (0, 2):
+        assert [path.name for path in sorted((samples / f"step_{step:08d}").iterdir())] == lines
+
+
+def test_samples_change_no_weight(steps, tmp_path):
+    quiet = replace(steps.run, training=replace(steps.run.training, samples=False))
+    train_model(quiet, steps.codes, tmp_path, CPU)
+    assert not (tmp_path / "samples").exists()
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, steps.model)]
+    assert weights[0] == weights[1]
