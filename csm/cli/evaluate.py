@@ -1,6 +1,7 @@
 """Evaluates speech and writes a report: report.json and a page, report.html.
 
 csm evaluate --run runs/quickstart --corpus data/amazon_queen_excerpt
+csm evaluate --run runs/tuned --corpus data/mine --reference runs/before/report.json
 csm evaluate --compare runs/a runs/b      compares two reports by a paired bootstrap
 csm evaluate --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --voice csm/weights/voice --corpus data/amazon_queen --output DIR
@@ -11,56 +12,167 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from csm.evaluation import tokenizer_command, voice_command
-from csm.evaluation.comparison import compare_reports, comparison_table
-from csm.evaluation.material import SuiteOptions
-from csm.evaluation.report import is_judged, write_page
-from csm.evaluation.suite import evaluate
-from csm.evaluation.table import report_table
+from csm.evaluation.core.comparison import compare_reports
+from csm.evaluation.core.report import load_report
+from csm.evaluation.core.runner import RunnerOptions
+from csm.evaluation.page.figures import report_text
+from csm.evaluation.page.run_page import write_run_page
+from csm.evaluation.page.run_tables import comparison_text, run_text
+from csm.evaluation.page.tokenizer_page import write_tokenizer_page
+from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_tables
+from csm.evaluation.page.voice_page import write_voice_page
+from csm.evaluation.page.voice_tables import TITLES, voice_tables
+from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
+from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
+from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
+
+SUBJECTS = ("run", "compare", "tokenizer", "voice")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a run with speech/speech.jsonl in it")
-    parser.add_argument(
-        "--corpus", type=Path, metavar="FOLDER", help="of reference recordings or held-out clips"
-    )
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="run with speech/speech.jsonl in it")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs or report.json")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="reference recordings, held-out clips")
     parser.add_argument(
         "--asr", metavar="MODEL", help="faster-whisper model, name or folder (default: packaged tiny.en)"
     )
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs or report.json")
-    parser.add_argument("--keep", action="store_true", help="leave a report that is newer than the speech")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap and of the clips")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and draws")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="metrics at the same time")
-    tokenizer_command.add_arguments(parser)
-    voice_command.add_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="report of a tokenizer or a voice")
+    _add_run(parser.add_argument_group("a run"))
+    _add_tokenizer(parser.add_argument_group("a voice tokenizer"))
+    _add_voice(parser.add_argument_group("a voice"))
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--keep", action="store_true", help="leave a report that is newer than the speech")
+    group.add_argument(
+        "--reference", type=Path, metavar="REPORT", help="finished report.json to show beside this one"
+    )
+
+
+def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
+    defaults = TokenizerOptions()
+    group.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="config.json, model.safetensors")
+    group.add_argument(
+        "--codebooks",
+        type=lambda text: tuple(int(part) for part in text.split(",")),
+        default=defaults.codebooks,
+        metavar="4,10,16,32",
+        help="numbers of first codebooks to decode (default: %(metavar)s)",
+    )
+    group.add_argument(
+        "--clips", type=int, default=defaults.clips, metavar="N", help="most clips (default: %(default)s)"
+    )
+    group.add_argument(
+        "--speakers",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="held-out speakers whose clips are used (default: those that corpus.json names)",
+    )
+    group.add_argument(
+        "--conditioned",
+        action="store_true",
+        help="give the decoder each clip's speaker and emotion embedding (default: the codes alone)",
+    )
+    group.add_argument(
+        "--skip-probes", action="store_true", help="leave out what the codes carry, which takes some minutes"
+    )
+
+
+def _add_voice(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--voice", type=Path, metavar="FOLDER", help="exported voice")
+    group.add_argument(
+        "--lines", type=int, default=VoiceOptions().lines, metavar="N", help="most lines of a group (60)"
+    )
+    group.add_argument(
+        "--skip-ablations",
+        action="store_true",
+        help="leave out lines in context, and with parts of the model switched off",
+    )
+    group.add_argument("--int8", action="store_true", help="also speak with int8 weights")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluates or compares."""
-    subjects = ("run", "compare", "tokenizer", "voice")
-    if sum(getattr(options, name) is not None for name in subjects) != 1:
+    """Evaluates or compares.
+
+    Raises:
+        ValueError: Bad input; the message says what to do.
+    """
+    if sum(getattr(options, name) is not None for name in SUBJECTS) != 1:
         raise ValueError("expected one of --run DIR, --compare A B, --tokenizer FOLDER and --voice FOLDER")
     if options.compare:
-        print(comparison_table(compare_reports(*options.compare, seed=options.seed)))
+        _compare(options)
     elif options.run:
-        evaluate_run(options)
+        _run(options)
+    elif not (options.corpus and options.output):
+        raise ValueError("--tokenizer and --voice need --corpus FOLDER with the clips, and --output DIR")
+    elif options.tokenizer:
+        _tokenizer(options)
     else:
-        if not (options.corpus and options.output):
-            raise ValueError("--tokenizer and --voice need --corpus FOLDER with the clips, and --output DIR")
-        judge = (tokenizer_command if options.tokenizer else voice_command).judge
-        print(f"report: {judge(options, say)}")
+        _voice(options)
 
 
-def evaluate_run(options: argparse.Namespace) -> None:
-    """Evaluates the speech of a run, unless --keep finds that done."""
-    if options.keep and is_judged(options.run):
+def _compare(options: argparse.Namespace) -> None:
+    a, b = map(load_report, options.compare)
+    print(comparison_text(compare_reports(a, b, seed=options.seed), a.run, b.run))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.keep and is_evaluated(options.run):
         print(f"report: {options.run / 'report.html'} (the evaluation is complete; nothing to do)")
         return
-    settings = SuiteOptions(asr=options.asr, seed=options.seed, workers=options.workers)
-    report = evaluate(options.run, options.corpus, settings, say=say)
-    print(report_table(report))
-    print(f"report: {write_page(options.run, report)}")
+    settings = RunOptions(
+        run=options.run,
+        corpus=options.corpus,
+        reference=options.reference,
+        asr=options.asr,
+        runner=_runner(options),
+    )
+    report = evaluate_run(settings, say)
+    print(run_text(report))
+    print(f"report: {write_run_page(options.run, report)}")
+
+
+def _tokenizer(options: argparse.Namespace) -> None:
+    settings = TokenizerOptions(
+        tokenizer=options.tokenizer,
+        corpus=options.corpus,
+        output=options.output,
+        codebooks=options.codebooks,
+        clips=options.clips,
+        speakers=options.speakers,
+        conditioned=options.conditioned,
+        probes=not options.skip_probes,
+        asr=options.asr,
+        runner=_runner(options),
+    )
+    evaluated = evaluate_tokenizer(settings, say)
+    report = evaluated.report
+    print(report_text(tokenizer_tables(report), report, titles_of(report)))
+    print(f"report: {write_tokenizer_page(options.output, evaluated)}")
+
+
+def _voice(options: argparse.Namespace) -> None:
+    settings = VoiceOptions(
+        voice=options.voice,
+        corpus=options.corpus,
+        output=options.output,
+        lines=options.lines,
+        ablations=not options.skip_ablations,
+        int8=options.int8,
+        asr=options.asr,
+        runner=_runner(options),
+    )
+    evaluated = evaluate_voice(settings, say)
+    print(report_text(voice_tables(evaluated.report), evaluated.report, TITLES))
+    print(f"report: {write_voice_page(options.output, evaluated, settings.players)}")
+
+
+def _runner(options: argparse.Namespace) -> RunnerOptions:
+    return RunnerOptions(seed=options.seed, workers=options.workers)
 
 
 def say(message: str) -> None:

@@ -1,9 +1,9 @@
-"""Judging speech: one module per area, functions on arrays, and one report.
+"""Evaluation of speech: clips by group and condition, metrics on them, one report, one page.
 
-``intelligibility``, ``speaker``, ``naturalness``, ``codec``, ``prosody``, ``emotion``,
-``turn_taking`` and ``latency`` measure; ``statistics`` summarises without letting a failure
-improve a score; ``suite`` reads a run and runs everything; ``report`` writes the page;
-``comparison`` weighs two reports against each other. ``codec_ladder`` judges a tokenizer beside
-classical codecs and ``codec_page`` writes its page. Judges are loaded when first used, so
-importing this package costs nothing and needs none of them.
+`core` is the engine: clips, metrics, the runner, the report and its comparison with another report. `metrics`
+holds one file per metric or family of metrics. `systems` makes further conditions of clips: classical codecs,
+numbers of codebooks, a model with a part switched off. `subjects` makes the clips of a run, a tokenizer or a
+voice and lists their metrics; each has one function `evaluate_...(options)`. `page` writes report.html.
+`parity` compares training with generation. Evaluators are loaded when first used: importing needs none of
+them.
 """

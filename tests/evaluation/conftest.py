@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.evaluation.judge import Clip
+from csm.evaluation.core.clips import Clip
 from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 
 EXCERPT = Path(__file__).resolve().parents[2] / "csm" / "data" / "excerpt"
@@ -137,7 +137,7 @@ def small_corpus(tmp_path: Path, real_clips: dict[str, list[Clip]]) -> Corpus:
 
 @pytest.fixture
 def tiny_tokenizer() -> ConversationalRVQ:
-    """Four codebooks of sixteen codes at 11,025 Hz, random and therefore deaf, but of the right shape."""
+    """Four codebooks of sixteen codes at 11,025 Hz with random weights."""
     torch.manual_seed(0)
     config = TokenizerConfig(
         sample_rate=11025,

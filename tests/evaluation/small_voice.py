@@ -1,4 +1,4 @@
-"""A small random talker that knows JOE and FAYE, and a corpus of theirs with ANN, whom it does not know."""
+"""A small random talker with voices of JOE and FAYE, and a corpus of theirs with ANN, who is unseen."""
 
 import dataclasses
 import json
@@ -9,10 +9,11 @@ import soundfile
 import torch
 
 from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, Conversation, Corpus, Turn, write_manifest
-from csm.evaluation.codec_versions import recordings
-from csm.evaluation.judge import JudgeUnavailable
-from csm.evaluation.voice_lines import CONVERSATION, MAIN, choose_lines
-from csm.evaluation.voice_material import ClipSet, VoiceMaterial
+from csm.evaluation.core.clips import ClipSet, ClipSets
+from csm.evaluation.core.evaluators import EvaluatorUnavailable
+from csm.evaluation.core.runner import RunnerOptions, measure_metric
+from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, choose_lines
+from csm.evaluation.systems.conditions import recordings
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
@@ -104,10 +105,10 @@ class PitchEncoder:
         return bands / np.linalg.norm(bands)
 
 
-class DeafRecogniser:
-    """Stands for a recogniser that hears the same words in everything."""
+class ConstantRecogniser:
+    """Stands for a recogniser that returns the same words for every clip."""
 
-    evaluator = "deaf"
+    evaluator = "constant"
 
     def __init__(self, model=None):
         pass
@@ -116,50 +117,60 @@ class DeafRecogniser:
         return "you and whose army"
 
 
-class NoJudge:
-    """Stands for a judge that is not installed."""
+class NotInstalled:
+    """Stands for an evaluator that is not installed."""
 
     def __init__(self, *_):
-        raise JudgeUnavailable("distillMOS needs distillmos: pip install 'csm-speech[eval]'")
+        raise EvaluatorUnavailable("distillMOS needs distillmos: pip install 'csm-speech[eval]'")
 
 
-def cheap_judges(monkeypatch) -> None:
-    """Puts those in place of the real judges."""
-    monkeypatch.setattr("csm.evaluation.voice_judges.SpeakerEncoder", PitchEncoder)
-    monkeypatch.setattr("csm.evaluation.intelligibility.WhisperRecogniser", DeafRecogniser)
-    monkeypatch.setattr("csm.evaluation.naturalness.DistillMos", NoJudge)
+def cheap_evaluators(monkeypatch) -> None:
+    """Puts those in place of the real evaluators."""
+    monkeypatch.setattr("csm.evaluation.metrics.similarity.SpeakerEncoder", PitchEncoder)
+    monkeypatch.setattr("csm.evaluation.metrics.words.WhisperRecogniser", ConstantRecogniser)
+    monkeypatch.setattr("csm.evaluation.metrics.naturalness.DistillMos", NotInstalled)
 
 
-def small_material(corpus: Corpus, versions=("in_context", "semantic_codebooks"), repeats: int = 20):
-    """Recordings stand for every version; generated lines are a tenth longer, and said after 0.3 s."""
+def small_sets(corpus: Corpus, conditions=("in_context", "semantic_codebooks")) -> ClipSets:
+    """Recordings stand for every condition; generated lines are a tenth longer, with a timing of 0.3 s."""
     chosen = choose_lines(corpus, ["JOE", "FAYE"], 3)
     sets = []
     for group, lines in {**chosen.groups, CONVERSATION: chosen.conversation}.items():
+        kind = "turns" if group == CONVERSATION else "lines"
         recorded = recordings(corpus, [line.turn for line in lines]).clips
         clips = tuple(
-            dataclasses.replace(clip, id=line.id) for clip, line in zip(recorded, lines, strict=True)
+            dataclasses.replace(clip, id=line.id, turn=place)
+            for place, (clip, line) in enumerate(zip(recorded, lines, strict=True))
         )
-        longer = tuple(
-            dataclasses.replace(clip, waveform=np.resize(clip.waveform, len(clip.waveform) * 11 // 10))
-            for clip in clips
-        )
-        sets += [ClipSet(group=group, version=name, clips=clips) for name in ("recording", "resynthesis")]
-        for version in ("generated", *(versions if group == MAIN else ())):
-            facts = tuple(
-                {
-                    "timing": {
-                        "first_audio_s": 0.2,
-                        "first_sound_s": 0.3,
-                        "generation_s": clip.duration / 2,
-                        "audio_s": clip.duration,
-                    },
-                    "cut_off": False,
-                    "remembered": 0,
-                    "hardware": "a machine",
-                }
-                for clip in longer
-            )
-            sets.append(ClipSet(group=group, version=version, clips=longer, facts=facts))
-    return VoiceMaterial(
-        sets=tuple(sets), corpus=corpus, known=("JOE", "FAYE"), prompts=chosen.prompts, repeats=repeats
-    )
+        generated = tuple(map(longer, clips))
+        sets += [
+            ClipSet(group=group, condition=name, clips=clips, kind=kind)
+            for name in ("recording", "resynthesis")
+        ]
+        sets += [
+            ClipSet(group=group, condition=name, clips=generated, kind=kind, generated=True)
+            for name in ("generated", *(conditions if group == MAIN else ()))
+        ]
+    return ClipSets(sets=tuple(sets))
+
+
+def longer(clip):
+    """The clip, a tenth longer, with what a talker records of a line."""
+    clip = dataclasses.replace(clip, waveform=np.resize(clip.waveform, len(clip.waveform) * 11 // 10))
+    timing = {"first_audio_s": 0.2, "first_sound_s": 0.3}
+    timing |= {"generation_s": clip.duration / 2, "audio_s": clip.duration}
+    facts = {"timing": timing, "cut_off": False, "remembered": 0, "hardware": "a machine"}
+    return dataclasses.replace(clip, facts=facts)
+
+
+def changed(sets: ClipSets, place: int, **changes) -> ClipSets:
+    """The sets with one of them changed."""
+    own = list(sets.sets)
+    own[place] = dataclasses.replace(own[place], **changes)
+    return dataclasses.replace(sets, sets=tuple(own))
+
+
+def measured(metric, sets: ClipSets, repeats: int = 20) -> dict:
+    """Entries of a metric by name, group and condition."""
+    entries = measure_metric(metric, sets, RunnerOptions(repeats=repeats))
+    return {(entry.name, entry.group, entry.condition): entry for entry in entries}

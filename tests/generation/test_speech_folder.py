@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from csm.data.turn_audio import read_turn
-from csm.evaluation.speech_folder import read_speech_folder
+from csm.evaluation.subjects.speech_folder import read_speech_folder
 from csm.generation.session import Session
 from csm.generation.speech_folder import Track, resynthesised, write_speech_folder
 from csm.generation.talker import Talker

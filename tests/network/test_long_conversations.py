@@ -9,8 +9,8 @@ import torch
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn
-from csm.evaluation.alignment import align
-from csm.evaluation.session_alignment import SessionAdapter
+from csm.evaluation.parity.logits import align
+from csm.evaluation.parity.session import SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import FRAMES_PER_SECOND, Session
 from csm.losses import ConversationTargets, conversational_loss

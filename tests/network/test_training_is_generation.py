@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.evaluation.alignment import CodeLogits, align, compare
-from csm.evaluation.session_alignment import Played, SessionAdapter
+from csm.evaluation.parity.logits import CodeLogits, align, compare
+from csm.evaluation.parity.session import Played, SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.model import CSMModel

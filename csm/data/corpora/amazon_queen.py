@@ -119,6 +119,7 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
             HELD_OUT_KEY: list(HELD_OUT_SPEAKERS),
             "licence": LICENCE,
             "modified": "Modified version: MP3 clips decoded to FLAC, texts cleaned of marks.",
+            "held_out_speakers": list(HELD_OUT_SPEAKERS),
         },
         needed_bytes=300_000_000,
     )

@@ -24,7 +24,7 @@ def small(**sizes: int) -> SpeechEncoder:
 @torch.no_grad()
 def test_weights_of_the_recogniser_give_its_features():
     faster_whisper = pytest.importorskip("faster_whisper", reason="faster-whisper is not installed ([eval])")
-    from csm.evaluation.intelligibility import packaged_model
+    from csm.evaluation.metrics.words import packaged_model
 
     folder = packaged_model()
     encoder = SpeechEncoder(SpeechEncoderConfig(block_frames=375, past_frames=1)).eval()

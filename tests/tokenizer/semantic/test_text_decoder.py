@@ -18,7 +18,7 @@ def test_weights_of_the_recogniser_give_its_likelihoods():
     faster_whisper = pytest.importorskip("faster_whisper", reason="faster-whisper is not installed ([eval])")
     import ctranslate2
 
-    from csm.evaluation.intelligibility import packaged_model
+    from csm.evaluation.metrics.words import packaged_model
 
     folder = packaged_model()
     decoder = whisper_decoder(read_weights(folder / "model.bin", prefix="decoder/")).eval()

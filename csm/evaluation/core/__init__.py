@@ -1,0 +1,1 @@
+"""The engine: metrics measured on sets of clips, summarised into a report."""

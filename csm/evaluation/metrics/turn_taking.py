@@ -1,0 +1,152 @@
+"""Events of turn taking: inter-pausal units, gaps, overlaps and floor-transfer offsets.
+
+An inter-pausal unit (IPU) is one speaker's activity with gaps under 200 ms merged; a pause is a
+silence inside a speaker's turn, a gap one between speakers; overlap-between ends in a change of
+floor, overlap-within does not. Floor-transfer offset FTO = onset of the next speaker minus offset
+of the previous one, in milliseconds, signed: an early start stays negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from csm.evaluation.core.clips import EVALUATION_RATE, Clip, at_rate
+from csm.evaluation.core.evaluators import optional_import, package_version
+
+MERGE_UNDER = 0.2  # seconds
+Interval = tuple[float, float]
+
+
+class VoiceActivity:
+    """silero-vad (weights inside the package), one channel at a time.
+
+    Raises:
+        EvaluatorUnavailable: silero-vad is not installed.
+    """
+
+    def __init__(self) -> None:
+        threads = torch.get_num_threads()
+        self._library = optional_import("silero_vad", package="silero-vad", metric="turn taking")
+        torch.set_num_threads(threads)  # importing it sets one thread for the whole process
+        self._model: Any = self._library.load_silero_vad()
+        self.evaluator = f"silero-vad {package_version('silero-vad')}"
+
+    def intervals(self, waveform: np.ndarray, sample_rate: int) -> list[Interval]:
+        """Finds speech in a waveform [S], as (start, end) in seconds.
+
+        The package's padding of 30 ms on both sides is switched off, since it shifts every offset.
+        """
+        speech = self._library.get_speech_timestamps(
+            torch.from_numpy(np.ascontiguousarray(at_rate(waveform, sample_rate))),
+            self._model,
+            sampling_rate=EVALUATION_RATE,
+            speech_pad_ms=0,
+            min_silence_duration_ms=100,
+            min_speech_duration_ms=100,
+        )
+        return [(part["start"] / EVALUATION_RATE, part["end"] / EVALUATION_RATE) for part in speech]
+
+
+def inter_pausal_units(intervals: Sequence[Interval], merge_under: float = MERGE_UNDER) -> list[Interval]:
+    """Sorts intervals of one speaker and merges those with gaps shorter than `merge_under` seconds."""
+    units: list[Interval] = []
+    for start, end in sorted(intervals):
+        if not end > start:
+            raise ValueError(f"interval ({start}, {end}) ends before it starts")
+        if units and start - units[-1][1] < merge_under:
+            units[-1] = (units[-1][0], max(units[-1][1], end))
+        else:
+            units.append((start, end))
+    return units
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnTaking:
+    """Events of one dialogue: lengths in milliseconds, `fto` signed, `duration` in seconds."""
+
+    duration: float
+    units: tuple[tuple[Interval, ...], ...]
+    ipu: list[float] = field(default_factory=list)
+    pause: list[float] = field(default_factory=list)
+    gap: list[float] = field(default_factory=list)
+    overlap_between: list[float] = field(default_factory=list)
+    overlap_within: list[float] = field(default_factory=list)
+    fto: list[float] = field(default_factory=list)
+    backchannels: int = 0
+
+    def per_minute(self, count: int) -> float:
+        """Converts a count to events per minute of dialogue."""
+        return 60.0 * count / self.duration
+
+
+def turn_taking(channels: Sequence[Sequence[Interval]], duration: float) -> TurnTaking:
+    """Finds the events of a dialogue from the speech of each speaker.
+
+    The floor is held by the unit that ends last so far. A unit of another speaker that ends inside
+    the holder's is overlap-within and takes no floor; one that outlasts it takes the floor, and its
+    FTO is its onset minus the holder's offset.
+
+    Args:
+        channels: (start, end) in seconds, one list for each speaker.
+        duration: Seconds of the whole dialogue.
+
+    Raises:
+        ValueError: There are fewer than two speakers, or there is no duration.
+    """
+    if len(channels) < 2:
+        raise ValueError(f"turn taking needs the speech of two speakers, got {len(channels)} channel(s)")
+    if not duration > 0:
+        raise ValueError(f"duration is {duration} s; it must be positive")
+    units = tuple(tuple(inter_pausal_units(channel)) for channel in channels)
+    result = TurnTaking(
+        duration=duration, units=units, backchannels=sum(count_backchannels(part) for part in units)
+    )
+    holder: tuple[int, float] | None = None
+    for start, end, speaker in sorted((s, e, who) for who, part in enumerate(units) for s, e in part):
+        result.ipu.append(1000.0 * (end - start))
+        if holder is None:
+            holder = (speaker, end)
+            continue
+        who, offset = holder
+        milliseconds = 1000.0 * (start - offset)
+        if speaker == who:
+            result.pause.append(milliseconds)  # own units never overlap: they would have been merged
+        elif end <= offset:
+            result.overlap_within.append(1000.0 * (end - start))
+            continue
+        else:
+            result.fto.append(milliseconds)
+            if milliseconds >= 0:
+                result.gap.append(milliseconds)
+            else:
+                result.overlap_between.append(-milliseconds)
+        holder = (speaker, end)
+    return result
+
+
+def count_backchannels(units: Sequence[Interval]) -> int:
+    """Counts units of at most 1 s with at least 1 s of the speaker's own silence on both sides."""
+    count = 0
+    for number, (start, end) in enumerate(units):
+        before = start - units[number - 1][1] if number else float("inf")
+        after = units[number + 1][0] - end if number + 1 < len(units) else float("inf")
+        count += end - start <= 1.0 and before >= 1.0 and after >= 1.0
+    return count
+
+
+def events_of(activity: VoiceActivity, clip: Clip) -> TurnTaking | str:
+    """Finds the events of a dialogue recorded with one speaker per channel, or why there are none."""
+    if clip.waveform is None:
+        return clip.reason or "no audio"
+    if clip.waveform.ndim != 2 or clip.waveform.shape[0] < 2:
+        return f"dialogue has shape {clip.waveform.shape}; expected [2 channels, samples]"
+    try:
+        speech = [activity.intervals(channel, clip.sample_rate) for channel in clip.waveform]
+        return turn_taking(speech, clip.duration)
+    except ValueError as error:
+        return str(error)

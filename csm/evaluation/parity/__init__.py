@@ -1,0 +1,1 @@
+"""Parity of training and generation: teacher forcing against what the generator computes."""

@@ -1,0 +1,142 @@
+"""`csm evaluate`: tables and the page's path on good input, what to do on bad input."""
+
+import argparse
+import json
+
+import pytest
+
+from csm.cli.evaluate import add_arguments, run
+from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, write_manifest
+from csm.evaluation.core.report import Cell, Table
+from csm.evaluation.subjects import run as runs
+from csm.evaluation.subjects import tokenizer as tokenizers
+from csm.evaluation.subjects import voice_speech
+from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
+
+
+def command(arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def only(monkeypatch, module, function, names):
+    rows = getattr(module, function)
+    monkeypatch.setattr(module, function, lambda *given: {name: rows(*given)[name] for name in names})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "expected one of --run"),
+        (["--voice", "v", "--tokenizer", "t"], "expected one of --run"),
+        (["--tokenizer", "t"], "need --corpus FOLDER"),
+        (["--voice", "v"], "need --corpus FOLDER"),
+        (["--run", "nowhere"], r"generate_speech\.py"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_an_error_that_says_what_to_do(given, message):
+    with pytest.raises(ValueError, match=message):
+        command(given)
+
+
+def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folder, monkeypatch, capsys):
+    only(monkeypatch, runs, "run_metric_rows", ("SI-SDR", "latency"))
+    command(["--run", run_folder])
+    shown = capsys.readouterr().out
+    assert shown.isascii() and shown.splitlines()[-1] == f"report: {run_folder / 'report.html'}"
+    written = (run_folder / "report.html").stat().st_mtime_ns
+    command(["--run", run_folder, "--keep"])
+    assert "nothing to do" in capsys.readouterr().out
+    assert (run_folder / "report.html").stat().st_mtime_ns == written
+    command(["--compare", run_folder, run_folder])
+    assert "no difference shown" in capsys.readouterr().out
+
+
+def test_a_tokenizer_ends_with_its_tables_and_the_path_of_its_page(
+    small_corpus,
+    tiny_tokenizer,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    only(monkeypatch, tokenizers, "tokenizer_metric_rows", ("log-mel distance",))
+    table = Table("Letters in the codes", ("codebooks", "errors"), [(Cell("0-9"), Cell("0.42"))], "A probe.")
+    asked = []
+    monkeypatch.setattr(
+        tokenizers,
+        "what_the_codes_carry",
+        lambda tokenizer, corpus, verification: asked.append(verification.speakers) or [table],
+    )
+    tiny_tokenizer.save_pretrained(tmp_path / "run" / "tokenizer")
+    write_manifest(small_corpus.root / MANIFEST_NAME, small_corpus.conversations)
+    (small_corpus.root / CORPUS_NAME).write_text(json.dumps({"name": "small"}), encoding="utf-8")
+    given = ["--tokenizer", tmp_path / "run" / "tokenizer", "--corpus", small_corpus.root]
+    given += ["--output", tmp_path / "out", "--codebooks", "2,4", "--clips", "4"]
+    command([*given, "--speakers", "JOE,FAYE"])
+    shown = capsys.readouterr().out
+    assert shown.isascii() and "2 codebooks" in shown and "Letters in the codes" in shown
+    assert shown.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["kind"] == "tokenizer" and report["run"] == "run/tokenizer"
+    assert asked == [("JOE", "FAYE")] and "JOE, FAYE" in report["details"]["clips"]["origin"]
+    command(["--compare", tmp_path / "out", tmp_path / "out"])
+    command([*given, "--skip-probes"])
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["tables"] == [] and len(asked) == 1
+    with pytest.raises(ValueError, match="the tokenizer has 4"):
+        command([*given, "--skip-probes", "--codebooks", "9"])
+
+
+def test_a_voice_ends_with_its_tables_and_resumes_where_it_was_stopped(
+    tiny_model, tmp_path, monkeypatch, capsys
+):
+    cheap_evaluators(monkeypatch)
+    (tmp_path / "corpus").mkdir()
+    corpus = small_corpus_of(tmp_path / "corpus")
+    small_talker(tiny_model).save_pretrained(tmp_path / "a_voice")
+    given = ["--voice", tmp_path / "a_voice", "--corpus", corpus.root]
+    given += ["--output", tmp_path / "out", "--lines", "2"]
+    say, count = voice_speech.Speaker.say, 0
+
+    def stops(*arguments, **options):
+        nonlocal count
+        count += 1
+        if count == 9:
+            raise KeyboardInterrupt
+        return say(*arguments, **options)
+
+    monkeypatch.setattr(voice_speech.Speaker, "say", stops)
+    with pytest.raises(KeyboardInterrupt):
+        command(given)
+    spoken = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "speech").glob("*.wav")}
+    assert spoken
+    command(given)
+    assert {path: path.stat().st_mtime_ns for path in spoken} == spoken
+    shown = capsys.readouterr().out
+    assert shown.isascii() and shown.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    for text in ("unseen speakers", "in context, memory off", "cross-attention off", "first sound, s"):
+        assert text in shown
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["run"] == "a_voice" and "without the part may differ" in report["details"]["ablations"]
+    before = count
+    command([*given, "--skip-ablations"])
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["conditions"] == ["recording", "resynthesis", "generated"] and count == before
+    with pytest.raises(ValueError, match=r"holds other speech: lines \(2 there, 1 here\) differ"):
+        command([*given[:-1], "1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--lines", "0"], "lines is 0"),
+        (["--corpus", "nowhere"], "no finished corpus"),
+        (["--voice", "nowhere"], "no voice in nowhere"),
+    ],
+)
+def test_bad_input_of_a_voice_is_named(tmp_path, given, message):
+    corpus = small_corpus_of(tmp_path)
+    fine = ["--voice", tmp_path / "v", "--corpus", corpus.root, "--output", tmp_path / "out"]
+    with pytest.raises(ValueError, match=message):
+        command([*fine, *given])

@@ -1,0 +1,48 @@
+"""The report of a voice: every group, every evaluator that is there, the same again from what was kept."""
+
+import pytest
+
+from csm.evaluation.core.runner import RunnerOptions
+from csm.evaluation.subjects import voice_speech
+from csm.evaluation.subjects.voice import VoiceOptions, measure_voice
+from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
+
+SMALL = VoiceOptions(lines=1, ablations=False, runner=RunnerOptions(repeats=20))
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    cheap_evaluators(monkeypatch)
+    return small_corpus_of(tmp_path)
+
+
+def test_everything_is_measured_and_a_second_run_reads_what_was_kept(
+    corpus, tiny_model, tmp_path, monkeypatch
+):
+    talker = small_talker(tiny_model)
+    report, sets, prompts = measure_voice(talker, corpus, tmp_path / "out", SMALL, name="small")
+    assert report.kind == "voice" and report.conditions == ["recording", "resynthesis", "generated"]
+    known = {(one.group, one.condition) for one in sets}
+    assert {(one.group, one.condition) for one in report.metrics} == known and len(known) == 12
+    assert all(one.n_ok + one.n_failed == one.n_in for one in report.metrics)
+    assert [missing.section for missing in report.missing] == ["distillMOS"]
+    voice = report.details["voice"]
+    assert voice["main"] == "JOE" and voice["codebooks"] == 5 and voice["lines"]["conversation"] == 8
+    assert voice["prompts"]["ANN"]["turns"] == len(prompts["ANN"]) == 2
+    assert report.details["ablations"] == ""
+    assert {"first_chunk", "first_sound", "rtf", "length_median", "character_drift"} <= {
+        one.name for one in report.metrics
+    }
+    # Not spoken again: the times would differ.
+    monkeypatch.setattr(voice_speech.Speaker, "say", None)
+    again = measure_voice(talker, corpus, tmp_path / "out", SMALL, name="small").report
+    assert again == report
+    other = VoiceOptions(lines=1, runner=RunnerOptions(seed=1))
+    with pytest.raises(ValueError, match="other speech: seed"):
+        measure_voice(talker, corpus, tmp_path / "out", other)
+
+
+@pytest.mark.parametrize("bad", [{"lines": 0}, {"players": -1}])
+def test_options_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        VoiceOptions(**bad)
