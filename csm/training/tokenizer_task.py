@@ -113,9 +113,9 @@ class TokenizerTask:
         self, name: str, module: nn.Module, batch: UtteranceBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Returns a module's weighted loss and its parts; None before the discriminators are trained."""
-        judged = self.weights.adversarial > 0 and step >= self.weights.adversarial_start
+        adversarial = self.weights.adversarial > 0 and step >= self.weights.adversarial_start
         if name == "discriminator":
-            return self._discriminator_loss(module, batch) if judged else None
+            return self._discriminator_loss(module, batch) if adversarial else None
         outputs = self._outputs(module, batch)
         names = ["mel", "magnitude"]
         if not self.decoder_only:
@@ -124,7 +124,7 @@ class TokenizerTask:
             names.append("distillation")
         parts = {name: outputs[name] for name in names}
         total = torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
-        if judged:
+        if adversarial:
             discriminator = self.modules["discriminator"]
             count = self._discriminated(outputs["output"])
             fake = discriminator(outputs["output"][:count])
