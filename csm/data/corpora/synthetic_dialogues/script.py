@@ -7,7 +7,6 @@ twin repeats an earlier conversation of the block with other speakers: the same 
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from csm.data.corpora.synthetic_dialogues.coverage import SENTENCES
 from csm.data.corpora.synthetic_dialogues.templates import template_dialogue
 from csm.data.corpora.synthetic_dialogues.voices import SHARES, Speaker, held_out_speakers, speakers
 from csm.data.manifest import split_of
+from csm.system.files import hash_key
 
 BLOCK = (
     "chat chat template chat lines chat twin chat template chat "
@@ -71,7 +71,7 @@ def scripts(cache: Path, is_word: Callable[[str], bool]) -> Iterator[Script]:
     Raises:
         ValueError: A package cannot be fetched or is damaged.
     """
-    chats = iter(sorted(chat_dialogues(cache, is_word), key=lambda chat: order(chat[0])))
+    chats = iter(sorted(chat_dialogues(cache, is_word), key=lambda chat: hash_key(chat[0])))
     acted = _acted()
     earlier: list[Script] = []
     for number in count():
@@ -93,11 +93,6 @@ def scripts(cache: Path, is_word: Callable[[str], bool]) -> Iterator[Script]:
             name, dialogue = f"{kind}-{number:05d}", draw(rng)
         earlier.append(_cast(name, kind, dialogue, rng, split_of(name) if kind != "lines" else "train"))
         yield earlier[-1]
-
-
-def order(name: str) -> str:
-    """Returns the sort key that shuffles names, the same way everywhere."""
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _twin(original: Script, rng: random.Random) -> Script:
@@ -147,7 +142,7 @@ def _acted() -> Iterator[tuple[str, Dialogue]]:
             sides = [int(role != roles[0]) for role in roles]
             name = f"lines-{conversation}-{part:02d}"
             stretches.append((name, [(side, text) for side, (_, text) in zip(sides, stretch, strict=True)]))
-    stretches.sort(key=lambda stretch: order(stretch[0]))
+    stretches.sort(key=lambda stretch: hash_key(stretch[0]))
     for again in count():
         for name, dialogue in stretches:
             yield (f"{name}-{again}" if again else name), dialogue

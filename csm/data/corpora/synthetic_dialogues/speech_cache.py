@@ -12,6 +12,7 @@ import soundfile
 
 from csm.data.corpora.synthetic_dialogues.kokoro import MODEL_SHA256, SAMPLE_RATE, Kokoro
 from csm.data.corpora.synthetic_dialogues.script import Utterance
+from csm.system.files import new_file
 
 #: Silence kept before and after the speech, seconds.
 LEAD, TAIL = 0.08, 0.16
@@ -41,9 +42,9 @@ class SpeechCache:
         if not path.is_file():
             samples = trimmed(teacher.speak(phonemes, utterance.speaker, utterance.speed))
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")
-            soundfile.write(temporary, np.clip(samples, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-            temporary.replace(path)
+            with new_file(path) as temporary:
+                samples = np.clip(samples, -1, 1)
+                soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
         return path
 
 

@@ -6,8 +6,9 @@ Held-out speakers are four voices that take part in no training blend, and blend
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+
+from csm.system.files import hash_key
 
 #: Voices that appear in test conversations only.
 HELD_OUT_VOICES = ("af_aoede", "am_liam", "bf_alice", "bm_lewis")
@@ -73,5 +74,4 @@ def _speed(name: str) -> float:
 
 
 def _fraction(*words: str) -> float:
-    digest = hashlib.sha256("/".join(words).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return int.from_bytes(hash_key("/".join(words))[:8], "big") / 2**64

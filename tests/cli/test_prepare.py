@@ -1,6 +1,5 @@
 """The command: errors of one line, a help with all corpora, any terminal."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from csm.cli import main
 from csm.data.manifest import read_corpus
 
 COMMAND = Path(__file__).resolve().parents[2] / "launch" / "prepare_data.py"
@@ -41,13 +41,6 @@ def test_the_excerpt_is_prepared_on_a_terminal_without_utf8(tmp_path) -> None:
     assert len(read_corpus(output).turns()) == 1270
 
 
-def load_command():
-    spec = importlib.util.spec_from_file_location("prepare_data", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -61,7 +54,7 @@ def test_an_error_is_one_line_and_exit_code_2(
     tmp_path, monkeypatch, capsys, arguments: tuple, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_command().main(list(arguments)) == 2
+    assert main(["prepare", *arguments]) == 2
     message = capsys.readouterr().err
     assert words in message and len(message.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -69,7 +62,14 @@ def test_an_error_is_one_line_and_exit_code_2(
 
 def test_the_help_names_every_corpus_and_an_example(capsys) -> None:
     with pytest.raises(SystemExit):
-        load_command().main(["--help"])
+        main(["prepare", "--help"])
     text = capsys.readouterr().out
-    for word in ("amazon_queen_excerpt", "librispeech", "folder", "rejects.jsonl", "examples:", "--archive"):
+    for word in (
+        "amazon_queen_excerpt",
+        "librispeech",
+        "folder",
+        "rejects.jsonl",
+        "--archive",
+        "synthetic_dialogues",
+    ):
         assert word in text
