@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from csm.report.players import PAUSE, PLAY
+from csm.system.files import write_atomically
 
 STYLES = ("page.css", "tables.css", "charts.css", "players.css")
 SCRIPTS = ("page.js", "players.js")
@@ -51,9 +52,7 @@ def folded(summary: str, body: str, *, opened: bool = False) -> str:
 def save_page(folder: Path, page: str) -> Path:
     """Writes `report.html` into the folder, whole or not at all, and returns its path."""
     target = folder / "report.html"
-    temporary = folder / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(target, page)
     return target
 
 

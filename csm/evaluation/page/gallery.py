@@ -16,7 +16,7 @@ from csm.report.media import PAGE_AUDIO_BYTES, Sound, sound_of, spectrogram
 from csm.report.numbers import number
 from csm.report.players import Chip, Version, WordSpan, clip_card, word_differences
 
-FLAC_BYTES = 1.2  # for each sample of 16-bit speech: 0.6 of a WAV file
+WAV_BYTES = 2  # for each sample of 16-bit speech
 NOTE = "Under each player: the transcript, wrong or added words marked, missing words struck through"
 CHIPS = (("speaker_similarity", "voice"), ("distillmos", "distillMOS"), ("dnsmos", "DNSMOS"))
 
@@ -36,7 +36,7 @@ class Gallery:
     Attributes:
         scores: Scores of the report by (metric, condition, clip).
         looks: How conditions are shown.
-        lossless: Whether audio is FLAC; MP3 where the page would be too large.
+        lossless: Whether audio is WAV; MP3 where the page would be too large.
         chips: Metrics shown below a player, with their short names.
     """
 
@@ -56,7 +56,7 @@ class Gallery:
         """Makes a gallery for the clips of `sets`."""
         scores = {(e.name, e.condition, s.clip): s for e in report.metrics for s in e.values}
         samples = sum(0 if c.waveform is None else c.waveform.size for one in sets for c in one.clips)
-        lossless = samples * FLAC_BYTES < PAGE_AUDIO_BYTES
+        lossless = samples * WAV_BYTES < PAGE_AUDIO_BYTES
         return cls(scores=scores, looks=looks, lossless=lossless, chips=chips)
 
     def card(

@@ -28,7 +28,8 @@ def run_cards(report: Report) -> str:
     cards.append(_nearest(report, group))
     cards.append(_time(report, group, "ttfa", "Time to first sound"))
     cards.append(_time(report, group, "rtf", "Real-time factor"))
-    note = f'<p class="note">Over the {escape(group)}. A bar is the mean, with its 95 % interval.</p>'
+    bars = "A bar is the mean, the thin line on it the 95 % interval."
+    note = f'<p class="note">Over the {escape(group)}. {bars}</p>'
     return note + headlines(cards)
 
 

@@ -27,13 +27,12 @@ LEGEND = legend(list(LABELS.items()))
 
 
 def write_run_page(run: Path, report: Report) -> Path:
-    """Writes report.html beside report.json and returns its path; audio is FLAC, or MP3 where it is too "
-    "large."""
+    """Writes report.html beside report.json and returns its path; audio is WAV, MP3 where that gets large."""
     folder = read_speech_folder(run / "speech")
     sets = run_sets(folder)
     gallery = Gallery.of(report, sets.sets, LOOKS)
     parts = [
-        ("figures", "Figures", run_cards(report)),
+        ("summary", "Summary", run_cards(report)),
         ("lines", "Lines", _lines(gallery, sets)),
         ("dialogues", "Dialogues", _dialogues(gallery, folder, sets, report)),
         ("conversation", "Conversation", _conversation(report)),

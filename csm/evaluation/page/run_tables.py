@@ -10,6 +10,7 @@ from csm.evaluation.core.report import Entry, Reference, Report
 from csm.evaluation.page.figures import FAIR, WITHHELD
 from csm.evaluation.subjects.speech_folder import CONDITIONS
 from csm.report.numbers import interval, number, signed
+from csm.report.page import folded
 from csm.report.tables import Cell, Column, table
 
 LABELS = {"recording": "Recording", "resynthesis": "Resynthesis", "generated": "Generated"}
@@ -79,9 +80,12 @@ def metric_tables(report: Report) -> str:
     columns += [Column(head="N"), Column(head="Failed"), Column(head="Unit", numeric=False)]
     note = f'<p class="note">{FAIR}</p>'
     return note + "".join(
-        f"<h3>{escape(area.capitalize())}</h3>{_own_evaluators(report, area)}"
-        + table(columns, rows, caption=area.capitalize())
-        for area, rows in areas.items()
+        folded(
+            f"{escape(area.capitalize())}: {len(rows)} metrics",
+            _own_evaluators(report, area) + table(columns, rows, caption=area.capitalize()),
+            opened=place == 0,
+        )
+        for place, (area, rows) in enumerate(areas.items())
     )
 
 

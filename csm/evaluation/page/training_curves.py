@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csm.report.charts import Series, legend, line_chart, plot, plots
+from csm.training.loss_titles import loss_title
 
 MOST_CURVES = 12  # of one file: more small charts are not readable
 Point = tuple[float, float]
@@ -38,8 +39,9 @@ def _curves(path: Path) -> list[str]:
         cut = max(0, int(len(values) * 0.99) - 1)  # one spike must not flatten the curve
         low, high = values[0], max(values[cut], values[0] + 1e-6)
         room = 0.05 * (high - low)
-        chart = line_chart(series, title=name, x_title="step", y=(low - room, high + room))
-        charts.append(plot(name, chart))
+        title, unit = loss_title(name)
+        span = (low - room, high + room)
+        charts.append(plot(title, line_chart(series, title=title, y_title=unit, x_title="step", y=span)))
     return charts
 
 
