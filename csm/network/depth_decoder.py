@@ -76,7 +76,7 @@ class DepthDecoder(nn.Module):
         """
         read = torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)
         x = self.projection(read.cumsum(dim=1) if self.cumulative else read)
-        # Frames do not see each other: recomputed, so many at a time that one layer's insides stay small.
+        # Frames do not attend to each other: chunks of them bound the memory of the recomputed activations.
         parts = x.split(RECOMPUTED_FRAMES) if self.blocks[0].checkpointed and len(x) else [x]
         x = torch.cat([self._frames(part) for part in parts])
         rows = self.norm(x)[:, 1:].transpose(0, 1)

@@ -94,7 +94,7 @@ class VoiceReading(Reading):
     def step(self, place: int) -> VoiceReading:
         """Returns the reading of one turn by one row: the one that predicts frame `place`, counted from 0."""
         length = int(self.lengths[0])
-        # Beyond the window's reach of the text, a row goes on reading the last ids.
+        # Beyond the window's reach of the text, a row keeps reading the last ids.
         seen = min(place, length - 1 + self.window)
         key = key_at(torch.tensor([seen]), length, len(self.frame_text))
         return replace(

@@ -39,7 +39,7 @@ BOTH_DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "attention_bias": F
 # Codes of Mimi; the audio vocabulary has three entries more.
 MIMI_CODES = 2048
 UNPUBLISHED = "unpublished"
-# How csm-1b is sampled; without these transformers takes the likeliest code.
+# How csm-1b is sampled; without these transformers takes the argmax.
 GENERATION = {
     "do_sample": True,
     "temperature": 0.9,
