@@ -47,13 +47,13 @@ def test_fragments_are_views_of_the_live_state() -> None:
 
 
 def test_other_modules_are_fixed_functions_while_one_is_trained() -> None:
-    modules = {"net": nn.Linear(2, 2), "judge": nn.Linear(2, 1)}
-    modules["judge"].bias.requires_grad_(False)
+    modules = {"net": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)}
+    modules["discriminator"].bias.requires_grad_(False)
     engines = {n: PlainEngine(n, m, TrainingConfig(), ALONE) for n, m in modules.items()}
     with trained_alone(engines, "net"):  # type: ignore[arg-type]
-        modules["judge"](modules["net"](torch.ones(1, 2))).sum().backward()
-    assert modules["net"].weight.grad is not None and modules["judge"].weight.grad is None
-    assert modules["judge"].weight.requires_grad and not modules["judge"].bias.requires_grad
+        modules["discriminator"](modules["net"](torch.ones(1, 2))).sum().backward()
+    assert modules["net"].weight.grad is not None and modules["discriminator"].weight.grad is None
+    assert modules["discriminator"].weight.requires_grad and not modules["discriminator"].bias.requires_grad
 
 
 def test_frozen_parameters_and_saved_buffers_are_constants() -> None:

@@ -64,14 +64,14 @@ class Net(nn.Module):
 
 
 class TinyTask:
-    """A net and its judge, which is updated every second step and serves as a fixed function for the net."""
+    """A net and its discriminator, which is updated every second step and serves as a fixed function for the net."""
 
     def __init__(self, *, slow_after: int = 10**9, nan_at: int = 0, signal_at: int = 0) -> None:
         torch.manual_seed(0)
-        judge = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 1))
-        self.modules: dict[str, nn.Module] = {"net": Net(), "judge": judge}
-        self.learning_rate_scales = {"judge": 0.5}
-        self.headline, self.watched = ("net/loss", "net/square", "judge/loss"), "net/square"
+        discriminator = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 1))
+        self.modules: dict[str, nn.Module] = {"net": Net(), "discriminator": discriminator}
+        self.learning_rate_scales = {"discriminator": 0.5}
+        self.headline, self.watched = ("net/loss", "net/square", "discriminator/loss"), "net/square"
         self.slow_after, self.nan_at, self.signal_at = slow_after, nan_at, signal_at
 
     def batch(self, step: int, micro_batch: int) -> dict[str, object]:
@@ -97,7 +97,7 @@ class TinyTask:
         if name == "net":
             y = module(batch["x"]).y
             square = ((y - batch["x"].flip(1)) ** 2).mean()
-            return square - 0.01 * self.modules["judge"](y).mean(), {"square": square}
+            return square - 0.01 * self.modules["discriminator"](y).mean(), {"square": square}
         if step % 2:
             return None
         with torch.no_grad():
@@ -134,7 +134,7 @@ def lines(folder: Path, split: str = "train") -> list[dict[str, float]]:
 def weights(folder: Path) -> dict[str, Tensor]:
     return {
         f"{n}.{k}": v
-        for n in ("net", "judge")
+        for n in ("net", "discriminator")
         for k, v in load_file(folder / f"weights_{n}.safetensors").items()
     }
 
@@ -175,7 +175,7 @@ def test_the_loss_falls_and_every_part_is_reported(whole: Path) -> None:
     train_lines = lines(whole)
     assert train_lines[-1]["net/square"] < train_lines[0]["net/square"]
     assert {"net/loss", "net/square", "net/gradient_norm", "buffer"} <= train_lines[0].keys()
-    assert "judge/loss" in train_lines[1] and "judge/loss" not in train_lines[0]
+    assert "discriminator/loss" in train_lines[1] and "discriminator/loss" not in train_lines[0]
     assert [line["step"] for line in lines(whole, "validation")] == [0, 6, 12]
 
 
@@ -219,7 +219,7 @@ def test_results_are_written_by_the_step_and_mark_the_run_as_complete(tmp_path: 
         return train(TinyTask(), config(steps=2), tmp_path, **options)  # type: ignore[arg-type]
 
     again()
-    assert given == [{"net", "judge"}] and not list(tmp_path.glob("weights_*"))
+    assert given == [{"net", "discriminator"}] and not list(tmp_path.glob("weights_*"))
     assert json.loads((tmp_path / "run.json").read_text())["inputs"] == {"corpus": "c"}
     again()
     assert len(given) == 1
@@ -311,7 +311,9 @@ def test_a_gradient_that_is_not_finite_names_all_batches_of_the_step(tmp_path: P
         def loss(self, name: str, module: nn.Module, batch: dict[str, Tensor], step: int):
             y = module(batch["x"])
             # The square root has an infinite slope at 0 and the loss itself is finite.
-            return (y if name == "judge" else y.y).sub(y if name == "judge" else y.y).sqrt().mean(), {}
+            return (y if name == "discriminator" else y.y).sub(
+                y if name == "discriminator" else y.y
+            ).sqrt().mean(), {}
 
     with pytest.raises(NonFiniteError, match=r"the gradient of net .*turn_1_0.*turn_1_1"):
         run(tmp_path, Steep())

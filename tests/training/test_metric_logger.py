@@ -18,7 +18,7 @@ CONFIG = TrainingConfig(steps=50, micro_batches=2, tracker="none")
 
 def logger(folder: Path, *, rank: int = 0, done: int = 0, **changes: object) -> MetricLogger:
     context = DistributedContext(rank=rank, size=1, local_size=1, device=torch.device("cpu"))
-    shown = {"headline": ("net/loss", "net/square", "judge/loss"), "watched": "net/loss"}
+    shown = {"headline": ("net/loss", "net/square", "discriminator/loss"), "watched": "net/loss"}
     return MetricLogger(folder, CONFIG, done, **(shown | changes), distributed=context)
 
 

@@ -17,8 +17,8 @@ def test_means_are_over_what_was_added_since_the_last_report() -> None:
     metrics = MetricAccumulator()
     for value in (1.0, 2.0, 6.0):
         metrics.add("model/loss", torch.tensor(value, requires_grad=True))
-    metrics.add("judge/loss", torch.tensor(4.0))
-    assert metrics.means(ALONE) == {"judge/loss": 4.0, "model/loss": 3.0}
+    metrics.add("discriminator/loss", torch.tensor(4.0))
+    assert metrics.means(ALONE) == {"discriminator/loss": 4.0, "model/loss": 3.0}
     assert metrics.means(ALONE) == {}
 
 

@@ -20,7 +20,7 @@ def test_the_same_place_gives_the_same_numbers_and_another_place_others() -> Non
     first = draw()
     seed_everything(3, 7, 1, "model")
     assert draw() == first
-    for place in ((3, 7, 1, "judge"), (3, 7, 0, "model"), (3, 8, 1, "model"), (4, 7, 1, "model")):
+    for place in ((3, 7, 1, "discriminator"), (3, 7, 0, "model"), (3, 8, 1, "model"), (4, 7, 1, "model")):
         seed_everything(*place)
         assert draw() != first
 

@@ -135,12 +135,14 @@ def test_a_decoder_alone_is_not_trained_on_new_codebooks(make):
 def test_the_judges_rest_until_their_step(make):
     task = make(adversarial=1.0, adversarial_start=2)
     assert list(task.modules) == ["tokenizer", "discriminator"]
-    judges = copy.deepcopy(task.modules["discriminator"].state_dict())
+    discriminators = copy.deepcopy(task.modules["discriminator"].state_dict())
     history = optimise(task, 3)
     assert "adversarial" not in history[0] and "hinge" not in history[0]
     assert {"adversarial", "feature_matching", "hinge"} <= set(history[1])
     state = task.modules["discriminator"].state_dict()
-    assert not any(torch.equal(state[name], value) for name, value in judges.items() if value.ndim > 1)
+    assert not any(
+        torch.equal(state[name], value) for name, value in discriminators.items() if value.ndim > 1
+    )
 
 
 def test_every_part_of_the_loss_reaches_its_head(make):
