@@ -1,4 +1,4 @@
-"""Speakers keep their numbers when a training goes on with another corpus."""
+"""Speakers keep their numbers when a training continues with another corpus."""
 
 from csm.data.speakers import speaker_numbers
 

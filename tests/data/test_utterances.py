@@ -65,8 +65,8 @@ def test_a_batch_is_a_pure_function_of_step_and_shard(corpus, dataset):
     forwards = [dataset.batch(*place) for place in wanted]
     torch.manual_seed(2)
     np.random.seed(2)
-    anew = UtteranceDataset(corpus, "train", config=dataset.config, **SIZES)
-    backwards = [anew.batch(*place) for place in reversed(wanted)][::-1]
+    again = UtteranceDataset(corpus, "train", config=dataset.config, **SIZES)
+    backwards = [again.batch(*place) for place in reversed(wanted)][::-1]
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
     assert same(forwards[1], forwards[3]) and not same(forwards[0], forwards[1])
 

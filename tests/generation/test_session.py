@@ -1,4 +1,4 @@
-"""A conversation that goes on: repeatable, of bounded size, whole after every stop and refusal."""
+"""A growing conversation: repeatable, of bounded size, whole after every stop and refusal."""
 
 import pytest
 import torch

@@ -271,7 +271,7 @@ FRAME = of(
     ("rotation the other way", "cpu.cpp", "- from[half + i] * sin[i]", "+ from[half + i] * sin[i]"),
     ("tail of a row dropped", "cpu.cpp", "  if (i < n) {", "  if (false) {"),
     (
-        "tie of the likeliest flipped",
+        "tie of the argmax flipped",
         "cpu.cpp",
         "const vi larger = x > best;",
         "const vi larger = x >= best;",

@@ -1,4 +1,4 @@
-"""A new model knows which codes sound alike."""
+"""A new model starts with embeddings that tell which codes sound alike."""
 
 import pytest
 import torch

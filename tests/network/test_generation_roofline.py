@@ -39,5 +39,5 @@ def test_the_table_has_a_floor_for_every_card():
     rows = [line.split("|")[1:-1] for line in floors_table(csm_1b()).splitlines()[2:]]
     assert len(rows) == len(BANDWIDTHS) and all(len(row) == 6 for row in rows)
     for _, bandwidth, *floors in rows:
-        once, anew, *_ = map(float, floors)
-        assert once < anew < 80 * 300 / float(bandwidth)
+        once, again, *_ = map(float, floors)
+        assert once < again < 80 * 300 / float(bandwidth)

@@ -97,7 +97,7 @@ def test_the_measure_sees_what_a_session_that_forgets_nothing_would_keep(tiny_mo
 
 @torch.no_grad()
 def test_positions_stay_below_the_context_in_ten_contexts_of_conversation(tiny_model, monkeypatch) -> None:
-    """The rule: positions count rows from the oldest turn kept, and start anew when turns leave."""
+    """The rule: positions count rows from the oldest turn kept, and restart when turns leave."""
     model = tiny_model(max_context=100)
     longest = model.config.max_context
     session = Session(model, SamplingConfig(max_seconds=1.0))

@@ -123,7 +123,7 @@ class Recorder:
         def recorded(x, positions, attend, **others):
             hidden = backbone(x, positions, attend, **others)
             if isinstance(attend, KeyValueCache):
-                # A session that starts its context anew starts the record anew.
+                # A session that rebuilds its context restarts the record.
                 self.rows = [*(self.rows if attend.length else []), hidden]
             return hidden
 
@@ -152,7 +152,7 @@ def test_a_turn_listened_to_gives_the_rows_of_training(tiny_model, random_turn, 
     guesses = Session(model)
     for turn in turns(random_turn)[:3]:
         guesses.listen(turn)
-    # When their letters were said nobody knew; the model's guess is kept with them.
+    # Their alignment is unknown; the model's guess is kept with them.
     heard = [context.turn for context in guesses.turns]
     assert all(turn.ends is not None and float(turn.ends[-1]) == turn.codes.shape[1] for turn in heard)
     recorder = Recorder(model, monkeypatch)
@@ -166,7 +166,7 @@ def test_a_turn_listened_to_gives_the_rows_of_training(tiny_model, random_turn, 
 @torch.no_grad()
 def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
-    # The end id is never the likeliest: as many ids are written as may be.
+    # The end id is never the argmax: the transcript runs to its limit.
     model.text_embedding.weight[model.codec.end_id] = 0
     session = Session(model)
     before = turns(random_turn)[1]

@@ -64,7 +64,7 @@ class Net(nn.Module):
 
 
 class TinyTask:
-    """A net and its discriminator, which is updated every second step and serves as a fixed function for the net."""
+    """A net, and a discriminator that is updated every second step and is a fixed function for the net."""
 
     def __init__(self, *, slow_after: int = 10**9, nan_at: int = 0, signal_at: int = 0) -> None:
         torch.manual_seed(0)
@@ -448,7 +448,7 @@ def test_a_write_that_fails_on_one_rank_fails_on_all_and_leaves_nothing(torchrun
 def test_a_checkpoint_of_two_zero_2_ranks_resumes_under_zero_3_and_on_one_rank(
     torchrun: Path, tmp_path: Path
 ) -> None:
-    """The plain engine, one rank, goes on from step 4 of two ranks; ZeRO-3 does so inside the launch."""
+    """The plain engine, one rank, resumes from step 4 of two ranks; ZeRO-3 does so inside the launch."""
     assert_same_run(torchrun / "zero2", torchrun / "zero2to3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_file, "deepspeed_installed", lambda: False)

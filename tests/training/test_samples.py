@@ -113,7 +113,7 @@ def test_a_resumed_training_overwrites_nothing_and_ends_with_the_same_files(tmp_
     cut = tmp_path / "cut" / "run"
     with pytest.raises(RuntimeError, match="power cut"):
         run(cut, Whistler(stop_at=3), steps=6, checkpoint_every=4)
-    # No checkpoint yet: the training begins anew and comes by the same validations again.
+    # No checkpoint yet: the training starts over and passes the same validations again.
     (cut / "samples" / "step_00000004.part").mkdir()
     (cut / "samples" / "step_00000004.part" / "half.wav").write_bytes(b"RIFF")
     before = times(cut / "samples")
