@@ -183,7 +183,7 @@ def test_the_adapter_merged_by_the_command_equals_the_model_of_the_run(page: Pat
 @pytest.mark.processes
 def test_the_dry_run_prints_the_memory_and_the_size_of_a_step(page: Path) -> None:
     text = (page / "dry_run.txt").read_text()
-    assert re.search(r"^   64 +3\*", text, flags=re.M) and "accumulation on P GPUs: 2 / P" in text
+    assert re.search(r"^   64 +3\*", text, flags=re.M) and "shared by 1, 2 GPUs" in text
 
 
 @pytest.mark.processes
