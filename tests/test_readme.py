@@ -1,6 +1,9 @@
-"""README's Python blocks run as they are written."""
+"""README's Python blocks run as they are written, and its commands have the options that it names."""
 
+import argparse
+import importlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +12,12 @@ import torch
 
 from csm import Talker
 from csm.audio.files import read_audio
+from csm.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+COMMAND_LINES = re.findall(r"^csm (.+)$", README, re.M)
 
 
 def test_the_blocks_are_the_models_and_the_talkers() -> None:
@@ -54,3 +60,18 @@ def recording(folder: Path) -> torch.Tensor:
     talker = Talker.from_pretrained()
     talker.generate("You took it.", "FAYE", stream=True, seed=1).write(folder / "turn.wav")
     return read_audio(folder / "turn.wav", sample_rate=11_025)
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    assert {name for name in COMMANDS if any(line.startswith(f"{name} ") for line in COMMAND_LINES)} == {
+        *COMMANDS
+    }
+
+
+@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if "--help" not in line])
+def test_a_command_of_the_readme_parses(line: str) -> None:
+    name = next(name for name in COMMANDS if line.startswith(f"{name} "))
+    subcommand = importlib.import_module(f"csm.cli.{COMMANDS[name][0]}")
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    subcommand.add_arguments(parser)
+    assert parser.parse_args(shlex.split(line, comments=True)[len(name.split()) :])
