@@ -69,16 +69,16 @@ check: $(READY)
 NATIVE := $(wildcard kernels/csm_kernels/*.cpp kernels/csm_kernels/*.h kernels/csm_kernels/*/*.cpp kernels/csm_kernels/*/*.h)
 
 $(VENV)/.peers: $(READY)
-	-$(PIP) install -qq --editable '.[bench]'
+	-$(PIP) install -qq --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-$(READY): setup.py $(NATIVE)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
-	    "csm runs on Python 3.10 to 3.13; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % v)'
+$(READY): setup.py pyproject.toml constraints.txt $(NATIVE)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 14) else \
+	    "csm runs on Python 3.10 to 3.14; $(PYTHON) is %d.%d. Try: make PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
 	@echo "installing csm and what it needs into $(VENV) (once; 3 to 4 minutes)"
 	$(PIP) install -qq --upgrade pip
-	$(PIP) install -qq --editable '.[eval,dev,hf]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[train,eval,dev,hf]'
 	@$(call optional,Resemblyzer,--no-deps,no speaker similarity)
 	@$(call optional,pesq,,no PESQ)
 	@touch $@
@@ -86,6 +86,6 @@ $(READY): setup.py $(NATIVE)
 # $(call optional,package,pip option,what is missing without it): what may need a compiler, one by one.
 # With every wheel at hand and no compiler the run goes on and the report names the metric.
 define optional
-$(PIP) install --quiet $(2) $(1) >$(VENV)/$(1).log 2>&1 \
+$(PIP) install --quiet --constraint constraints.txt $(2) $(1) >$(VENV)/$(1).log 2>&1 \
 || echo "note: $(1) was not installed ($(3) in the report; it builds from source, see $(VENV)/$(1).log)"
 endef

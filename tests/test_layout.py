@@ -127,8 +127,19 @@ def test_inside_csm_a_part_imports_its_tier_and_below():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_package_itself_imports_nothing_of_its_own():
-    assert list(imports(ROOT / "csm/__init__.py")) == []
+def test_the_package_itself_loads_no_part_of_its_own_and_no_torch():
+    program = f"""
+import sys
+
+sys.path[:0] = {[str(ROOT), str(ROOT / "kernels")]!r}
+import csm
+
+assert {{"Talker", "CSMModel"}} <= {{*dir(csm)}} and csm.__version__
+loaded = [name for name in sys.modules if name.startswith("csm.") or name in ("torch", "numpy")]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_csm_calls_kernels_by_their_public_names():

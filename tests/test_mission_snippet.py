@@ -2,9 +2,7 @@
 
 import torch
 
-from csm.losses import ConversationTargets, conversational_loss
-from csm.model import CSMModel
-from csm.tokenizer import ConversationalRVQ
+from csm import ConversationalRVQ, ConversationTargets, CSMModel, conversational_loss
 
 
 def test_the_mission_snippet_runs() -> None:
