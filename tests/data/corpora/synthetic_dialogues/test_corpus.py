@@ -1,7 +1,7 @@
 """The corpus folder: conversations in order until the hours are full, the same for any number of workers.
 
-The teacher is a tone as long as its phonemes. The real one is a download of 100 MB and needs most of a minute for
-a minute of speech.
+The teacher is a tone as long as its phonemes. The real one is a download of 100 MB and takes most of a minute
+for a minute of speech.
 """
 
 import json
