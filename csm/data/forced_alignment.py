@@ -19,10 +19,10 @@ import torchaudio
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
+from csm.system.log import progress_of
 from csm.text import ByteCodec
 
 # Steps of 13 ms, the shortest duration of a symbol.
@@ -198,7 +198,7 @@ def train_aligner(
         aligner = ForcedAligner(scale, num_symbols)
         optimizer = torch.optim.AdamW(aligner.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-        for step in tqdm(range(steps), desc="align", ascii=True, unit="step"):
+        for step in progress_of(range(steps), "align", steps, unit="step"):
             batch = _batch(batches[int(torch.randint(len(batches), ()))], scale)
             share = step / steps
             means = aligner(batch.symbols, batch.valid)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from csm.data.code_shards import EncodedTurn
 from csm.data.manifest import Corpus
 from csm.data.turn_audio import read_turn
 from csm.generation.voices import Voice
+from csm.system.log import progress_of
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 # Recordings whose emotion embedding is averaged: more change the mean by little, and each has to be read and
@@ -72,7 +72,9 @@ class CorpusVoices(Mapping[str, Voice]):
 
     def computed(self) -> dict[str, Voice]:
         """Returns all voices, with a progress bar while they are computed."""
-        return {name: self[name] for name in tqdm(self._names, desc="voices", ascii=True, unit="voice")}
+        return {
+            name: self[name] for name in progress_of(self._names, "voices", len(self._names), unit="voice")
+        }
 
 
 def minutes_of_speakers(corpus: Corpus, split: str = "train") -> dict[str, float]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from csm.audio.files import write_audio
 from csm.data.manifest import Corpus, Turn
@@ -26,6 +25,7 @@ from csm.generation.session import Session
 from csm.generation.speech import Speech
 from csm.generation.speech_rows import SPEECH_FILE, Row, read_rows, require_same_origin, write_rows
 from csm.generation.talker import Talker
+from csm.system.log import progress
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 PART_FILE = "speech.jsonl.part"
@@ -62,7 +62,7 @@ def write_speech_folder(
     kept = finished_items(output, items)
     if len(kept) == len(items) and (output / SPEECH_FILE).is_file():
         return 0
-    with tqdm(total=sum(map(len, items.values())), desc="speak", ascii=True, unit="turn") as bar:
+    with progress("speak", sum(map(len, items.values())), unit="turn") as bar:
         writer = ItemWriter(talker=talker, corpus=corpus, output=output, done=bar.update)
         for number, (item, turns) in enumerate(items.items()):
             if item in kept:

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from csm.audio.files import AtomicAudioWriter
 from csm.data.corpora.amazon_queen_bundle import ARCHIVE_SHA256, PACKAGE, get_bundle, read_entries
@@ -38,6 +37,7 @@ from csm.data.manifest import (
     split_of,
     write_manifest,
 )
+from csm.system.log import progress_of
 
 LICENCE = "Flight-of-the-Amazon-Queen-License"
 EXCERPT_FOLDER = Path(__file__).resolve().parent.parent / "excerpt"
@@ -128,7 +128,8 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
     bundle = get_bundle(archive)
     entries = read_entries(bundle)
     writer.start()
-    for line in tqdm(read_lines(), desc="amazon_queen", unit="clip", ascii=True, dynamic_ncols=True):
+    lines = read_lines()
+    for line in progress_of(lines, "amazon_queen", len(lines), unit="clip"):
         if entry := entries.get(line.clip):
             offset, size = entry
             _write_clip(writer, line, bundle[offset : offset + size])
@@ -167,7 +168,7 @@ def prepare_excerpt(output: str | Path) -> Corpus:
     turns = {turn.id: turn for c in read_manifest(manifest) for turn in c.turns}
     with tarfile.open(archive) as tar:
         clips = {member.name: member for member in tar.getmembers() if member.isfile()}
-        for turn in tqdm(turns.values(), desc="excerpt", unit="clip", ascii=True, dynamic_ncols=True):
+        for turn in progress_of(turns.values(), "excerpt", len(turns), unit="clip"):
             if member := clips.get(f"{turn.id}.mp3"):
                 stream = tar.extractfile(member)
                 _write_clip(writer, _line_of(turn), stream.read() if stream else b"")

@@ -10,9 +10,8 @@ import urllib.request
 import zlib
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from csm.system.files import file_sha256
+from csm.system.log import progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
@@ -96,13 +95,11 @@ def _fetch(url: str, part: Path) -> None:
             rest = int(answer.headers.get("Content-Length") or 0)
             if rest > shutil.disk_usage(part.parent).free:
                 raise ValueError(f"{part.parent}: expected {rest / 1e6:.0f} MB free; make room and run again")
-            with open(part, "ab" if present else "wb") as file, tqdm(
-                desc=part.stem, initial=present, total=present + rest or None, unit="B", unit_scale=True,
-                ascii=True
-            ) as bar:  # fmt: skip
+            mode, blocks = "ab" if present else "wb", -(-rest // _CHUNK)
+            with open(part, mode) as file, progress(part.stem, blocks, unit="megabyte") as done:
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
-                    bar.update(len(chunk))
+                    done.update()
                     rest -= len(chunk)
             if rest > 0:
                 raise ValueError(f"{url}: the connection ended {rest} bytes early; run again to resume")

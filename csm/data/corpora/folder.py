@@ -11,13 +11,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from csm.audio.files import check_audio, copy_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.folder_transcripts import read_turns
 from csm.data.manifest import Corpus, Recording, file_safe
 from csm.system.files import file_sha256
+from csm.system.log import progress_of
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .mp3 .ogg .opus .oga .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
@@ -56,7 +55,7 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
     texts = {path for path in files if path.suffix.lower() in TEXT_SUFFIXES and _readable(path)}
     taken: set[str] = set()
     used: set[Path] = set()
-    for path in tqdm(files, desc="folder", unit="file", ascii=True, dynamic_ncols=True):
+    for path in progress_of(files, "folder", len(files), unit="file"):
         if path in texts:
             continue
         name = path.relative_to(root).with_suffix("").as_posix()

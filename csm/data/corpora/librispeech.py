@@ -11,13 +11,12 @@ import shutil
 from collections import defaultdict, deque
 from pathlib import Path
 
-from tqdm import tqdm
-
 from csm.audio.files import AudioInfo, check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.downloads import download, unpack
 from csm.data.manifest import Corpus, Turn
 from csm.system.files import hash_key
+from csm.system.log import progress_of
 
 ADDRESS = "https://www.openslr.org/resources/12/{subset}.tar.gz"
 
@@ -69,7 +68,8 @@ def prepare_librispeech(output: str | Path, *, downloads: str | Path, subset: st
         unpack(archive, unpacked, most_bytes=int(hours * _BYTES_PER_HOUR) + 10**9)
     writer.start()
     chapters = read_chapters(unpacked / "LibriSpeech" / subset, writer)
-    for pair in tqdm(pair_chapters(sorted(chapters)), desc="librispeech", unit="pair", ascii=True):
+    pairs = pair_chapters(sorted(chapters))
+    for pair in progress_of(pairs, "librispeech", len(pairs), unit="pair"):
         queues = [deque(chapters[name]) for name in pair]
         while any(queues):
             for queue in queues:

@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm import tqdm
-
 from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, NotMeasurable, hardware, software
 from csm.evaluation.core.metric import Metric, Scores
 from csm.evaluation.core.report import Entry, Missing, Report
 from csm.evaluation.core.statistics import entry_of
+from csm.system.log import Progress, progress
 from csm.system.threads import one_thread
 
 Say = Callable[[str], None]
@@ -86,7 +85,7 @@ def run_metrics(rows: MetricRows, sets: ClipSets, options: RunnerOptions, say: S
     """
     with (
         one_thread(),
-        tqdm(total=len(rows), desc="measure", ascii=True, unit="metric") as bar,
+        progress("measure", len(rows), unit="metric") as bar,
         ThreadPoolExecutor(max_workers=options.workers) as pool,
     ):
         outcomes = list(pool.map(lambda name: _attempt(name, rows[name], sets, options, say, bar), rows))
@@ -99,7 +98,7 @@ def run_metrics(rows: MetricRows, sets: ClipSets, options: RunnerOptions, say: S
 
 
 def _attempt(
-    name: str, make: Callable[[], Metric], sets: ClipSets, options: RunnerOptions, say: Say, bar: tqdm
+    name: str, make: Callable[[], Metric], sets: ClipSets, options: RunnerOptions, say: Say, bar: Progress
 ) -> Results:
     try:
         metric = make()

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import Clip
+from csm.system.log import progress
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import SplitQuantizer
@@ -100,7 +100,7 @@ def encode_clips(tokenizer: ConversationalRVQ, corpus: Corpus, turns: Sequence[T
     # Neighbours in length share a batch: little padding, and a causal encoder's codes do not depend on it.
     ordered = sorted(turns, key=lambda turn: (turn.duration, turn.id))
     found: dict[str, CodedClip] = {}
-    with tqdm(total=len(ordered), desc="code vectors", unit="clip", ascii=True, dynamic_ncols=True) as bar:
+    with progress("code vectors", len(ordered), unit="clip") as bar:
         for start in range(0, len(ordered), ENCODE_BATCH):
             group = ordered[start : start + ENCODE_BATCH]
             waveforms = [read_turn(corpus, turn, config.sample_rate)[0] for turn in group]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.utterances import spell
@@ -29,6 +28,7 @@ from csm.evaluation.metrics.verification import (
     speaker_verification,
     with_interval,
 )
+from csm.system.log import progress_of
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME
 
@@ -81,7 +81,7 @@ def probe_table(tokenizer: ConversationalRVQ, corpus: Corpus, config: ProbeConfi
     spoken = [clips[turn.id] for turn in train]
     known = {turn.speaker for turn in by_speaker}
     rows: list[tuple[Cell, ...]] = []
-    for stream in tqdm(STREAMS, desc="probes", unit="stream", ascii=True, dynamic_ncols=True):
+    for stream in progress_of(STREAMS, "probes", len(STREAMS), unit="stream"):
         letters = character_scores(spoken, [clips[t.id] for t in by_text], stream, config)
         voices = speaker_scores(
             [clip for clip in spoken if clip.turn.speaker in known],

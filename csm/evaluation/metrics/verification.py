@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
@@ -18,6 +17,7 @@ from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.core.statistics import bootstrap_repeats, interval, seed_for
 from csm.evaluation.metrics.speaker import SHORTEST_RELIABLE, SpeakerEncoder
 from csm.evaluation.metrics.trials import Trials, draw_trials, equal_error_rate
+from csm.system.log import progress_of
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -92,7 +92,7 @@ def speaker_verification(
     kept, own, other, failures = [], [], [], []
     with one_thread(), torch.no_grad():
         device = next(tokenizer.parameters()).device
-        for turn in tqdm(turns, desc="verification", unit="clip", ascii=True, dynamic_ncols=True):
+        for turn in progress_of(turns, "verification", len(turns), unit="clip"):
             waveform = read_turn(corpus, turn, tokenizer.config.sample_rate)
             try:
                 if encoder is not None:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.metric import Metric
@@ -35,6 +33,7 @@ from csm.evaluation.subjects.voice_speech import (
 )
 from csm.evaluation.systems.ablations import NOTE
 from csm.generation.talker import Talker
+from csm.system.log import progress
 from csm.system.threads import one_thread
 
 KIND = "voice"
@@ -132,7 +131,7 @@ def measure_voice(
         conditions, absent = _speak(talker, corpus, chosen, kept, options)
         say("all lines are spoken")
         groups = len(chosen.groups) + bool(chosen.conversation)
-        with tqdm(total=groups, desc="resynthesise", ascii=True, unit="group") as bar:
+        with progress("resynthesise", groups, unit="group") as bar:
             sets = voice_sets(talker, corpus, chosen, kept, conditions, bar.update)
         say("recordings resynthesised")
     rows = voice_metric_rows(options, corpus, list(talker.voices), chosen.prompts)
@@ -184,7 +183,7 @@ def _speak(
     """Speaks; returns the main voice's conditions beside "generated", and what is not available."""
     others, absent = conditions_of(talker, ablations=options.ablations, int8=options.int8)
     lines = sum(map(len, chosen.groups.values())) + len(others) * len(chosen.main) + len(chosen.conversation)
-    with tqdm(total=lines, desc="speak", ascii=True, unit="line") as bar:
+    with progress("speak", lines, unit="line") as bar:
         speak_all(Speaker.of(talker, corpus, options.runner.seed), chosen, others, kept, bar.update)
     conditions = [*others]
     if options.ablations:
