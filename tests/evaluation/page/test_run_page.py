@@ -33,7 +33,7 @@ def test_the_page_carries_everything_and_fetches_nothing(evaluate, run_folder):
     assert page.count("<audio ") == 7 * 3 + 2 - 1
     assert page.count('alt="Spectrogram') == 8
     assert "line_02.generated.wav" in page and "laid end to end" in page
-    for heading in ("Figures", "Lines", "Dialogues", "Training", "Codebooks", "All metrics", "Evaluators"):
+    for heading in ("Summary", "Lines", "Dialogues", "Training", "Codebooks", "All metrics", "Evaluators"):
         assert f"<h2>{heading}</h2>" in page
     text = run_text(report)
     assert text.isascii() and "failed" in text and "reference" not in text
