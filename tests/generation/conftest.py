@@ -12,8 +12,7 @@ from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, Conversation, Corpus, 
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
-from csm.tokenizer.config import TokenizerConfig
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from tests.small_tokenizer import small_tokenizer
 
 RATE = 8000
 PITCH = {"JOE": 110.0, "FAYE": 220.0}
@@ -23,25 +22,7 @@ PITCH = {"JOE": 110.0, "FAYE": 220.0}
 def talker(tiny_model) -> Talker:
     """Speaks turns of at most 1.2 s at 8 kHz, 640 samples a frame."""
     torch.manual_seed(0)
-    config = TokenizerConfig(
-        sample_rate=RATE,
-        n_codebooks=6,
-        codebook_size=24,
-        semantic_codebooks=2,
-        codebook_dim=8,
-        hops_per_frame=4,
-        strides=(2, 2),
-        encoder_widths=(16, 16, 16),
-        encoder_depths=(1, 1, 1),
-        decoder_widths=(16, 16, 16),
-        decoder_depths=(1, 1, 1),
-        recover_phase=True,
-        speaker_dim=8,
-        emotion_dim=4,
-    )
-    tokenizer = ConversationalRVQ(config).eval()
-    tokenizer.quantizer.semantic.codebooks.normal_()
-    tokenizer.quantizer.acoustic.codebooks.normal_()
+    tokenizer = small_tokenizer(RATE)
     voices = {
         name: Voice(name, number, torch.eye(8)[number : number + 1], torch.eye(4)[number : number + 1])
         for number, name in enumerate(("JOE", "FAYE"))
