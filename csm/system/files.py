@@ -73,6 +73,18 @@ def move_files(source: Path, target: Path, *, last: str) -> None:
     flush(target)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files and folders (`*.tmp-*`) that killed writers left at any depth of a folder.
+
+    Only for the one process that may write into the folder: a temporary in use would be removed too.
+    """
+    for path in sorted(folder.rglob("*.tmp-*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def flush(path: Path) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk."""
     if os.name == "nt" and path.is_dir():

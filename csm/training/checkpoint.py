@@ -27,7 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from csm.system.files import file_sha256, flush, write_atomically
+from csm.system.files import file_sha256, flush, remove_leftovers, write_atomically
 from csm.system.log import log
 from csm.training.distributed import DistributedContext
 from csm.training.plain_engine import Engine, Fragment
@@ -270,8 +270,7 @@ def _gather_entries(entries: dict[str, list[Any]], distributed: DistributedConte
 
 
 def _start(folder: Path, temporary: Path) -> None:
-    for stale in folder.glob("step_*.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)
+    remove_leftovers(folder)
     temporary.mkdir(parents=True)
 
 

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from csm import config as config_files
-from csm.system.files import file_sha256, write_atomically
+from csm.system.files import file_sha256, remove_leftovers, write_atomically
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 
@@ -108,7 +108,8 @@ def is_complete(output: Path) -> bool:
 def only_writer(output: Path, distributed: DistributedContext, *, patience: float = 20.0) -> Iterator[None]:
     """Holds the folder's lock: two processes training into one folder would spoil both.
 
-    The lock is the operating system's and ends with the process, however it ends.
+    The lock is the operating system's and ends with the process, however it ends. What killed writers left
+    half-written is removed.
 
     Raises:
         ValueError: Another process holds it for longer than `patience` seconds.
@@ -123,6 +124,8 @@ def only_writer(output: Path, distributed: DistributedContext, *, patience: floa
                 file = None
                 break
             time.sleep(0.2)
+        if file is not None:
+            remove_leftovers(output)
     try:
         if distributed.any(distributed.rank == 0 and file is None):
             raise ValueError(

@@ -18,6 +18,7 @@ from csm.system.files import (
     new_file,
     new_folder,
     order_by_hash,
+    remove_leftovers,
     write_atomically,
 )
 
@@ -40,6 +41,15 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> N
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
+
+
+def test_what_killed_writers_left_is_removed_at_any_depth_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a" / "step_1.tmp-0bad" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "latest.tmp-12").write_text("half")
+    (tmp_path / "a" / "latest").write_text("whole")
+    (tmp_path / "run.json.tmp-7").symlink_to(tmp_path / "a" / "latest")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["latest"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

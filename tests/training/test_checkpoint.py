@@ -172,6 +172,7 @@ def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_writte
 def test_what_a_killed_save_left_is_ignored_and_cleared_away_by_the_next(tmp_path: Path) -> None:
     engines = saved(tmp_path, 1)
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.tmp-0badcafe")
+    (tmp_path / "latest.tmp-31550").write_text("step_000")
     assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
     save_checkpoint(tmp_path, 3, engines, ALONE, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001", "step_00000003"]

@@ -80,6 +80,14 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
         pass
 
 
+def test_the_writer_removes_what_a_killed_one_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest.tmp-31550").touch()
+    (tmp_path / "complete.json.tmp-31550").touch()
+    with only_writer(tmp_path, ALONE):
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "checkpoints"]
+
+
 def test_a_stop_request_follows_a_signal_and_puts_the_handlers_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.getsignal(signal.SIGINT)  # a shell ignores it for what it starts in the background
