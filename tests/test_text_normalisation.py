@@ -5,6 +5,7 @@ import importlib.resources
 import json
 import random
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_plain_lines_of_the_packaged_conversations_stay_unchanged() -> None:
     changed = {text for text in texts if spoken_text(text) != text}
     assert len(texts) > 6000
     assert all(re.search(r"\d|\bvs\.", text) for text in changed), changed
+
+
+def test_accents_in_either_unicode_form_have_the_same_phones() -> None:
+    for word in ("caf\u00e9", "na\u00efve", "r\u00e9sum\u00e9", "fianc\u00e9e"):
+        assert pronounced(word) == pronounced(unicodedata.normalize("NFD", word))
+
+
+def test_the_table_has_300_cases_and_no_text_twice() -> None:
+    assert len({case["written"] for case in CASES}) == len(CASES) >= 300
 
 
 def test_every_letter_and_digit_of_glued_words_is_kept() -> None:
