@@ -29,6 +29,7 @@ class SemanticProgram(nn.Module):
     """
 
     window: Tensor
+    filters: Tensor
     positions: Tensor
     fourier: Tensor | None
 
