@@ -13,17 +13,27 @@ from pathlib import Path
 
 from csm.data.corpora import amazon_queen
 from csm.data.corpora.folder import prepare_folder
+from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
+from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
 from csm.data.manifest import Corpus
 
-NAMES = ("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "folder")
+PUBLIC_NAMES = tuple(layout.name for layout in PUBLIC)
+NAMES = (
+    *("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "recordings", "folder"),
+    *PUBLIC_NAMES,
+)
 EPILOG = """corpora:
   amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
   synthetic_dialogues    --hours of conversations at 24 kHz, 70 voices: packaged texts spoken by Kokoro-82M on
                          the CPU, about 0.8 core hours each; needs espeak-ng (apt), pip and npm
+  recordings             anything you have in --source: the layout is recognised, or named with --layout;
+                         --transcribe finds speakers and words where there is no transcript (docs/data.md)
+  ami, candor, dailytalk, expresso, fisher, switchboard
+                         these corpora as they are published, from --source
   folder                 your own recordings in --source: NAME.wav (any format) with NAME.txt (what the one
                          speaker says) or NAME.json ({"turns": [{"speaker", "start", "end", "text"}, ...]});
                          two channels: one speaker each, found by voice activity where no times are given"""
@@ -39,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source", type=Path, metavar="FOLDER", help="your recordings; librispeech: where downloads are kept"
+    )
+    parser.add_argument(
+        "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
     )
     parser.add_argument(
         "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
@@ -88,4 +101,18 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
     if options.corpus == "librispeech":
         return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
+    if options.corpus == "recordings" or options.corpus in PUBLIC_NAMES:
+        return from_recordings(options)
     return prepare_folder(options.output, source=options.source)
+
+
+def from_recordings(options: argparse.Namespace) -> Corpus:
+    """Returns the corpus of a folder in one of the known layouts."""
+    public = options.corpus if options.corpus in PUBLIC_NAMES else None
+    if public and options.layout not in (None, public):
+        raise ValueError(
+            f"--layout is {options.layout}: expected none beside --corpus {public}; leave it out"
+        )
+    return prepare_recordings(
+        options.output, source=options.source, layout=public or options.layout, name=options.corpus
+    )
