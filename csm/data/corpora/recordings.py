@@ -72,6 +72,12 @@ def prepare_recordings(
     try:
         importer = Importer(writer, tree, transcriber)
         importer.add_all(progress_of(chosen.read(tree), chosen.name, len(tree.audio()), unit="conversation"))
+        if importer.wordless:
+            writer.notes["turns_without_words"] = importer.wordless
+            log.warning(
+                "%d turns have no recognised word: their texts are empty, they train the tokenizer only",
+                importer.wordless,
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return writer.finish()

@@ -34,6 +34,7 @@ class Importer:
 
     def __init__(self, writer: CorpusWriter, tree: Tree, transcribe: Transcriber | None = None) -> None:
         self.writer, self.tree, self.transcribe = writer, tree, transcribe
+        self.wordless = 0  # turns of transcribed recordings in which no word was recognised
         self.ids: set[str] = set()
         self.turn_ids: set[str] = set()
         self.copies: dict[Path, tuple[str, AudioInfo]] = {}  # file -> path in the corpus, statistics
@@ -79,6 +80,7 @@ class Importer:
         )
         for turn, words in turns:
             turn = replace(turn, id=self._unique(turn.id), synthetic=conversation.synthetic)
+            self.wordless += not turn.text
             self.writer.add(turn, split=conversation.split, words=rounded(words))
 
     def _transcribed(self, recording: Untranscribed) -> SourceConversation | None:
@@ -184,28 +186,20 @@ class Importer:
             (self._segment(turn, tracks.index((turn.audio, turn.channel)), infos), turn) for turn in usable
         ]
         turns = to_turns(recording, [segment for segment, _ in pairs], join=conversation.join)
-        ids = (
-            {}
-            if conversation.join
-            else {
-                (s.speaker, s.channel, round(s.start, 6), round(s.end, 6)): source.id for s, source in pairs
-            }
-        )
-        words = sorted(
-            (
-                (turn.speaker, tracks.index((turn.audio, turn.channel)), word)
-                for turn in usable
-                for word in turn.words
-            ),
-            key=lambda entry: entry[2].start,
-        )
+        sources = {(s.speaker, s.channel, round(s.start, 6), round(s.end, 6)): turn for s, turn in pairs}
         made = []
         for turn in turns:
             audio, channel = tracks[turn.channel]
-            own = ids.get((turn.speaker, turn.channel, turn.start, turn.end))
-            inside = _inside(turn, words)
-            turn = replace(turn, id=file_safe(own or turn.id), audio=self._audio(audio)[0], channel=channel)
-            made.append((turn, inside))
+            own = None if conversation.join else sources[turn.speaker, turn.channel, turn.start, turn.end]
+            words = own.words if own else _inside(turn, pairs)
+            turn = replace(
+                turn,
+                id=file_safe((own and own.id) or turn.id),
+                audio=self._audio(audio)[0],
+                channel=channel,
+                overlap=turn.overlap or bool(own and own.overlap),
+            )
+            made.append((turn, words))
         return made
 
     def _segment(self, turn: SourceTurn, track: int, infos: list[AudioInfo]) -> Segment:
@@ -226,13 +220,16 @@ class Importer:
         return name
 
 
-def _inside(turn: Turn, words: list[tuple[str, int, Word]]) -> tuple[Word, ...]:
-    return tuple(
+def _inside(turn: Turn, pairs: list[tuple[Segment, SourceTurn]]) -> tuple[Word, ...]:
+    """Returns the words that were joined into a turn, in order."""
+    words = [
         word
-        for speaker, track, word in words
-        if (speaker, track) == (turn.speaker, turn.channel)
-        and turn.start - ROUNDING <= (word.start + word.end) / 2 <= turn.end + ROUNDING
-    )
+        for segment, source in pairs
+        if (segment.speaker, segment.channel) == (turn.speaker, turn.channel)
+        for word in source.words
+        if turn.start - 1e-6 <= segment.start and segment.end <= turn.end + 1e-6
+    ]
+    return tuple(sorted(words, key=lambda word: word.start))
 
 
 def _usable(info: AudioInfo) -> AudioInfo:

@@ -24,6 +24,7 @@ class SourceTurn:
         emotion: Emotion label, if the source has one.
         words: Words with their times in that file, where the source has them.
         id: Id that the source gives; None is CONVERSATION-NUMBER.
+        overlap: Whether another speaker is known to speak at the same time on the same channel.
     """
 
     speaker: str
@@ -35,6 +36,7 @@ class SourceTurn:
     emotion: str | None = None
     words: tuple[Word, ...] = ()
     id: str | None = None
+    overlap: bool = False
 
 
 @dataclass(kw_only=True)
