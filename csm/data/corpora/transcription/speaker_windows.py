@@ -47,7 +47,7 @@ class SpeakerWindows:
 
     def __init__(self) -> None:
         try:
-            with _package_resources():
+            with package_resources():
                 library = importlib.import_module("resemblyzer")
                 self._audio: Any = importlib.import_module("resemblyzer.audio")
         except ImportError as error:
@@ -97,8 +97,11 @@ def _starts(frames: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _package_resources() -> Iterator[None]:
-    """Lets webrtcvad import beside a setuptools without pkg_resources, which it asks for its own version."""
+def package_resources() -> Iterator[None]:
+    """Lets webrtcvad 2.0.10 import beside a setuptools that no longer brings pkg_resources.
+
+    It asks pkg_resources for its own version and for nothing else; importlib.metadata answers.
+    """
     if importlib.util.find_spec("pkg_resources") is not None:
         yield
         return
