@@ -278,7 +278,7 @@ def read_corpus(folder: str | Path) -> Corpus:
     if not (root / CORPUS_NAME).is_file() or not (root / MANIFEST_NAME).is_file():
         raise ValueError(
             f"{root} holds no finished corpus: expected {CORPUS_NAME} and {MANIFEST_NAME}; prepare one with "
-            f"`python launch/prepare_data.py --corpus NAME --output {root}`"
+            f"`csm prepare --corpus NAME --output {root}`"
         )
     info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)

@@ -111,7 +111,7 @@ def test_a_broken_line_is_named(tmp_path) -> None:
 
 
 def test_a_missing_corpus_names_the_command_that_prepares_one(tmp_path) -> None:
-    with pytest.raises(ValueError, match="prepare_data.py"):
+    with pytest.raises(ValueError, match="csm prepare"):
         read_corpus(tmp_path / "nowhere")
 
 
