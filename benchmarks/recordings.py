@@ -111,7 +111,7 @@ def row(condition: Condition, corpus: Corpus, recogniser: WordRecogniser, option
         turns = [turn for turn in found.turns() if turn.conversation == name]
         totals += figures(conversation, turns)
     speech, missed, false, confused, hits, known, given, short, kept, wrong = totals
-    words = sum(error_counts(t.text, "")[1] for c in made.values() for t in c.turns)
+    words = sum(len(t.text.split()) for c in made.values() for t in c.turns)
     length = sum(c.waveform.shape[1] for c in made.values()) / 16_000
     error = (missed + false + confused) / speech
     parts = ", ".join(f"{100 * part / speech:.1f}" for part in (missed, false, confused))

@@ -27,7 +27,7 @@ def recognise(tree: Tree) -> str | None:
 
 def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
     """Yields read sentences, each a conversation of its own, and the conversations."""
-    texts = {}
+    texts: dict[str, str] = {}
     for path in tree.files:
         if path.name == TRANSCRIPTS:
             tree.used.add(path)

@@ -99,7 +99,7 @@ def _supervisions(tree: Tree) -> Iterator[tuple[str, Any, Any, float]]:
                 for supervision in cut.get("supervisions") or []:
                     yield where, recording, supervision, offset
         return
-    recordings = {}
+    recordings: dict[str, Any] = {}
     for path in _named(tree, "recordings"):
         tree.used.add(path)
         recordings |= {str(entry.get("id")): entry for _, entry in tree.json_lines(path)}

@@ -170,8 +170,10 @@ class Tree:
         text = self.text(path)
         first = text.split("\n", 1)[0]
         separator = max("\t,;|", key=first.count)
-        quoting = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting))
+        lines = io.StringIO(text, newline="")
+        if path.suffix.lower() == ".tsv":
+            return list(csv.DictReader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(lines, delimiter=separator))
 
 
 def _is_audio(path: Path) -> bool:

