@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def write_moshi_finetune(corpus: Corpus, folder: Path) -> list[tuple[str, str]]:
 def _alignments(placed: list[tuple[Turn, int, float]], words: dict[str, tuple[Word, ...]]) -> dict:
     """Returns the content of NAME.json of (turn, channel, seconds by which it moved)."""
     spoken = all(words.get(turn.id) for turn, _, _ in placed)
-    entries = []
+    entries: list[list[Any]] = []
     for turn, channel, moved in placed:
         units = words[turn.id] if spoken else (Word(turn.text, turn.start, turn.end),)
         for unit in units:
