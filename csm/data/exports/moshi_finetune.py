@@ -52,6 +52,7 @@ def write_moshi_finetune(corpus: Corpus, folder: Path) -> list[tuple[str, str]]:
 
 def _alignments(placed: list[tuple[Turn, int, float]], words: dict[str, tuple[Word, ...]]) -> dict:
     """Returns the content of NAME.json of (turn, channel, seconds by which it moved)."""
+    placed = [part for part in placed if part[0].text]  # of a turn without a text there is only the sound
     spoken = all(words.get(turn.id) for turn, _, _ in placed)
     entries: list[list[Any]] = []
     for turn, channel, moved in placed:

@@ -23,7 +23,7 @@ MOST_SPEAKERS = 6
 LEAST_SILHOUETTE, SAME_SPEAKER = 0.22, 0.86
 MORE_SPEAKERS = 0.05  # silhouette that each further speaker must gain: most recordings are of two
 CLUSTERED = 3_000  # windows at most; the others take the nearest cluster
-# Cosine to a speaker's mean below which a section is nobody's: music, noise, strange sounds.
+# Cosine to a speaker's mean below which a section has no speaker: music, noise, strange sounds.
 LEAST_LIKENESS = 0.5
 # Where the scores of two speakers differ by less for at least this long beside a change without a pause, both
 # speak.
@@ -31,7 +31,7 @@ OVERLAP_MARGIN, SHORTEST_OVERLAP = 0.15, 0.4
 
 
 class Attributed(NamedTuple):
-    """An interval in seconds with its speaker, from 0; None is nobody's. `overlap`: two people speak."""
+    """An interval in seconds with its speaker, from 0; None is unknown. `overlap`: two people speak."""
 
     start: float
     end: float

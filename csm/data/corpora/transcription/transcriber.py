@@ -52,7 +52,7 @@ class RecordingTranscriber:
     def __call__(
         self, recording: Untranscribed, path: Path, info: AudioInfo, tree: Tree
     ) -> SourceConversation:
-        """Returns the conversation of a recording; sections that are nobody's go to the tree's ledger.
+        """Returns the conversation of a recording; sections without a speaker go to the tree's ledger.
 
         Raises:
             ValueError: No speech is detected, or the names or texts do not fit.
@@ -101,7 +101,7 @@ class RecordingTranscriber:
             if part.speaker is None:
                 tree.reject_turn(
                     f"{recording.id}, {part.start:.2f} to {part.end:.2f} s",
-                    f"{part.end - part.start:.2f} s of sound are like no speaker: nobody can be given them",
+                    f"{part.end - part.start:.2f} s of sound are like no speaker: they cannot be attributed",
                 )
                 continue
             name = (

@@ -1,4 +1,4 @@
-"""Diarisation of made-up windows: clusters are found, every moment of speech is somebody's or nobody's."""
+"""Diarisation of made-up windows: clusters are found, every moment of speech has a speaker or is marked as having none."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_speakers_are_counted_and_separated_and_every_moment_is_attributed(seed:
         assert [(a.start, a.end) for a in found] == [(r.start, r.end) for r in regions]
 
 
-def test_a_change_without_a_pause_is_found_and_noise_is_nobodys() -> None:
+def test_a_change_without_a_pause_is_found_and_noise_has_no_speaker() -> None:
     regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (-1, 3.0), (0, 4.0), (1, 4.0)], 3, pause=0.0)
     joined = [Segment(speaker="?", start=regions[0].start, end=regions[1].end), *regions[2:]]
     moved = windows._replace(regions=np.maximum(windows.regions - 1, 0))
