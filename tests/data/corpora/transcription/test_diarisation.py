@@ -1,4 +1,4 @@
-"""Diarisation of made-up windows: clusters are found, every moment of speech has a speaker or is marked as having none."""
+"""Diarisation of made-up windows: clusters are found, and every moment of speech is attributed or marked."""
 
 import numpy as np
 import pytest
