@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure a run, a tokenizer or a voice, and write a report page"),
     "converse": ("converse", "hold a typed conversation with a trained model"),
     "export voice": ("export_voice", "write a voice folder of a run, for speak --voice"),
+    "export corpus": ("export_corpus", "write a corpus for moshi-finetune, lhotse or Hugging Face datasets"),
     "export tokenizer": ("export_tokenizer", "write a tokenizer as torch.export or ONNX programs"),
     "convert": ("convert", "convert between this layout and the two of csm-1b"),
 }
