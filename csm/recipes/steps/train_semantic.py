@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
+from csm.data.corpora.transcription.recogniser import packaged_model
 from csm.data.manifest import read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
 from csm.data.utterances import UtteranceDataset
-from csm.evaluation.metrics.words import packaged_model
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole
 from csm.system.log import log
@@ -104,4 +104,4 @@ def start_recogniser(name: str, device: torch.device) -> Recogniser | None:
     """
     if not name:
         return None
-    return Recogniser(packaged_model() if name == "packaged" else Path(name), device)
+    return Recogniser(packaged_model("csm train-semantic") if name == "packaged" else Path(name), device)
