@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from csm import config as config_files
 from csm.system.files import file_sha256, remove_leftovers, write_atomically
+from csm.system.process_table import is_orphan
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 
@@ -139,20 +140,24 @@ def only_writer(output: Path, distributed: DistributedContext, *, patience: floa
 
 
 class StopRequest:
-    """Becomes true on SIGTERM, SIGINT, or when the launcher that started this rank is gone.
+    """Becomes true on SIGTERM, SIGINT, or when the process that started this rank is gone.
 
-    The second signal ends the process in the usual way.
+    A second SIGTERM is the same request again: launchers pass it on to those that have it already. A second
+    SIGINT ends the process in the usual way. A signal that is ignored, as SIGINT in the background of a shell
+    or below a supervisor, stays so.
     """
 
     def __init__(self, distributed: DistributedContext) -> None:
-        self.reason = ""
-        self._parent = os.getppid() if distributed.size > 1 else None
+        several = distributed.size > 1
+        self.reason = "the end of its launcher" if several and is_orphan(os.getpid()) else ""
+        self._parent = os.getppid() if several else None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._receive)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,7 +172,8 @@ class StopRequest:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
-        signal.signal(number, self._previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[number])
 
 
 def _locked(file: BinaryIO) -> bool:
