@@ -1,10 +1,10 @@
 """A small process between a launcher and its rank, so that neither outlives the other.
 
-A launcher that is killed leaves its ranks alive: DeepSpeed's passes no signal on, and a killed process cannot.
-So the process that a launcher starts as a rank forks at its first lines, before anything heavy is imported. The
-child becomes the rank. The parent, the supervisor, holds no more than the Python interpreter and watches:
+A killed launcher leaves its ranks alive: DeepSpeed's passes no signal on, and a killed process cannot.
+So the process that a launcher starts as a rank forks at its first lines, before anything heavy is imported.
+The child becomes the rank. The parent, the supervisor, is a bare Python interpreter and watches:
 
-- the launchers above it. Where one ends, the rank gets SIGTERM, on which it saves and stops, and SIGKILL where
+- the launchers above it. Where one ends, the rank gets SIGTERM, on which it saves and stops, and SIGKILL if
   it has not stopped in time; launchers further up that would report success are ended too;
 - signals. SIGTERM, SIGHUP and Ctrl-C become one request to stop; a second Ctrl-C ends the rank at once;
 - the rank. Its exit status is handed on, and processes that it left are ended.
@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from csm.system import process_table
 from csm.system.process_table import Process
 
-# From the end of a launcher, or of another rank, until the rank is killed: it saves within 10 s or not at all.
-ORPHAN_S = 8.0
+# From the end of a launcher, or of another rank, until the rank is killed: all has ended within 10 s.
+ORPHAN_S = 6.0
 # From a request to stop. Launchers kill after 30 s: this is earlier, so that the message is ours.
 REQUEST_S = 25.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if sys.platform == "linux" else ()
@@ -48,7 +48,9 @@ def supervise(name: str) -> None:
     supervisor = os.getpid()
     chain = process_table.launcher_chain(supervisor)
     if process_table.is_orphan(supervisor):  # asked after the chain was read: its end is seen here or later
-        _say(f"{name}: the launcher of rank {os.environ['RANK']} ended before the rank began; nothing is done")
+        _say(
+            f"{name}: the launcher of rank {os.environ['RANK']} ended before the rank began; nothing is done"
+        )
         os._exit(FAILED)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     rank = os.fork()
@@ -132,7 +134,7 @@ class Supervisor:
             if process_table.starts_ranks(above.pid):
                 _signal(above, signal.SIGTERM)
         if self.number == "0" and not self.interrupted:
-            _say(f"{self.name}: the launcher (process {self.chain[gone[0]].pid}) has ended; the ranks save and stop")
+            _say(f"{self.name}: the launcher ({self.chain[gone[0]].pid}) has ended; the ranks save and stop")
         self._request()
         self.kill_at = min(self.kill_at, time.monotonic() + ORPHAN_S)
 
@@ -166,7 +168,10 @@ class Supervisor:
 
     def _end_silently(self) -> None:
         """Ends torchrun after Ctrl-C once no rank is left: it would print a traceback of the signal."""
-        if not self.chain or process_table.program(self.chain[0].pid) not in ("torchrun", "torch.distributed.run"):
+        if not self.chain or process_table.program(self.chain[0].pid) not in (
+            "torchrun",
+            "torch.distributed.run",
+        ):
             return
         others = [child.pid for child in self._siblings() if child.pid != os.getpid()]
         if not any(process_table.children(pid) for pid in others):
@@ -191,7 +196,7 @@ def _become_rank(supervisor: int) -> None:
 
 @contextlib.contextmanager
 def _wake_on_end_of(pids: list[int], received: list[int]) -> Iterator[object]:
-    """Yields a function that waits a fifth of a second, or less: until a signal comes or one of `pids` ends."""
+    """Yields a function that waits until a signal comes, one of `pids` ends, or 0.2 s are over."""
     ignored = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
     reader, writer = os.pipe()
     os.set_blocking(reader, False)

@@ -1,8 +1,8 @@
 """Ranks that show each other that they run: a rank that hangs is named, and the others end.
 
-A rank that is stopped or swapped out, or whose machine is gone, leaves the others waiting in a collective, whose
-time limit is an hour because one rank may validate for long. So each rank writes a number into the store
-of the process group every few seconds, from a thread of its own, whatever its main thread does.
+A rank that is stopped or swapped out, or whose machine is gone, leaves the others waiting in a collective,
+whose time limit is an hour because one rank may validate for long. So each rank writes a number into the
+store of the process group every few seconds, from a thread of its own, whatever its main thread does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEFT = b"left"
 
 
 class Heartbeat:
-    """Two threads of one rank: one exchanges beats through the store, one sees to it that this one does not hang.
+    """Two threads of one rank: one exchanges beats through the store, the other watches the first.
 
     Args:
         rank, size: Of this process, and of the run.
@@ -88,7 +88,7 @@ class Heartbeat:
                 host = "the launcher" if _launcher_keeps_store() else "rank 0"
                 self._end(f"{host}, which keeps the store, has not answered for {_seconds()} s: it hangs")
             if stopped > SILENT_BEATS and self.supervisor is not None:
-                self._say(f"its supervisor (process {self.supervisor.pid}) is stopped: it is ended, this rank with it")
+                self._say(f"its supervisor (process {self.supervisor.pid}) is stopped: both end")
                 os.kill(self.supervisor.pid, 9)
 
     def _supervisor_stopped(self) -> bool:

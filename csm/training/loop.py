@@ -66,6 +66,7 @@ def train(
     run_description: dict[str, Any],
     device: str = "auto",
     inputs: Mapping[str, Any] | None = None,
+    materials: Mapping[str, str] | None = None,
     finish: Finish | None = None,
 ) -> Path:
     """Trains `task`, or resumes its run, or finds it complete; returns the output folder.
@@ -80,6 +81,7 @@ def train(
         run_description: The resolved config of the run, as JSON values; a folder of another one is refused.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
         inputs: Kept in run.json beside the config and not compared, as JSON values: what was read, and where.
+        materials: SHA-256 of what is trained on, by name; a run resumes only on the same.
         finish: Writes the files of the finished run on rank 0 from each module's exported weights (the weight
             average where `ema_decay` is on); None writes `weights_<module>.safetensors`.
 
@@ -91,9 +93,9 @@ def train(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    require_same_run(output, run_description, config)
+    require_same_run(output, run_description, config, materials)
     require_tracker(config.tracker)
-    if is_complete(output):
+    if is_complete(output, config.steps):
         log.info("%s: this run is complete; nothing to do", output)
         return output
     distributed = start_distributed(device)
@@ -102,7 +104,7 @@ def train(
         run = TrainingRun(task=task, config=config, output=output, distributed=distributed, engines=engines)
         step = resume(run)
         if distributed.rank == 0:
-            write_run(output, run_description, config, distributed, step, inputs or {})
+            write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
         step = train_steps(run, step, stop)
         if step < config.steps:

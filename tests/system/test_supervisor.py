@@ -83,6 +83,7 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path) -> Iterator[object]:
     made: list[Chain] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
 
     def start(*launchers: str, **options: object) -> Chain:
         folder = tmp_path / str(len(made))
@@ -91,6 +92,7 @@ def chain(tmp_path: Path) -> Iterator[object]:
         return made[-1]
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for one in made:
         for pid in one.alive():
             os.kill(pid, signal.SIGKILL)

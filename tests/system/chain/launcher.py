@@ -1,4 +1,4 @@
-"""What `deepspeed.launcher.launch` does: starts two ranks, and ends all, one after another, when one fails."""
+"""What `deepspeed.launcher.launch` does: starts two ranks, and ends all, in turn, when one fails."""
 
 import os
 import signal
