@@ -24,12 +24,10 @@ from csm.system.log import log
 from csm.training.batches import Batches
 from csm.training.checkpoint import (
     checkpoint_bytes,
-    exported_weights,
-    load_checkpoint,
-    newest_checkpoint,
     require_space,
     save_checkpoint,
 )
+from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
 from csm.training.distributed import start_distributed
 from csm.training.engine import build_engines, trained_alone
 from csm.training.metric_logger import MetricLogger
@@ -143,14 +141,15 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
 
 
 def resume(run: TrainingRun) -> int:
-    """Loads the newest checkpoint that verifies; returns its step, or 0 where there is none."""
-    found = newest_checkpoint(run.output / "checkpoints", run.distributed)
+    """Loads the newest checkpoint that can be used; returns its step, or 0 where there is none."""
+    found = newest_state(run.output / "checkpoints", run.engines, run.distributed)
     if found is None:
         return 0
-    step, values, tensors = load_checkpoint(found, run.engines, run.distributed)
-    run.metrics.load(values, tensors, run.distributed.device)
-    log.info("resuming after step %d from %s", step, found)
-    return step
+    path, state = found
+    state.load(run.engines)
+    run.metrics.load(state.values, state.tensors, run.distributed.device)
+    log.info("resuming after step %d from %s", state.step, path)
+    return state.step
 
 
 def checkpoint(run: TrainingRun, step: int) -> None:
