@@ -6,7 +6,7 @@ trains the recipe `tiny` on random codes on two ranks, through DeepSpeed's launc
 --ranks` and two processes as srun starts them. Each session is ended at a random moment, half of the times
 inside a save: the topmost process, a launcher, a supervisor, a rank, or all of them, by SIGKILL, SIGTERM or
 Ctrl-C. After each: no process is left within 10 s, the topmost exit status is not that of a success unless a
-stop was asked for, every checkpoint verifies. The finished run has the same weights as one that was left alone.
+stop was asked for, every checkpoint verifies. A finished run has the weights of one that was left alone.
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
     Raises:
         ValueError: The symbols of another text codec were aligned.
     """
-    if (folder / ALIGNMENT_NAME).is_file():
-        require_intact(folder / ALIGNMENT_NAME, REMEDY, listed=True)
+    path = folder / ALIGNMENT_NAME
+    require_intact(path, REMEDY, listed=path.is_file())  # one that was entered and is gone is no choice
     found = aligned_text(folder)
     if found is None:
         return None
@@ -194,9 +194,9 @@ def read_code_vectors(folder: Path) -> Tensor | None:
         ValueError: The file is damaged.
     """
     path = folder / VECTORS_NAME
+    require_intact(path, REMEDY, listed=path.is_file())
     if not path.is_file():
         return None
-    require_intact(path, REMEDY, listed=True)
     with _opened(path) as file:
         return file.get_tensor("vectors").float()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from csm.system.files import file_sha256, write_atomically
 DIGESTS_NAME = "sha256.json"
 # (path, size, time of change) -> SHA-256
 _known: dict[tuple[str, int, int], str] = {}
+# The same for the content of a sha256.json.
+_read: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
+# Age from which a file's time of change tells of its next change.
+SETTLED_NS = 2 * 10**9
 
 
 def record_digests(
@@ -85,11 +90,23 @@ def require_intact(path: Path, remedy: str, *, folder: Path | None = None, liste
 
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file, read once in a process as long as its size and time stay."""
-    state = path.stat()
-    key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+    key = _state(path)
+    if key is None:
+        return file_sha256(path)
     if key not in _known:
         _known[key] = file_sha256(path)
     return _known[key]
+
+
+def _state(path: Path) -> tuple[str, int, int] | None:
+    """Returns what a file's content is kept under; None for one that may change and keep its time of change.
+
+    File systems count in ticks of milliseconds and more.
+    """
+    state = path.stat()
+    if time.time_ns() - state.st_mtime_ns < SETTLED_NS:
+        return None
+    return str(path.absolute()), state.st_size, state.st_mtime_ns
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
@@ -101,14 +118,12 @@ def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / DIGESTS_NAME
     if not path.is_file():
         return {}
-    state = path.stat()
-    key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
+    key = _state(path)
+    if key is None:
+        return _parsed(path)
     if key not in _read:
         _read[key] = _parsed(path)
     return _read[key]
-
-
-_read: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
 
 
 def _parsed(path: Path) -> dict[str, dict[str, Any]]:

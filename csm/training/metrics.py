@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from csm.system.files import write_atomically
+from csm.system.log import log
 from csm.training.distributed import DistributedContext
 
 
@@ -80,16 +81,27 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a metrics file, none where there is no file."""
+    """Returns the whole lines of a metrics file, none where there is no file.
+
+    A kill in the middle of a write leaves half a line at the end, whose step is run again. Other lines that
+    hold no metrics are left out too, with a warning.
+    """
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # A kill in the middle of a write leaves half a line; its step is run again.
-    return lines
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    parsed = [_parsed(text) for text in texts]
+    if damaged := parsed[:-1].count(None):
+        log.warning("%s: %d lines are damaged and left out", path, damaged)
+    return [line for line in parsed if line is not None]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("split"), str)
+    return line if whole else None
 
 
 def _dump(line: Mapping[str, Any]) -> str:
