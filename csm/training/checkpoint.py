@@ -60,7 +60,9 @@ def save_checkpoint(
     try:
         entries = _write_shard(temporary, distributed.rank, values, tensors)
     except OSError as error:
-        problem = error
+        nbytes = sum(tensor.nbytes for tensor in tensors.values())
+        free = shutil.disk_usage(folder).free
+        problem = f"{error}; rank {distributed.rank} needs {nbytes} bytes, {free} are free"
     if distributed.any(problem is not None):
         _on_first(distributed, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
         raise _failed(target, problem or "another rank could not write its part")

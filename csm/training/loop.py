@@ -39,6 +39,7 @@ from csm.training.run_folder import (
     is_complete,
     only_writer,
     require_same_run,
+    require_writable,
     write_complete,
     write_run,
 )
@@ -90,7 +91,7 @@ def train(
         SystemExit: With status 0, after SIGTERM or SIGINT, once the step and a checkpoint are done.
     """
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    require_writable(output)
     require_same_run(output, run_description, config, materials)
     require_tracker(config.tracker)
     if is_complete(output, config.steps):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +70,7 @@ class MetricsFile:
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
         self.path = folder / "metrics.jsonl"
+        self.lost = 0  # lines that could not be written
         # A run that starts again at step 0 validates there again.
         kept = [line for line in read_metrics(self.path) if 0 < after_step >= line["step"]]
         write_atomically(self.path, "".join(_dump(line) for line in kept))
@@ -76,8 +79,24 @@ class MetricsFile:
         """Appends one line {"step", "split", name: value, ...}; a value that is not finite becomes null."""
         line: dict[str, Any] = {"step": step, "split": split}
         line.update({name: value if math.isfinite(value) else None for name, value in values.items()})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_dump(line))
+        before = self.path.stat().st_size if self.path.is_file() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_dump(line))
+        except OSError as error:  # costs the training nothing
+            self._leave_out(before, error)
+
+    def _leave_out(self, size: int, error: OSError) -> None:
+        """Takes half a line back, and says once that lines are missing."""
+        if self.path.is_file():
+            os.truncate(self.path, size)
+        self.lost += 1
+        if self.lost == 1:
+            free = shutil.disk_usage(self.path.parent).free
+            log.warning(
+                "%s takes no more lines (%s; %d bytes are free): the training goes on without them",
+                *(self.path, error.strerror, free),
+            )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -92,6 +92,22 @@ def require_same_run(
         )
 
 
+def require_writable(output: Path) -> None:
+    """Makes the folder of a run and checks that files can be written there, before anything is loaded.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    probe = output / f".writable.tmp-{os.getpid()}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"output: {output} cannot be written ({reason}); choose another folder") from error
+
+
 def write_run(
     output: Path,
     description: dict[str, Any],

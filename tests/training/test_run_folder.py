@@ -17,6 +17,7 @@ from csm.training.run_folder import (
     is_complete,
     only_writer,
     require_same_run,
+    require_writable,
     write_complete,
     write_run,
 )
@@ -141,3 +142,12 @@ def test_ranks_stop_when_their_launcher_is_gone(monkeypatch: pytest.MonkeyPatch)
     assert not stop
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert stop and stop.reason == "the end of its launcher"
+
+
+def test_a_folder_that_takes_no_files_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "run", Path("/proc/csm"), Path("/sys/kernel/csm")):
+        with pytest.raises(ValueError, match=r"output: .* cannot be written \(.*\); choose another folder"):
+            require_writable(output)
+    require_writable(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
