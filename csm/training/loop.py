@@ -98,14 +98,16 @@ def train(
         log.info("%s: this run is complete; nothing to do", output)
         return output
     distributed = start_distributed(device)
-    with only_writer(output, distributed), StopRequest(distributed) as stop:
+    with only_writer(output, distributed):
         engines = build_engines(task.modules, config, distributed)
         run = TrainingRun(task=task, config=config, output=output, distributed=distributed, engines=engines)
         step = resume(run)
         if distributed.rank == 0:
             write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
-        step = train_steps(run, step, stop)
+        # Until here there is nothing to save: a signal ends the process at once.
+        with StopRequest(distributed) as stop:
+            step = train_steps(run, step, stop)
         if step < config.steps:
             reason = stop.reason or "another rank"
             log.info("stopped after step %d by %s; the same command resumes", step, reason)
