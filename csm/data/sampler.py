@@ -27,8 +27,8 @@ class ChunkSampler:
 
     An epoch cuts at its own places (the first chunk of a conversation is shortened at random), and every turn
     appears once in it. The micro-batches of all epochs follow each other, and a step takes the next ones,
-    across the end of an epoch too. After CYCLE epochs the same micro-batches come in other orders, so that the
-    epoch of any step is found without planning all epochs before it. The same for any number of ranks.
+    across the end of an epoch too. After CYCLE epochs the same micro-batches come in other orders: the epoch
+    of any step is found without planning all before it. The same for any number of ranks.
 
     Args:
         rows: Rows of every turn of every conversation.

@@ -21,13 +21,15 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from csm.system import process_table
 from csm.system.process_table import Process
 
-# From the end of a launcher, or of another rank, until the rank is killed: all has ended within 10 s.
+# From the end of a launcher until the rank is killed: all has ended within 10 s.
 ORPHAN_S = 6.0
+# From a request to stop, once another rank has ended: without it nothing can be saved.
+ALONE_S = 4.0
 # From a request to stop. Launchers kill after 30 s: this is earlier, so that the message is ours.
 REQUEST_S = 25.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if sys.platform == "linux" else ()
@@ -122,7 +124,7 @@ class Supervisor:
                 self._end_runner()
             self._request()
         if self.requested and self._lost_a_sibling():
-            self.kill_at = min(self.kill_at, time.monotonic() + ORPHAN_S)
+            self.kill_at = min(self.kill_at, time.monotonic() + ALONE_S)
 
     def _look_at_launchers(self) -> None:
         gone = [index for index, process in enumerate(self.chain) if process.ended]
@@ -195,7 +197,7 @@ def _become_rank(supervisor: int) -> None:
 
 
 @contextlib.contextmanager
-def _wake_on_end_of(pids: list[int], received: list[int]) -> Iterator[object]:
+def _wake_on_end_of(pids: list[int], received: list[int]) -> Iterator[Callable[[], None]]:
     """Yields a function that waits until a signal comes, one of `pids` ends, or 0.2 s are over."""
     ignored = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
     reader, writer = os.pipe()

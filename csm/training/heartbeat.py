@@ -75,7 +75,7 @@ class Heartbeat:
             if hung:
                 self._end(f"rank {', '.join(map(str, hung))} has not answered for {_seconds()} s: it hangs")
             self.stopping.wait(BEAT_S)
-        store.set(keys[self.rank], _LEFT)
+        store.set(keys[self.rank], _LEFT.decode())
 
     def _watch(self) -> None:
         """Ends this rank where the store does not answer, or where its own supervisor is stopped."""
