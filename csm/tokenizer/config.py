@@ -34,6 +34,13 @@ class TokenizerConfig:
             bins, where phases are recovered; see MagnitudeHead.
         contrast_bins: Width of that mean in STFT bins, an odd number.
         speaker_dim, emotion_dim: Widths of the two utterance embeddings.
+        semantic_layers: Transformer layers of the semantic encoder, which reads log-mel features and alone
+            decides the semantic codes (`csm.tokenizer.semantic`). 0: none, and the semantic codebooks
+            quantize the acoustic encoder's latent.
+        semantic_width, semantic_heads: Its width, and heads of each layer.
+        semantic_block_frames: Frames of a block inside which its attention is bidirectional: a block of n
+            frames looks ahead by up to n - 1 frames, and a stream is encoded in whole blocks.
+        semantic_past_frames: Frames before a block that its attention sees.
 
     Raises:
         ValueError: A field is out of range, or fields do not fit each other.
@@ -64,6 +71,11 @@ class TokenizerConfig:
     contrast_bins: int = 49
     speaker_dim: int = 64
     emotion_dim: int = 16
+    semantic_layers: int = 0
+    semantic_width: int = 384
+    semantic_heads: int = 6
+    semantic_block_frames: int = 1
+    semantic_past_frames: int = 64
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "frame_rate", "codebook_size", "codebook_dim", "hops_per_frame"):
@@ -73,6 +85,7 @@ class TokenizerConfig:
         self._check_stages()
         self._check_transformers()
         self._check_phase_recovery()
+        self._check_semantic_encoder()
         if not 0 < self.semantic_codebooks < self.n_codebooks:
             raise ValueError(
                 f"semantic_codebooks is {self.semantic_codebooks}: expected 1 to n_codebooks - 1 = "
@@ -143,3 +156,15 @@ class TokenizerConfig:
             raise ValueError(f"contrast_bins is {self.contrast_bins}: expected an odd number above 0")
         if not 0 <= self.ahead <= self.hops_per_frame:
             raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")
+
+    def _check_semantic_encoder(self) -> None:
+        if self.semantic_layers < 0:
+            raise ValueError(f"semantic_layers is {self.semantic_layers}: expected 0 or more")
+        if self.semantic_layers and (
+            self.sample_rate % 400 or self.sample_rate < 16_000 or self.frame_rate != 12.5
+        ):
+            raise ValueError(
+                f"semantic_layers is {self.semantic_layers}: expected a sample_rate in multiples of 400 "
+                f"from 16000 on and a frame_rate of 12.5, not {self.sample_rate} and {self.frame_rate}; the "
+                f"semantic encoder has 50 steps a second, four in a frame"
+            )

@@ -20,6 +20,7 @@ from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
 from csm.tokenizer.io.folder import read_tokenizer, write_tokenizer
 from csm.tokenizer.layers import streaming
 from csm.tokenizer.quantizer import SplitQuantizer
+from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm.tokenizer.utterance_encoders import UtteranceEncoder
 
 
@@ -73,7 +74,9 @@ class ConversationalRVQ(nn.Module):
             config.semantic_codebooks,
             config.codebook_size,
             config.codebook_dim,
+            semantic_encoder=config.semantic_layers > 0,
         )
+        self.semantic_encoder = SemanticEncoder(config) if config.semantic_layers else None
         self.decoder = Decoder(config)
         # A stack of STFT frames must divide a codec frame: else its last frames are read with padding alone.
         stack = next(count for count in (3, 2, 1) if config.hops_per_frame % count == 0)
@@ -121,10 +124,16 @@ class ConversationalRVQ(nn.Module):
             raise ValueError(f"num_codebooks is {num_codebooks}: expected 1 to {self.config.n_codebooks}")
         audio = self.pad_to_frames(audio)
         latent, features = self.encoder(audio[:, 0])
-        quantized = self.quantizer(latent, num_codebooks=num_codebooks)
+        quantized = self.quantizer(
+            latent, num_codebooks=num_codebooks, semantic=self.semantic_rows(audio[:, 0])
+        )
         speaker, emotion = self.embed_utterance(features, lengths)
         info = EncodeInfo(quantized.semantic, quantized.latent, speaker, emotion, quantized.commitment_loss)
         return quantized.codes, info
+
+    def semantic_rows(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T C"] | None:
+        """Returns the semantic encoder's rows of whole frames; None without such an encoder."""
+        return None if self.semantic_encoder is None else self.semantic_encoder(waveform)
 
     def embed_utterance(
         self, features: Float[Tensor, "B T C"], lengths: Int[Tensor, " B"] | None = None
@@ -192,7 +201,7 @@ class ConversationalRVQ(nn.Module):
         """Returns the decoder's condition: both embeddings, zeros for a missing one, None without any."""
         if speaker is None and emotion is None:
             return None
-        blank = self.quantizer.semantic_in.weight.new_zeros
+        blank = self.quantizer.semantic_out.weight.new_zeros
         return torch.cat(
             [
                 blank(batch, self.config.speaker_dim) if speaker is None else speaker,

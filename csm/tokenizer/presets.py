@@ -25,6 +25,28 @@ def quickstart() -> TokenizerConfig:
     )
 
 
+def wideband() -> TokenizerConfig:
+    """Returns sizes for speech at 24 kHz on a laptop, with a semantic encoder of Whisper tiny's sizes."""
+    return TokenizerConfig(
+        sample_rate=24_000,
+        codebook_dim=128,
+        hops_per_frame=8,
+        strides=(4, 2),
+        ahead=4,
+        contrast=1.27,
+        contrast_bins=49,
+        encoder_widths=(112, 192, 256),
+        encoder_depths=(1, 2, 1),
+        decoder_widths=(320, 208, 128),
+        decoder_depths=(1, 2, 2),
+        encoder_layers=1,
+        decoder_layers=1,
+        attention_expansion=1,
+        recover_phase=True,
+        semantic_layers=4,
+    )
+
+
 def speech_24khz() -> TokenizerConfig:
     """Returns sizes for 24 kHz speech at Mimi's frame rate and number of codebooks: 4.0 kbit/s.
 

@@ -38,32 +38,62 @@ class SplitQuantizer(nn.Module):
     """Two residual stacks in a row, each in its own projection.
 
     The acoustic stack quantizes the residual that the semantic one leaves of the encoder's latent, so that
-    every prefix of the codes can be decoded.
+    every prefix of the codes can be decoded. The semantic stack quantizes a projection of the same latent, or
+    rows of an encoder of its own (`csm.tokenizer.semantic`).
 
     Args:
         width: Width D of the encoder's latent.
         num_codebooks: Number of codebooks K; the first `semantic_codebooks` form the semantic stack.
         semantic_codebooks: Codebooks of the semantic stack, 1 to num_codebooks - 1.
         codebook_size, codebook_dim: Vectors per codebook, and their width C.
+        semantic_encoder: Whether `forward` and `fit` are given the semantic stack's rows.
     """
 
+    semantic_in: nn.Linear | None
+
     def __init__(
-        self, width: int, num_codebooks: int, semantic_codebooks: int, codebook_size: int, codebook_dim: int
+        self,
+        width: int,
+        num_codebooks: int,
+        semantic_codebooks: int,
+        codebook_size: int,
+        codebook_dim: int,
+        *,
+        semantic_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.num_codebooks, self.semantic_codebooks = num_codebooks, semantic_codebooks
         self.semantic = CodebookStack(semantic_codebooks, codebook_size, codebook_dim)
         self.acoustic = CodebookStack(num_codebooks - semantic_codebooks, codebook_size, codebook_dim)
-        self.semantic_in = nn.Linear(width, codebook_dim)
+        self.semantic_in = None if semantic_encoder else nn.Linear(width, codebook_dim)
         self.semantic_out = nn.Linear(codebook_dim, width)
         self.acoustic_in = nn.Linear(width, codebook_dim)
         self.acoustic_out = nn.Linear(codebook_dim, width)
 
     @torch.no_grad()
-    def fit(self, latent: Float[Tensor, "N D"], generator: torch.Generator, *, keep: bool = False) -> None:
-        """Sets both stacks' codebooks by k-means of latents [N, D]; see `CodebookStack.fit`."""
-        semantic = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
-        self.acoustic.fit(self.acoustic_in(latent - self.semantic_out(semantic)), generator, keep=keep)
+    def fit(
+        self,
+        latent: Float[Tensor, "N D"],
+        generator: torch.Generator,
+        *,
+        keep: bool = False,
+        semantic: Float[Tensor, "N C"] | None = None,
+    ) -> None:
+        """Sets codebooks by k-means of latents [N, D]; see `CodebookStack.fit`.
+
+        Args:
+            latent: Latents of the encoder.
+            generator: Random generator on the CPU.
+            keep: Whether k-means starts at the present vectors.
+            semantic: Rows of the semantic encoder, whose codebooks stay as they are. None: the semantic
+                codebooks are fitted too.
+        """
+        if self.semantic_in is None:
+            assert semantic is not None
+            quantized = rvq_search(semantic.float(), self.semantic.codebooks).quantized
+        else:
+            quantized = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
+        self.acoustic.fit(self.acoustic_in(latent - self.semantic_out(quantized)), generator, keep=keep)
 
     def split_levels(self, levels: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
         """Returns the levels of each stack that the first `levels` codebooks use."""
@@ -77,6 +107,7 @@ class SplitQuantizer(nn.Module):
         mask: Tensor | None = None,
         num_codebooks: int | None = None,
         bypass: Bool[Tensor, " B"] | None = None,
+        semantic: Float[Tensor, "B T C"] | None = None,
     ) -> Quantized:
         """Quantizes [B, T, D].
 
@@ -88,14 +119,22 @@ class SplitQuantizer(nn.Module):
             bypass: Items whose latent is passed on unquantized in training, bool [B]. Mimi does so for half
                 of them: without it the encoder uses only the few directions that untrained codebooks describe
                 well. None: no item.
+            semantic: Rows of the semantic encoder, where there is one.
         """
         # In fp32 under any autocast: codes must not depend on it.
         with torch.autocast(latent.device.type, enabled=False):
-            return self._quantize(latent.float(), levels, mask, num_codebooks, bypass)
+            latent = latent.float()
+            if self.semantic_in is None:
+                assert semantic is not None
+                rows = semantic.float()
+            else:
+                rows = self.semantic_in(latent)
+            return self._quantize(latent, rows, levels, mask, num_codebooks, bypass)
 
     def _quantize(
         self,
         latent: Tensor,
+        semantic_input: Tensor,
         levels: Tensor | None,
         mask: Tensor | None,
         num_codebooks: int | None,
@@ -126,7 +165,7 @@ class SplitQuantizer(nn.Module):
 
         first_semantic = min(count, self.semantic_codebooks)
         codes_s, semantic, loss_s, uneven_s, x_s = stack(
-            self.semantic, self.semantic_in(latent), rows_semantic, first_semantic
+            self.semantic, semantic_input, rows_semantic, first_semantic
         )
         out_s = self.semantic_out(semantic)
         if count > first_semantic:

@@ -14,13 +14,36 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Splits the trainable parameters: weight decay for two or more dimensions, none for norms and biases."""
-    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
+    """Splits the trainable parameters by weight decay and by learning rate.
+
+    Weight decay is for two or more dimensions, not for norms and biases. A parameter's attribute
+    `learning_rate_factor`, set by `scale_learning_rate`, multiplies the learning rate of the schedule.
+    """
+    factors = sorted({learning_rate_factor(parameter) for parameter in module.parameters()}, reverse=True)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {
+        (factor, decay): [] for factor in factors for decay in (config.weight_decay, 0.0)
+    }
     for parameter in module.parameters():
         if parameter.requires_grad:
-            groups[config.weight_decay if parameter.ndim >= 2 else 0.0].append(parameter)
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            groups[learning_rate_factor(parameter), decay].append(parameter)
     # The learning rate of the schedule is set before every step; 0 here guards against a step without it.
-    return [{"params": group, "lr": 0.0, "weight_decay": decay} for decay, group in groups.items() if group]
+    return [
+        {"params": group, "lr": 0.0, "weight_decay": decay, "learning_rate_factor": factor}
+        for (factor, decay), group in groups.items()
+        if group
+    ]
+
+
+def learning_rate_factor(parameter: nn.Parameter) -> float:
+    """Returns the factor on the schedule's learning rate; 1 where none was set."""
+    return float(getattr(parameter, "learning_rate_factor", 1.0))
+
+
+def scale_learning_rate(module: nn.Module, factor: float) -> None:
+    """Trains a module's parameters at `factor` times the learning rate of the others."""
+    for parameter in module.parameters():
+        parameter.learning_rate_factor = factor  # type: ignore[attr-defined]
 
 
 def build_optimizer(
@@ -66,7 +89,7 @@ class CpuAdamW(torch.optim.AdamW):
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
     """Sets the learning rate of every parameter group."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("learning_rate_factor", 1.0)
 
 
 def fresh_state(parameter: Tensor) -> dict[str, Tensor]:

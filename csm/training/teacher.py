@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torchaudio
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -121,6 +120,8 @@ class Teacher(nn.Module):
         self.width = int(model.config.hidden_size)
         self.sample_rate, self.frame_rate = sample_rate, frame_rate
         self.model_rate, self.normalise = model_rate, normalise
+        import torchaudio  # here: `csm train --help` answers without it
+
         self.resample = torchaudio.transforms.Resample(sample_rate, model_rate)
         kernels, strides = list(model.config.conv_kernel), list(model.config.conv_stride)
         # A step reads `field` samples and comes every `stride`: 25 ms and 20 ms of all three.

@@ -80,6 +80,12 @@ class TokenizerTask:
             tokenizer.requires_grad_(False).decoder.requires_grad_(True)
             # It decodes codes and nothing else: there is no encoder left to keep from collapsing.
             loss = replace(loss, bypass=0.0)
+        # A semantic encoder is trained before (`csm.training.semantic_task`), its codebooks with it.
+        self.semantic_frozen = tokenizer.semantic_encoder is not None
+        if self.semantic_frozen and teacher is not None:
+            raise ValueError(
+                "teacher with tokenizer.semantic_layers: the semantic codes are trained before; leave it out"
+            )
         # Not among the modules, which are what is trained and saved.
         self.teacher = None if teacher is None else teacher.to(device)
         width = 0 if teacher is None else teacher.width
@@ -119,7 +125,9 @@ class TokenizerTask:
         outputs = self._outputs(module, batch)
         names = ["mel", "magnitude"]
         if not self.decoder_only:
-            names += ["commitment", "isotropy", "text", "speaker", "reversal", "emotion"]
+            names += ["commitment", "isotropy", "speaker", "emotion"]
+            if not self.semantic_frozen:
+                names += ["text", "reversal"]
         if self.teacher is not None:
             names.append("distillation")
         parts = {name: outputs[name] for name in names}
@@ -150,10 +158,10 @@ class TokenizerTask:
             return {}
         metrics, stacks = {}, []
         revive = step <= REVIVED_EVERY_STEP or step % REVIVE_EVERY == 0
-        for name, stack, first in (
-            ("semantic", quantizer.semantic, 0),
-            ("acoustic", quantizer.acoustic, quantizer.semantic_codebooks),
-        ):
+        parts = [("acoustic", quantizer.acoustic, quantizer.semantic_codebooks)]
+        if not self.semantic_frozen:
+            parts.insert(0, ("semantic", quantizer.semantic, 0))
+        for name, stack, first in parts:
             rows, codes, levels = [], [], []
             for _, outputs in self._pending:
                 used = quantizer.split_levels(outputs["levels"])[0 if first == 0 else 1]
@@ -169,7 +177,7 @@ class TokenizerTask:
             revive_below=self.weights.revive_below if revive else 0.0,
             step=step,
         )
-        for name, stack in (("semantic", quantizer.semantic), ("acoustic", quantizer.acoustic)):
+        for name, stack, _ in parts:
             metrics[f"{name}_perplexity"] = perplexity(stack.usage).mean()
         self._pending.clear()
         return metrics

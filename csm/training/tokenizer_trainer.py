@@ -79,7 +79,9 @@ class TokenizerTrainer(nn.Module):
         valid = frames < ((batch.lengths + frame - 1) // frame).unsqueeze(1)
         levels = self._draw_levels(batch.levels, weights)
         bypass = (batch.levels[:, 2] < weights.bypass) if self.training else None
-        quantized = tokenizer.quantizer(latent, levels, valid, bypass=bypass)
+        with torch.no_grad():  # a semantic encoder is trained before and stays as it is
+            semantic = tokenizer.semantic_rows(batch.audio[:, 0])
+        quantized = tokenizer.quantizer(latent, levels, valid, bypass=bypass, semantic=semantic)
         speaker, emotion = tokenizer.embed_utterance(features, batch.lengths)
 
         keep = (batch.condition >= weights.condition_dropout).to(latent.dtype).unsqueeze(1)

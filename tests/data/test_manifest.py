@@ -111,7 +111,7 @@ def test_a_broken_line_is_named(tmp_path) -> None:
 
 
 def test_a_missing_corpus_names_the_command_that_prepares_one(tmp_path) -> None:
-    with pytest.raises(ValueError, match="prepare_data.py"):
+    with pytest.raises(ValueError, match="csm prepare"):
         read_corpus(tmp_path / "nowhere")
 
 
@@ -119,3 +119,19 @@ def test_held_out_speakers_come_from_corpus_json_and_are_none_without_it(tmp_pat
     assert Corpus(root=tmp_path, conversations=()).held_out_speakers() == ()
     info = {"held_out_speakers": ["Ben", "Cid"]}
     assert Corpus(root=tmp_path, conversations=(), info=info).held_out_speakers() == ("Ben", "Cid")
+
+
+def test_several_corpora_are_read_as_one_and_common_ids_are_refused(tmp_path) -> None:
+    for name, held_out in (("one", ["ANN"]), ("two", [])):
+        folder = tmp_path / "deep" / name
+        said = turn(id=f"{name}-0", conversation=name, audio="audio/0.wav")
+        folder.mkdir(parents=True)
+        write_manifest(folder / "manifest.jsonl", [Conversation(id=name, split="train", turns=(said,))])
+        (folder / "corpus.json").write_text(json.dumps({"name": name, "held_out_speakers": held_out}))
+    one, two = tmp_path / "deep" / "one", tmp_path / "deep" / "two"
+    joined = read_corpus(f"{one},{two}")
+    paths = [joined.root / found.audio for found in joined.turns()]
+    assert paths == [one / "audio/0.wav", two / "audio/0.wav"]
+    assert joined.held_out_speakers() == ("ANN",) and joined.info["name"] == "one+two"
+    with pytest.raises(ValueError, match="conversation 'one' is in two of"):
+        read_corpus(f"{one},{one}")

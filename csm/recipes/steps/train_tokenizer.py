@@ -15,6 +15,7 @@ from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole, start_folder
 from csm.recipes.steps.refit_codebooks import refit_codebooks
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.distributed import start_distributed
 from csm.training.loop import train
 from csm.training.reproducibility import seed_everything
@@ -25,7 +26,7 @@ from csm.training.tokenizer_task import TokenizerTask
 # Fields of a recipe that make a tokenizer: the same one serves runs whose models differ.
 PARTS = (
     *("corpus", "utterances", "tokenizer", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen"),
-    *("teacher", "teacher_features"),
+    *("teacher", "teacher_features", "semantic_start"),
 )
 
 
@@ -106,8 +107,25 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
     """Returns the tokenizer that a recipe starts from."""
     seed_everything(run.tokenizer_training.seed, "tokenizer")
     if run.tokenizer_start == "scratch":
-        return ConversationalRVQ(run.tokenizer)
+        tokenizer = ConversationalRVQ(run.tokenizer)
+        if run.tokenizer.semantic_layers:
+            start_semantic(run, tokenizer)
+        return tokenizer
     return ConversationalRVQ.from_pretrained(start_folder(run.tokenizer_start, "tokenizer"))
+
+
+def start_semantic(run: RunConfig, tokenizer: ConversationalRVQ) -> None:
+    """Gives a new tokenizer the trained semantic half.
+
+    Raises:
+        ValueError: `semantic_start` names none, or one of other sizes.
+    """
+    if not run.semantic_start:
+        raise ValueError(
+            "semantic_start is empty: expected the folder of a semantic tokenizer; train one with "
+            f"csm train-semantic --recipe {run.recipe} --output FOLDER and give --set semantic_start=FOLDER"
+        )
+    SemanticTokenizer.from_pretrained(run.semantic_start).give_to(tokenizer)
 
 
 def require_teachable(run: RunConfig) -> None:

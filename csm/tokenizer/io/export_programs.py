@@ -79,6 +79,11 @@ class EncoderProgram(nn.Module):
 
     def __init__(self, tokenizer: ConversationalRVQ, num_codebooks: int, *, fourier_matrix: bool) -> None:
         super().__init__()
+        if tokenizer.quantizer.semantic_in is None:
+            raise ValueError(
+                "the encoder of a tokenizer with semantic_layers cannot be exported yet: expected "
+                "semantic_layers=0; export its decoder alone"
+            )
         encoder = copy.deepcopy(tokenizer.encoder)
         self.samples_per_frame = tokenizer.config.samples_per_frame
         self.hops_per_frame = tokenizer.config.hops_per_frame
@@ -91,6 +96,7 @@ class EncoderProgram(nn.Module):
         self.fourier_matrix = fourier_matrix
         quantizer = copy.deepcopy(tokenizer.quantizer)
         first = min(num_codebooks, quantizer.semantic_codebooks)
+        assert quantizer.semantic_in is not None
         self.semantic_in, self.semantic_out = quantizer.semantic_in, quantizer.semantic_out
         self.acoustic_in = quantizer.acoustic_in
         self.semantic = PlainSearch(quantizer.semantic, first)

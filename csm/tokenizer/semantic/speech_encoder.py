@@ -141,6 +141,8 @@ class BlockCausalLayer(nn.Module):
         self.n_heads = config.n_heads
         self.block = config.block_frames * STEPS_PER_FRAME
         self.past = config.past_frames * STEPS_PER_FRAME
+        # Queries of one product with their keys: whole blocks, about as many as the past.
+        self.part = max(self.past // self.block, 1) * self.block
         width = config.width
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -167,10 +169,20 @@ class BlockCausalLayer(nn.Module):
             )
             kept = max(0, keys.shape[1] - self.past)
             self.stream_state = keys[:, kept:].detach(), values[:, kept:].detach()
-        mask = self.visible(queries.shape[1], keys.shape[1], x.device)
         q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return attended.transpose(1, 2).flatten(2)
+        before = keys.shape[1] - queries.shape[1]
+        attended = []
+        # Parts of the queries with the keys that they see: the cost of an hour is linear in its length.
+        for first in range(0, q.shape[2], self.part):
+            last = min(first + self.part, q.shape[2])
+            seen = slice(max(0, before + first - self.past), before + last)
+            mask = self.visible(last - first, seen.stop - seen.start, x.device)
+            attended.append(
+                F.scaled_dot_product_attention(
+                    q[:, :, first:last], k[:, :, seen], v[:, :, seen], attn_mask=mask
+                )
+            )
+        return torch.cat(attended, dim=2).transpose(1, 2).flatten(2)
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "Q M"]:
         """Returns which keys each query sees; the queries are the last keys, and blocks begin with them."""

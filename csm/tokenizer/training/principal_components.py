@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.layers import Downsample
 from csm.tokenizer.training.spectral_losses import audibility
+from csm_kernels import rvq_search
 
 # Rows that k-means uses for a codebook: more than 15 per vector for the packaged size.
 KMEANS_ROWS = 16_384
@@ -66,10 +67,11 @@ def start_from_principal_components(
     _set_linear(encoder.shortcut, to_latent, -(to_latent @ mean))
     last = [module for module in encoder.stages if isinstance(module, Downsample)][-1]
     _set_linear(last.project)
-    for into, out in (
-        (tokenizer.quantizer.semantic_in, tokenizer.quantizer.semantic_out),
-        (tokenizer.quantizer.acoustic_in, tokenizer.quantizer.acoustic_out),
-    ):
+    quantizer = tokenizer.quantizer
+    pairs = [(quantizer.acoustic_in, quantizer.acoustic_out)]
+    if quantizer.semantic_in is not None:
+        pairs.append((quantizer.semantic_in, quantizer.semantic_out))
+    for into, out in pairs:
         _set_linear(into, torch.eye(into.out_features, width))
         _set_linear(out, torch.eye(width, into.out_features))
     if config.recover_phase:
@@ -80,7 +82,29 @@ def start_from_principal_components(
         _set_linear(head.correction)
     latents = torch.cat([encoder(audio[:, 0])[0][counted] for audio, counted in kept])
     rows = torch.randperm(len(latents), generator=generator)[:KMEANS_ROWS].to(latents.device)
-    tokenizer.quantizer.fit(latents[rows], generator)
+    if quantizer.semantic_in is not None:
+        quantizer.fit(latents[rows], generator)
+        return
+    semantic = torch.cat([_semantic_rows(tokenizer, audio)[counted] for audio, counted in kept])
+    _predict_from_semantic(tokenizer, semantic, latents)
+    quantizer.fit(latents[rows], generator, semantic=semantic[rows])
+
+
+def _semantic_rows(tokenizer: ConversationalRVQ, audio: Tensor) -> Tensor:
+    rows = tokenizer.semantic_rows(audio[:, 0])
+    assert rows is not None
+    return rows
+
+
+def _predict_from_semantic(tokenizer: ConversationalRVQ, semantic: Tensor, latents: Tensor) -> None:
+    """Sets `semantic_out` to the least-squares prediction of latents [N, D] from quantized rows [N, C]."""
+    sums = rvq_search(semantic.float(), tokenizer.quantizer.semantic.codebooks).quantized.double()
+    mean, target = sums.mean(dim=0), latents.double().mean(dim=0)
+    centred = sums - mean
+    # A ridge of a thousandth of the variance: directions that no code uses have none.
+    ridge = 1e-3 * centred.square().mean() * len(centred) * torch.eye(centred.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(centred.T @ centred + ridge.to(centred), centred.T @ (latents - target)).T
+    _set_linear(tokenizer.quantizer.semantic_out, weight, target - weight @ mean)
 
 
 def _set_linear(layer: nn.Linear, weight: Tensor | None = None, bias: Tensor | None = None) -> None:

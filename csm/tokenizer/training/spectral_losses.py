@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -59,9 +58,7 @@ class SpectralLoss(nn.Module):
         for index, length in enumerate(self.lengths):
             # About one mel band per three bins for short windows, 80 at most.
             bands = max(5, min(80, length // 6))
-            filters = torchaudio.functional.melscale_fbanks(
-                length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm=None, mel_scale="htk"
-            )
+            filters = _mel_filters(sample_rate, length, bands)
             # Filters narrower than a bin are empty: they would add constant zeros to the mean.
             self.register_buffer(f"filters{index}", filters[:, filters.sum(dim=0) > 0], persistent=False)
             self.register_buffer(f"window{index}", torch.hann_window(length), persistent=False)
@@ -134,9 +131,7 @@ class MagnitudeLoss(nn.Module):
     def __init__(self, sample_rate: int, window_length: int, bands: int = 40) -> None:
         super().__init__()
         self.window_length = window_length
-        filters = torchaudio.functional.melscale_fbanks(
-            window_length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm=None, mel_scale="htk"
-        )
+        filters = _mel_filters(sample_rate, window_length, bands)
         self.register_buffer("filters", filters[:, filters.sum(dim=0) > 0], persistent=False)
         self.register_buffer("audible", audibility(sample_rate, window_length), persistent=False)
 
@@ -166,3 +161,13 @@ class MagnitudeLoss(nn.Module):
         a, b = ((magnitudes(size) @ self.filters + floor).log() for size in (predicted, target))
         mel = ((a - b).abs().mean(dim=-1, keepdim=True) * weight).sum() / total
         return mel, error / variance.clamp_min(1e-8)
+
+
+def _mel_filters(sample_rate: int, length: int, bands: int) -> Float[Tensor, "F bands"]:
+    """Triangular filters, HTK scale, of the spectra of windows of `length` samples."""
+    import torchaudio  # here: `csm train --help` answers without it
+
+    filters: Tensor = torchaudio.functional.melscale_fbanks(
+        length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm=None, mel_scale="htk"
+    )
+    return filters

@@ -23,7 +23,7 @@ from csm.data.manifest import Corpus, Turn, write_jsonl
 from csm.pronunciation import is_word
 from csm.system.log import progress
 
-REVISION = 1
+REVISION = 2
 SYNTHESIS_NAME = "synthesis.jsonl"
 _BYTES_PER_HOUR = 120_000_000
 

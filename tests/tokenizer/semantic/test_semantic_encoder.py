@@ -1,0 +1,110 @@
+"""A tokenizer whose semantic codes come from an encoder of their own keeps every promise of the tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
+
+FRAME = 1280
+CONFIG = TokenizerConfig(
+    sample_rate=16_000,
+    n_codebooks=6,
+    codebook_size=32,
+    semantic_codebooks=3,
+    codebook_dim=16,
+    hops_per_frame=4,
+    strides=(2, 2),
+    encoder_widths=(24, 32, 40),
+    encoder_depths=(1, 1, 1),
+    decoder_widths=(40, 32, 24),
+    decoder_depths=(1, 1, 1),
+    recover_phase=True,
+    semantic_layers=2,
+    semantic_width=32,
+    semantic_heads=2,
+    semantic_past_frames=3,
+)
+
+
+def speech(batch: int, frames: int, seed: int = 0) -> torch.Tensor:
+    """Noise of slowly changing loudness and colour [B, 1, S]: every frame differs from the others."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(batch, 1, frames * FRAME, generator=generator)
+    loudness = torch.randn(batch, 1, frames * FRAME // 400 + 2, generator=generator).exp()
+    return 0.05 * noise * torch.nn.functional.interpolate(loudness, frames * FRAME, mode="linear")
+
+
+def made(block_frames: int = 1) -> ConversationalRVQ:
+    torch.manual_seed(0)
+    tokenizer = ConversationalRVQ(dataclasses.replace(CONFIG, semantic_block_frames=block_frames)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        audio = speech(4, 16)[:, 0]
+        rows = tokenizer.semantic_rows(audio).flatten(0, 1)
+        tokenizer.quantizer.semantic.fit(rows, generator)
+        tokenizer.quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, semantic=rows)
+    return tokenizer
+
+
+@pytest.mark.parametrize("block_frames", [1, 2])
+@torch.no_grad()
+def test_a_stream_in_blocks_equals_the_whole(block_frames: int) -> None:
+    tokenizer, audio = made(block_frames), speech(2, 12, seed=1)
+    codes, _ = tokenizer.encode(audio)
+    assert codes.shape == (2, 6, 12) and codes.unique().numel() > 16
+    with tokenizer.streaming(2):
+        parts = [tokenizer.encode(part)[0] for part in audio.split(2 * FRAME, dim=-1)]
+    assert torch.equal(torch.cat(parts, dim=-1), codes)
+
+
+@torch.no_grad()
+def test_an_item_has_the_codes_that_it_has_alone_and_any_prefix_is_found_alone() -> None:
+    tokenizer, audio = made(), speech(3, 9, seed=2)
+    codes, _ = tokenizer.encode(audio)
+    assert torch.equal(tokenizer.encode(audio[1:2])[0][0], codes[1])
+    for count in range(1, 7):
+        prefix, info = tokenizer.encode(audio, num_codebooks=count)
+        assert torch.equal(prefix, codes[:, :count])
+        torch.testing.assert_close(tokenizer.quantizer.decode(prefix), info.latent, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_semantic_codes_depend_on_the_semantic_encoder_alone_and_acoustic_ones_on_both() -> None:
+    tokenizer, audio = made(), speech(1, 9, seed=3)
+    codes, _ = tokenizer.encode(audio)
+    tokenizer.encoder.shortcut.weight.mul_(1.5)
+    other = tokenizer.encode(audio)[0]
+    assert torch.equal(other[:, :3], codes[:, :3]) and not torch.equal(other[:, 3:], codes[:, 3:])
+    tokenizer.semantic_encoder.fold.weight.mul_(-1)
+    assert not torch.equal(tokenizer.encode(audio)[0][:, :3], codes[:, :3])
+
+
+@torch.no_grad()
+def test_a_change_reaches_no_code_of_an_earlier_frame() -> None:
+    tokenizer, audio = made(), speech(1, 10, seed=4)
+    changed = audio.clone()
+    changed[..., 6 * FRAME + 100] += 0.9
+    codes, moved = tokenizer.encode(audio)[0], tokenizer.encode(changed)[0]
+    assert torch.equal(codes[..., :6], moved[..., :6]) and not torch.equal(codes[..., 6:], moved[..., 6:])
+
+
+@torch.no_grad()
+def test_a_saved_tokenizer_has_the_same_codes_and_its_packaged_form_almost(tmp_path) -> None:
+    tokenizer, audio = made(), speech(2, 9, seed=5)
+    tokenizer.save_pretrained(tmp_path / "full")
+    tokenizer.save_pretrained(tmp_path / "half", half=True)
+    codes = tokenizer.encode(audio)[0]
+    assert torch.equal(ConversationalRVQ.from_pretrained(tmp_path / "full").encode(audio)[0], codes)
+    half = ConversationalRVQ.from_pretrained(tmp_path / "half").encode(audio)[0]
+    assert (half[:, 0] == codes[:, 0]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("wrong", [{"sample_rate": 8000}, {"semantic_layers": -1}])
+def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="semantic_layers"):
+        dataclasses.replace(CONFIG, **wrong)
