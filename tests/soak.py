@@ -116,7 +116,6 @@ class Session:
             "srun": ["-c", SRUN, sys.executable, script],
             "python": [script],
         }[launcher]
-        command += [script] if launcher in ("deepspeed", "torchrun") else []
         paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         if launcher == "srun":

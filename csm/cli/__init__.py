@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 # Subcommands that launchers start as ranks.
-TRAININGS = ("train", "train_tokenizer")
+TRAININGS = ("train", "train_tokenizer", "train_semantic")
 
 OVERVIEW = """usage: csm COMMAND ... | csm COMMAND --help | csm --version
 
