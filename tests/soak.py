@@ -254,9 +254,6 @@ def soak(
             verify(output / "checkpoints")
             complete = (output / "complete.json").exists()
             assert entry["status"] or complete or what[1] != "SIGKILL", "killed, and reported as a success"
-            assert "Traceback" not in log_of(output) or session.launcher in ("deepspeed", "torchrun"), (
-                "a traceback"
-            )
         except AssertionError as error:
             record["failures"].append({**entry, "error": str(error), "log": log_of(output)[-3000:]})
             for pid in session.processes():
