@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from csm.system.digests import folder_digests, require_intact, sha256_of
+
 SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
 REJECTS_NAME = "rejects.jsonl"
@@ -259,7 +261,7 @@ def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
         for number, line in enumerate(file, 1):
             try:
                 conversation = _conversation_from(json.loads(line))
-            except (TypeError, KeyError, AttributeError, ValueError) as error:
+            except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: is no conversation: {error}") from error
             for turn in conversation.turns:
                 if turn.id in seen:
@@ -326,8 +328,30 @@ def _read_one(folder: Path) -> Corpus:
             f"{root} holds no finished corpus: expected {CORPUS_NAME} and {MANIFEST_NAME}; prepare one with "
             f"`csm prepare --corpus NAME --output {root}`"
         )
-    info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
+    for name in (CORPUS_NAME, MANIFEST_NAME):
+        require_intact(root / name, "prepare the corpus again, or copy it again")
+    try:
+        info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise TypeError("no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{root / CORPUS_NAME} is damaged ({error}): prepare the corpus again") from error
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)
+
+
+def corpus_digests(folder: str | Path) -> dict[str, str]:
+    """Returns the SHA-256 of a corpus' manifest, and one of all its audio where the corpus lists it.
+
+    Equal for the same corpus in another folder; empty where there is none.
+    """
+    root = Path(folder)
+    if not (root / MANIFEST_NAME).is_file():
+        return {}
+    found = {f"corpus/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
+    audio = sorted((n, d) for n, d in folder_digests(root).items() if n not in (MANIFEST_NAME, REJECTS_NAME))
+    if audio:
+        found["corpus/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
+    return found
 
 
 def _conversation_from(record: dict[str, Any]) -> Conversation:

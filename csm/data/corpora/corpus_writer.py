@@ -24,6 +24,7 @@ from csm.data.manifest import (
     write_manifest,
 )
 from csm.data.word_times import Word, write_words
+from csm.system.digests import record_digests
 
 
 @dataclass
@@ -136,6 +137,9 @@ class CorpusWriter:
         info = {**self.identity, **self.notes, **self._totals(conversations)}
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        # corpus.json may be edited: who is held out is for people to say.
+        files = (path for path in self.partial.rglob("*") if path.is_file() and path.name != CORPUS_NAME)
+        record_digests(self.partial, files)
         if self.folder.is_dir():
             self.folder.rmdir()
         self.partial.rename(self.folder)

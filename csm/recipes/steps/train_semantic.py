@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csm import config as config_files
 from csm.data.corpora.transcription.recogniser import packaged_model
-from csm.data.manifest import read_corpus
+from csm.data.manifest import corpus_digests, read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
@@ -36,9 +36,10 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
     """
     resolved = config_files.to_dict(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in PARTS}}
-    require_same_run(output, description, run.semantic_training)
+    materials = corpus_digests(run.corpus)
+    require_same_run(output, description, run.semantic_training, materials)
     distributed = start_distributed(device.type)
-    if found_complete(output):
+    if found_complete(output, run.semantic_training.steps):
         return output
     task = semantic_task(run, distributed.device)
 
@@ -56,6 +57,7 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         run_description=description,
         device=device.type,
         inputs={"corpus": run.corpus},
+        materials=materials,
         finish=finish,
     )
 
