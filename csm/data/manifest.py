@@ -189,11 +189,18 @@ class Corpus:
         root: Path of the folder; a turn's audio file is `root / turn.audio`.
         conversations: Conversations in the order of the manifest.
         info: Contents of corpus.json: name, licence, held-out speakers, totals.
+        parts: Folders of the corpora that were joined, all inside `root`; empty for one corpus.
     """
 
     root: Path
     conversations: tuple[Conversation, ...]
     info: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Path, ...] = ()
+
+    def folder_of(self, turn: Turn) -> Path:
+        """Returns the corpus folder that holds a turn's audio file."""
+        path = self.root / turn.audio
+        return next((part for part in self.parts if path.is_relative_to(part)), self.root)
 
     def turns(self, split: str | None = None) -> list[Turn]:
         """Returns all turns, or those of one split, in the order of the manifest."""
@@ -318,7 +325,8 @@ def join_corpora(corpora: Sequence[Corpus]) -> Corpus:
         "name": "+".join(str(corpus.info.get("name", corpus.root.name)) for corpus in corpora),
         HELD_OUT_KEY: sorted({name for corpus in corpora for name in corpus.held_out_speakers()}),
     }
-    return Corpus(root=root, conversations=tuple(conversations), info=info)
+    parts = tuple(corpus.root.absolute() for corpus in corpora)
+    return Corpus(root=root, conversations=tuple(conversations), info=info, parts=parts)
 
 
 def _read_one(folder: Path) -> Corpus:
@@ -339,18 +347,26 @@ def _read_one(folder: Path) -> Corpus:
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)
 
 
-def corpus_digests(folder: str | Path) -> dict[str, str]:
+def corpus_digests(folders: str | Path) -> dict[str, str]:
     """Returns the SHA-256 of a corpus' manifest, and one of all its audio where the corpus lists it.
 
-    Equal for the same corpus in another folder; empty where there is none.
+    Equal for the same corpus in another folder; empty where there is none. Several corpora (`data/a,data/b`)
+    have a number each, in their order.
     """
-    root = Path(folder)
+    names = str(folders).split(",")
+    found: dict[str, str] = {}
+    for place, name in enumerate(names):
+        found |= _digests_of(Path(name), "corpus" if len(names) == 1 else f"corpus {place}")
+    return found
+
+
+def _digests_of(root: Path, label: str) -> dict[str, str]:
     if not (root / MANIFEST_NAME).is_file():
         return {}
-    found = {f"corpus/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
+    found = {f"{label}/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
     audio = sorted((n, d) for n, d in folder_digests(root).items() if n not in (MANIFEST_NAME, REJECTS_NAME))
     if audio:
-        found["corpus/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
+        found[f"{label}/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
     return found
 
 

@@ -24,9 +24,10 @@ def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 
     Raises:
         ValueError: The file is missing, bad, or ends before the turn does; the message names the file.
     """
-    require_intact(corpus.root / turn.audio, "prepare the corpus again, or copy it again", folder=corpus.root)
+    path = corpus.root / turn.audio
+    require_intact(path, "prepare the corpus again, or copy it again", folder=corpus.folder_of(turn))
     return read_audio(
-        corpus.root / turn.audio,
+        path,
         sample_rate=sample_rate,
         start=turn.start,
         end=turn.end,
