@@ -27,6 +27,7 @@ from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.subjects.speech_folder import read_speech_folder
 from csm.generation.speech import Timing
+from csm.system.digests import record_digests
 
 ROOT = Path(__file__).resolve().parents[2]
 # Files of launch/ and the subcommands of csm that they stand for.
@@ -259,6 +260,7 @@ def test_a_training_goes_on_from_a_voice_and_its_speakers_keep_their_numbers(cha
     moved = tmp_path / "moved"
     shutil.copytree(voice, moved)
     (moved / "voices.json").write_text(json.dumps(rows))
+    record_digests(moved, ["voices.json"])
     run = tmp_path / "run"
     shutil.copytree(chain.run / "codes", run / "codes")
     shutil.copytree(chain.run / "tokenizer", run / "tokenizer")
