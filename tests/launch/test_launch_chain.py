@@ -36,12 +36,14 @@ COMMANDS = {
     "convert_checkpoint": "convert",
     "encode_corpus": "encode",
     "evaluate_speech": "evaluate",
+    "export_corpus": "export corpus",
     "export_tokenizer": "export tokenizer",
     "export_voice": "export voice",
     "generate_speech": "generate",
     "prepare_data": "prepare",
     "speak": "speak",
     "train": "train",
+    "train_semantic": "train-semantic",
     "train_tokenizer": "train-tokenizer",
 }
 KEPT = {"BOB2": 30, "DESC019": 8, "DESC004": 8, "BOB1": 30, "DESC001": 23, "DESC003": 30}
@@ -359,7 +361,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path):
     field = refusal("train", "--recipe", "tiny", "--set", "training.stesp=1", *output)
     assert "unknown field; did you mean" in field
     missing = ("--set", f"corpus={tmp_path / 'nowhere'}")
-    assert "prepare_data.py" in refusal("train_tokenizer", "--recipe", "tiny", *missing, *output)
-    assert "prepare_data.py" in refusal("encode_corpus", "--recipe", "tiny", *missing, *output)
+    assert "csm prepare" in refusal("train_tokenizer", "--recipe", "tiny", *missing, *output)
+    assert "csm prepare" in refusal("encode_corpus", "--recipe", "tiny", *missing, *output)
     assert "launch/train.py" in refusal("generate_speech", "--run", tmp_path / "run")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
