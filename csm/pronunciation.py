@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csm.system.extras import missing_package
+from csm.text_normalisation import spoken_text
 
 if TYPE_CHECKING:
     from gruut import TextProcessor
@@ -23,6 +24,9 @@ STRESS, WEAK_STRESS = "ˈ", "ˌ"
 PHONES = (*CONSONANTS, *VOWELS, *(STRESS + vowel for vowel in VOWELS))
 LANGUAGE = "en_US"
 BETWEEN_DIGITS = re.compile(r"(?<=\w)(?=\d)|(?<=\d)(?=\w)")
+# Two capitals or more: a word said with emphasis where the lexicon holds it, else letters.
+CAPITALS = re.compile(r"(?<![\w.&'-])[A-Z]{2,}(?![\w&]|\.\w)")
+LETTERS = frozenset("US UK TV AI IT PC ID AM PM CD DVD".split())
 # Cached texts: a dataset asks for the phones of the same text in every epoch.
 KEPT_TEXTS = 100_000
 # gruut's processor caches its lookups in dictionaries without a lock.
@@ -33,7 +37,8 @@ _ONE_AT_A_TIME = threading.Lock()
 def pronounced(text: str) -> tuple[str, ...]:
     """Converts a text to phones of `PHONES`, a space between words, and punctuation marks.
 
-    Numbers and abbreviations are expanded to words; secondary stress is dropped; quotation marks and brackets
+    Numbers, abbreviations and addresses are expanded to words (`spoken_text`); capitals are not spelled
+    where they are a word of the lexicon; secondary stress is dropped; quotation marks and brackets
     are removed. A word in another script stays in its characters. The first call loads the lexicon, which
     takes half a second.
 
@@ -41,6 +46,7 @@ def pronounced(text: str) -> tuple[str, ...]:
         ValueError: The package gruut is missing.
     """
     symbols: list[str] = []
+    text = CAPITALS.sub(_emphasised, spoken_text(text))
     try:
         words = _words(text)
     except ArithmeticError:  # a number of 30 digits or more, which gruut cannot expand
@@ -54,7 +60,13 @@ def pronounced(text: str) -> tuple[str, ...]:
             phones = list(word.text) if any(map(str.isalnum, word.text)) else []
         if phones:
             symbols += [" ", *phones] if symbols else phones
-    return tuple(symbols or text.strip())
+    return tuple(symbols or text.strip() or ".")  # "." is a pause, of a text of silent signs
+
+
+def _emphasised(match: re.Match[str]) -> str:
+    """Returns a word in capitals as the lexicon holds it, an acronym unchanged."""
+    word = match[0]
+    return word.lower() if word not in LETTERS and is_word(word.lower()) else word
 
 
 def _words(text: str) -> list[Word]:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from csm.pronunciation import PHONES, pronounced
 from csm.system.extras import missing_package
+from csm.system.log import log
 
 PAD, BOS, EOS, LISTEN = 256, 257, 258, 259
 FIRST_SPEAKER, MAX_SPEAKERS = 260, 128
@@ -105,14 +106,30 @@ class PhoneCodec(ByteCodec):
         super().__init__(max_speakers)
         self._phones = {phone: self.vocab_size + index for index, phone in enumerate(PHONES)}
         self.vocab_size += len(PHONES)
+        self._named: set[str] = set()
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
-        """Returns begin, speaker, phones with spaces and punctuation marks (`pronounced`), end."""
+        """Returns begin, speaker, phones with spaces and punctuation marks (`pronounced`), end.
+
+        Letters and digits without a phone are encoded as bytes and named in a warning, each once.
+        """
         ids = [BOS, self.speaker_id(speaker)]
-        for symbol in pronounced(_stripped(text)):
+        symbols = pronounced(_stripped(text))
+        self._name_silent([s for s in symbols if s not in self._phones and s.isalnum()])
+        for symbol in symbols:
             phone = self._phones.get(symbol)
             ids += symbol.encode("utf-8") if phone is None else [phone]
         return [*ids, EOS]
+
+    def _name_silent(self, letters: list[str]) -> None:
+        """Warns of letters that no phone stands for."""
+        new = sorted({*letters} - self._named)
+        if new:
+            self._named.update(new)
+            log.warning(
+                "text has letters without a sound: %s; expected English; write them in English letters",
+                ", ".join(f"{letter} (U+{ord(letter):04X})" for letter in new),
+            )
 
 
 class HuggingFaceCodec:

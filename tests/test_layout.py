@@ -15,6 +15,7 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
     ("system",),
+    ("text_normalisation",),
     ("pronunciation", "config", "int8_tables"),
     ("text",),
     ("audio",),

@@ -72,6 +72,16 @@ def test_the_phone_codec_encodes_turns_in_phones_and_transcripts_in_bytes() -> N
     assert phones == [symbol for symbol in pronounced("Ship, yes!") if symbol in PHONES]
 
 
+def test_letters_without_a_phone_are_named_once(caplog) -> None:
+    codec = PhoneCodec()
+    codec.encode_turn("Hello, it is 5kg.", 0)
+    assert not caplog.messages
+    codec.encode_turn("say \u6771", 0)
+    codec.encode_turn("say \u6771 again", 0)
+    (message,) = caplog.messages
+    assert "U+6771" in message
+
+
 def test_invalid_utf8_is_decoded_to_replacement_characters() -> None:
     assert ByteCodec().decode([0xFF, ord("a"), EOS]) == "\ufffda"
 

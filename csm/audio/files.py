@@ -15,6 +15,7 @@ from torch import Tensor
 from csm.audio.resampling import resample
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
+UNKNOWN_LENGTH = 0xFFFFFFFF  # of a WAV that was written to a pipe: its data reach to the file's end
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: below the noise floor of 16-bit speech recordings
 
 _NO_SAMPLES = "{}: holds no audio: expected at least one sample; record it again or leave it out"
@@ -319,6 +320,8 @@ def _refuse_truncated_wav(path: Path, name: str) -> None:
         while len(chunk := file.read(8)) == 8:
             length = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data":
+                if length == UNKNOWN_LENGTH:
+                    return
                 held = size - file.tell()
                 if length > held:
                     raise ValueError(

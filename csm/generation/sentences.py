@@ -6,7 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 
 # A sentence ends where its mark is followed by space: "3.5" and "e.g.this" are not cut.
-END = re.compile(r"""[.!?…]["'”’)\]]*\s+""")
+# Nor does it end at a title or an abbreviation that stands before its noun, nor at one that runs on.
+_OPEN = ("Dr", "Mr", "Mrs", "Ms", "St", "Prof", "Gen", "Sgt", "Capt", "Gov", "Sen", "Rev", "Lt", "vs") + (
+    "e.g",
+    "i.e",
+    "approx",
+)
+END = re.compile("".join(rf"(?<!\b{re.escape(word)}(?=\.))" for word in _OPEN) + r"""[.!?…]["'”’)\]]*\s+""")
 # In characters. Longer sentences are cut at a comma or else between words: training turns are not longer.
 LONGEST_SENTENCE = 160
 

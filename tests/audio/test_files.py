@@ -225,3 +225,15 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, monkeypatch) 
     with pytest.raises(OSError, match="disk full"):
         write_audio(tmp_path / "a.wav", torch.zeros(1, 10), 16_000)
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"] and (tmp_path / "a.wav").read_bytes() == before
+
+
+def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path) -> None:
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, tone(), 16_000, subtype="PCM_16")
+    whole = read_audio(path, sample_rate=16_000)
+    data = bytearray(path.read_bytes())
+    for at in (4, data.index(b"data") + 4):
+        data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    assert read_audio(path, sample_rate=16_000).equal(whole)
+    assert check_audio(path).samples == whole.shape[1]

@@ -15,6 +15,8 @@ from csm.generation.sentences import LONGEST_SENTENCE, sentences
         ("It costs 3.5 pounds, e.g.this", ["It costs 3.5 pounds, e.g.this"]),
         ('"Stop!" he said. (Quietly.) Then: "No."', ['"Stop!"', "he said.", "(Quietly.)", 'Then: "No."']),
         ("Wait... what\nnow", ["Wait...", "what now"]),
+        ("Ask Dr. Smith, e.g. now. Yes.", ["Ask Dr. Smith, e.g. now.", "Yes."]),
+        ("He saw most. Then best. Go.", ["He saw most.", "Then best.", "Go."]),
         ("", []),
         (" \n ", []),
     ],

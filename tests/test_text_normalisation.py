@@ -1,0 +1,65 @@
+"""Text as people write it becomes words; plain text stays as it is."""
+
+import gzip
+import importlib.resources
+import json
+import random
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from csm.pronunciation import pronounced
+from csm.text_normalisation import spoken_text
+
+CASES = [json.loads(line) for line in Path(__file__).with_name("text_cases.jsonl").read_text().splitlines()]
+MET, MISSED = ([case for case in CASES if case["met"] is met] for met in (True, False))
+
+
+@pytest.mark.parametrize("case", MET, ids=lambda case: ascii(case["written"]))
+def test_a_text_is_pronounced_as_its_spoken_words(case) -> None:
+    assert pronounced(case["written"]) == pronounced(case["spoken"])
+
+
+@pytest.mark.parametrize("case", MISSED, ids=lambda case: ascii(case["written"]))
+@pytest.mark.xfail(strict=True, reason="not covered yet")
+def test_a_text_that_is_not_covered_yet(case) -> None:
+    assert pronounced(case["written"]) == pronounced(case["spoken"])
+
+
+def test_plain_lines_of_the_packaged_conversations_stay_unchanged() -> None:
+    """So their phones stay those that the packaged voice was trained on."""
+    packed = importlib.resources.files("csm") / "data" / "excerpt" / "lines.tsv.gz"
+    lines = gzip.decompress(packed.read_bytes()).decode().splitlines()[1:]
+    texts = [line.split("\t")[-1] for line in lines]
+    changed = {text for text in texts if spoken_text(text) != text}
+    assert len(texts) > 6000
+    assert all(re.search(r"\d|\bvs\.", text) for text in changed), changed
+
+
+def test_accents_in_either_unicode_form_have_the_same_phones() -> None:
+    for word in ("caf\u00e9", "na\u00efve", "r\u00e9sum\u00e9", "fianc\u00e9e"):
+        assert pronounced(word) == pronounced(unicodedata.normalize("NFD", word))
+
+
+def test_the_table_has_300_cases_and_no_text_twice() -> None:
+    assert len({case["written"] for case in CASES}) == len(CASES) >= 300
+
+
+def test_every_letter_and_digit_of_glued_words_is_kept() -> None:
+    draw = random.Random(0)
+    for _ in range(500):
+        runs = [
+            draw.choice(["q", "Qu", "zj"]) if i % 2 else str(draw.randint(0, 99))
+            for i in range(draw.randint(2, 6))
+        ]
+        assert spoken_text("".join(runs)).split() == runs
+
+
+def test_every_text_is_accepted() -> None:
+    draw = random.Random(1)
+    for _ in range(2000):
+        text = "".join(draw.choice("0123456789.,-/:$%€@#+=x kgmMs°'\"—😀\ud800\u200b٣²½") for _ in range(30))
+        assert isinstance(spoken_text(text), str)
+        spoken_text("9" * draw.randint(1, 400) + draw.choice(["kg", "%", "s", "/2", ".1.1"]))
