@@ -131,9 +131,9 @@ def entry_of(
             (group, condition),
             measured.n_in,
             measured.failures,
-            mean=measured.value,
+            mean=measured.info.worst if measured.failures else measured.value,
             mean_of_scored=measured.value,
-            ci95=measured.ci95,
+            ci95=None if measured.failures else measured.ci95,
             conversations=measured.conversations,
         )
     condition = measured.condition or condition
@@ -189,7 +189,8 @@ def summarise_groups(
 ) -> Entry:
     """Summarises a metric that is one number of all groups together: a distance, a slope.
 
-    With any failure the `mean` is None: a distance over what is left could have improved.
+    With any failure the `mean` is the worst end of the scale, None where it has none: a distance over what
+    is left could have improved.
     """
     groups = list(measured.groups)
     whole = not measured.failures
@@ -204,7 +205,7 @@ def summarise_groups(
         (group, condition),
         measured.n_in,
         measured.failures,
-        mean=value if whole else None,
+        mean=value if whole else measured.info.worst,
         mean_of_scored=value,
         ci95=ci95,
         conversations=len(groups),
