@@ -83,7 +83,7 @@ def test_the_interval_resamples_conversations_and_not_clips():
     alike = [scored(clip(f"c{n}", f"k{n % 2}"), float(n % 2)) for n in range(40)]
     apart = [scored(clip(f"c{n}", f"k{n}"), float(n % 2)) for n in range(40)]
     wide, narrow = summary(alike, info(worst=0.0)).ci95, summary(apart, info(worst=0.0)).ci95
-    assert wide == [0.0, 1.0]
+    assert wide[0] == 0.0 and wide[1] > 6.0  # Student's with two conversations, cut off at the worst value
     assert narrow[1] - narrow[0] < 0.5
 
 
