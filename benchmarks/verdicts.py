@@ -2,7 +2,7 @@
 
 python benchmarks/verdicts.py [--trials 1000]
 
-Simulated clips of simulated conversations, whose true mean is known; numpy only, one core, about 20 minutes. The
+Simulated clips of simulated conversations, whose true mean is known; numpy only, one core, 20 minutes. The
 tables are Markdown, as they stand in docs/MEASURED.md.
 """
 
