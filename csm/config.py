@@ -55,8 +55,8 @@ def load(cls: type[Config], path: str | Path) -> Config:
     if not path.is_file():
         raise ValueError(f"config: no file {path}; give the path of a saved config")
     try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        mapping = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"config: {path} is not valid JSON ({error})") from error
     try:
         return from_dict(cls, mapping)
@@ -90,6 +90,10 @@ def field_names(config: Any, prefix: str = "") -> list[str]:
         else:
             names.append(prefix + field.name)
     return names
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _plain(value: Any) -> Any:

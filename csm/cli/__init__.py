@@ -10,6 +10,7 @@ from functools import partial
 
 from csm import __version__
 from csm.cli.process import guarded, run_command
+from csm.system.supervisor import supervise
 
 #: Subcommand -> module in csm.cli and what it does. A name may have two words.
 COMMANDS = {
@@ -23,9 +24,13 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure a run, a tokenizer or a voice, and write a report page"),
     "converse": ("converse", "hold a typed conversation with a trained model"),
     "export voice": ("export_voice", "write a voice folder of a run, for speak --voice"),
+    "export corpus": ("export_corpus", "write a corpus for moshi-finetune, lhotse or Hugging Face datasets"),
     "export tokenizer": ("export_tokenizer", "write a tokenizer as torch.export or ONNX programs"),
     "convert": ("convert", "convert between this layout and the two of csm-1b"),
 }
+
+# Subcommands that launchers start as ranks.
+TRAININGS = ("train", "train_tokenizer", "train_semantic")
 
 OVERVIEW = """usage: csm COMMAND ... | csm COMMAND --help | csm --version
 
@@ -53,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, _) in COMMANDS.items():
         length = len(name.split())
         if words[:length] == name.split():
+            if module in TRAININGS:
+                supervise(f"csm {name}")
             return run_command(name, partial(importlib.import_module, f"csm.cli.{module}"), words[length:])
     return guarded("csm", lambda: overview(words))
 

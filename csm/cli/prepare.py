@@ -13,17 +13,32 @@ from pathlib import Path
 
 from csm.data.corpora import amazon_queen
 from csm.data.corpora.folder import prepare_folder
+from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
+from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
+from csm.data.corpora.transcription.recogniser import WordRecogniser
+from csm.data.corpora.transcription.transcriber import RecordingTranscriber
 from csm.data.manifest import Corpus
+from csm.recipes.named import recipe
 
-NAMES = ("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "folder")
+LONGEST_TURN = 30.0  # seconds
+ROWS_PER_SECOND = 32.0  # of a turn: 12.5 frames and up to 19 phones of fast speech
+PUBLIC_NAMES = tuple(layout.name for layout in PUBLIC)
+NAMES = (
+    *("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "recordings", "folder"),
+    *PUBLIC_NAMES,
+)
 EPILOG = """corpora:
   amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
   synthetic_dialogues    --hours of conversations at 24 kHz, 70 voices: packaged texts spoken by Kokoro-82M on
                          the CPU, about 0.8 core hours each; needs espeak-ng (apt), pip and npm
+  recordings             anything you have in --source: the layout is recognised, or named with --layout;
+                         --transcribe finds speakers and words where there is no transcript (docs/data.md)
+  ami, candor, dailytalk, expresso, fisher, switchboard
+                         these corpora as they are published, from --source
   folder                 your own recordings in --source: NAME.wav (any format) with NAME.txt (what the one
                          speaker says) or NAME.json ({"turns": [{"speaker", "start", "end", "text"}, ...]});
                          two channels: one speaker each, found by voice activity where no times are given"""
@@ -41,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", type=Path, metavar="FOLDER", help="your recordings; librispeech: where downloads are kept"
     )
     parser.add_argument(
+        "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
+    )
+    add_transcription(parser)
+    parser.add_argument(
         "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
     )
     parser.add_argument(
@@ -57,6 +76,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--make-excerpt", action="store_true", help="amazon_queen: write the packaged excerpt again"
+    )
+
+
+def add_transcription(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of --transcribe."""
+    parser.add_argument(
+        "--transcribe", action="store_true", help="recordings: find speakers and words where they are unknown"
+    )
+    parser.add_argument(
+        "--asr",
+        metavar="MODEL",
+        help="--transcribe: faster-whisper model, name or folder (default: tiny.en)",
+    )
+    parser.add_argument(
+        "--language", default="en", metavar="CODE", help="--transcribe: language (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--speakers", type=int, metavar="N", help="--transcribe: people on one channel (default: found)"
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="--transcribe: cut turns at pauses to the context of its model",
     )
 
 
@@ -88,4 +130,38 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
     if options.corpus == "librispeech":
         return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
+    if options.corpus == "recordings" or options.corpus in PUBLIC_NAMES:
+        return from_recordings(options)
     return prepare_folder(options.output, source=options.source)
+
+
+def from_recordings(options: argparse.Namespace) -> Corpus:
+    """Returns the corpus of a folder in one of the known layouts."""
+    public = options.corpus if options.corpus in PUBLIC_NAMES else None
+    if public and options.layout not in (None, public):
+        raise ValueError(
+            f"--layout is {options.layout}: expected none beside --corpus {public}; leave it out"
+        )
+    transcriber, transcription = None, "none"
+    if options.transcribe:
+        longest = longest_turn(options.recipe)
+        recogniser = WordRecogniser(options.asr, options.language)
+        transcriber = RecordingTranscriber(recogniser, speakers=options.speakers, longest_turn=longest)
+        people = options.speakers or "found"
+        transcription = f"{recogniser.name}, {options.language}, speakers {people}, turns to {longest:.1f} s"
+    return prepare_recordings(
+        options.output,
+        source=options.source,
+        layout=public or options.layout,
+        name=options.corpus,
+        transcriber=transcriber,
+        transcription=transcription,
+    )
+
+
+def longest_turn(recipe_name: str | None) -> float:
+    """Returns how many seconds a turn may have in the context of a recipe's model, at most Whisper's 30."""
+    if recipe_name is None:
+        return LONGEST_TURN
+    context = recipe(recipe_name).model.max_context
+    return min(LONGEST_TURN, context / ROWS_PER_SECOND)

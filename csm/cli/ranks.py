@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +41,7 @@ def run_ranks(options: argparse.Namespace) -> int:
         status = error.get_first_failure()[1].exitcode
         return status if status > 0 else 128 - status
     except SignalException as error:
+        # The ranks have ended; a second Ctrl-C has nothing to end and would only print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return 128 + error.sigval
     return 0

@@ -3,6 +3,7 @@
 A corpus folder holds:
 
     manifest.jsonl   one Conversation per line
+    words.jsonl      times of words, where they are known (csm/data/word_times.py)
     audio/...        FLAC or WAV at the native sample rate
     rejects.jsonl    one line {"source", "unit", "reason"} for each turn or file that was left out
     corpus.json      name, licence, totals; written last, so a folder with this file is complete
@@ -19,6 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from csm.system.digests import folder_digests, require_intact, sha256_of
 
 SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
@@ -186,11 +189,18 @@ class Corpus:
         root: Path of the folder; a turn's audio file is `root / turn.audio`.
         conversations: Conversations in the order of the manifest.
         info: Contents of corpus.json: name, licence, held-out speakers, totals.
+        parts: Folders of the corpora that were joined, all inside `root`; empty for one corpus.
     """
 
     root: Path
     conversations: tuple[Conversation, ...]
     info: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Path, ...] = ()
+
+    def folder_of(self, turn: Turn) -> Path:
+        """Returns the corpus folder that holds a turn's audio file."""
+        path = self.root / turn.audio
+        return next((part for part in self.parts if path.is_relative_to(part)), self.root)
 
     def turns(self, split: str | None = None) -> list[Turn]:
         """Returns all turns, or those of one split, in the order of the manifest."""
@@ -258,7 +268,7 @@ def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
         for number, line in enumerate(file, 1):
             try:
                 conversation = _conversation_from(json.loads(line))
-            except (TypeError, KeyError, AttributeError, ValueError) as error:
+            except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: is no conversation: {error}") from error
             for turn in conversation.turns:
                 if turn.id in seen:
@@ -315,7 +325,8 @@ def join_corpora(corpora: Sequence[Corpus]) -> Corpus:
         "name": "+".join(str(corpus.info.get("name", corpus.root.name)) for corpus in corpora),
         HELD_OUT_KEY: sorted({name for corpus in corpora for name in corpus.held_out_speakers()}),
     }
-    return Corpus(root=root, conversations=tuple(conversations), info=info)
+    parts = tuple(corpus.root.absolute() for corpus in corpora)
+    return Corpus(root=root, conversations=tuple(conversations), info=info, parts=parts)
 
 
 def _read_one(folder: Path) -> Corpus:
@@ -325,8 +336,38 @@ def _read_one(folder: Path) -> Corpus:
             f"{root} holds no finished corpus: expected {CORPUS_NAME} and {MANIFEST_NAME}; prepare one with "
             f"`csm prepare --corpus NAME --output {root}`"
         )
-    info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
+    for name in (CORPUS_NAME, MANIFEST_NAME):
+        require_intact(root / name, "prepare the corpus again, or copy it again")
+    try:
+        info = json.loads((root / CORPUS_NAME).read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise TypeError("no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{root / CORPUS_NAME} is damaged ({error}): prepare the corpus again") from error
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)
+
+
+def corpus_digests(folders: str | Path) -> dict[str, str]:
+    """Returns the SHA-256 of a corpus' manifest, and one of all its audio where the corpus lists it.
+
+    Equal for the same corpus in another folder; empty where there is none. Several corpora (`data/a,data/b`)
+    have a number each, in their order.
+    """
+    names = str(folders).split(",")
+    found: dict[str, str] = {}
+    for place, name in enumerate(names):
+        found |= _digests_of(Path(name), "corpus" if len(names) == 1 else f"corpus {place}")
+    return found
+
+
+def _digests_of(root: Path, label: str) -> dict[str, str]:
+    if not (root / MANIFEST_NAME).is_file():
+        return {}
+    found = {f"{label}/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
+    audio = sorted((n, d) for n, d in folder_digests(root).items() if n not in (MANIFEST_NAME, REJECTS_NAME))
+    if audio:
+        found[f"{label}/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
+    return found
 
 
 def _conversation_from(record: dict[str, Any]) -> Conversation:

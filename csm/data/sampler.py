@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+# Epochs that are cut and packed by themselves. To count their micro-batches takes less than a second for a
+# small corpus; a training on a large one does not come to the last of them.
+CYCLE = 256
 
 
 class Chunk(NamedTuple):
@@ -20,8 +25,10 @@ class Chunk(NamedTuple):
 class ChunkSampler:
     """Cuts conversations into chunks, shuffles these and fills micro-batches with them.
 
-    Every epoch cuts at other places (the first chunk of a conversation is shortened at random) and every turn
-    appears once per epoch. The same for any number of ranks.
+    An epoch cuts at its own places (the first chunk of a conversation is shortened at random), and every turn
+    appears once in it. The micro-batches of all epochs follow each other, and a step takes the next ones,
+    across the end of an epoch too. After CYCLE epochs the same micro-batches come in other orders: the epoch
+    of any step is found without planning all before it. The same for any number of ranks.
 
     Args:
         rows: Rows of every turn of every conversation.
@@ -49,26 +56,36 @@ class ChunkSampler:
             )
         self.rows, self.max_rows, self.rows_per_micro_batch = rows, max_rows, rows_per_micro_batch
         self.micro_batches, self.seed = micro_batches, seed
+        # Micro-batches before each epoch of the first CYCLE, as far as they were asked for.
         self._starts = [0]
-        self.epoch_steps = lru_cache(maxsize=4)(self._epoch_steps)
+        self._plan = lru_cache(maxsize=4)(self._planned)
 
     def step(self, step: int) -> list[list[Chunk]]:
         """Returns the chunks of each micro-batch of a step (counted from 1)."""
         if step < 1:
             raise ValueError(f"step is {step}: steps are counted from 1")
-        index = step - 1
-        epoch = 0
-        while True:
-            if epoch + 1 < len(self._starts):
-                size = self._starts[epoch + 1] - self._starts[epoch]
-            else:
-                size = len(self.epoch_steps(epoch))
-                self._starts.append(self._starts[-1] + size)
-            if index < self._starts[epoch + 1]:
-                return self.epoch_steps(epoch)[index - self._starts[epoch]]
-            epoch += 1
+        first = (step - 1) * self.micro_batches
+        return [self._micro_batch(first + number) for number in range(self.micro_batches)]
 
-    def _epoch_steps(self, epoch: int) -> list[list[list[Chunk]]]:
+    def epoch(self, number: int) -> list[list[Chunk]]:
+        """Returns the micro-batches of an epoch, counted from 0."""
+        cycles, epoch = divmod(number, CYCLE)
+        plan = self._plan(epoch)
+        if cycles == 0:
+            return plan
+        order = np.random.default_rng([self.seed, 11, number]).permutation(len(plan))
+        return [plan[place] for place in order]
+
+    def _micro_batch(self, place: int) -> list[Chunk]:
+        """Returns the micro-batch at a place in the row of those of all epochs."""
+        starts = self._starts
+        while place >= starts[-1] and len(starts) <= CYCLE:
+            starts.append(starts[-1] + len(self._plan(len(starts) - 1)))
+        cycles, place = divmod(place, starts[-1]) if place >= starts[-1] else (0, place)
+        epoch = bisect_right(starts, place) - 1
+        return self.epoch(cycles * CYCLE + epoch)[place - starts[epoch]]
+
+    def _planned(self, epoch: int) -> list[list[Chunk]]:
         rng = np.random.default_rng([self.seed, 10, epoch])
         chunks: list[Chunk] = []
         for index, rows in enumerate(self.rows):
@@ -85,14 +102,13 @@ class ChunkSampler:
                 filled = 0
             micro_batches[-1].append(chunk)
             filled += size
-        usable = len(micro_batches) // self.micro_batches * self.micro_batches
-        if usable == 0:
+        if len(micro_batches) < self.micro_batches or not micro_batches[0]:
             raise ValueError(
                 f"one epoch fills {len(micro_batches)} micro-batches of {self.rows_per_micro_batch} rows: "
                 f"expected {self.micro_batches} or more, those of one step; lower "
                 f"data.rows_per_micro_batch or add recordings"
             )
-        return [micro_batches[i : i + self.micro_batches] for i in range(0, usable, self.micro_batches)]
+        return micro_batches
 
     def cut(self, conversation: int, rows: Sequence[int], limit: int) -> list[Chunk]:
         """Returns a conversation's chunks, the first of at most `limit` rows, the others of at most max_rows.

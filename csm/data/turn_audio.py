@@ -7,6 +7,7 @@ from torch import Tensor
 
 from csm.audio.files import read_audio
 from csm.data.manifest import Corpus, Turn
+from csm.system.digests import require_intact
 
 
 def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 S"]:
@@ -23,8 +24,10 @@ def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 
     Raises:
         ValueError: The file is missing, bad, or ends before the turn does; the message names the file.
     """
+    path = corpus.root / turn.audio
+    require_intact(path, "prepare the corpus again, or copy it again", folder=corpus.folder_of(turn))
     return read_audio(
-        corpus.root / turn.audio,
+        path,
         sample_rate=sample_rate,
         start=turn.start,
         end=turn.end,

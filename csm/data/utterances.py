@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from csm.system.threads import one_thread
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
+# Most turns whose order is held at a time.
+LONGEST_SPAN = 4_000_000
 # What the CTC head spells; index 0 is CTC's blank.
 CTC_ALPHABET = "_abcdefghijklmnopqrstuvwxyz' "
 
@@ -145,6 +149,7 @@ class UtteranceDataset:
         self.statistics_mean, self.statistics_std = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-3)
         self.statistics = (raw - self.statistics_mean) / self.statistics_std
         self.lengths = np.array([len(w) for w in self.waveforms])
+        self._span = lru_cache(maxsize=2)(self._batches_of)
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -161,10 +166,9 @@ class UtteranceDataset:
             micro-batch: From 0 to `micro_batches` - 1.
         """
         index = step * self.micro_batches + micro_batch
-        per_epoch = len(self.turns) // self.config.items
-        epoch, place = divmod(index, per_epoch)
+        span, place = divmod(index, len(self.turns) * self.epochs // self.config.items)
         rng = np.random.default_rng([self.seed, 1, index])
-        return self._collate(self._epoch_batches(epoch)[place], rng)
+        return self._collate(self._span(span)[place], rng)
 
     def in_order(self, first: int, count: int) -> UtteranceBatch:
         """Returns utterances from a fixed random order, for validation: the same at every call.
@@ -176,17 +180,35 @@ class UtteranceDataset:
         order = np.random.default_rng([self.seed, 2]).permutation(len(self.turns))
         return self._collate(order[first : first + count], np.random.default_rng([self.seed, 3, first]))
 
-    def _epoch_batches(self, epoch: int) -> list[np.ndarray]:
-        rng = np.random.default_rng([self.seed, 0, epoch])
-        order = rng.permutation(len(self.turns))
-        items = self.config.items
-        pool = items * 16
+    @property
+    def epochs(self) -> int:
+        """Epochs of a span: the fewest whose turns fill micro-batches without a rest."""
+        epochs = self.config.items // math.gcd(len(self.turns), self.config.items)
+        # A span is held whole. Beyond, an epoch drops fewer than `items` turns, others each time.
+        return 1 if epochs * len(self.turns) > LONGEST_SPAN else epochs
+
+    def _batches_of(self, span: int) -> list[np.ndarray]:
+        """Returns the micro-batches of a span: each epoch's in random order, its rest in the next one."""
+        rng = np.random.default_rng([self.seed, 0, span])
         batches: list[np.ndarray] = []
-        for start in range(0, len(order) // items * items, pool):
-            chosen = order[start : min(start + pool, len(order) // items * items)]
+        rest = np.zeros(0, dtype=np.int64)
+        for _ in range(self.epochs):
+            order = np.concatenate([rest, rng.permutation(len(self.turns))])
+            usable = len(order) // self.config.items * self.config.items
+            rest = order[usable:]
+            epoch = self._similar(order[:usable])
+            batches.extend(epoch[place] for place in rng.permutation(len(epoch)))
+        return batches
+
+    def _similar(self, order: np.ndarray) -> list[np.ndarray]:
+        """Cuts an order into micro-batches of turns of similar length."""
+        items = self.config.items
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), items * 16):
+            chosen = order[start : start + items * 16]
             chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
             batches.extend(chosen[i : i + items] for i in range(0, len(chosen), items))
-        return [batches[i] for i in rng.permutation(len(batches))]
+        return batches
 
     def _collate(self, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator) -> UtteranceBatch:
         config, frame = self.config, self.samples_per_frame

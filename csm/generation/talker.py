@@ -25,6 +25,7 @@ from csm.generation.voices import VOICES_FILE, Voice, find_voice, read_voices, w
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
 from csm.sequences.turns import TurnFrames
+from csm.system.digests import record_digests
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -105,6 +106,7 @@ class Talker:
             self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
         write_voices(folder, self.voices)
+        record_digests(folder, [*folder.glob("*.safetensors"), VOICES_FILE, "config.json"])
 
     def voice(self, name: str | None = None) -> Voice:
         """Returns the voice of a name; None takes the main one.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from csm.system.digests import require_intact
 from csm.system.files import write_atomically
 
 VOICES_FILE = "voices.json"
@@ -54,19 +55,42 @@ def write_voices(folder: Path, voices: Mapping[str, Voice]) -> None:
 
 
 def read_voices(folder: Path) -> dict[str, Voice]:
-    """Returns the voices of a folder by name, in the order of the file."""
-    return {name: _voice(name, row) for name, row in _rows(folder).items()}
+    """Returns the voices of a folder by name, in the order of the file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        voices = {name: _voice(name, row) for name, row in _rows(folder).items()}
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _damaged(folder, error) from error
+    if not voices or any(v.speaker.ndim != 2 or not isinstance(v.number, int) for v in voices.values()):
+        raise _damaged(folder, "a voice has no number or no vector")
+    return voices
 
 
 def known_numbers(folder: Path) -> dict[str, int]:
     """Returns the speaker indices of a folder's voices by name; empty for a folder without voices."""
-    return {name: row["number"] for name, row in _rows(folder).items()}
+    try:
+        return {name: row["number"] for name, row in _rows(folder).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
 
 
 def _rows(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / VOICES_FILE
-    rows: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    require_intact(path, "copy the voice's folder again")
+    try:
+        rows: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, error) from error
     return rows
+
+
+def _damaged(folder: Path, error: object) -> ValueError:
+    return ValueError(
+        f"{folder / VOICES_FILE} is not a file of voices ({error}): write it again with csm export voice"
+    )
 
 
 def _voice(name: str, row: dict[str, Any]) -> Voice:

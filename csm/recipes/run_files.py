@@ -9,6 +9,7 @@ from typing import Protocol
 from csm import config as config_files
 from csm.generation.talker import PACKAGED
 from csm.recipes.run_config import RunConfig
+from csm.system.digests import record_digests
 from csm.system.files import move_files
 from csm.system.log import log
 from csm.training.run_folder import is_complete
@@ -26,14 +27,15 @@ def save_whole(module: Pretrained, folder: Path) -> list[Path]:
     """Saves so that the folder's files appear whole, the weights last; returns their paths."""
     partial = folder / "pretrained.part"
     module.save_pretrained(partial)
+    record_digests(partial, [path.name for path in partial.iterdir() if path.is_file()])
     names = sorted(path.name for path in partial.iterdir())
     move_files(partial, folder, last=WEIGHTS)
     return [folder / name for name in names]
 
 
-def found_complete(output: Path) -> bool:
-    """Returns whether a run is complete, and then says so."""
-    complete = is_complete(output)
+def found_complete(output: Path, steps: int) -> bool:
+    """Returns whether a run of so many steps is complete, and then says so."""
+    complete = is_complete(output, steps)
     if complete:
         log.info("%s: this run is complete; nothing to do", output)
     return complete

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -23,18 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from csm.system.files import file_sha256, flush, remove_leftovers, write_atomically
-from csm.system.log import log
+from csm.system.files import flush, remove_leftovers, write_atomically
+from csm.training.checkpoint_reader import FORMAT, STEP, problem_of
 from csm.training.distributed import DistributedContext
 from csm.training.plain_engine import Engine, Fragment
-from csm.training.reproducibility import random_state, set_random_state
-
-FORMAT = 1
-_STEP = re.compile(r"step_(\d{8})")
+from csm.training.reproducibility import random_state
 
 
 def save_checkpoint(
@@ -50,7 +45,7 @@ def save_checkpoint(
 
     Args:
         folder: the run's `checkpoints` folder.
-        extra: this rank's further JSON values and tensors, returned by `load_checkpoint` to the same rank.
+        extra: this rank's further JSON values and tensors; `read_checkpoint` returns them to the same rank.
 
     Raises:
         ValueError: Too little disk space or a failed write; older checkpoints stay and nothing
@@ -65,87 +60,19 @@ def save_checkpoint(
     try:
         entries = _write_shard(temporary, distributed.rank, values, tensors)
     except OSError as error:
-        problem = error
+        nbytes = sum(tensor.nbytes for tensor in tensors.values())
+        free = shutil.disk_usage(folder).free
+        problem = f"{error}; rank {distributed.rank} needs {nbytes} bytes, {free} are free"
     if distributed.any(problem is not None):
         _on_first(distributed, target, lambda: shutil.rmtree(temporary, ignore_errors=True))
         raise _failed(target, problem or "another rank could not write its part")
     manifest = _gather_entries(entries, distributed)
     _on_first(distributed, target, lambda: _finish(temporary, target, step, manifest))
-    reason = _check_files(target, distributed.rank, distributed.size)
+    reason = problem_of(target, distributed.rank, distributed.size)
     if distributed.any(reason is not None):
         raise _failed(target, reason or "another rank read back other bytes than it wrote")
     _on_first(distributed, target, lambda: _publish(folder, target, keep))
     return target
-
-
-def newest_checkpoint(folder: Path, distributed: DistributedContext) -> Path | None:
-    """Returns the newest checkpoint whose manifest verifies; logs why newer ones are skipped.
-
-    Raises:
-        ValueError: There are checkpoints, but none verifies.
-    """
-    candidates = sorted((p for p in folder.glob("step_*") if _STEP.fullmatch(p.name)), reverse=True)
-    for path in candidates:
-        reason = _check_files(path, distributed.rank, distributed.size)
-        if not distributed.any(reason is not None):
-            return path
-        if reason is not None:
-            log.warning("checkpoint %s is skipped: %s", path.name, reason)
-    if candidates:
-        raise ValueError(
-            f"no checkpoint in {folder} verifies (reasons above); move the folder away "
-            f"to start the run from step 0"
-        )
-    return None
-
-
-def load_checkpoint(
-    path: Path, engines: dict[str, Engine], distributed: DistributedContext
-) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
-    """Restores all state from a verified checkpoint; returns its step and this rank's extra state.
-
-    Raises:
-        ValueError: The checkpoint is of other modules or parameters.
-    """
-    ranks = _read_ranks(path)
-    for name, engine in engines.items():
-        _require_match(path, ranks[0], name, engine)
-        reader = _Reader(path, ranks, name)
-        with torch.no_grad():
-            for fragment in engine.fragments():
-                for slot, view in fragment.slots.items():
-                    view.copy_(reader.piece(slot, fragment.name, fragment.offset, view.numel()))
-            engine.load_constants(
-                {key: reader.constant(key) for key in ranks[0]["modules"][name]["constants"]}
-            )
-        engine.loaded(ranks[0]["modules"][name]["updates"])
-    same_ranks = len(ranks) == distributed.size
-    rank = distributed.rank if same_ranks else 0
-    with safe_open(str(path / f"rank_{rank:05d}.safetensors"), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys() if key.startswith(("random/", "extra/"))}
-    set_random_state(ranks[rank]["random"], _within(tensors, "random"))
-    extra = (ranks[rank]["extra"], _within(tensors, "extra")) if same_ranks else ({}, {})
-    return ranks[0]["step"], *extra
-
-
-def exported_weights(path: Path, name: str, engine: Engine) -> dict[str, Tensor]:
-    """Assembles a module's state dict, in fp32 on the CPU, from a verified checkpoint.
-
-    The weight average where the run keeps one, else the weights; buffers and frozen parameters as they are.
-    """
-    ranks = _read_ranks(path)
-    reader = _Reader(path, ranks, name)
-    module = ranks[0]["modules"][name]
-    first_names: dict[int, str] = {}
-    state = {}
-    for key, parameter in engine.module.named_parameters(remove_duplicate=False):
-        first = first_names.setdefault(id(parameter), key)
-        if first in module["shapes"]:
-            shape = module["shapes"][first]
-            state[key] = reader.piece(module["export"], first, 0, _count(shape)).view(shape).clone()
-    for key in module["constants"]:
-        state[key] = reader.constant(key)
-    return state
 
 
 def require_space(folder: Path, nbytes: int, distributed: DistributedContext) -> None:
@@ -170,37 +97,6 @@ def checkpoint_bytes(engines: dict[str, Engine], distributed: DistributedContext
     return sum(
         tensor.nbytes for tensor in _collect(0, engines, distributed, ({}, {}), copy=False)[1].values()
     )
-
-
-class _Reader:
-    """Reads pieces of whole parameters out of the ranks' fragments."""
-
-    def __init__(self, path: Path, ranks: list[dict[str, Any]], name: str) -> None:
-        self.name = name
-        self.files = [
-            safe_open(str(path / f"rank_{r:05d}.safetensors"), framework="pt") for r in range(len(ranks))
-        ]
-        self.places: dict[str, list[tuple[int, int, int]]] = {}
-        for rank, values in enumerate(ranks):
-            for key, (offset, count) in values["modules"][name]["fragments"].items():
-                self.places.setdefault(key, []).append((offset, count, rank))
-
-    def piece(self, slot: str, key: str, offset: int, count: int) -> Tensor:
-        pieces, position = [], offset
-        for start, length, rank in sorted(self.places.get(key, [])):
-            if start <= position < start + length and position < offset + count:
-                end = min(start + length, offset + count)
-                stored = self.files[rank].get_slice(f"{self.name}/{slot}/{key}")
-                pieces.append(stored[position - start : end - start])
-                position = end
-        if position != offset + count:
-            raise ValueError(
-                f"checkpoint: {self.name}/{slot}/{key} is incomplete; it has no element {position}"
-            )
-        return torch.cat(pieces) if len(pieces) != 1 else pieces[0]
-
-    def constant(self, key: str) -> Tensor:
-        return self.files[0].get_tensor(f"{self.name}/constant/{key}")
 
 
 def _collect(
@@ -287,53 +183,12 @@ def _finish(temporary: Path, target: Path, step: int, manifest: dict[str, list[A
 
 def _publish(folder: Path, target: Path, keep: int) -> None:
     write_atomically(folder / "latest", f"{target.name}\n")
-    finished = sorted(path for path in folder.glob("step_*") if _STEP.fullmatch(path.name))
+    finished = sorted(path for path in folder.glob("step_*") if STEP.fullmatch(path.name))
     for old in finished[: max(0, finished.index(target) + 1 - keep)] + list(folder.glob("step_*.tmp-*")):
         # Renamed first: a kill in the middle of the deletion leaves no half checkpoint under a good name.
         doomed = old.with_name(f"{old.name.partition('.')[0]}.tmp-dropped-{secrets.token_hex(4)}")
         os.replace(old, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _check_files(path: Path, rank: int, ranks: int) -> str | None:
-    """Returns why a checkpoint does not verify, or None. Each rank reads its share of the files."""
-    try:
-        manifest = json.loads((path / "MANIFEST.json").read_text(encoding="utf-8"))
-        files = [(name, entry["size"], entry["sha256"]) for name, entry in sorted(manifest["files"].items())]
-        if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, this program reads {FORMAT}"
-        for name, size, digest in files[rank::ranks]:
-            found = (path / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes, the manifest says {size}"
-            if file_sha256(path / name) != digest:
-                return f"{name} has another SHA-256 than the manifest says; its bytes have changed on disk"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except OSError as error:
-        return f"it cannot be read ({error})"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"MANIFEST.json is damaged ({type(error).__name__}: {error})"
-    return None
-
-
-def _read_ranks(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("rank_*.json"))]
-
-
-def _require_match(path: Path, values: dict[str, Any], name: str, engine: Engine) -> None:
-    stored = values["modules"].get(name)
-    if stored is None:
-        raise ValueError(f"{path}: it holds {sorted(values['modules'])}, but this run trains {name!r}")
-    here = {key: list(shape) for key, shape in engine.shapes.items()}
-    differing = sorted(
-        key for key in here.keys() | stored["shapes"].keys() if here.get(key) != stored["shapes"].get(key)
-    )
-    if differing:
-        listed = "; ".join(f"{k} {stored['shapes'].get(k)} there, {here.get(k)} here" for k in differing[:5])
-        raise ValueError(
-            f"{path}: {len(differing)} parameters of {name} differ: {listed}; use the run's own config"
-        )
 
 
 def _on_first(distributed: DistributedContext, target: Path, action: Callable[[], None]) -> None:
@@ -350,14 +205,6 @@ def _on_first(distributed: DistributedContext, target: Path, action: Callable[[]
 
 def _failed(target: Path, reason: object) -> ValueError:
     return ValueError(f"checkpoint {target} could not be written: {reason}. Older checkpoints are intact")
-
-
-def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.partition("/")[2]: tensor for key, tensor in tensors.items() if key.startswith(prefix + "/")}
-
-
-def _count(shape: list[int]) -> int:
-    return int(torch.Size(shape).numel())
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from csm.system.host_memory import keep_freed_memory
 from csm.system.threads import available_cores
+from csm.training.heartbeat import start_heartbeat, stop_heartbeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,9 @@ def start_distributed(device: str = "auto") -> DistributedContext:
         torch.set_num_threads(max(1, available_cores() // local_size))
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if place.type == "cuda" else "gloo"
+        # So long because one rank may validate for long; a rank that hangs is noticed by its heartbeat.
         dist.init_process_group(backend, timeout=timedelta(minutes=60))
+        start_heartbeat(rank, size)
         atexit.register(leave_distributed)
     return DistributedContext(rank=rank, size=size, local_size=local_size, device=place)
 
@@ -87,6 +90,7 @@ def start_distributed(device: str = "auto") -> DistributedContext:
 def leave_distributed() -> None:
     """Leaves the process group; registered to run at the interpreter's exit."""
     if dist.is_initialized():
+        stop_heartbeat()
         dist.destroy_process_group()
         _let_gloo_come_to_rest()
 

@@ -24,12 +24,10 @@ from csm.system.log import log
 from csm.training.batches import Batches
 from csm.training.checkpoint import (
     checkpoint_bytes,
-    exported_weights,
-    load_checkpoint,
-    newest_checkpoint,
     require_space,
     save_checkpoint,
 )
+from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
 from csm.training.distributed import start_distributed
 from csm.training.engine import build_engines, trained_alone
 from csm.training.metric_logger import MetricLogger
@@ -41,6 +39,7 @@ from csm.training.run_folder import (
     is_complete,
     only_writer,
     require_same_run,
+    require_writable,
     write_complete,
     write_run,
 )
@@ -66,6 +65,7 @@ def train(
     run_description: dict[str, Any],
     device: str = "auto",
     inputs: Mapping[str, Any] | None = None,
+    materials: Mapping[str, str] | None = None,
     finish: Finish | None = None,
 ) -> Path:
     """Trains `task`, or resumes its run, or finds it complete; returns the output folder.
@@ -80,6 +80,7 @@ def train(
         run_description: The resolved config of the run, as JSON values; a folder of another one is refused.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
         inputs: Kept in run.json beside the config and not compared, as JSON values: what was read, and where.
+        materials: SHA-256 of what is trained on, by name; a run resumes only on the same.
         finish: Writes the files of the finished run on rank 0 from each module's exported weights (the weight
             average where `ema_decay` is on); None writes `weights_<module>.safetensors`.
 
@@ -90,21 +91,23 @@ def train(
         SystemExit: With status 0, after SIGTERM or SIGINT, once the step and a checkpoint are done.
     """
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    require_same_run(output, run_description, config)
+    require_writable(output)
+    require_same_run(output, run_description, config, materials)
     require_tracker(config.tracker)
-    if is_complete(output):
+    if is_complete(output, config.steps):
         log.info("%s: this run is complete; nothing to do", output)
         return output
     distributed = start_distributed(device)
-    with only_writer(output, distributed), StopRequest(distributed) as stop:
+    with only_writer(output, distributed):
         engines = build_engines(task.modules, config, distributed)
         run = TrainingRun(task=task, config=config, output=output, distributed=distributed, engines=engines)
         step = resume(run)
         if distributed.rank == 0:
-            write_run(output, run_description, config, distributed, step, inputs or {})
+            write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
-        step = train_steps(run, step, stop)
+        # Until here there is nothing to save: a signal ends the process at once.
+        with StopRequest(distributed) as stop:
+            step = train_steps(run, step, stop)
         if step < config.steps:
             reason = stop.reason or "another rank"
             log.info("stopped after step %d by %s; the same command resumes", step, reason)
@@ -141,14 +144,15 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
 
 
 def resume(run: TrainingRun) -> int:
-    """Loads the newest checkpoint that verifies; returns its step, or 0 where there is none."""
-    found = newest_checkpoint(run.output / "checkpoints", run.distributed)
+    """Loads the newest checkpoint that can be used; returns its step, or 0 where there is none."""
+    found = newest_state(run.output / "checkpoints", run.engines, run.distributed)
     if found is None:
         return 0
-    step, values, tensors = load_checkpoint(found, run.engines, run.distributed)
-    run.metrics.load(values, tensors, run.distributed.device)
-    log.info("resuming after step %d from %s", step, found)
-    return step
+    path, state = found
+    state.load(run.engines)
+    run.metrics.load(state.values, state.tensors, run.distributed.device)
+    log.info("resuming after step %d from %s", state.step, path)
+    return state.step
 
 
 def checkpoint(run: TrainingRun, step: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from csm.system.host_memory import peak_memory
@@ -12,7 +13,7 @@ from csm.training.distributed import DistributedContext
 from csm.training.metrics import MetricsFile, read_metrics
 from csm.training.options import TrainingConfig
 from csm.training.samples import Clips
-from csm.training.trackers import open_tracker
+from csm.training.trackers import Tracker, open_tracker
 
 
 class MetricLogger:
@@ -45,7 +46,7 @@ class MetricLogger:
         self._report: tuple[str, str] | None = None
         if self.shown:
             self.file = MetricsFile(output, after_step=done)
-            self.tracker = open_tracker(config.tracker, output, done=done)
+            self.tracker: Tracker | None = open_tracker(config.tracker, output, done=done)
             for line in read_metrics(self.file.path):
                 if line["split"] == "validation" and line.get(watched) is not None:
                     self.validations[line["step"]] = line[watched]
@@ -54,16 +55,31 @@ class MetricLogger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.shown and self.tracker is not None:
-            self.tracker.close()
+        if not self.shown:
+            return
+        if self.file.lost:
+            log.warning("%s lacks %d lines", self.file.path, self.file.lost)
+        with self._tracking() as tracker:
+            if tracker is not None:
+                tracker.close()
+
+    @contextmanager
+    def _tracking(self) -> Iterator[Tracker | None]:
+        """Yields the tracker, or None; one that fails, as on a full disk, is left out from then on."""
+        try:
+            yield self.tracker
+        except OSError as error:
+            self.tracker = None
+            log.warning("the tracker %r fails and is left out: %s", self.config.tracker, error)
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         """Records the metrics of a validation."""
         if not self.shown or not values:
             return
         self.file.write(step, "validation", values)
-        if self.tracker is not None:
-            self.tracker.scalars(step, {f"validation/{name}": value for name, value in values.items()})
+        with self._tracking() as tracker:
+            if tracker is not None:
+                tracker.scalars(step, {f"validation/{name}": value for name, value in values.items()})
         if self.watched in values:
             self.validations[step] = values[self.watched]
         if step == 0:
@@ -86,9 +102,10 @@ class MetricLogger:
         left = (now - self.began) / (step - self.done) * (self.config.steps - step)
         peak = peak_memory(self.distributed.device)
         speed = {"learning_rate": learning_rate, "frames_per_second": rate, "peak_memory_gb": peak / 1e9}
-        if self.tracker is not None:
-            named = {f"train/{name}": value for name, value in values.items()}
-            self.tracker.scalars(step, named | {f"run/{name}": value for name, value in speed.items()})
+        with self._tracking() as tracker:
+            if tracker is not None:
+                named = {f"train/{name}": value for name, value in values.items()}
+                tracker.scalars(step, named | {f"run/{name}": value for name, value in speed.items()})
         self._report = (
             f"{self.title}: step {step} of {self.config.steps}, {self._losses(values)}",
             f"lr {learning_rate:.2e}, {rate:,.0f} frames/s, {duration(left)} left, "
@@ -106,8 +123,11 @@ class MetricLogger:
 
     def clips(self, step: int, clips: Clips) -> None:
         """Hands clips of a validation to the tracker."""
-        if self.shown and self.tracker is not None:
-            self.tracker.clips(step, {f"samples/{name}": clip for name, clip in clips.items()})
+        if not self.shown:
+            return
+        with self._tracking() as tracker:
+            if tracker is not None:
+                tracker.clips(step, {f"samples/{name}": clip for name, clip in clips.items()})
 
     def _losses(self, values: Mapping[str, float]) -> str:
         named = [name for name in self.headline if name in values]

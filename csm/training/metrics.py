@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from csm.system.files import write_atomically
+from csm.system.log import log
 from csm.training.distributed import DistributedContext
 
 
@@ -67,6 +70,7 @@ class MetricsFile:
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
         self.path = folder / "metrics.jsonl"
+        self.lost = 0  # lines that could not be written
         # A run that starts again at step 0 validates there again.
         kept = [line for line in read_metrics(self.path) if 0 < after_step >= line["step"]]
         write_atomically(self.path, "".join(_dump(line) for line in kept))
@@ -75,21 +79,48 @@ class MetricsFile:
         """Appends one line {"step", "split", name: value, ...}; a value that is not finite becomes null."""
         line: dict[str, Any] = {"step": step, "split": split}
         line.update({name: value if math.isfinite(value) else None for name, value in values.items()})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_dump(line))
+        before = self.path.stat().st_size if self.path.is_file() else 0
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_dump(line))
+        except OSError as error:  # costs the training nothing
+            self._leave_out(before, error)
+
+    def _leave_out(self, size: int, error: OSError) -> None:
+        """Takes half a line back, and says once that lines are missing."""
+        if self.path.is_file():
+            os.truncate(self.path, size)
+        self.lost += 1
+        if self.lost == 1:
+            free = shutil.disk_usage(self.path.parent).free
+            log.warning(
+                "%s takes no more lines (%s; %d bytes are free): the training goes on without them",
+                *(self.path, error.strerror, free),
+            )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a metrics file, none where there is no file."""
+    """Returns the whole lines of a metrics file, none where there is no file.
+
+    A kill in the middle of a write leaves half a line at the end, whose step is run again. Other lines that
+    hold no metrics are left out too, with a warning.
+    """
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # A kill in the middle of a write leaves half a line; its step is run again.
-    return lines
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    parsed = [_parsed(text) for text in texts]
+    if damaged := parsed[:-1].count(None):
+        log.warning("%s: %d lines are damaged and left out", path, damaged)
+    return [line for line in parsed if line is not None]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("split"), str)
+    return line if whole else None
 
 
 def _dump(line: Mapping[str, Any]) -> str:

@@ -19,12 +19,29 @@ from typing import Any, BinaryIO
 
 from csm import config as config_files
 from csm.system.files import file_sha256, remove_leftovers, write_atomically
+from csm.system.log import log
+from csm.system.process_table import is_orphan
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 
+# Fields of a run that may differ when it is continued: where its corpus lies, if its content is the same, and
+# how many steps it has, if there are more than were done.
+MOVED, LONGER = "config.run.corpus", "training.steps"
 
-def require_same_run(output: Path, description: dict[str, Any], config: TrainingConfig) -> None:
-    """Refuses a folder that holds another run; reads only, so that every rank can call it.
+
+def require_same_run(
+    output: Path,
+    description: dict[str, Any],
+    config: TrainingConfig,
+    materials: Mapping[str, str] | None = None,
+) -> None:
+    """Refuses a folder that holds another run, or this run on other data; reads only, on every rank.
+
+    Args:
+        output: The folder.
+        description: The resolved config of the run.
+        config: Options of the training. More steps than the run had continue it.
+        materials: SHA-256 by name of what is trained on. A corpus of the same content may lie elsewhere.
 
     Raises:
         ValueError: `output/run.json` describes another run (the differing fields are listed), or there are
@@ -43,13 +60,19 @@ def require_same_run(output: Path, description: dict[str, Any], config: Training
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         there = _flat({"config": stored["config"], "training": stored["training"]})
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(stored.get("sessions"), list) or not isinstance(stored.get("materials", {}), dict):
+            raise TypeError("no list of sessions")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"output: {path} is not readable ({error}); choose another folder") from error
     here = _flat({"config": description, "training": config_files.to_dict(config)})
+    before = stored.get("materials", {})
+    same_content = bool(materials) and materials == before
     differing = [
         key
         for key in sorted(here.keys() | there.keys())
         if here.get(key, "nothing") != there.get(key, "nothing")
+        and not (key == MOVED and same_content)
+        and not (key == LONGER and config.steps >= _steps_done(output))
     ]
     if differing:
         listed = "\n".join(
@@ -59,6 +82,30 @@ def require_same_run(output: Path, description: dict[str, Any], config: Training
             f"output: {output} holds another run; these fields differ:\n{listed}\n"
             "Choose another output folder, or repeat that run's options to resume it."
         )
+    if materials and before and not same_content:
+        changed = sorted(
+            name for name in materials.keys() | before.keys() if materials.get(name) != before.get(name)
+        )
+        raise ValueError(
+            f"output: {output} was trained on other data: {', '.join(changed)} differ from what its run.json "
+            f"names; restore them, or choose another output folder"
+        )
+
+
+def require_writable(output: Path) -> None:
+    """Makes the folder of a run and checks that files can be written there, before anything is loaded.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    probe = output / f".writable.tmp-{os.getpid()}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"output: {output} cannot be written ({reason}); choose another folder") from error
 
 
 def write_run(
@@ -68,6 +115,7 @@ def write_run(
     distributed: DistributedContext,
     step: int,
     inputs: Mapping[str, Any],
+    materials: Mapping[str, str] | None = None,
 ) -> None:
     """Writes run.json, or adds this session to the one that is there. Rank 0 calls this."""
     path = output / "run.json"
@@ -83,6 +131,7 @@ def write_run(
     }
     run = {"config": _plain(description), "training": config_files.to_dict(config), "seed": config.seed}
     run["inputs"] = _plain(inputs)
+    run["materials"] = dict(materials or {})
     text = json.dumps(run | {"sessions": [*sessions, session]}, indent=2, ensure_ascii=False)
     write_atomically(path, text + "\n")
 
@@ -93,15 +142,35 @@ def write_complete(output: Path, step: int, files: list[Path]) -> None:
     write_atomically(output / "complete.json", json.dumps({"step": step, "files": digests}, indent=2) + "\n")
 
 
-def is_complete(output: Path) -> bool:
-    """Returns whether the run ended and its results are still what it wrote."""
-    path = output / "complete.json"
-    if not path.is_file():
-        return False
-    files = json.loads(path.read_text(encoding="utf-8")).get("files", {})
-    return bool(files) and all(
-        (output / name).is_file() and file_sha256(output / name) == digest for name, digest in files.items()
+def is_complete(output: Path, steps: int) -> bool:
+    """Returns whether the run did all its steps and its results are still what it wrote."""
+    complete = _complete(output)
+    files = complete.get("files", {})
+    return (
+        complete.get("step") == steps
+        and bool(files)
+        and all(
+            (output / name).is_file() and file_sha256(output / name) == digest
+            for name, digest in files.items()
+        )
     )
+
+
+def _complete(output: Path) -> dict[str, Any]:
+    """Reads complete.json; empty where there is none or a damaged one: the results are then written again."""
+    path = output / "complete.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found if isinstance(found.get("files", {}), dict) else {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        log.warning("%s is damaged (%s): the results are written again", path, error)
+        return {}
+
+
+def _steps_done(output: Path) -> int:
+    """Returns the step of the newest checkpoint by name."""
+    names = (path.name.removeprefix("step_") for path in (output / "checkpoints").glob("step_*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 @contextmanager
@@ -139,20 +208,24 @@ def only_writer(output: Path, distributed: DistributedContext, *, patience: floa
 
 
 class StopRequest:
-    """Becomes true on SIGTERM, SIGINT, or when the launcher that started this rank is gone.
+    """Becomes true on SIGTERM, SIGINT, or when the process that started this rank is gone.
 
-    The second signal ends the process in the usual way.
+    A second SIGTERM is the same request again: launchers pass it on to those that have it already. A second
+    SIGINT ends the process in the usual way. A signal that is ignored, as SIGINT in the background of a shell
+    or below a supervisor, stays so.
     """
 
     def __init__(self, distributed: DistributedContext) -> None:
-        self.reason = ""
-        self._parent = os.getppid() if distributed.size > 1 else None
+        several = distributed.size > 1
+        self.reason = "the end of its launcher" if several and is_orphan(os.getpid()) else ""
+        self._parent = os.getppid() if several else None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._receive)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,7 +240,8 @@ class StopRequest:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
-        signal.signal(number, self._previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[number])
 
 
 def _locked(file: BinaryIO) -> bool:

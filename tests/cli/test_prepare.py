@@ -46,6 +46,12 @@ def test_the_excerpt_is_prepared_on_a_terminal_without_utf8(tmp_path) -> None:
     [
         (("--corpus", "folder", "--output", "x"), "--source"),
         (("--corpus", "amazon_queen_excerpt"), "--output"),
+        (
+            ("--corpus", "recordings", "--output", "x", "--source", "."),
+            "--output is x: expected a folder outside",
+        ),
+        (("--corpus", "ami", "--output", "x", "--source", "y"), "--source is"),
+        (("--corpus", "ami", "--layout", "rttm", "--output", "x", "--source", "y"), "--layout is rttm"),
         (("--corpus", "amazon_queen", "--output", "x", "--archive", "none.deb"), "none.deb: no such file"),
         (("--corpus", "librispeech", "--output", "x", "--source", "y", "--subset", "z"), "expected one of"),
     ],
@@ -71,5 +77,9 @@ def test_the_help_names_every_corpus_and_an_example(capsys) -> None:
         "rejects.jsonl",
         "--archive",
         "synthetic_dialogues",
+        "recordings",
+        "dailytalk",
+        "--transcribe",
+        "--layout",
     ):
         assert word in text

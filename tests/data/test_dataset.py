@@ -1,6 +1,7 @@
 """The batch contract: batches are a function of seed, step and micro-batch, and count what they hold."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,10 +108,10 @@ def test_a_batch_depends_on_seed_step_and_micro_batch_alone(corpus, encoded) -> 
 
 def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
     data = dataset(corpus, encoded)
-    for epoch in range(2):
-        steps = len(data.sampler.epoch_steps(0)), len(data.sampler.epoch_steps(1))
-        first = 1 + (steps[0] if epoch else 0)
-        ids = Counter(i for n in range(steps[epoch]) for s in (0, 1) for i in data.batch(first + n, s).ids)
+    ends = [0, len(data.sampler.epoch(0)), len(data.sampler.epoch(0)) + len(data.sampler.epoch(1))]
+    for first, end in pairwise(ends):
+        places = (divmod(place, 2) for place in range(first, end))
+        ids = Counter(i for step, number in places for i in data.batch(step + 1, number).ids)
         assert max(ids.values()) == 1
         assert not set(ids) & {"c3_1", "c4_2", "c5_3", "c6_0"} and not any(i.startswith("v") for i in ids)
 
@@ -119,7 +120,7 @@ def test_what_is_left_out_is_counted(corpus, encoded) -> None:
     data = dataset(corpus, encoded, micro_batches=1)
     assert data.left_out == 3  # no text, no frames, no codes
     assert data.too_long == 1
-    drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch_steps(0))))
+    drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch(0))))
     assert drawn + data.left_out + data.too_long == len(corpus.turns("train"))
 
 

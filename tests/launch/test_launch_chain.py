@@ -27,6 +27,7 @@ from csm.data.code_shards import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.subjects.speech_folder import read_speech_folder
 from csm.generation.speech import Timing
+from csm.system.digests import record_digests
 
 ROOT = Path(__file__).resolve().parents[2]
 # Files of launch/ and the subcommands of csm that they stand for.
@@ -35,12 +36,14 @@ COMMANDS = {
     "convert_checkpoint": "convert",
     "encode_corpus": "encode",
     "evaluate_speech": "evaluate",
+    "export_corpus": "export corpus",
     "export_tokenizer": "export tokenizer",
     "export_voice": "export voice",
     "generate_speech": "generate",
     "prepare_data": "prepare",
     "speak": "speak",
     "train": "train",
+    "train_semantic": "train-semantic",
     "train_tokenizer": "train-tokenizer",
 }
 KEPT = {"BOB2": 30, "DESC019": 8, "DESC004": 8, "BOB1": 30, "DESC001": 23, "DESC003": 30}
@@ -259,6 +262,7 @@ def test_a_training_goes_on_from_a_voice_and_its_speakers_keep_their_numbers(cha
     moved = tmp_path / "moved"
     shutil.copytree(voice, moved)
     (moved / "voices.json").write_text(json.dumps(rows))
+    record_digests(moved, ["voices.json"])
     run = tmp_path / "run"
     shutil.copytree(chain.run / "codes", run / "codes")
     shutil.copytree(chain.run / "tokenizer", run / "tokenizer")
@@ -357,7 +361,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path):
     field = refusal("train", "--recipe", "tiny", "--set", "training.stesp=1", *output)
     assert "unknown field; did you mean" in field
     missing = ("--set", f"corpus={tmp_path / 'nowhere'}")
-    assert "prepare_data.py" in refusal("train_tokenizer", "--recipe", "tiny", *missing, *output)
-    assert "prepare_data.py" in refusal("encode_corpus", "--recipe", "tiny", *missing, *output)
+    assert "csm prepare" in refusal("train_tokenizer", "--recipe", "tiny", *missing, *output)
+    assert "csm prepare" in refusal("encode_corpus", "--recipe", "tiny", *missing, *output)
     assert "launch/train.py" in refusal("generate_speech", "--run", tmp_path / "run")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -14,13 +14,9 @@ from torch import Tensor, nn
 
 from csm.system.files import file_sha256
 from csm.training import checkpoint as checkpoint_file
-from csm.training.checkpoint import (
-    exported_weights,
-    load_checkpoint,
-    newest_checkpoint,
-    require_space,
-    save_checkpoint,
-)
+from csm.training import checkpoint_reader
+from csm.training.checkpoint import require_space, save_checkpoint
+from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state, read_checkpoint
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 from csm.training.plain_engine import Engine, PlainEngine
@@ -75,14 +71,34 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def rewrite(folder: Path, change) -> None:
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"] = change(manifest["files"])
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+def rehashed(folder: Path, name: str, change) -> None:
+    """Changes a file and enters its new SHA-256, as a tool that edits checkpoints would."""
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    entry = {"size": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+    rewrite(folder, lambda files: {**files, name: entry})
+
+
+def link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
 def test_everything_comes_back_exactly_and_training_goes_on_equally(tmp_path: Path) -> None:
     engines = saved(tmp_path, 3)
     extra = ({"counts": {"a": 1}}, {"a": torch.tensor(0.1, dtype=torch.float64)})
     save_checkpoint(tmp_path, 4, engines, ALONE, keep=2, extra=extra)
     following = torch.rand(3)
     others = made(1)
-    step, values, tensors = load_checkpoint(tmp_path / "step_00000004", others, ALONE)
-    assert step == 4 and values == extra[0] and torch.equal(tensors["a"], extra[1]["a"])
+    stored = read_checkpoint(tmp_path / "step_00000004", others, ALONE)
+    stored.load(others)
+    assert stored.step == 4 and stored.values == extra[0]
+    assert torch.equal(stored.tensors["a"], extra[1]["a"])
     assert torch.equal(torch.rand(3), following)
     assert equal(state(engines), state(others)) and others["net"].updates == 1
     stepped(engines)
@@ -113,6 +129,22 @@ def test_the_manifest_holds_size_and_sha_256_of_every_file(tmp_path: Path) -> No
         (lambda f: (f / "MANIFEST.json").unlink(), "MANIFEST.json is missing"),
         (lambda f: (f / "MANIFEST.json").write_text("{"), "MANIFEST.json is damaged"),
         (lambda f: (f / "MANIFEST.json").write_text("[1]"), "MANIFEST.json is damaged"),
+        (lambda f: (f / "MANIFEST.json").write_text("[" * 10**5), "MANIFEST.json is damaged"),
+        (lambda f: rewrite(f, lambda files: {}), "its manifest does not list the files of 1 ranks"),
+        (
+            lambda f: rewrite(f, lambda files: {**files, "../../../etc/hostname": files["rank_00000.json"]}),
+            "its manifest does not list the files of 1 ranks: ../../../etc/hostname",
+        ),
+        (
+            lambda f: shutil.copy(f / "rank_00000.json", f / "rank_00001.json"),
+            "it holds rank_00001.json, which its manifest does not list",
+        ),
+        (lambda f: link(f / "rank_00000.json"), "rank_00000.json is a link"),
+        (lambda f: link(f), "it is a link"),
+        (
+            lambda f: rehashed(f, "rank_00000.json", lambda data: data.replace(b'"ranks": 1', b'"ranks": 2')),
+            "it was saved by 2 ranks, its manifest lists 1",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_for_an_older_one_and_the_reason_is_said(
@@ -123,9 +155,48 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one_and_the_reason_is_said
     assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
     assert f"checkpoint step_00000002 is skipped: {reason}" in capsys.readouterr().err
     # The run comes to step 2 again and replaces the damaged one.
+    if (tmp_path / "step_00000002").is_symlink():
+        return
     save_checkpoint(tmp_path, 2, made(0), ALONE, keep=2)
     assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000002"
     assert not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_a_renamed_step_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path, 1, 2)
+    (tmp_path / "step_00000002").rename(tmp_path / "step_00000040")
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
+    assert "step_00000040 is skipped: its manifest is of step 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rank_00000.safetensors", lambda data: (2**62).to_bytes(8, "little") + data[8:]),
+        ("rank_00000.safetensors", lambda data: data[:-40]),
+        (
+            "rank_00000.safetensors",
+            lambda data: data.replace(b"net/weight/inner.b", b"net/weight/outer.b"),
+        ),
+        ("rank_00000.safetensors", lambda data: data.replace(b'"random/torch"', b'"random/other"')),
+        ("rank_00000.json", lambda data: data.replace(b'"constants": {', b'"constants": [], "c": {')),
+        ("rank_00000.json", lambda data: data.replace(b'"inner.bias": [0, 4]', b'"inner.bias": [0, 3]')),
+        ("rank_00000.json", lambda data: data.replace(b'"inner.bias": [0, 4]', b'"inner.bias": "0,4"')),
+        ("rank_00000.json", lambda data: data.replace(b'"python": [3', b'"python": [null')),
+        ("rank_00000.json", lambda data: data.replace(b'"updates": 2', b'"updates": []')),
+    ],
+)
+def test_a_right_hash_over_wrong_content_falls_back_to_the_checkpoint_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, change
+) -> None:
+    saved(tmp_path, 1, 2)
+    before = (tmp_path / "step_00000002" / name).read_bytes()
+    rehashed(tmp_path / "step_00000002", name, change)
+    assert (tmp_path / "step_00000002" / name).read_bytes() != before
+    found = newest_state(tmp_path, made(1), ALONE)
+    assert found is not None and found[0].name == "step_00000001" and found[1].step == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("checkpoint step_00000002 is skipped: it cannot be read (")
 
 
 def test_if_no_checkpoint_verifies_the_run_is_not_silently_begun_anew(tmp_path: Path) -> None:
@@ -147,7 +218,7 @@ def test_a_poisoned_pickle_is_never_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         newest_checkpoint(tmp_path, ALONE)
     assert not (tmp_path / "poisoned").exists()
-    source = Path(checkpoint_file.__file__).read_text()
+    source = Path(checkpoint_file.__file__).read_text() + Path(checkpoint_reader.__file__).read_text()
     assert "torch.load" not in source and "pickle." not in source
 
 
@@ -183,7 +254,7 @@ def test_rotation_keeps_the_newest_and_deletes_only_after_the_new_one_verifies(
 ) -> None:
     engines = saved(tmp_path, 1, 2, 3, 4, keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000003", "step_00000004"]
-    monkeypatch.setattr(checkpoint_file, "_check_files", lambda *_: "the disk returned other bytes")
+    monkeypatch.setattr(checkpoint_file, "problem_of", lambda *_: "the disk returned other bytes")
     with pytest.raises(ValueError, match="the disk returned other bytes"):
         save_checkpoint(tmp_path, 5, engines, ALONE, keep=1)
     assert {"step_00000003", "step_00000004"} <= {path.name for path in tmp_path.glob("step_*")}
@@ -206,10 +277,10 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     other: dict[str, Engine] = {"net": PlainEngine("net", nn.Linear(3, 4), CONFIG, ALONE)}
     with pytest.raises(ValueError, match=r"4 parameters of net differ: bias None there, \[4\] here"):
-        load_checkpoint(tmp_path / "step_00000001", other, ALONE)
+        read_checkpoint(tmp_path / "step_00000001", other, ALONE)
     renamed: dict[str, Engine] = {"model": made(0)["net"]}
     with pytest.raises(ValueError, match=r"it holds \['net'\], but this run trains 'model'"):
-        load_checkpoint(tmp_path / "step_00000001", renamed, ALONE)
+        read_checkpoint(tmp_path / "step_00000001", renamed, ALONE)
 
 
 def test_exported_weights_load_into_the_module_with_tied_frozen_and_buffers(tmp_path: Path) -> None:
@@ -231,7 +302,7 @@ def test_pieces_of_other_ranks_are_put_together_at_any_cut(tmp_path: Path) -> No
     for rank, (start, end) in enumerate([(0, 5), (5, 6), (6, 12)]):
         values = {"modules": {"net": {"fragments": {"w": [start, end - start]}}}}
         checkpoint_file._write_shard(folder, rank, values, {"net/weight/w": whole[start:end]})
-    reader = checkpoint_file._Reader(folder, checkpoint_file._read_ranks(folder), "net")
+    reader = checkpoint_reader._Reader(folder, checkpoint_reader._read_ranks(folder), "net")
     for offset in range(12):
         for count in range(1, 13 - offset):
             assert torch.equal(reader.piece("weight", "w", offset, count), whole[offset : offset + count])

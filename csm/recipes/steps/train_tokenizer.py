@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.manifest import read_corpus
+from csm.data.manifest import corpus_digests, read_corpus
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole, start_folder
@@ -38,9 +38,10 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     """
     resolved = config_files.to_dict(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in PARTS}}
-    require_same_run(output, description, run.tokenizer_training)
+    materials = corpus_digests(run.corpus)
+    require_same_run(output, description, run.tokenizer_training, materials)
     distributed = start_distributed(device.type)
-    if found_complete(output):
+    if found_complete(output, run.tokenizer_training.steps):
         return output
     task = tokenizer_task(run, distributed.device)
 
@@ -57,6 +58,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         run_description=description,
         device=device.type,
         inputs={"corpus": run.corpus},
+        materials=materials,
         finish=finish,
     )
 

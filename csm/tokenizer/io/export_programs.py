@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.io.semantic_program import SemanticProgram
 from csm.tokenizer.spectrum import MAX_LOG_MAGNITUDE, spectral_features
 from csm.tokenizer.transformer import TransformerLayer, WindowAttention
 
@@ -79,11 +80,6 @@ class EncoderProgram(nn.Module):
 
     def __init__(self, tokenizer: ConversationalRVQ, num_codebooks: int, *, fourier_matrix: bool) -> None:
         super().__init__()
-        if tokenizer.quantizer.semantic_in is None:
-            raise ValueError(
-                "the encoder of a tokenizer with semantic_layers cannot be exported yet: expected "
-                "semantic_layers=0; export its decoder alone"
-            )
         encoder = copy.deepcopy(tokenizer.encoder)
         self.samples_per_frame = tokenizer.config.samples_per_frame
         self.hops_per_frame = tokenizer.config.hops_per_frame
@@ -96,27 +92,37 @@ class EncoderProgram(nn.Module):
         self.fourier_matrix = fourier_matrix
         quantizer = copy.deepcopy(tokenizer.quantizer)
         first = min(num_codebooks, quantizer.semantic_codebooks)
-        assert quantizer.semantic_in is not None
         self.semantic_in, self.semantic_out = quantizer.semantic_in, quantizer.semantic_out
+        self.semantic_encoder: SemanticProgram | None = None
+        if tokenizer.semantic_encoder is not None:
+            length = tokenizer.semantic_encoder.log_mel.length
+            matrix = _fourier(length).to(self.window.device) if fourier_matrix else None
+            self.semantic_encoder = SemanticProgram(tokenizer.semantic_encoder, matrix)
         self.acoustic_in = quantizer.acoustic_in
         self.semantic = PlainSearch(quantizer.semantic, first)
         self.acoustic = PlainSearch(quantizer.acoustic, num_codebooks - first)
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> Int[Tensor, "B K T"]:
         """Returns codes int64 [B, K, T], T = ceil(S / samples_per_frame)."""
-        features = self.features(audio[:, 0])
+        padded = self.padded(audio[:, 0])
+        features = self.features(padded)
         compressed = self.compressed(features).unflatten(1, (-1, self.hops_per_frame)).flatten(2)
         latent = self.blocks(self.stages(self.embed(features)) + self.shortcut(compressed))
         batch, steps, width = latent.shape
         rows = latent.reshape(batch * steps, width)
-        semantic, codes = self.semantic(self.semantic_in(rows))
+        if self.semantic_encoder is not None:
+            semantic_rows = self.semantic_encoder(padded, steps - 1).reshape(batch * steps, -1)
+        else:
+            assert self.semantic_in is not None
+            semantic_rows = self.semantic_in(rows)
+        semantic, codes = self.semantic(semantic_rows)
         if len(self.acoustic.tables):
             remainder = rows - self.semantic_out(semantic)
             codes = torch.cat([codes, self.acoustic(self.acoustic_in(remainder))[1]], dim=1)
         return codes.reshape(batch, steps, -1)[:, :-1].transpose(1, 2)
 
-    def features(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T2 C"]:
-        """Returns SpectralFrames' features of the waveform, padded to whole frames and one frame of silence.
+    def padded(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B S2"]:
+        """Returns the waveform padded to whole frames and one frame of silence.
 
         The model is causal, so that the extra frame changes no other. Without it tracing would specialise the
         number of frames, which may be 1.
@@ -124,8 +130,13 @@ class EncoderProgram(nn.Module):
         batch, samples = waveform.shape
         frames = (samples + self.samples_per_frame - 1) // self.samples_per_frame + 1
         spare = waveform.new_zeros(batch, frames * self.samples_per_frame - samples)
-        padded = torch.cat([F.pad(waveform, ((self.window_hops - 1) * self.hop, 0)), spare], dim=1)
-        steps = frames * self.hops_per_frame
+        return torch.cat([waveform, spare], dim=1)
+
+    def features(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B T2 C"]:
+        """Returns SpectralFrames' features of whole frames."""
+        batch, samples = waveform.shape
+        steps = samples // self.hop
+        padded = F.pad(waveform, ((self.window_hops - 1) * self.hop, 0))
         hops = padded.reshape(batch, steps + self.window_hops - 1, self.hop)
         windows = torch.cat([hops[:, i : i + steps] for i in range(self.window_hops)], dim=-1) * self.window
         if self.fourier_matrix:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csm import config as config_files
+from csm.system.digests import record_digests, require_intact
 from csm.system.files import new_file
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.io.packed_weights import packed, unpacked
@@ -32,6 +34,7 @@ def write_tokenizer(
     state = {name: value.contiguous() for name, value in state.items()}
     with new_file(folder / WEIGHTS) as file:
         save_file(packed(state) if half else state, file)
+    record_digests(folder, [WEIGHTS])
 
 
 def read_tokenizer(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
@@ -42,4 +45,11 @@ def read_tokenizer(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise ValueError(f"no tokenizer in {folder}: expected {CONFIG} and {WEIGHTS} there")
-    return config_files.load(TokenizerConfig, folder / CONFIG), unpacked(load_file(folder / WEIGHTS))
+    require_intact(folder / WEIGHTS, "copy the tokenizer's folder again")
+    config = config_files.load(TokenizerConfig, folder / CONFIG)
+    try:
+        return config, unpacked(load_file(folder / WEIGHTS))
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged ({error}): copy the tokenizer's folder again"
+        ) from error

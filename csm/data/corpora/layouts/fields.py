@@ -1,0 +1,99 @@
+"""Fields of entries in other people's files: read by name, checked, never guessed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+
+def field(entry: Any, *names: str) -> Any:
+    """Returns the value of the first of several names that an entry has.
+
+    Raises:
+        ValueError: It has none; the message names a key that is spelled like one of them.
+    """
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"is {type(entry).__name__}: expected an object with {' or '.join(names)}")
+    for name in names:
+        if name in entry:
+            return entry[name]
+    near = next((key for name in names for key in entry if _alike(str(key), name)), None)
+    if near is not None:
+        raise ValueError(f"{names[0]} is missing: the entry has {near!r}; rename it to {names[0]}")
+    raise ValueError(
+        f"{' or '.join(names)} is missing: the entry has {', '.join(map(str, entry)) or 'nothing'}"
+    )
+
+
+def optional(entry: Mapping[str, Any], *names: str) -> Any:
+    """Returns the value of the first of several names, None where the entry has none of them.
+
+    Raises:
+        ValueError: A key is spelled like one of them.
+    """
+    for name in names:
+        if name in entry:
+            return entry[name]
+    near = next((key for name in names for key in entry if _alike(str(key), name)), None)
+    if near is not None:
+        raise ValueError(f"{near!r} is spelled like {names[0]}: expected that name; rename it")
+    return None
+
+
+def text_of(value: Any, name: str = "text") -> str:
+    """Returns a transcript with single spaces.
+
+    Raises:
+        ValueError: It is null, no string, or empty.
+    """
+    if value is None:
+        raise ValueError(f"{name} is null: expected the words that are said")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}: expected a string with the words that are said")
+    text = " ".join(value.split())
+    if not text:
+        raise ValueError(f"{name} is empty: expected the words that are said")
+    return text
+
+
+def speaker_of(value: Any, name: str = "speaker") -> str:
+    """Returns a speaker's name, from a string or a whole number.
+
+    Raises:
+        ValueError: It is null, empty, or of another kind.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {'null' if value is None else repr(value)}: expected a name")
+    cleaned = " ".join(os.fsencode(value).decode("utf-8", "backslashreplace").split())
+    if not cleaned:
+        raise ValueError(f"{name} is empty: expected a name")
+    return cleaned
+
+
+def seconds_of(value: Any, name: str) -> float:
+    """Returns a time in seconds.
+
+    Raises:
+        ValueError: It is no number of 0 or more.
+    """
+    try:
+        seconds = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{name} is {value!r}: expected seconds, 0 or more")
+    return seconds
+
+
+def _alike(key: str, name: str) -> bool:
+    """Returns whether a key is another spelling of a name: by case, Unicode form, or one letter."""
+    folded = unicodedata.normalize("NFKC", key).casefold().strip(" _-")
+    if key == name:
+        return False
+    return folded == name or (len(name) > 3 and difflib.SequenceMatcher(None, folded, name).ratio() > 0.85)

@@ -1,0 +1,240 @@
+"""Writes the conversations of a layout into a corpus folder: audio, turns, words, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from csm.audio.containers import playable
+from csm.audio.files import AudioInfo, check_audio, copy_audio
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, Untranscribed
+from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.segmentation import to_turns
+from csm.data.manifest import Recording, Segment, Turn, file_safe
+from csm.data.word_times import Word, rounded
+
+# Times of transcripts are often rounded: a turn may end this much after its recording, in seconds.
+ROUNDING = 0.05
+MOST_CHANNELS = 8  # of FLAC
+
+# Makes a conversation of a recording whose words are unknown; the path is one that libsndfile reads.
+Transcriber = Callable[[Untranscribed, Path, AudioInfo, Tree], SourceConversation]
+
+
+class Importer:
+    """Copies audio and adds turns to a corpus.
+
+    Args:
+        writer: Corpus writer that was started.
+        tree: Source; receives the reasons of what is left out.
+        transcribe: Makes a conversation of an untranscribed recording; None rejects these.
+    """
+
+    def __init__(self, writer: CorpusWriter, tree: Tree, transcribe: Transcriber | None = None) -> None:
+        self.writer, self.tree, self.transcribe = writer, tree, transcribe
+        self.wordless = 0  # turns of transcribed recordings in which no word was recognised
+        self.ids: set[str] = set()
+        self.turn_ids: set[str] = set()
+        self.copies: dict[Path, tuple[str, AudioInfo]] = {}  # file -> path in the corpus, statistics
+        self.failures: dict[Path, str] = {}
+
+    def add_all(self, conversations: Iterable[SourceConversation | Untranscribed]) -> None:
+        """Adds conversations, then enters everything that was left out into the corpus's ledger."""
+        for conversation in conversations:
+            self.add(conversation)
+        contributing = self.tree.used - set(self.failures)
+        for path in sorted(self.tree.files):
+            if path in self.failures:
+                self.tree.reject_file(path, self.failures[path])
+            elif path not in contributing:
+                self.tree.reject_file(path, "is no part of the layout")
+        for what, reason in self.tree.turns_rejected:
+            self.writer.reject(what, reason)
+        for path, reason in sorted(self.tree.files_rejected.items()):
+            self.writer.reject(self.tree.shown(path), reason, unit="file")
+        inside = set(self.tree.files) - set(self.tree.files_rejected)
+        for _ in inside:
+            self.writer.use_file()
+
+    def add(self, conversation: SourceConversation | Untranscribed) -> None:
+        """Adds one conversation; what cannot be used goes to the tree's ledger."""
+        if isinstance(conversation, Untranscribed):
+            made = self._transcribed(conversation)
+            if made is None:
+                return
+            conversation = made
+        name = file_safe(conversation.id)
+        if name.casefold() in self.ids:
+            reason = f"another conversation is called {conversation.id!r}; rename one"
+            for number, _ in enumerate(conversation.turns):
+                self.tree.reject_turn(f"{conversation.id}, turn {number}", reason)
+            return
+        self.ids.add(name.casefold())
+        usable = [turn for turn in conversation.turns if self._has_audio(conversation, turn)]
+        turns = (
+            self._on_timeline(name, conversation, usable)
+            if conversation.timeline
+            else [self._single(name, number, source) for number, source in enumerate(usable)]
+        )
+        for turn, words in turns:
+            turn = replace(turn, id=self._unique(turn.id), synthetic=conversation.synthetic)
+            self.wordless += not turn.text
+            self.writer.add(turn, split=conversation.split, words=rounded(words))
+
+    def _transcribed(self, recording: Untranscribed) -> SourceConversation | None:
+        if self.transcribe is None:
+            if len(recording.texts) == 1 and recording.texts[0].channel is None:
+                return self._whole(recording)
+            self.tree.reject_file(recording.audio, "its words are unknown: --transcribe recognises them")
+            return None
+        try:
+            path = playable(recording.audio, self.tree.scratch)
+            info = _usable(check_audio(path))
+            made = self.transcribe(recording, path, info, self.tree)
+            self._copy(recording.audio, path, info)
+        except ValueError as error:
+            self.tree.reject_file(recording.audio, error)
+            return None
+        return made
+
+    def _whole(self, recording: Untranscribed) -> SourceConversation | None:
+        """Makes one turn of a recording of one channel whose text is known."""
+        known = recording.texts[0]
+        try:
+            _, info = self._audio(recording.audio)
+            if info.channels != 1:
+                raise ValueError(f"has {info.channels} channels and one text: --transcribe places it")
+        except ValueError as error:
+            self.tree.reject_file(recording.audio, error)
+            return None
+        speaker = known.speaker or recording.audio.parent.name
+        turn = SourceTurn(speaker=speaker, text=known.text, audio=recording.audio)
+        return SourceConversation(id=recording.id, turns=[turn])
+
+    def _has_audio(self, conversation: SourceConversation, turn: SourceTurn) -> bool:
+        try:
+            _, info = self._audio(turn.audio)
+            end = info.duration if turn.end is None else turn.end
+            if turn.channel >= info.channels:
+                raise ValueError(f"channel is {turn.channel}: expected 0..{info.channels - 1}")
+            if end > info.duration + ROUNDING:
+                raise ValueError(f"end is {end:.3f} s: expected at most the duration, {info.duration:.3f} s")
+            if not turn.start < min(end, info.duration):
+                raise ValueError(f"start is {turn.start:.3f} s, end {end:.3f} s: expected start < end")
+        except ValueError as error:
+            self.tree.reject_turn(f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s", error)
+            return False
+        return True
+
+    def _audio(self, path: Path) -> tuple[str, AudioInfo]:
+        """Returns the copy of a file in the corpus, made at its first use."""
+        if path in self.failures:
+            raise ValueError(self.failures[path])
+        if path not in self.copies:
+            try:
+                source = playable(path, self.tree.scratch)
+                self._copy(path, source, _usable(check_audio(source)))
+            except ValueError as error:
+                self.failures[path] = str(error)
+                raise
+        return self.copies[path]
+
+    def _copy(self, path: Path, source: Path, info: AudioInfo) -> None:
+        target = f"audio/{file_safe(self.tree.shown(path.with_suffix('')))}.flac"
+        if target in {copy for copy, _ in self.copies.values()}:
+            target = f"audio/{file_safe(self.tree.shown(path))}.flac"
+        copy_audio(source, self.writer.partial / target, info)
+        if source.is_relative_to(self.tree.scratch):
+            source.unlink()  # constant disk for any number of containers
+        self.copies[path] = target, info
+
+    def _single(self, name: str, number: int, source: SourceTurn) -> tuple[Turn, tuple[Word, ...]]:
+        audio, info = self._audio(source.audio)
+        end = info.duration if source.end is None else min(source.end, info.duration)
+        turn = Turn(
+            id=file_safe(source.id or f"{name}-{number:04d}"),
+            conversation=name,
+            index=number,
+            speaker=source.speaker,
+            text=source.text,
+            audio=audio,
+            start=round(source.start, 6),
+            end=round(end, 6),
+            channel=source.channel,
+            emotion=source.emotion,
+        )
+        return turn, source.words
+
+    def _on_timeline(
+        self, name: str, conversation: SourceConversation, usable: list[SourceTurn]
+    ) -> list[tuple[Turn, tuple[Word, ...]]]:
+        """Makes the turns of files that share a timeline; each (file, channel) is a track."""
+        tracks = list(dict.fromkeys((turn.audio, turn.channel) for turn in usable))
+        infos = [self._audio(path)[1] for path, _ in tracks]
+        if not tracks:
+            return []
+        recording = Recording(
+            id=name,
+            audio="audio",
+            sample_rate=infos[0].sample_rate,
+            channels=len(tracks),
+            duration=max(info.duration for info in infos),
+        )
+        pairs = [
+            (self._segment(turn, tracks.index((turn.audio, turn.channel)), infos), turn) for turn in usable
+        ]
+        turns = to_turns(recording, [segment for segment, _ in pairs], join=conversation.join)
+        sources = {(s.speaker, s.channel, round(s.start, 6), round(s.end, 6)): turn for s, turn in pairs}
+        made = []
+        for turn in turns:
+            audio, channel = tracks[turn.channel]
+            own = None if conversation.join else sources[turn.speaker, turn.channel, turn.start, turn.end]
+            words = own.words if own else _inside(turn, pairs)
+            turn = replace(
+                turn,
+                id=file_safe((own and own.id) or turn.id),
+                audio=self._audio(audio)[0],
+                channel=channel,
+                overlap=turn.overlap or bool(own and own.overlap),
+            )
+            made.append((turn, words))
+        return made
+
+    def _segment(self, turn: SourceTurn, track: int, infos: list[AudioInfo]) -> Segment:
+        duration = infos[track].duration
+        return Segment(
+            speaker=turn.speaker,
+            start=turn.start,
+            end=duration if turn.end is None else min(turn.end, duration),
+            text=turn.text,
+            channel=track,
+            emotion=turn.emotion,
+        )
+
+    def _unique(self, name: str) -> str:
+        if name in self.turn_ids:
+            name = file_safe(f"{name} {len(self.turn_ids)}")
+        self.turn_ids.add(name)
+        return name
+
+
+def _inside(turn: Turn, pairs: list[tuple[Segment, SourceTurn]]) -> tuple[Word, ...]:
+    """Returns the words that were joined into a turn, in order."""
+    words = [
+        word
+        for segment, source in pairs
+        if (segment.speaker, segment.channel) == (turn.speaker, turn.channel)
+        for word in source.words
+        if turn.start - 1e-6 <= segment.start and segment.end <= turn.end + 1e-6
+    ]
+    return tuple(sorted(words, key=lambda word: word.start))
+
+
+def _usable(info: AudioInfo) -> AudioInfo:
+    if info.channels > MOST_CHANNELS:
+        raise ValueError(f"has {info.channels} channels: expected at most {MOST_CHANNELS}; split the file")
+    if not 8_000 <= info.sample_rate <= 192_000:
+        raise ValueError(f"has a sample rate of {info.sample_rate} Hz: expected 8000 to 192000; convert it")
+    return info

@@ -1,0 +1,117 @@
+"""moshi-finetune's stereo layout (Kyutai): NAME.wav of two channels, NAME.json with the words' times.
+
+    data.jsonl   {"path": "data_stereo/NAME.wav", "duration": 24.5}; optional here, all NAME.json are read
+    NAME.json    {"alignments": [["the", [0.1, 0.3], "SPEAKER_MAIN"], ...]}
+
+SPEAKER_MAIN is the left channel, every other label the right one. Words become turns by their pauses. What a
+channel without words says is not used; the ledger says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from csm.audio.files import sample_rate_of
+from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
+from csm.data.corpora.layouts.tree import Tree
+from csm.data.word_times import Word
+
+MAIN = "SPEAKER_MAIN"
+OTHER = "SPEAKER_OTHER"
+
+
+def recognise(tree: Tree) -> str | None:
+    """Counts the .json files with alignments."""
+    found = sum(_has_alignments(tree, path) for path in tree.ending(".json"))
+    return f"{found} .json with alignments" if found else None
+
+
+def read(tree: Tree) -> Iterator[SourceConversation]:
+    """Yields one conversation for each .json with alignments; its joined words are turns."""
+    listed = _listed(tree)
+    for path in tree.ending(".json"):
+        try:
+            content = tree.json(path)
+            alignments = field(content, "alignments")
+            audio = tree.audio_beside(path)
+            if listed and audio not in listed:
+                raise ValueError("no line of a .jsonl names its recording; add one or remove the file")
+        except ValueError as error:
+            tree.reject_file(path, error)
+            continue
+        tree.used.update({path, audio})
+        name = tree.shown(audio.with_suffix(""))
+        speakers = content.get("csm_speakers") or {}
+        join = content.get("csm_unit") != "turn"  # csm exports turns where it has no words
+        turns = list(_words(tree, name, alignments, audio, speakers, join))
+        _require_words(tree, name, turns)
+        yield SourceConversation(id=name, turns=turns, timeline=True, join=join)
+
+
+def _words(
+    tree: Tree, name: str, alignments: Any, audio: Path, speakers: Any, join: bool
+) -> Iterator[SourceTurn]:
+    for number, entry in enumerate(alignments if isinstance(alignments, list) else []):
+        try:
+            if not isinstance(entry, (list, tuple)) or len(entry) != 3:
+                raise ValueError('expected ["word", [start, end], "SPEAKER"]')
+            text, times, label = entry
+            if not isinstance(times, (list, tuple)) or len(times) != 2:
+                raise ValueError(f"times are {times!r}: expected [start, end]")
+            text, label = text_of(text, "word"), speaker_of(label)
+            start, end = seconds_of(times[0], "start"), seconds_of(times[1], "end")
+            yield SourceTurn(
+                speaker=speaker_of(speakers.get(label, f"{name}-{label}")),
+                text=text,
+                audio=audio,
+                start=start,
+                end=end,
+                channel=0 if label == MAIN else 1,
+                words=(Word(text, start, end),) if join else (),
+            )
+        except ValueError as error:
+            tree.reject_turn(f"{name}, alignment {number}", error)
+
+
+def _require_words(tree: Tree, name: str, turns: list[SourceTurn]) -> None:
+    for channel in {0, 1} - {turn.channel for turn in turns}:
+        tree.reject_turn(
+            f"{name}, channel {channel}",
+            "no alignment is of this channel: what is said there is not used; --transcribe recognises it",
+        )
+
+
+def _listed(tree: Tree) -> set[Path]:
+    found = set()
+    for path in tree.ending(".jsonl"):
+        tree.used.add(path)
+        for where, entry in tree.json_lines(path):
+            try:
+                audio = tree.find(text_of(field(entry, "path"), "path"), beside=path)
+                duration = optional(entry, "duration")
+                if duration is not None:
+                    seconds_of(duration, "duration")
+                sample_rate_of(audio)
+                tree.audio_beside(audio.with_suffix(".json"))
+                if not audio.with_suffix(".json").is_file():
+                    raise ValueError(f"{audio.stem}.json with its alignments is missing beside the recording")
+                found.add(audio)
+            except ValueError as error:
+                tree.reject_turn(where, error)
+    return found
+
+
+def _has_alignments(tree: Tree, path: Path) -> bool:
+    with open(path, "rb") as file:
+        return b'"alignments"' in file.read(4096)
+
+
+LAYOUT = Layout(
+    name="moshi",
+    looks_for='NAME.json with "alignments" beside NAME.wav of two channels',
+    recognise=recognise,
+    read=read,
+)

@@ -1,0 +1,1 @@
+"""Recordings without transcripts: who speaks when (voice activity, diarisation), and what (recognition)."""

@@ -1,0 +1,178 @@
+"""Who speaks when on one channel: windows' speaker embeddings, clustered, decoded on a grid of 0.1 s.
+
+Embeddings are taken relative to their mean over the recording, which removes what all of it shares (room,
+microphone, noise), and clustered by Ward's method. Each cell of the grid scores its cosine to each cluster's
+mean over the windows around it; the best path pays for each change of speaker (Viterbi).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from csm.data.corpora.transcription.speaker_windows import Windows
+from csm.data.manifest import Segment
+from csm.system.extras import missing_package
+
+CELL = 0.1  # seconds
+CHANGE_COST = 0.5  # cosine that a change of speaker costs
+MOST_SPEAKERS = 6
+# Found on conversations of one to three people (docs/MEASURED.md): below this silhouette there is one
+# speaker, above this cosine two clusters are one.
+LEAST_SILHOUETTE, SAME_SPEAKER = 0.22, 0.86
+MORE_SPEAKERS = 0.05  # silhouette that each further speaker must gain: most recordings are of two
+CLUSTERED = 3_000  # windows at most; the others take the nearest cluster
+# Cosine to a speaker's mean below which a section has no speaker: music, noise, strange sounds.
+LEAST_LIKENESS = 0.5
+# Where the scores of two speakers differ by less for at least this long beside a change without a pause, both
+# speak.
+OVERLAP_MARGIN, SHORTEST_OVERLAP = 0.15, 0.4
+
+
+class Attributed(NamedTuple):
+    """An interval in seconds with its speaker, from 0; None is unknown. `overlap`: two people speak."""
+
+    start: float
+    end: float
+    speaker: int | None
+    overlap: bool = False
+
+
+def diarise(regions: list[Segment], windows: Windows, speakers: int | None = None) -> list[Attributed]:
+    """Attributes regions of speech to speakers.
+
+    Args:
+        regions: Intervals of speech, in order.
+        windows: Their windows.
+        speakers: Number of speakers; None finds it.
+
+    Returns:
+        Intervals in order, which cover every region; speakers are numbered by their first word.
+    """
+    if len(windows.whole) == 0:
+        return [Attributed(region.start, region.end, 0) for region in regions]
+    means, centre = _clusters(windows, speakers)
+    scores = _unit(windows.embeddings - centre) @ _unit(means - centre).T
+    if len(means) == 1:
+        scores = np.ones_like(scores)
+    likeness = (_unit(windows.embeddings) @ _unit(means).T).max(1)
+    attributed: list[Attributed] = []
+    for index, region in enumerate(regions):
+        own = windows.regions == index
+        if not own.any():  # too short for a window: as the speech before it
+            previous = next((a.speaker for a in reversed(attributed) if a.speaker is not None), 0)
+            attributed.append(Attributed(region.start, region.end, previous))
+        elif likeness[own].mean() < LEAST_LIKENESS:
+            attributed.append(Attributed(region.start, region.end, None))
+        else:
+            attributed += _decoded(region, windows.spans[own], scores[own])
+    return _numbered(attributed)
+
+
+def _clusters(windows: Windows, speakers: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean embedding of each cluster [K, 256], and that of all windows."""
+    try:
+        from scipy.cluster.hierarchy import fcluster, linkage
+    except ImportError as error:
+        raise ValueError(missing_package("scipy", "clustering speakers")) from error
+    whole = windows.whole
+    chosen = whole[np.linspace(0, len(whole) - 1, min(len(whole), CLUSTERED)).astype(int)]
+    embeddings = windows.embeddings[chosen]
+    centre = embeddings.mean(0)
+    if len(chosen) < 2 or speakers == 1:
+        return centre[None], np.zeros_like(centre)
+    relative = _unit(embeddings - centre)
+    tree = linkage(relative, "ward")
+    counts = [speakers] if speakers else range(2, MOST_SPEAKERS + 1)
+    best, labels = LEAST_SILHOUETTE, np.zeros(len(chosen), int)
+    for count in counts:
+        found = fcluster(tree, count, "maxclust") - 1
+        if speakers or (
+            _closest(embeddings, found) <= SAME_SPEAKER
+            and (score := _silhouette(relative, found)) > best + MORE_SPEAKERS * (count > 2)
+        ):
+            labels = found
+            best = best if speakers else score
+    if labels.max() == 0:
+        return centre[None], np.zeros_like(centre)
+    for _ in range(5):  # k-means on the sphere
+        means = np.stack(
+            [embeddings[labels == k].mean(0) for k in range(labels.max() + 1) if (labels == k).any()]
+        )
+        labels = (relative @ _unit(means - centre).T).argmax(1)
+    return means, centre
+
+
+def _closest(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    means = _unit(np.stack([embeddings[labels == k].mean(0) for k in range(labels.max() + 1)]))
+    cosines = means @ means.T
+    np.fill_diagonal(cosines, -1)
+    return float(cosines.max())
+
+
+def _silhouette(points: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean silhouette by cosine distance (Rousseeuw 1987)."""
+    one_hot = np.eye(labels.max() + 1)[labels]
+    sizes = one_hot.sum(0)
+    sums = (1 - points @ points.T) @ one_hot  # [N, K]
+    own = sums[np.arange(len(points)), labels] / np.maximum(sizes[labels] - 1, 1)
+    others = np.where(one_hot.astype(bool), np.inf, sums / sizes).min(1)
+    return float(((others - own) / np.maximum(np.maximum(own, others), 1e-9)).mean())
+
+
+def _decoded(region: Segment, spans: np.ndarray, scores: np.ndarray) -> list[Attributed]:
+    cells = max(1, round(region.duration / CELL))
+    width = region.duration / cells
+    times = region.start + (np.arange(cells) + 0.5) * width
+    middle, half = spans.mean(1), (spans[:, 1] - spans[:, 0]) / 2
+    distance = np.abs(times[:, None] - middle) / np.maximum(half, CELL)
+    weights = np.clip(1 - distance, 1e-3, None) * (distance <= 1.0 + CELL)
+    grid = (weights + 1e-9) @ scores / (weights + 1e-9).sum(1, keepdims=True)
+    path = _best_path(grid)
+    labels = list(zip(path.tolist(), _both(grid, path).tolist(), strict=True))
+    parts, first = [], 0
+    for cell in range(1, cells + 1):
+        if cell == cells or labels[cell] != labels[first]:
+            start, end = region.start + first * width, region.start + cell * width
+            parts.append(Attributed(start, region.end if cell == cells else end, *labels[first]))
+            first = cell
+    return parts
+
+
+def _best_path(grid: np.ndarray) -> np.ndarray:
+    best, back = grid[0].copy(), []
+    for scores in grid[1:]:
+        changed = best.max() - CHANGE_COST
+        stays = best >= changed
+        back.append(np.where(stays, np.arange(len(best)), best.argmax()))
+        best = np.where(stays, best, changed) + scores
+    path = [int(best.argmax())]
+    for pointers in reversed(back):
+        path.append(int(pointers[path[-1]]))
+    return np.array(path[::-1])
+
+
+def _both(grid: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Returns the cells beside a change of speaker in which neither speaker prevails."""
+    both = np.zeros(len(path), bool)
+    for change in np.flatnonzero(path[1:] != path[:-1]):
+        pair = [path[change], path[change + 1]]
+        unclear = np.abs(grid[:, pair[0]] - grid[:, pair[1]]) < OVERLAP_MARGIN
+        first, last = change, change + 1
+        while first >= 0 and unclear[first]:
+            first -= 1
+        while last < len(path) and unclear[last]:
+            last += 1
+        if (last - first - 1) * CELL >= SHORTEST_OVERLAP:
+            both[first + 1 : last] = True
+    return both
+
+
+def _numbered(attributed: list[Attributed]) -> list[Attributed]:
+    order = list(dict.fromkeys(a.speaker for a in attributed if a.speaker is not None))
+    return [a._replace(speaker=None if a.speaker is None else order.index(a.speaker)) for a in attributed]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)

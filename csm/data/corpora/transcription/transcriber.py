@@ -1,0 +1,200 @@
+"""Makes conversations of recordings without transcripts: who speaks when, and what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from csm.audio.files import AudioInfo, read_audio
+from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, UntimedText, Untranscribed
+from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.segmentation import SegmentationConfig, detect_segments, join_turns, merge_units
+from csm.data.corpora.transcription.diarisation import Attributed, diarise
+from csm.data.corpora.transcription.placing import place
+from csm.data.corpora.transcription.recogniser import RATE, WordRecogniser
+from csm.data.corpora.transcription.speaker_windows import SpeakerWindows
+from csm.data.manifest import Segment
+from csm.data.word_times import Word
+
+LOUDNESS_STEP = 0.05  # seconds: where a piece without a pause is cut at its quietest moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Speech of one speaker; `overlap` where another one speaks too."""
+
+    segment: Segment
+    overlap: bool = False
+
+
+class RecordingTranscriber:
+    """Finds turns and words of recordings.
+
+    Args:
+        recogniser: Words of speech.
+        speakers: Number of speakers of a recording of one channel; None finds it.
+        longest_turn: Longest turn in seconds; longer ones are cut at pauses.
+    """
+
+    def __init__(
+        self, recogniser: WordRecogniser, *, speakers: int | None = None, longest_turn: float = 30.0
+    ) -> None:
+        if speakers is not None and speakers < 1:
+            raise ValueError(f"--speakers is {speakers}: expected 1 or more")
+        if not 2 <= longest_turn <= 30:
+            raise ValueError(f"--longest-turn is {longest_turn}: expected 2 to 30 seconds")
+        self.recogniser, self.speakers, self.longest_turn = recogniser, speakers, longest_turn
+        self._windows: SpeakerWindows | None = None
+
+    def __call__(
+        self, recording: Untranscribed, path: Path, info: AudioInfo, tree: Tree
+    ) -> SourceConversation:
+        """Returns the conversation of a recording; sections without a speaker go to the tree's ledger.
+
+        Raises:
+            ValueError: No speech is detected, or the names or texts do not fit.
+        """
+        names = _names(recording, info.channels)
+        detected = detect_segments(path, info, names)
+        if not detected:
+            raise ValueError("no speech was detected")
+        if info.channels == 1 and self.speakers != 1 and len(recording.speakers) != 1:
+            pieces = self._diarised(recording, path, detected, tree)
+        else:
+            pieces = [Piece(segment=segment) for segment in detected]
+        pieces = [part for piece in pieces for part in self._short(path, piece)]
+        turns = self._joined(pieces)
+        words = self._words(path, info, turns)
+        if recording.texts:
+            words = self._placed(recording.texts, turns, words)
+        return SourceConversation(
+            id=recording.id,
+            timeline=True,
+            turns=[
+                SourceTurn(
+                    speaker=piece.segment.speaker,
+                    text=" ".join(word.text for word in spoken),
+                    audio=recording.audio,
+                    start=piece.segment.start,
+                    end=piece.segment.end,
+                    channel=piece.segment.channel,
+                    emotion=recording.emotion,
+                    words=spoken,
+                    overlap=piece.overlap,
+                )
+                for piece, spoken in zip(turns, words, strict=True)
+            ],
+        )
+
+    def _diarised(
+        self, recording: Untranscribed, path: Path, regions: list[Segment], tree: Tree
+    ) -> list[Piece]:
+        self._windows = self._windows or SpeakerWindows()
+        windows = self._windows.embed(regions, (_clip(path, r.start, r.end, 0) for r in regions))
+        found: list[Attributed] = diarise(regions, windows, self.speakers)
+        speakers = _speakers_of(recording)
+        pieces = []
+        for part in found:
+            if part.speaker is None:
+                tree.reject_turn(
+                    f"{recording.id}, {part.start:.2f} to {part.end:.2f} s",
+                    f"{part.end - part.start:.2f} s of sound are like no speaker: they cannot be attributed",
+                )
+                continue
+            name = (
+                speakers[part.speaker] if part.speaker < len(speakers) else f"{recording.id}-{part.speaker}"
+            )
+            segment = Segment(speaker=name, start=part.start, end=part.end)
+            pieces.append(Piece(segment=segment, overlap=part.overlap))
+        return pieces
+
+    def _short(self, path: Path, piece: Piece) -> Iterator[Piece]:
+        """Cuts a piece that is longer than a turn may be at its quietest moments."""
+        segment = piece.segment
+        if segment.duration <= self.longest_turn:
+            yield piece
+            return
+        first, last = segment.start + self.longest_turn / 2, segment.start + self.longest_turn
+        step = round(LOUDNESS_STEP * RATE)
+        clip = _clip(path, first, min(last, segment.end), segment.channel)
+        loudness = (clip[: len(clip) // step * step].reshape(-1, step) ** 2).mean(1)
+        cut = first + (int(loudness.argmin()) + 0.5) * LOUDNESS_STEP
+        yield replace(piece, segment=replace(segment, end=cut))
+        yield from self._short(path, replace(piece, segment=replace(segment, start=cut)))
+
+    def _joined(self, pieces: list[Piece]) -> list[Piece]:
+        """Joins pieces of one speaker into turns; overlapped ones stay alone."""
+        config = SegmentationConfig(longest_turn=self.longest_turn)
+        plain = [piece.segment for piece in pieces if not piece.overlap]
+        units: list[Segment] = []
+        for unit in merge_units(plain, config.merge_gap):
+            inside = [s for s in plain if s.start >= unit.start and s.end <= unit.end and _same(s, unit)]
+            units += [unit] if unit.duration <= self.longest_turn else inside
+        turns = [Piece(segment=segment) for segment in join_turns(units, config)]
+        turns += [piece for piece in pieces if piece.overlap]
+        return sorted(turns, key=lambda piece: (piece.segment.start, piece.segment.end))
+
+    def _words(self, path: Path, info: AudioInfo, turns: list[Piece]) -> list[tuple[Word, ...]]:
+        found: list[tuple[Word, ...]] = [()] * len(turns)
+        for channel in range(info.channels):
+            own = [index for index, piece in enumerate(turns) if piece.segment.channel == channel]
+
+            def read(start: float, end: float, channel: int = channel) -> np.ndarray:
+                return _clip(path, start, min(end, info.duration), channel)
+
+            words = self.recogniser.words([turns[index].segment for index in own], read)
+            for index, spoken in zip(own, words, strict=True):
+                found[index] = spoken
+        return found
+
+    def _placed(
+        self,
+        texts: Sequence[UntimedText],
+        turns: list[Piece],
+        words: list[tuple[Word, ...]],
+    ) -> list[tuple[Word, ...]]:
+        """Puts the words of the user's texts into the turns, each channel's texts into its own."""
+        found: list[list[Word]] = [[] for _ in turns]
+        channels = {text.channel for text in texts}
+        for channel in sorted(channels, key=lambda c: -1 if c is None else c):
+            own = [i for i, t in enumerate(turns) if channel is None or t.segment.channel == channel]
+            known = [word for text in texts if text.channel == channel for word in text.text.split()]
+            recognised = sorted((word for i in own for word in words[i]), key=lambda word: word.start)
+            spans = np.array([(turns[i].segment.start, turns[i].segment.end) for i in own]).reshape(-1, 2)
+            for word in place(known, recognised):
+                middle = (word.start + word.end) / 2
+                away = np.maximum(spans[:, 0] - middle, middle - spans[:, 1])
+                found[own[int(away.argmin())]].append(word)
+        return [_clamped(piece.segment, spoken) for piece, spoken in zip(turns, found, strict=True)]
+
+
+def _clamped(segment: Segment, words: list[Word]) -> tuple[Word, ...]:
+    low, high = segment.start, segment.end
+    return tuple(Word(w.text, min(max(w.start, low), high), min(max(w.end, low), high)) for w in words)
+
+
+def _same(first: Segment, second: Segment) -> bool:
+    return (first.speaker, first.channel) == (second.speaker, second.channel)
+
+
+def _names(recording: Untranscribed, channels: int) -> list[str]:
+    if recording.speakers and len(recording.speakers) == channels:
+        return list(recording.speakers)
+    if recording.speakers and channels > 1:
+        raise ValueError(f"has {channels} channels and {len(recording.speakers)} speakers: expected as many")
+    named = {text.channel: text.speaker for text in recording.texts if text.speaker}
+    return [str(named.get(channel) or f"{recording.id}-{channel}") for channel in range(channels)]
+
+
+def _speakers_of(recording: Untranscribed) -> list[str]:
+    """Returns the names of speakers in the order in which they speak, as far as they are known."""
+    return list(dict.fromkeys(text.speaker for text in recording.texts if text.speaker)) or list(
+        recording.speakers
+    )
+
+
+def _clip(path: Path, start: float, end: float, channel: int) -> np.ndarray:
+    return read_audio(path, sample_rate=RATE, start=start, end=end, channel=channel)[0].numpy()

@@ -1,0 +1,1 @@
+"""Corpora in the layouts of others, one file each; `csm/data/corpora/layouts` reads them back."""

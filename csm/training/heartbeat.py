@@ -1,0 +1,126 @@
+"""Ranks that show each other that they run: a rank that hangs is named, and the others end.
+
+A rank that is stopped or swapped out, or whose machine is gone, leaves the others waiting in a collective,
+whose time limit is an hour because one rank may validate for long. So each rank writes a number into the
+store of the process group every few seconds, from a thread of its own, whatever its main thread does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+
+from torch.distributed import TCPStore
+
+from csm.system import process_table
+
+# Seconds between two beats, and silent beats until a rank counts as hung: a minute. Beats are counted rather
+# than seconds: a run that was paused as a whole (Ctrl-Z) has missed none.
+BEAT_S, SILENT_BEATS = 5.0, 12
+# Exit status of a rank that ends because another one hangs (EX_TEMPFAIL: the same command may be run again).
+HUNG = 75
+_LEFT = b"left"
+
+
+class Heartbeat:
+    """Two threads of one rank: one exchanges beats through the store, the other watches the first.
+
+    Args:
+        rank, size: Of this process, and of the run.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self.stopping = threading.Event()
+        self.exchanges = 0
+        self.supervisor = process_table.process(os.getppid())
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
+        for thread in self.threads:
+            thread.start()
+
+    def leave(self) -> None:
+        """Ends the threads; the other ranks no longer expect this one."""
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(5.0)
+
+    def _beat(self) -> None:
+        try:
+            self._exchange()
+        except RuntimeError:
+            # The rank that keeps the store has ended. What waits for it in a collective fails, or is ended by
+            # the launcher; this thread has nothing to add.
+            self.stopping.set()
+
+    def _exchange(self) -> None:
+        """Writes this rank's beats and reads those of the others."""
+        # A connection of its own: one that waits for a key elsewhere would hold it up.
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*place, is_master=False, timeout=timedelta(hours=1), wait_for_workers=False)
+        keys = [f"csm/heartbeat/{rank}" for rank in range(self.size)]
+        seen: dict[int, bytes] = {}
+        silent = dict.fromkeys(range(self.size), 0)
+        while not self.stopping.is_set():
+            if not self._supervisor_stopped():  # this rank is then about to end: the others may name it
+                store.set(keys[self.rank], str(self.exchanges + 1))
+            for rank, key in enumerate(keys):
+                value = store.get(key) if store.check([key]) else b""
+                silent[rank] = silent[rank] + 1 if value == seen.get(rank) and value != _LEFT else 0
+                seen[rank] = value
+            self.exchanges += 1
+            hung = [rank for rank, count in silent.items() if count >= SILENT_BEATS and rank != self.rank]
+            if hung:
+                self._end(f"rank {', '.join(map(str, hung))} has not answered for {_seconds()} s: it hangs")
+            self.stopping.wait(BEAT_S)
+        store.set(keys[self.rank], _LEFT.decode())
+
+    def _watch(self) -> None:
+        """Ends this rank where the store does not answer, or where its own supervisor is stopped."""
+        before, silent, stopped = -1, 0, 0
+        while not self.stopping.wait(BEAT_S):
+            silent = silent + 1 if self.exchanges == before else 0
+            before = self.exchanges
+            stopped = stopped + 1 if self._supervisor_stopped() else 0
+            if silent > SILENT_BEATS and self.threads[0].is_alive():
+                host = "the launcher" if _launcher_keeps_store() else "rank 0"
+                self._end(f"{host}, which keeps the store, has not answered for {_seconds()} s: it hangs")
+            if stopped > SILENT_BEATS and self.supervisor is not None:
+                self._say(f"its supervisor (process {self.supervisor.pid}) is stopped: both end")
+                os.kill(self.supervisor.pid, 9)
+
+    def _supervisor_stopped(self) -> bool:
+        return self.supervisor is not None and self.supervisor.stopped
+
+    def _end(self, reason: str) -> None:
+        self._say(f"{reason}; this rank ends. The same command resumes after the last checkpoint")
+        if self.rank == 0:
+            time.sleep(2 * BEAT_S)  # the others read the store once more, which may end with this rank
+        os._exit(HUNG)
+
+    def _say(self, text: str) -> None:
+        print(f"rank {self.rank}: {text}", file=sys.stderr, flush=True)
+
+
+_heartbeats: list[Heartbeat] = []
+
+
+def start_heartbeat(rank: int, size: int) -> None:
+    """Starts the heartbeat of this rank."""
+    _heartbeats.append(Heartbeat(rank, size))
+
+
+def stop_heartbeat() -> None:
+    """Ends it; the process is about to leave the others."""
+    while _heartbeats:
+        _heartbeats.pop().leave()
+
+
+def _launcher_keeps_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _seconds() -> int:
+    return round(BEAT_S * SILENT_BEATS)

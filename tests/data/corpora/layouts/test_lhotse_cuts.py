@@ -1,0 +1,55 @@
+"""Lhotse's manifests."""
+
+from tests.data.corpora.layouts.small_trees import ledger, lines, prepared, said, sound
+
+
+def test_recordings_with_supervisions_and_cuts_hold_the_same_turns(tmp_path) -> None:
+    path = sound(tmp_path / "in/audio/talk.wav", channels=2)
+    source = {"type": "file", "channels": [0, 1], "source": "audio/talk.wav"}
+    recording = {
+        "id": "talk",
+        "sources": [source],
+        "sampling_rate": 16000,
+        "num_samples": 32000,
+        "duration": 2.0,
+    }
+    word = {"word": [["well", 0.1, 0.3, 0.9], ["hello", 0.5, 0.4, None]]}
+    first = {
+        "id": "s1",
+        "recording_id": "talk",
+        "start": 0.1,
+        "duration": 0.8,
+        "channel": 0,
+        "speaker": "ann",
+    }
+    first |= {"text": "well hello", "alignment": word}
+    second = {
+        **first,
+        "id": "s2",
+        "start": 1.0,
+        "duration": 0.5,
+        "channel": [1],
+        "speaker": "ben",
+        "text": "hi",
+    }
+    bad = {**first, "id": "s3", "text": None}
+    lines(tmp_path / "in/recordings.jsonl", recording)
+    lines(tmp_path / "in/supervisions.jsonl", first, second, bad, {**first, "recording_id": "gone"})
+    corpus = prepared(tmp_path)
+    expected = [("talk", "ann", "well hello", 0, 0.1, 0.9), ("talk", "ben", "hi", 1, 1.0, 1.5)]
+    assert said(corpus) == expected and path.is_file()
+    assert "text is null" in ledger(corpus) and "recording_id is 'gone'" in ledger(corpus)
+    for name in ("recordings", "supervisions"):
+        (tmp_path / f"in/{name}.jsonl").unlink()
+    shifted = [{**entry, "start": entry["start"] - 0.1} for entry in ({**first, "alignment": {}}, second)]
+    cut = {
+        "id": "c",
+        "type": "MultiCut",
+        "start": 0.1,
+        "duration": 1.9,
+        "channel": [0, 1],
+        "recording": recording,
+    }
+    lines(tmp_path / "in/cuts.jsonl", {**cut, "supervisions": shifted})
+    (tmp_path / "out").rename(tmp_path / "before")
+    assert said(prepared(tmp_path)) == expected

@@ -1,0 +1,42 @@
+"""RTTM with the words in STM, CTM or lines of text."""
+
+from tests.data.corpora.layouts.small_trees import ledger, prepared, said, sound, text
+
+RTTM = """SPKR-INFO talk 1 <NA> <NA> <NA> unknown ann <NA> <NA>
+SPEAKER talk 1 0.10 0.80 <NA> <NA> ann <NA> <NA>
+SPEAKER talk 1 1.00 0.50 <NA> <NA> ben <NA> <NA>
+"""
+EXPECTED = [("talk", "ann", "Well, hello.", 0, 0.1, 0.9), ("talk", "ben", "Hi.", 0, 1.0, 1.5)]
+
+
+def test_words_of_a_ctm_are_put_into_the_intervals_of_the_rttm(tmp_path) -> None:
+    sound(tmp_path / "in/talk.wav")
+    text(tmp_path / "in/talk.rttm", RTTM)
+    text(tmp_path / "in/talk.ctm", "talk 1 0.10 0.3 Well, 0.9\ntalk 1 0.5 0.3 hello.\ntalk 1 1.1 0.2 Hi.\n")
+    corpus = prepared(tmp_path)
+    assert said(corpus) == EXPECTED and "0.5" in (corpus.root / "words.jsonl").read_text()
+
+
+def test_a_line_of_text_for_each_line_of_the_rttm_is_enough_and_another_number_is_refused(tmp_path) -> None:
+    for name, content in (("talk", "Well, hello.\n\nHi.\n"), ("more", "One.\nTwo.\nThree.\n")):
+        sound(tmp_path / f"in/{name}.wav")
+        text(tmp_path / f"in/{name}.rttm", RTTM.replace("talk", name))
+        text(tmp_path / f"in/{name}.txt", content)
+    corpus = prepared(tmp_path)
+    assert said(corpus) == EXPECTED
+    assert "more.txt has 3 lines: expected 2" in ledger(corpus) and corpus.info["turns_rejected"] == 2
+
+
+def test_an_rttm_alone_holds_no_words_and_an_stm_needs_no_rttm(tmp_path) -> None:
+    for name in ("talk", "mute"):
+        sound(tmp_path / f"in/{name}.wav")
+    text(
+        tmp_path / "in/mute.rttm",
+        RTTM.replace("talk", "mute") + "SPEAKER mute 1 x 1 <NA> <NA> b <NA>\nSPEAKER\n",
+    )
+    stm = ";; comment\ntalk 1 ann 0.10 0.90 <o,f0> Well, hello.\ntalk 1 ben 1.0 1.5 Hi.\n"
+    text(tmp_path / "in/talk.stm", stm + "talk 1 ben 1.5 1.6 IGNORE_TIME_SEGMENT_IN_SCORING\n")
+    corpus = prepared(tmp_path)
+    assert said(corpus) == EXPECTED
+    for reason in ("no words are known of it", "start is 'x'", "too few columns", "left out of scoring"):
+        assert reason in ledger(corpus)

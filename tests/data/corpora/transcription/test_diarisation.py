@@ -1,0 +1,57 @@
+"""Diarisation of made-up windows: clusters are found, and every moment of speech is attributed or marked."""
+
+import numpy as np
+import pytest
+
+from csm.data.corpora.transcription.diarisation import diarise
+from csm.data.corpora.transcription.speaker_windows import HOP, MEL_STEP, WINDOW, Windows
+from csm.data.manifest import Segment
+
+
+def made_up(pattern: list[tuple[int, float]], seed: int, *, pause: float = 0.3) -> tuple[list, Windows, list]:
+    """Regions of (speaker, seconds), -1 for noise, with windows of voices alike by a cosine of 0.7."""
+    rng = np.random.default_rng(seed)
+    common, own = rng.standard_normal(256), rng.standard_normal((8, 256))
+    regions, embeddings, spans, owners, position = [], [], [], [], 0.5
+    for index, (speaker, seconds) in enumerate(pattern):
+        regions.append(Segment(speaker="?", start=position, end=position + seconds))
+        voice = rng.standard_normal(256) if speaker < 0 else 1.5 * common + own[speaker]
+        for start in np.arange(0, max(seconds - WINDOW * MEL_STEP, 0) + 1e-9, HOP * MEL_STEP):
+            vector = voice + 0.5 * rng.standard_normal(256)
+            embeddings.append(vector / np.linalg.norm(vector))
+            spans.append((position + start, position + min(start + WINDOW * MEL_STEP, seconds)))
+            owners.append(index)
+        position += seconds + pause
+    return regions, Windows(np.array(embeddings), np.array(spans), np.array(owners)), pattern
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("people", [1, 2, 3])
+def test_speakers_are_counted_and_separated_and_every_moment_is_attributed(seed: int, people: int) -> None:
+    rng = np.random.default_rng(seed)
+    order = [*range(people), *(int(rng.integers(people)) for _ in range(20))]
+    regions, windows, pattern = made_up([(who, float(rng.uniform(0.5, 5))) for who in order], seed)
+    for count in (people, None):
+        found = diarise(regions, windows, count)
+        assert [a.speaker for a in found] == [who for who, _ in pattern]
+        assert [(a.start, a.end) for a in found] == [(r.start, r.end) for r in regions]
+
+
+def test_a_change_without_a_pause_is_found_and_noise_has_no_speaker() -> None:
+    regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (-1, 3.0), (0, 4.0), (1, 4.0)], 3, pause=0.0)
+    joined = [Segment(speaker="?", start=regions[0].start, end=regions[1].end), *regions[2:]]
+    moved = windows._replace(regions=np.maximum(windows.regions - 1, 0))
+    found = diarise(joined, moved, 2)
+    assert [a.speaker for a in found if a.end - a.start > 1] == [0, 1, None, 0, 1]
+    change = next(a.end for a in found if a.speaker == 0)
+    assert abs(change - regions[0].end) <= 0.5
+    assert abs(sum(a.end - a.start for a in found) - sum(r.duration for r in joined)) < 1e-6
+
+
+def test_speech_too_short_for_a_window_goes_to_who_spoke_before() -> None:
+    regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (0, 0.5)], 1)
+    kept = windows.regions < 2
+    short = Windows(windows.embeddings[kept], windows.spans[kept], windows.regions[kept])
+    assert [a.speaker for a in diarise(regions, short, 2)] == [0, 1, 1]
+    nothing = Windows(np.zeros((0, 256)), np.zeros((0, 2)), np.zeros(0, int))
+    assert [a.speaker for a in diarise(regions, nothing)] == [0, 0, 0]

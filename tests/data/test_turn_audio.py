@@ -1,0 +1,59 @@
+"""A turn is its channel and interval of the file, which is checked against the digests of its own corpus."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from csm.audio.files import write_audio
+from csm.data.manifest import Conversation, Corpus, Turn, join_corpora
+from csm.data.turn_audio import read_turn
+from csm.system.digests import record_digests
+
+
+def made(root: Path, name: str) -> Corpus:
+    sound = torch.arange(16_000).repeat(2, 1) / 32_768 * torch.tensor([[1.0], [-1.0]])
+    write_audio(root / "a.wav", sound, 8000)
+    record_digests(root, ["a.wav"])
+    turn = Turn(
+        id=f"{name}-0",
+        conversation=name,
+        index=0,
+        speaker="ANN",
+        text="hi",
+        audio="a.wav",
+        start=0.5,
+        end=1.0,
+        channel=1,
+    )
+    return Corpus(root=root, conversations=(Conversation(id=name, split="train", turns=(turn,)),))
+
+
+def test_a_turn_is_its_channel_and_interval(tmp_path: Path) -> None:
+    corpus = made(tmp_path, "one")
+    (turn,) = corpus.turns()
+    expected = -torch.arange(4000, 8000)[None] / 32_768
+    torch.testing.assert_close(read_turn(corpus, turn, 8000), expected, atol=1e-4, rtol=0)
+    late = replace(turn, end=9.0)
+    with pytest.raises(ValueError, match="a.wav"):
+        read_turn(corpus, late, 8000)
+
+
+def test_damage_is_found_alone_and_among_joined_corpora(tmp_path: Path) -> None:
+    one, two = (made(tmp_path / name, name) for name in ("one", "two"))
+    joined = join_corpora([one, two])
+    assert joined.root == tmp_path
+    for turn in joined.turns():
+        assert read_turn(joined, turn, 8000).shape == (1, 4000)
+    path = tmp_path / "two" / "a.wav"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    first, second = joined.turns()
+    read_turn(joined, first, 8000)
+    for corpus, turn in ((joined, second), (two, two.turns()[0])):
+        with pytest.raises(ValueError, match="another SHA-256"):
+            read_turn(corpus, turn, 8000)
