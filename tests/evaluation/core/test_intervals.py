@@ -1,11 +1,16 @@
 """Intervals of few conversations hold the true mean, and tables of equal systems hold no verdict."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.verdicts import DRAWS, coverage, verdicts
 from csm.evaluation.core.intervals import FEWEST_CONVERSATIONS, cluster_mean, holm, mean_interval
+
+COMMAND = runpy.run_path(str(Path(__file__).resolve().parents[3] / "benchmarks" / "verdicts.py"))
+DRAWS, coverage, verdicts = (COMMAND[name] for name in ("DRAWS", "coverage", "verdicts"))
 
 
 @pytest.mark.parametrize("count", [6, 10])
