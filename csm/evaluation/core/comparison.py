@@ -1,4 +1,7 @@
-"""Two reports against each other: a paired bootstrap over the conversations of both."""
+"""Two reports against each other: the differences of paired clips, by conversation.
+
+A verdict needs 6 conversations, and holds for the whole table: probabilities are corrected by Holm.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from csm.evaluation.core.intervals import FEWEST_CONVERSATIONS, holm, mean_interval
 from csm.evaluation.core.report import Entry, Reference, ReferenceRow, Report, load_report
-from csm.evaluation.core.statistics import bootstrap_repeats, interval, seed_for
+from csm.evaluation.core.statistics import seed_for
 
-Pair = tuple[float, float, float]  # value of A, value of B, weight
+Difference = tuple[float, float]  # value of B minus value of A, weight
+REPEATS = 9999  # the smallest probability of a bootstrap is 2 / (repeats + 1); Holm multiplies it by the rows
+ERROR_RATE = 0.05
 
 
 class Comparison(NamedTuple):
@@ -18,23 +24,28 @@ class Comparison(NamedTuple):
     Attributes:
         entry: The metric in A.
         pairs: Number of clips in both. unpaired: Number of clips that are in one only or have no value.
-        difference: B minus A, None where it is not comparable. ci95: Its 95 % interval.
-        verdict: "better" or "worse" for B where the interval excludes 0, otherwise why not.
+        conversations: Number of conversations of the pairs.
+        difference: B minus A, None where it is not comparable. ci95: Its 95 % interval, of this row alone.
+        p: Probability of such a difference where there is none, of this row alone.
+        verdict: "better" or "worse" for B where the table as a whole allows it, otherwise why not.
     """
 
     entry: Entry
     pairs: int
     unpaired: int
+    conversations: int
     difference: float | None
     ci95: list[float] | None
+    p: float | None
     verdict: str
 
 
-def compare_reports(a: Report, b: Report, *, repeats: int = 2000, seed: int = 0) -> list[Comparison]:
+def compare_reports(a: Report, b: Report, *, repeats: int = REPEATS, seed: int = 0) -> list[Comparison]:
     """Compares every metric that has a value for each clip, on the clips of the same id.
 
     A clip that failed in one of them counts at the worst end of the scale; where the scale has none, the
-    metric is not compared.
+    metric is not compared. Verdicts are those of all rows together: at most 5 % of tables of equal systems
+    hold one.
     """
     others = {(entry.name, entry.group, entry.condition): entry for entry in b.metrics}
     rows = []
@@ -42,26 +53,39 @@ def compare_reports(a: Report, b: Report, *, repeats: int = 2000, seed: int = 0)
         other = others.get((entry.name, entry.group, entry.condition))
         if other is not None and entry.values and other.values:
             rows.append(compare_entries(entry, other, repeats=repeats, seed=seed))
-    return rows
+    return _with_verdicts(rows)
 
 
-def compare_entries(a: Entry, b: Entry, *, repeats: int = 2000, seed: int = 0) -> Comparison:
-    """Compares one metric, clip by clip."""
+def _with_verdicts(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Replaces the verdicts of single rows by those of the table."""
+    tested = [place for place, row in enumerate(rows) if row.p is not None]
+    adjusted = dict(zip(tested, holm([rows[place].p or 0.0 for place in tested]), strict=True))
+    return [
+        row._replace(verdict=_verdict(row, adjusted[place])) if place in adjusted else row
+        for place, row in enumerate(rows)
+    ]
+
+
+def compare_entries(a: Entry, b: Entry, *, repeats: int = REPEATS, seed: int = 0) -> Comparison:
+    """Compares one metric, clip by clip; the verdict is that of a table of this row only."""
     groups, unpaired = _paired(a, b)
     pairs = sum(map(len, groups))
     if unpaired or not groups or a.evaluator != b.evaluator:
-        return Comparison(a, pairs, unpaired, None, None, "not comparable")
-    ci95 = None
-    if len(groups) > 1:
-        name = f"compare/{a.name}"
-        draws = bootstrap_repeats(groups, _difference, repeats=repeats, seed=seed_for(seed, name))
-        ci95 = interval(draws)
-    return Comparison(a, pairs, 0, _difference(groups), ci95, _verdict(ci95, a.direction))
+        return Comparison(a, pairs, unpaired, len(groups), None, None, None, "not comparable")
+    sums = [sum(difference * weight for difference, weight in group) for group in groups]
+    weights = [sum(weight for _, weight in group) for group in groups]
+    found = mean_interval(sums, weights, repeats=repeats, seed=seed_for(seed, f"compare/{a.name}"))
+    ci95 = None if found is None else found.ci95
+    row = Comparison(a, pairs, 0, len(groups), sum(sums) / sum(weights), ci95, None, "")
+    if found is None or len(groups) < FEWEST_CONVERSATIONS:
+        return row._replace(verdict=f"no verdict: {len(groups)} of {FEWEST_CONVERSATIONS} conversations")
+    row = row._replace(p=found.p)
+    return row._replace(verdict=_verdict(row, found.p))
 
 
-def _paired(a: Entry, b: Entry) -> tuple[list[list[Pair]], int]:
+def _paired(a: Entry, b: Entry) -> tuple[list[list[Difference]], int]:
     others = {value.clip: value for value in b.values}
-    groups: dict[str, list[Pair]] = {}
+    groups: dict[str, list[Difference]] = {}
     unpaired = 0
     for value in a.values:
         other = others.pop(value.clip, None)
@@ -70,24 +94,16 @@ def _paired(a: Entry, b: Entry) -> tuple[list[list[Pair]], int]:
         if other is None or left is None or right is None:
             unpaired += 1
         else:
-            groups.setdefault(value.conversation, []).append((left, right, value.weight))
+            groups.setdefault(value.conversation, []).append((right - left, value.weight))
     return list(groups.values()), unpaired + len(others)
 
 
-def _difference(groups: Sequence[Sequence[Pair]]) -> float:
-    pairs = [pair for group in groups for pair in group]
-    return sum((b - a) * w for a, b, w in pairs) / sum(w for _, _, w in pairs)
-
-
-def _verdict(ci95: Sequence[float] | None, direction: str) -> str:
-    if ci95 is None:
-        return "one conversation only"
-    low, high = ci95
-    if low <= 0 <= high:
+def _verdict(row: Comparison, p: float) -> str:
+    if p > ERROR_RATE or not row.difference:
         return "no difference shown"
-    if direction not in ("higher", "lower"):
+    if row.entry.direction not in ("higher", "lower"):
         return "differs"
-    return "better" if (low > 0) == (direction == "higher") else "worse"
+    return "better" if (row.difference > 0) == (row.entry.direction == "higher") else "worse"
 
 
 def beside(report: Report, path: Path, *, seed: int = 0) -> Reference:

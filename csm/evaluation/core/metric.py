@@ -127,13 +127,13 @@ class Estimate:
     """A number with an interval of its own.
 
     Attributes:
-        info: The metric. value: The number. ci95: Its 95 % interval.
+        info: The metric. value: The number, None where all inputs failed. ci95: Its 95 % interval.
         n_in: Number of inputs. failures: Number of failed inputs by reason.
         conversations: Number of groups behind the interval.
     """
 
     info: MetricInfo
-    value: float
+    value: float | None
     ci95: list[float] | None = None
     n_in: int
     failures: Mapping[str, int] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, NotMeasurable, hardware, software
 from csm.evaluation.core.metric import Metric, Scores
 from csm.evaluation.core.report import Entry, Missing, Report
+from csm.evaluation.core.speechless import speechless_failed
 from csm.evaluation.core.statistics import entry_of
 from csm.system.log import Progress, progress
 from csm.system.threads import one_thread
@@ -71,7 +72,7 @@ class Results:
 
 
 def run_metrics(rows: MetricRows, sets: ClipSets, options: RunnerOptions, say: Say = silent) -> Results:
-    """Measures every metric on every set that it chooses.
+    """Measures every metric on every set that it chooses; a clip without speech fails in all of them.
 
     Args:
         rows: Metrics by section, the longest first so that two workers finish together.
@@ -83,6 +84,7 @@ def run_metrics(rows: MetricRows, sets: ClipSets, options: RunnerOptions, say: S
         Entries in the order of `rows` and of the sets. The same inputs, options and machine give the same
         results: sums of several threads would not be added in a fixed order.
     """
+    sets = speechless_failed(sets)
     with (
         one_thread(),
         progress("measure", len(rows), unit="metric") as bar,

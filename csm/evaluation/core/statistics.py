@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from csm.evaluation.core.clips import Clip
+from csm.evaluation.core.intervals import mean_interval
 from csm.evaluation.core.metric import Estimate, Measurement, MetricInfo, Pooled, Score, Scores
 from csm.evaluation.core.report import Entry
 from csm.system.files import hash_key
@@ -131,9 +132,9 @@ def entry_of(
             (group, condition),
             measured.n_in,
             measured.failures,
-            mean=measured.value,
+            mean=measured.info.worst if measured.failures else measured.value,
             mean_of_scored=measured.value,
-            ci95=measured.ci95,
+            ci95=None if measured.failures else measured.ci95,
             conversations=measured.conversations,
         )
     condition = measured.condition or condition
@@ -144,7 +145,7 @@ def summarise(measured: Scores, *, group: str, condition: str, repeats: int = 10
     """Summarises the scores of one metric in one condition.
 
     The interval is None with fewer than two conversations: one conversation does not show how conversations
-    differ.
+    differ. That of a mean is studentised (intervals.py), that of a median the percentiles of the resamples.
     """
     info, scores = measured.info, measured.scores
     groups = by_conversation(scores)
@@ -174,9 +175,9 @@ def summarise(measured: Scores, *, group: str, condition: str, repeats: int = 10
         Counter(score.reason for score in scores if score.reason is not None),
         mean=mean,
         mean_of_scored=pooled_mean(ok, info.worst),
-        ci95=resampled(lambda some: pooled_mean(some, info.worst), "")
-        if several and mean is not None
-        else None,
+        ci95=None
+        if mean is None
+        else _interval_of_mean(groups, info, repeats=repeats, seed=seed_for(seed, f"{info.name}/{group}")),
         conversations=len(groups),
         values=tuple(scores),
         quantiles=shown,
@@ -184,12 +185,27 @@ def summarise(measured: Scores, *, group: str, condition: str, repeats: int = 10
     )
 
 
+def _interval_of_mean(
+    groups: Sequence[Sequence[Score]], info: MetricInfo, *, repeats: int, seed: int
+) -> list[float] | None:
+    """Computes the interval of the pooled mean, cut off at the worst end of the scale."""
+    weights = [sum(score.weight for score in own) for own in groups]
+    means = [pooled_mean(own, info.worst) or 0.0 for own in groups]
+    sums = [mean * weight for mean, weight in zip(means, weights, strict=True)]
+    found = mean_interval(sums, weights, repeats=repeats, seed=seed)
+    if found is None or info.worst is None or info.direction not in ("higher", "lower"):
+        return None if found is None else found.ci95
+    beyond = max if info.direction == "higher" else min
+    return [beyond(end, info.worst) for end in found.ci95]
+
+
 def summarise_groups(
     measured: Pooled, *, group: str, condition: str, repeats: int = 1000, seed: int = 0
 ) -> Entry:
     """Summarises a metric that is one number of all groups together: a distance, a slope.
 
-    With any failure the `mean` is None: a distance over what is left could have improved.
+    With any failure the `mean` is the worst end of the scale, None where it has none: a distance over what
+    is left could have improved.
     """
     groups = list(measured.groups)
     whole = not measured.failures
@@ -204,7 +220,7 @@ def summarise_groups(
         (group, condition),
         measured.n_in,
         measured.failures,
-        mean=value if whole else None,
+        mean=value if whole else measured.info.worst,
         mean_of_scored=value,
         ci95=ci95,
         conversations=len(groups),

@@ -15,6 +15,8 @@ FRAME = 0.01  # seconds
 FLOOR_HZ, CEILING_HZ = 60.0, 600.0
 SHORTEST_PAUSE = 0.2  # seconds; a shorter one is the closure of a consonant
 ENERGY_FLOOR_DB = -80.0
+FEWEST_VOICED = 5  # frames, for statistics of pitch
+TOO_UNVOICED = f"fewer than {FEWEST_VOICED} voiced frames"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ def clip_statistics(shape: Contour) -> dict[str, float]:
     Raises:
         ValueError: The clip has fewer than 5 voiced frames.
     """
-    if shape.voiced.sum() < 5:
-        raise ValueError("fewer than 5 voiced frames")
+    if shape.voiced.sum() < FEWEST_VOICED:
+        raise ValueError(TOO_UNVOICED)
     low, high = np.percentile(shape.log_f0, [5, 95])
     loud = shape.energy > shape.energy.max() - 40.0
     return {

@@ -22,7 +22,9 @@ LAID_END_TO_END = (
     "gaps, overlaps and floor-transfer offsets: the recorded dialogues are single clips laid end to end, so "
     "that their gaps are no timing between two people; they need recordings with one channel for each speaker"
 )
-Value = Callable[[TurnTaking], tuple[float, float] | None]  # value and weight
+Outcome = tuple[float, float] | str | None  # value and weight; why it failed; None: no such event, no failure
+Value = Callable[[TurnTaking], Outcome]
+NO_TRANSFER = "no change of speaker"
 
 
 class DialogueTiming(Metric):
@@ -63,8 +65,10 @@ class DialogueTiming(Metric):
             found = [_score(c, one, value) for c, one in zip(clips.clips, events, strict=True)]
             yield Scores(info=info, scores=[score for score in found if score is not None])
         if recording is not None and clips is not recording:
-            groups, failures = pairs_by_conversation(clips.clips, self._events_of(recording), events)
+            real = self._events_of(recording)
             for info, distance in distance_infos(self.activity.evaluator, floor=self.real_timing):
+                own = _with_transfers(events) if info.name.startswith("fto") else events
+                groups, failures = pairs_by_conversation(clips.clips, real, own)
                 yield Pooled(
                     info=info,
                     groups=[pair for group in groups for pair in group],
@@ -82,8 +86,21 @@ class DialogueTiming(Metric):
         return self._events[clips]
 
 
+def _with_transfers(events: Sequence[TurnTaking | str]) -> list[TurnTaking | str]:
+    """Puts a reason in place of each dialogue without floor transfers.
+
+    A distance over all dialogues has no value of theirs, so they would leave it without being counted.
+    """
+    return [NO_TRANSFER if isinstance(one, TurnTaking) and not one.fto else one for one in events]
+
+
 def _mean(values: Sequence[float]) -> tuple[float, float] | None:
     return (sum(values) / len(values), float(len(values))) if values else None
+
+
+def _mean_gap(events: TurnTaking) -> Outcome:
+    """Mean gap; a dialogue whose transfers all overlap has none, and did not fail."""
+    return _mean(events.gap) if events.fto else NO_TRANSFER
 
 
 def event_infos(evaluator: str, *, floor: bool) -> list[tuple[MetricInfo, Value]]:
@@ -103,15 +120,15 @@ def event_infos(evaluator: str, *, floor: bool) -> list[tuple[MetricInfo, Value]
             "Floor-transfer offset",
             "ms",
             "onset of the next speaker minus offset of the previous; overlaps are negative",
-            lambda e: _mean(e.fto),
+            lambda e: _mean(e.fto) or NO_TRANSFER,
         ),
-        ("gap", "Gap between speakers", "ms", "mean silence at a change of speaker", lambda e: _mean(e.gap)),
+        ("gap", "Gap between speakers", "ms", "mean silence at a change of speaker", _mean_gap),
         (
             "overlap_share",
             "Changes of speaker with overlap",
             "share of changes",
             "changes with negative offset",
-            lambda e: (len(e.overlap_between) / len(e.fto), float(len(e.fto))) if e.fto else None,
+            lambda e: (len(e.overlap_between) / len(e.fto), float(len(e.fto))) if e.fto else NO_TRANSFER,
         ),
         (
             "changes_per_minute",
@@ -175,6 +192,8 @@ def _divergence(left: list[float], right: list[float]) -> float:
 
 
 def _info(name: str, title: str, unit: str, direction: str, evaluator: str, definition: str) -> MetricInfo:
+    bounded = name.endswith(("jensen_shannon_divergence", "kolmogorov_smirnov"))
+    worst = 1.0 if bounded else None
     return MetricInfo(
         name=name,
         title=title,
@@ -183,15 +202,18 @@ def _info(name: str, title: str, unit: str, direction: str, evaluator: str, defi
         direction=direction,
         evaluator=evaluator,
         sample_rate=EVALUATION_RATE,
+        worst=worst,
         definition=definition,
     )
 
 
 def _score(clip: Clip, events: TurnTaking | str, value: Value) -> Score | None:
-    """Returns None where the dialogue has no such event: there is nothing to score, and nothing failed."""
+    """Returns None where a dialogue of speech has no such event: nothing to score, and nothing failed."""
     if isinstance(events, str):
         return failed(clip, events)
     found = value(events)
+    if isinstance(found, str):
+        return failed(clip, found)
     return None if found is None else scored(clip, found[0], weight=found[1])
 
 

@@ -191,6 +191,7 @@ def emotion_infos(probe: str) -> dict[str, MetricInfo]:
             name="arousal_concordance",
             title="Arousal concordance",
             unit="CCC, -1 to 1",
+            worst=-1.0,
             evaluator=own,
             definition="concordance correlation of the arousal index (pitch, range, loudness, tempo) with "
             "that of the human replies",

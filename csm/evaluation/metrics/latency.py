@@ -10,6 +10,7 @@ import numpy as np
 from csm.evaluation.core.clips import Clip, ClipSet, ClipSets, at_rate, prepared
 from csm.evaluation.core.evaluators import hardware
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, scored
+from csm.evaluation.core.speechless import FRAME, SILENCE_DB, frame_levels
 
 # Names of the times in a stream's record.
 STREAM_TIMES = {"first_chunk": "first_audio_s", "first_sound": "first_sound_s", "rtf": "generation_s"}
@@ -59,11 +60,10 @@ def leading_silence(waveform: np.ndarray, sample_rate: int) -> float:
         ValueError: No frame is above -60 dB of full scale.
     """
     waveform = at_rate(waveform, sample_rate, sample_rate)
-    step = max(1, round(0.01 * sample_rate))
-    frames = np.pad(waveform.astype(np.float64), (0, -len(waveform) % step)).reshape(-1, step)
-    level = 10.0 * np.log10(np.maximum((frames**2).mean(axis=1), 1e-12))
-    if level.max() < -60.0:
+    level = frame_levels(waveform, sample_rate)
+    if level.max() <= SILENCE_DB:
         raise ValueError("the audio is silent")
+    step = max(1, round(FRAME * sample_rate))
     return float(np.argmax(level >= level.max() - 35.0)) * step / sample_rate
 
 
@@ -103,7 +103,7 @@ def latency_scores(clips: Sequence[Clip]) -> dict[str, list[Score]]:
 def stream_score(name: str, clip: Clip) -> Score:
     """Scores one of `STREAM_TIMES` of a clip."""
     timing = clip.facts.get("timing")
-    if timing is None:
+    if timing is None or clip.reason is not None:
         return failed(clip, clip.reason)
     value = timing[STREAM_TIMES[name]]
     if value is None:

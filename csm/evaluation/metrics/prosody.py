@@ -12,7 +12,14 @@ from csm.evaluation.core.clips import EVALUATION_RATE, Clip, ClipSet, prepared
 from csm.evaluation.core.evaluators import optional_import, package_version
 from csm.evaluation.core.metric import Measurement, Metric, MetricInfo, Pooled, Score, Scores, failed, scored
 from csm.evaluation.core.statistics import pairs_by_conversation
-from csm.evaluation.metrics.contours import Contour, Contours, clip_statistics, pause_lengths
+from csm.evaluation.metrics.contours import (
+    FEWEST_VOICED,
+    TOO_UNVOICED,
+    Contour,
+    Contours,
+    clip_statistics,
+    pause_lengths,
+)
 from csm.evaluation.metrics.distributions import wasserstein_1
 from csm.evaluation.metrics.fidelity import equal_lengths
 
@@ -44,7 +51,7 @@ class Prosody(Metric):
         if not clips.generated:  # generated speech is not aligned in time with the recording
             for name, scores in paired_scores(recording.clips, clips.clips, real, shapes).items():
                 yield Scores(info=self.infos[name], scores=scores)
-        groups, failures = pairs_by_conversation(clips.clips, real, shapes)
+        groups, failures = pairs_by_conversation(clips.clips, real, [_voiced(shape) for shape in shapes])
         for info, values in distance_infos():
             yield Pooled(
                 info=info,
@@ -54,6 +61,11 @@ class Prosody(Metric):
                 failures=failures,
                 most_repeats=DISTANCE_REPEATS,
             )
+
+
+def _voiced(shape: Contour | str) -> Contour | str:
+    """Returns a contour, or the reason why it has no pitch: a distance over all clips has no value of it."""
+    return TOO_UNVOICED if isinstance(shape, Contour) and shape.voiced.sum() < FEWEST_VOICED else shape
 
 
 def _distance(values: Callable[[Contour], np.ndarray]) -> Callable[[list], float | None]:
@@ -130,6 +142,8 @@ def paired_scores(
         recording, reference = known[clip.id]
         if isinstance(reference, str):
             raise ValueError(f"recording: {reference}")
+        if shape.voiced.sum() < FEWEST_VOICED <= reference.voiced.sum():
+            raise ValueError(TOO_UNVOICED)
         first, second = prepared(recording), prepared(clip)
         assert first.waveform is not None and second.waveform is not None
         equal_lengths(first.waveform, second.waveform, EVALUATION_RATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,7 @@ class SpeakerSimilarity(Metric):
         recorded = {} if recording is None else {clip.id: clip.duration for clip in recording.clips}
         eligible: list[Score] = []
         series: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        turns: dict[tuple[str, str], list[Score]] = {}
         for clip, score in zip(clips, scores, strict=True):
             if self.followed is not None and clip.speaker not in self.followed:
                 continue
@@ -105,6 +107,7 @@ class SpeakerSimilarity(Metric):
             if score.value is not None and clip.duration < SHORTEST_RELIABLE:
                 score = failed(clip, f"spoken in less than {SHORTEST_RELIABLE} s, recorded in more")
             eligible.append(score)
+            turns.setdefault((clip.conversation, clip.speaker), []).append(score)
             if score.value is not None:
                 voice = series.setdefault((clip.conversation, clip.speaker), [])
                 voice.append((float(clip.turn), score.value))
@@ -116,17 +119,24 @@ class SpeakerSimilarity(Metric):
             ],
             "minimum": min((value for points in series.values() for _, value in points), default=None),
         }
-        found = drift(list(series.values()), repeats=self.options.repeats, seed=self.options.seed)
-        if found is not None:
-            lost = len(eligible) - found.turns
-            yield Estimate(
-                info=self.infos["character_drift"],
-                value=found.slope,
-                ci95=found.ci95,
-                n_in=len(eligible),
-                failures={"no similarity, or the only turn of its voice": lost} if lost else {},
-                conversations=found.voices,
-            )
+        yield from self._drift(list(series.values()), list(turns.values()))
+
+    def _drift(
+        self, series: list[list[tuple[float, float]]], voices: list[list[Score]]
+    ) -> Iterator[Estimate]:
+        """Slope of the similarity of voices with several turns; a turn without similarity is a failure."""
+        several = [score for own in voices if len(own) > 1 for score in own]
+        if not several:
+            return
+        found = drift(series, repeats=self.options.repeats, seed=self.options.seed)
+        yield Estimate(
+            info=self.infos["character_drift"],
+            value=None if found is None else found.slope,
+            ci95=None if found is None else found.ci95,
+            n_in=len(several),
+            failures=Counter(score.reason for score in several if score.reason is not None),
+            conversations=0 if found is None else found.voices,
+        )
 
 
 class OriginalSimilarity(Metric):

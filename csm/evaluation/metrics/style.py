@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from csm.evaluation.core.evaluators import NotMeasurable
-from csm.evaluation.metrics.contours import FRAME, Contour
+from csm.evaluation.metrics.contours import FEWEST_VOICED, FRAME, TOO_UNVOICED, Contour
 
 STYLE = ("pitch", "pitch_range", "final_rise", "loudness", "loudness_spread", "voiced_share", "tempo")
 AROUSAL = (0, 1, 3, 6)  # pitch, pitch range, loudness, tempo rise with arousal (Scherer 2003)
@@ -22,8 +22,8 @@ def style(shape: Contour) -> np.ndarray:
     Raises:
         ValueError: The clip has fewer than 5 voiced frames.
     """
-    if shape.voiced.sum() < 5:
-        raise ValueError("fewer than 5 voiced frames")
+    if shape.voiced.sum() < FEWEST_VOICED:
+        raise ValueError(TOO_UNVOICED)
     cents = shape.log_f0
     low, high = np.percentile(cents, [5, 95])
     cut = max(1, (2 * len(cents)) // 3)

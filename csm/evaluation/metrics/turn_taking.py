@@ -147,6 +147,8 @@ def events_of(activity: VoiceActivity, clip: Clip) -> TurnTaking | str:
         return f"dialogue has shape {clip.waveform.shape}; expected [2 channels, samples]"
     try:
         speech = [activity.intervals(channel, clip.sample_rate) for channel in clip.waveform]
+        if silent := [number for number, one in enumerate(speech) if not one]:
+            return f"channel {silent[0]} holds no speech"
         return turn_taking(speech, clip.duration)
     except ValueError as error:
         return str(error)

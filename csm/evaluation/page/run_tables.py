@@ -150,7 +150,8 @@ def ends(entry: Entry) -> tuple[float, float] | None:
 def comparison_text(rows: list[Comparison], a: str, b: str) -> str:
     """Writes B minus A in ASCII, one line for each metric."""
     lines = [
-        f"B ({b}) minus A ({a}), paired by clip, resampled by conversation",
+        f"B ({b}) minus A ({a}), paired by clip, resampled by conversation; intervals are of a row alone,",
+        "verdicts those of all rows together (Holm, 5 %), from 6 conversations on",
         f"{'metric':<46}{'condition':<13}{'pairs':>6}{'B - A':>10}  {'95 % interval':<22}verdict for B",
     ]
     for row in rows:

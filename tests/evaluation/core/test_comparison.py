@@ -1,5 +1,8 @@
 """Two reports against each other."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from csm.evaluation.core.clips import Clip
@@ -69,8 +72,8 @@ def test_the_table_is_plain_and_a_missing_report_is_named(tmp_path):
 
 
 def test_a_finished_report_stands_beside_this_one_with_its_difference(tmp_path):
-    save_report(tmp_path, report("before", [0.1, 0.2, 0.3]))
-    (row,) = beside(report("after", [0.2, 0.3, 0.5]), tmp_path).rows
+    save_report(tmp_path, report("before", [0.1, 0.2, 0.3, 0.1, 0.2, 0.3]))
+    (row,) = beside(report("after", [0.2, 0.3, 0.5, 0.2, 0.3, 0.5]), tmp_path).rows
     assert row.mean == pytest.approx(0.2) and row.difference == pytest.approx(0.4 / 3)
     assert row.ci95[0] > 0 and row.of_group == "lines"
 
@@ -80,3 +83,30 @@ def test_a_report_of_other_clips_has_a_difference_without_interval(tmp_path):
     (row,) = beside(report("after", [0.2, 0.4]), tmp_path).rows
     assert row.of_group == "main voice" and row.ci95 is None
     assert row.difference == pytest.approx(0.1)
+
+
+def test_below_six_conversations_there_is_no_verdict():
+    five = [0.1, 0.2, 0.1, 0.2, 0.1]
+    row = compared(five, [value + 0.5 for value in five])
+    assert row.verdict == "no verdict: 5 of 6 conversations" and row.ci95 is not None and row.p is None
+    six = [*five, 0.2]
+    assert compared(six, [value + 0.5 for value in six]).verdict == "better"
+
+
+def test_a_verdict_of_one_row_alone_is_none_in_a_table_of_many():
+    generator = np.random.default_rng(3)
+    pairs = [generator.normal(size=(2, 12)) for _ in range(40)]
+    pairs[0][1] = pairs[0][0] + generator.normal(0.9, 1.0, size=12)
+    alone = compared(*pairs[0])
+    assert alone.verdict == "better" and 0.05 / 40 < alone.p < 0.05
+    a, b = (
+        dataclasses.replace(
+            report("r", [0.0]),
+            metrics=tuple(
+                dataclasses.replace(report("r", pair[side]).metrics[0], name=f"m{number}")
+                for number, pair in enumerate(pairs)
+            ),
+        )
+        for side in (0, 1)
+    )
+    assert {row.verdict for row in compare_reports(a, b)} == {"no difference shown"}

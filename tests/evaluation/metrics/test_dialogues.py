@@ -8,7 +8,7 @@ import pytest
 from csm.evaluation.core.clips import Clip, ClipSet, ClipSets
 from csm.evaluation.core.evaluators import NotMeasurable
 from csm.evaluation.metrics import dialogues
-from csm.evaluation.metrics.dialogues import LAID_END_TO_END, DialogueTiming, distance_infos
+from csm.evaluation.metrics.dialogues import LAID_END_TO_END, NO_TRANSFER, DialogueTiming, distance_infos
 from csm.evaluation.metrics.turn_taking import turn_taking
 from tests.evaluation.small_voice import measured
 
@@ -61,6 +61,40 @@ def test_clips_laid_end_to_end_have_pauses_but_no_offsets(metric):
     assert found["pause", "dialogues", "recording"].mean == pytest.approx(250.0)
     assert metric.missing == [LAID_END_TO_END]
     assert set(metric.details["turn_taking"]) == {"recording", "generated"}
+
+
+def fallen_silent(given, *, channels):
+    """The sets with the second generated dialogue silent from its first sample on, in some channels."""
+    recorded, generated = given.sets
+    first, second = generated.clips
+    waveform = second.waveform.copy()
+    waveform[channels] = 0.0
+    clips = (first, dataclasses.replace(second, waveform=waveform))
+    return ClipSets(sets=(recorded, dataclasses.replace(generated, clips=clips)))
+
+
+@pytest.mark.parametrize("channels", [[1], [0, 1]])
+def test_a_dialogue_that_falls_silent_fails_in_every_metric(metric, channels):
+    found = measured(metric, fallen_silent(sets(shared=True), channels=channels))
+    generated = {name: entry for (name, _, where), entry in found.items() if where == "generated"}
+    for name, entry in generated.items():
+        assert (entry.n_in, entry.n_ok, entry.n_failed) == (2, 1, 1), name
+        assert entry.mean == entry.worst, name  # no value where the scale has no end
+    assert generated["fto_kolmogorov_smirnov"].mean == 1.0
+
+
+def test_a_dialogue_without_a_change_of_speaker_fails_where_changes_are_measured(metric):
+    given = sets(shared=True)
+    waveform = given.sets[1].clips[1].waveform.copy()
+    waveform[0], waveform[1] = 0.0, 0.0
+    waveform[0, 4000:36000] = waveform[1, 8000:16000] = 1.0  # one speaks only inside the other's speech
+    clips = (given.sets[1].clips[0], dataclasses.replace(given.sets[1].clips[1], waveform=waveform))
+    changed = ClipSets(sets=(given.sets[0], dataclasses.replace(given.sets[1], clips=clips)))
+    found = measured(metric, changed)
+    for name in ("fto", "gap", "overlap_share", "fto_wasserstein_1", "fto_jensen_shannon_divergence"):
+        entry = found[name, "dialogues", "generated"]
+        assert entry.failures == {NO_TRANSFER: 1} and entry.mean == entry.worst, name
+    assert found["ipu", "dialogues", "generated"].n_failed == 0
 
 
 def test_without_dialogues_nothing_is_measured(metric):
