@@ -287,7 +287,7 @@ def fuzz(name: str, mutations: int, seed: int) -> list[str]:
             shutil.copytree(root / "whole", folder)
             if isinstance(expected, tuple) or expected is None:
                 problem = trial(kind, folder, draw, root / "canary", expected)
-            else:  # a corpus knows its folder: compared by content
+            else:  # a corpus stores its folder: compared by content
                 fresh = kind._replace(read=lambda folder: kind.read(folder).conversations)
                 problem = trial(fresh, folder, draw, root / "canary", expected.conversations)
             if problem is not None:

@@ -13,7 +13,7 @@ LAUNCHER_MODULES = (
     "torch.distributed.run",
     "torch.distributed.launch",
 )
-# What takes in the children of a dead process: ranks below it have lost their launcher.
+# What adopts the children of a dead process: ranks below it have lost their launcher.
 REAPERS = ("init", "systemd", "tini", "dumb-init", "docker-init")
 # May stand between two launchers, or between a launcher and `make`.
 WRAPPERS = ("sh", "bash", "dash", "zsh", "env", "nice", "numactl", "stdbuf", "time", "timeout")
@@ -127,7 +127,7 @@ def launcher_chain(pid: int) -> list[Process]:
 
 
 def is_orphan(pid: int) -> bool:
-    """Whether the parent of a rank is one that takes in orphans, and no launcher (on Linux)."""
+    """Whether the parent of a rank is one that adopts orphans, and no launcher (on Linux)."""
     line = ancestors(pid)
     return bool(line) and (
         not any(starts_ranks(above.pid) for above in line)

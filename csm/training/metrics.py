@@ -94,7 +94,7 @@ class MetricsFile:
         if self.lost == 1:
             free = shutil.disk_usage(self.path.parent).free
             log.warning(
-                "%s takes no more lines (%s; %d bytes are free): the training goes on without them",
+                "%s takes no more lines (%s; %d bytes are free): the training continues without them",
                 *(self.path, error.strerror, free),
             )
 

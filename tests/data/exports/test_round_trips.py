@@ -15,6 +15,7 @@ from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.segmentation import to_turns
 from csm.data.manifest import Corpus, Recording, Segment, Turn
 from csm.data.word_times import Word, read_words
+from csm.system.digests import record_digests
 
 WORDS = "well you know I never said so caf\u00e9 \u201cquite\u201d, none. No? it's 5 o'clock".split()
 
@@ -167,6 +168,7 @@ def test_moshi_finetune_puts_speakers_of_one_channel_on_two_and_leaves_a_third_o
     for number, turn in enumerate(many["turns"]):
         turn["speaker"] = f"person {number}"
     path.write_text("".join(json.dumps(c) + "\n" for c in conversations))
+    record_digests(corpus.root, [path])
     arguments = ["export", "corpus", "--corpus", str(corpus.root), "--format", "moshi"]
     assert main([*arguments, "--output", str(tmp_path / "third")]) == 0
     assert f"left out: {many['id']} has" in capsys.readouterr().out
