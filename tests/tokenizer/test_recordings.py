@@ -33,7 +33,7 @@ SIZES = {
 }
 # Prints the peak memory of encoding and decoding one recording.
 GROWTH = """
-import resource, sys
+import sys
 import torch
 from csm.tokenizer.recordings import decode_recording, encode_recording
 from csm.tokenizer.config import TokenizerConfig
@@ -43,7 +43,9 @@ torch.set_num_threads(1)
 tokenizer = ConversationalRVQ(TokenizerConfig(**{sizes!r})).eval()
 codes = encode_recording(tokenizer, sys.argv[1])
 decode_recording(tokenizer, codes, sys.argv[1] + ".out.wav")
-print(codes.shape[-1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss: it begins at the size of the process that forked this one.
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(codes.shape[-1], peak)
 """
 
 
