@@ -72,9 +72,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=4, help="conversations a condition")
     parser.add_argument("--minutes", type=float, default=2.0, help="length of each")
-    parser.add_argument(
-        "--work", type=Path, default=Path("/tmp/csm-recordings"), help="folder of what is made"
-    )
+    parser.add_argument("--work", type=Path, default=Path("runs/recordings"), help="folder of what is made")
     options = parser.parse_args()
     corpus, recogniser = read_corpus(options.corpus), WordRecogniser()
     print(

@@ -286,7 +286,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--steps", type=int, default=600, help="of a run")
-    parser.add_argument("--kills", type=int, default=10**9, help="end after so many")
+    parser.add_argument("--kills", type=int, default=10**9, help="end after this number of kills")
     parser.add_argument("--launchers", nargs="+", choices=LAUNCHERS, default=LAUNCHERS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary one)")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from csm.system.digests import folder_digests, require_intact, sha256_of
+from csm.system.digests import require_intact
 
 SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
@@ -345,29 +345,6 @@ def _read_one(folder: Path) -> Corpus:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{root / CORPUS_NAME} is damaged ({error}): prepare the corpus again") from error
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)
-
-
-def corpus_digests(folders: str | Path) -> dict[str, str]:
-    """Returns the SHA-256 of a corpus' manifest, and one of all its audio where the corpus lists it.
-
-    Equal for the same corpus in another folder; empty where there is none. Several corpora (`data/a,data/b`)
-    have a number each, in their order.
-    """
-    names = str(folders).split(",")
-    found: dict[str, str] = {}
-    for place, name in enumerate(names):
-        found |= _digests_of(Path(name), "corpus" if len(names) == 1 else f"corpus {place}")
-    return found
-
-
-def _digests_of(root: Path, label: str) -> dict[str, str]:
-    if not (root / MANIFEST_NAME).is_file():
-        return {}
-    found = {f"{label}/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
-    audio = sorted((n, d) for n, d in folder_digests(root).items() if n not in (MANIFEST_NAME, REJECTS_NAME))
-    if audio:
-        found[f"{label}/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
-    return found
 
 
 def _conversation_from(record: dict[str, Any]) -> Conversation:

@@ -34,7 +34,7 @@ def save_whole(module: Pretrained, folder: Path) -> list[Path]:
 
 
 def found_complete(output: Path, steps: int) -> bool:
-    """Returns whether a run of so many steps is complete, and then says so."""
+    """Returns whether a run of `steps` steps is complete; logs a line where it is."""
     complete = is_complete(output, steps)
     if complete:
         log.info("%s: this run is complete; nothing to do", output)

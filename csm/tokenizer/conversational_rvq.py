@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
 from csm.tokenizer.io.folder import read_tokenizer, write_tokenizer
-from csm.tokenizer.layers import streaming
+from csm.tokenizer.layers import streaming, whole_frames
 from csm.tokenizer.quantizer import SplitQuantizer
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm.tokenizer.utterance_encoders import UtteranceEncoder
@@ -91,7 +90,7 @@ class ConversationalRVQ(nn.Module):
 
     def pad_to_frames(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B 1 S2"]:
         """Appends zeros up to a whole number of frames."""
-        return F.pad(audio, (0, -audio.shape[-1] % self.config.samples_per_frame))
+        return whole_frames(audio, self.config.samples_per_frame)
 
     def encode(
         self,

@@ -45,6 +45,11 @@ def streaming(module: nn.Module, batch_size: int) -> Iterator[None]:
             block.stream_state = None
 
 
+def whole_frames(audio: Float[Tensor, "B 1 S"], samples_per_frame: int) -> Float[Tensor, "B 1 S2"]:
+    """Appends zeros up to a whole number of frames."""
+    return F.pad(audio, (0, -audio.shape[-1] % samples_per_frame))
+
+
 class CausalDepthwiseConv(nn.Module):
     """A depthwise convolution over time that sees only the past and the present.
 

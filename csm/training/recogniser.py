@@ -19,7 +19,7 @@ from csm.tokenizer.semantic.text_decoder import whisper_decoder
 
 MODEL, TOKENIZER = "model.bin", "tokenizer.json"
 START, WITHOUT_TIMES, END = "<|startoftranscript|>", "<|notimestamps|>", "<|endoftext|>"
-#: Whisper's multilingual models are told language and task; English-only ones have one text id fewer.
+#: Text ids of language and task, which multilingual models expect; English-only ones have fewer ids.
 ENGLISH_IDS, MULTILINGUAL = 51_864, ("<|en|>", "<|transcribe|>")
 #: Class that the loss leaves out.
 IGNORED = -100

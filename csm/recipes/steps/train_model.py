@@ -18,8 +18,9 @@ from csm.data.code_shards import (
     read_code_vectors,
     read_index,
 )
+from csm.data.corpus_digests import corpus_digests
 from csm.data.dataset import ConversationDataset
-from csm.data.manifest import Corpus, corpus_digests, read_corpus
+from csm.data.manifest import Corpus, read_corpus
 from csm.data.speakers import speaker_numbers
 from csm.generation.voices import known_numbers
 from csm.model import CSMModel

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from csm import config as config_files
 from csm.data.corpora.transcription.recogniser import packaged_model
-from csm.data.manifest import corpus_digests, read_corpus
+from csm.data.corpus_digests import corpus_digests
+from csm.data.manifest import read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig

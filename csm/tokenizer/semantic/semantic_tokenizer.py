@@ -13,6 +13,7 @@ from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.input_checks import check_audio
 from csm.tokenizer.io.folder import read_tokenizer, write_tokenizer
+from csm.tokenizer.layers import whole_frames
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm_kernels import rvq_search
 
@@ -86,8 +87,3 @@ class SemanticTokenizer(nn.Module):
         except RuntimeError as error:
             raise ValueError(f"{folder}: holds no semantic tokenizer; train one first ({error})") from error
         return tokenizer.eval()
-
-
-def whole_frames(audio: Float[Tensor, "B 1 S"], samples_per_frame: int) -> Float[Tensor, "B 1 S2"]:
-    """Appends zeros up to a whole number of frames."""
-    return nn.functional.pad(audio, (0, -audio.shape[-1] % samples_per_frame))

@@ -71,7 +71,7 @@ def excerpt(messages: list[list[dict[str, str]]], is_word: Callable[[str], bool]
     current: Dialogue = []
     senders: list[str] = []
     for run in messages:
-        text = spoken_text([message["text"] for message in run], is_word)
+        text = line_of([message["text"] for message in run], is_word)
         sender = run[0]["sender"] if run else ""
         if sender not in senders:
             senders.append(sender)
@@ -88,7 +88,7 @@ def excerpt(messages: list[list[dict[str, str]]], is_word: Callable[[str], bool]
     return best if usable else None
 
 
-def spoken_text(messages: list[str], is_word: Callable[[str], bool]) -> str | None:
+def line_of(messages: list[str], is_word: Callable[[str], bool]) -> str | None:
     """Returns one turn's messages as sentences of at most 26 words, or None where they cannot be spoken."""
     sentences: list[str] = []
     words = 0

@@ -27,7 +27,7 @@ from csm.system.threads import one_thread
 SAMPLE_RATE = 24_000
 LONGEST = 510
 #: Names the arithmetic of the speech in caches; another one, another speech.
-REVISION = "bfloat16 generator"
+ARITHMETIC = "bfloat16 generator"
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 PARTS = tuple(
     Package(

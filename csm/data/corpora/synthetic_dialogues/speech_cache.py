@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from csm.data.corpora.synthetic_dialogues.kokoro import MODEL_SHA256, REVISION, SAMPLE_RATE, Kokoro
+from csm.data.corpora.synthetic_dialogues.kokoro import ARITHMETIC, MODEL_SHA256, SAMPLE_RATE, Kokoro
 from csm.data.corpora.synthetic_dialogues.script import Utterance
 from csm.system.files import new_file
 
@@ -22,7 +22,7 @@ SILENCE = 0.01
 
 @dataclass(frozen=True)
 class SpeechCache:
-    """Folder of FLAC files named by the hash of phonemes, voice, rate and model.
+    """Folder of FLAC files named by the hash of phonemes, voice, rate, model and arithmetic.
 
     Attributes:
         folder: Where the files lie.
@@ -32,7 +32,7 @@ class SpeechCache:
 
     def path(self, utterance: Utterance, phonemes: str) -> Path:
         """Returns where the speech of an utterance lies or will lie."""
-        parts = [MODEL_SHA256, REVISION, phonemes, utterance.speaker.parts, utterance.speed]
+        parts = [MODEL_SHA256, ARITHMETIC, phonemes, utterance.speaker.parts, utterance.speed]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest}.flac"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csm.data.corpora.synthetic_dialogues.chats import excerpt, repaired, spoken_text
+from csm.data.corpora.synthetic_dialogues.chats import excerpt, line_of, repaired
 
 
 def everything(word: str) -> bool:
@@ -27,16 +27,16 @@ def test_a_message_gets_capitals_apostrophes_and_a_closing_mark(message, sentenc
 
 
 def test_a_turn_is_cut_before_the_message_that_exceeds_26_words():
-    assert spoken_text(["one two three."] * 20, everything) == " ".join(["One two three."] * 8)
+    assert line_of(["one two three."] * 20, everything) == " ".join(["One two three."] * 8)
 
 
 @pytest.mark.parametrize("message", ["see http://x.y/z", "you shit", "it is 5 o'clock", "caf\u00e9 time"])
 def test_a_turn_that_cannot_be_spoken_is_left_out(message):
-    assert spoken_text([message], everything) is None
+    assert line_of([message], everything) is None
 
 
 def test_a_word_outside_the_lexicon_leaves_the_turn_out():
-    assert spoken_text(["hello qwxz"], lambda word: word != "qwxz") is None
+    assert line_of(["hello qwxz"], lambda word: word != "qwxz") is None
 
 
 def runs(*turns: tuple[str, str]) -> list[list[dict[str, str]]]:
