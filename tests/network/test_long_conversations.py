@@ -256,7 +256,7 @@ def test_gradients_pass_through_the_chosen_number_of_chunks_and_no_further(
         assert passed.tolist() == [False] * (16 - learning) + [True] * learning
     # They are read all the same: the turns before the chunk are there.
     first = int(batch.ids[0][1:])
-    newest = [data.conversations[0][index] for index in range(first - 16, first)]
+    newest = data.table.turns_of(0, first - 16, first)
     assert torch.equal(batch.past.codes, torch.cat([turn.codes.T for turn in newest]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,8 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.code_shards import (
-    EncodedTurn,
-    codes_digests,
-    read_alignment,
-    read_code_shards,
-    read_code_vectors,
-    read_index,
-)
+from csm.data.code_companions import read_alignment, read_code_vectors
+from csm.data.code_shards import EncodedTurn, codes_digests, read_code_shards, read_index
 from csm.data.corpus_digests import corpus_digests
 from csm.data.dataset import ConversationDataset
 from csm.data.manifest import Corpus, read_corpus
@@ -96,7 +91,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
 def model_task(
     run: RunConfig,
     model: CSMModel,
-    material: tuple[Corpus, dict[str, EncodedTurn]],
+    material: tuple[Corpus, Mapping[str, EncodedTurn]],
     codes: Path,
     device: torch.device,
     speaker: SampleSpeaker | None = None,
