@@ -148,7 +148,8 @@ def _parts(turns: Iterable[EncodedTurn]) -> Iterator[list[EncodedTurn]]:
             yield part
             part, size = [], 0
         part.append(turn)
-        size += turn_bytes(*turn.codes.shape, 1 + len(turn.shifted))
+        codebooks, frames = turn.codes.shape
+        size += turn_bytes(codebooks, frames, 1 + len(turn.shifted))
     if part:
         yield part
 

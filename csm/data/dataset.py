@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import overload
@@ -10,12 +10,9 @@ from typing import overload
 import numpy as np
 import torch
 
-from csm.data.code_shards import EncodedTurn
-from csm.data.manifest import Corpus
 from csm.data.sampler import Chunk, ChunkSampler, cut
-from csm.data.speakers import speaker_numbers
 from csm.data.step_plan import MicroBatchPlan, PlannedChunk, PlannedTurn, StepPlan, TargetCounts
-from csm.data.turn_table import TurnTable, ends_within, table_of
+from csm.data.turn_table import TurnTable, ends_within
 from csm.data.window_sampler import BLOCK, WINDOW_TURNS, WindowSampler, totals_of
 from csm.sequences.packed_batch import IGNORE, RowBatch
 from csm.sequences.row_builder import RowBuilder
@@ -84,17 +81,12 @@ class ConversationDataset:
     """Turns of one split with codes and text, drawn as a pure function of (seed, step, micro-batch).
 
     Args:
-        corpus, encoded: The corpus and its codes; a turn without frames or text is left out and counted.
-        split: Its split.
+        table: The usable turns of the split.
         codec, num_codebooks, end_code: Those of the model.
         config: How to draw.
         micro_batches, seed: Those of the run.
-        speakers: Number of every speaker's name; None counts them in the corpus's order, over all splits.
-        ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: no turn is aligned.
 
     Attributes:
-        table: The usable turns, in order.
-        left_out: Number of turns without codes, frames or text.
         too_long: Number of turns of more than max_rows rows: written to memories, never a target.
         untrained: Numbers of the excluded speakers.
 
@@ -104,9 +96,7 @@ class ConversationDataset:
 
     def __init__(
         self,
-        corpus: Corpus,
-        encoded: Mapping[str, EncodedTurn],
-        split: str,
+        table: TurnTable,
         *,
         codec: TextCodec,
         num_codebooks: int,
@@ -114,20 +104,15 @@ class ConversationDataset:
         config: DatasetConfig,
         micro_batches: int,
         seed: int,
-        speakers: Mapping[str, int] | None = None,
-        ends: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
+        self.table, self.codec, self.num_codebooks, self.end_code = table, codec, num_codebooks, end_code
         self.config, self.seed = config, seed
-        speakers = speakers or speaker_numbers(corpus.speakers())
-        self.untrained = {speakers[name] for name in config.exclude_speakers if name in speakers}
-        chosen = (c for c in corpus.conversations if c.split == split)
-        self.table, left_out = table_of(chosen, encoded, codec, speakers, ends)
-        self.left_out = len(left_out)
-        if not len(self.table):
+        self.untrained = {table.numbers[name] for name in config.exclude_speakers if name in table.numbers}
+        facts = table.facts
+        if not len(table):
             raise ValueError(
-                f"{corpus.root} has no usable turns in split {split!r} ({self.left_out} without codes or "
-                f"text): encode the corpus with launch/encode_corpus.py and check its texts"
+                f"{facts.source} has no usable turns in split {facts.split!r} ({facts.left_out} without "
+                f"codes or text): encode the corpus with launch/encode_corpus.py and check its texts"
             )
         self.too_long = sum(
             int((self.table.rows(first, first + BLOCK) > config.max_rows).sum())
@@ -135,7 +120,7 @@ class ConversationDataset:
         )
         if self.too_long == len(self.table):
             raise ValueError(
-                f"every turn of split {split!r} has more than max_rows = {config.max_rows} rows: raise "
+                f"every turn of split {facts.split!r} has more than max_rows = {config.max_rows} rows: raise "
                 f"data.max_rows"
             )
         self.sampler = self._sampler(micro_batches)
@@ -172,7 +157,7 @@ class ConversationDataset:
         rows, config = RowsOfConversations(self.table), self.config
         sizes = {"max_rows": config.max_rows, "rows_per_micro_batch": config.rows_per_micro_batch}
         if len(self.table) <= 2 * WINDOW_TURNS:
-            return ChunkSampler(rows, **sizes, micro_batches=micro_batches, seed=self.seed)
+            return ChunkSampler(rows[:], **sizes, micro_batches=micro_batches, seed=self.seed)
         totals = totals_of(self.table.rows, self.table.arrays["conversations"], config.max_rows)
         turns = len(self.table)
         return WindowSampler(rows, totals, turns, **sizes, micro_batches=micro_batches, seed=self.seed)

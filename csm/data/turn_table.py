@@ -1,13 +1,13 @@
 """The turns of one split that a training can use, as arrays: what a rank holds of a corpus.
 
 Python objects of a turn take a kilobyte; here it takes its text and some 50 bytes, which a file of the same
-arrays maps into memory. Codes stay in their shards.
+arrays maps into memory (`turn_table_file`). Codes stay in their shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,11 +16,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csm.data.code_shards import CodeShards, EncodedTurn
-from csm.data.manifest import Conversation, Turn
 from csm.sequences.turns import TurnFrames
-from csm.text import TextCodec
 
 Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFacts:
+    """What a table says of its split beside the turns.
+
+    Attributes:
+        split: The split.
+        source: Folder of the corpus, for messages.
+        speakers: Names of all speakers of the corpus, in its order.
+        left_out: Turns without codes, frames or text; left_out_minutes: their duration; left_out_ids: those
+            of the first.
+        silent: Conversations of which no turn has frames.
+    """
+
+    split: str
+    source: str
+    speakers: tuple[str, ...]
+    left_out: int
+    left_out_minutes: float
+    left_out_ids: tuple[str, ...]
+    silent: tuple[str, ...]
 
 
 class TurnTable:
@@ -28,15 +48,24 @@ class TurnTable:
 
     Args:
         arrays: By name. `conversations` int64 [C + 1]: first turn of each conversation, and the total.
-            `speaker`, `frames`, `text_rows` int32 [N]: of each turn; `text_rows` counts the ids of its
-            `encode_turn`. `shard`, `row` int32 [N]: where its codes are, -1 outside of shards. `id`, `text`
-            uint8: all of them end to end; `id_starts`, `text_starts` int64 [N + 1]. `ends` float32,
-            `ends_starts` int64 [N + 1]: frames at which the symbols of the texts end.
+            `speaker`, `frames`, `text_rows` int32 [N]: of each turn; `speaker` is a place in
+            `facts.speakers`, `text_rows` counts the ids of its `encode_turn`. `shard`, `row` int32 [N]: where
+            its codes are, -1 outside of shards. `id`, `text` uint8: all of them end to end; `id_starts`,
+            `text_starts` int64 [N + 1]. `ends` float32, `ends_starts` int64 [N + 1]: frames at which the
+            symbols of the texts end.
         encoded: The turns' codes.
+        facts: Of the split.
+        numbers: The model's number of every speaker.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], encoded: Mapping[str, EncodedTurn]) -> None:
-        self.arrays, self.encoded = arrays, encoded
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        encoded: Mapping[str, EncodedTurn],
+        facts: TableFacts,
+        numbers: Mapping[str, int],
+    ) -> None:
+        self.arrays, self.encoded, self.facts, self.numbers = arrays, encoded, facts, numbers
         self.conversations = len(arrays["conversations"]) - 1
 
     def __len__(self) -> int:
@@ -61,11 +90,12 @@ class TurnTable:
     def turn(self, number: int) -> TurnFrames:
         """Returns a turn in its first time shift."""
         found = self.encoded_turn(number)
-        text, speaker = self.text_of(number), int(self.arrays["speaker"][number])
+        speaker = self.numbers[self.facts.speakers[int(self.arrays["speaker"][number])]]
         ends = self._part("ends", number)
-        aligned = torch.from_numpy(ends.copy()) if len(ends) else None
-        frames = TurnFrames(found.id, text, speaker, found.codes, found.prosody.float())
-        return frames._replace(ends=ends_of_ids(aligned, frames.codes.shape[1]))
+        frames = TurnFrames(found.id, self.text_of(number), speaker, found.codes, found.prosody.float())
+        if not len(ends):
+            return frames
+        return frames._replace(ends=ends_of_ids(torch.from_numpy(ends.copy()), found.codes.shape[1]))
 
     def encoded_turn(self, number: int) -> EncodedTurn:
         """Returns the codes of a turn in all time shifts."""
@@ -87,71 +117,8 @@ class TurnTable:
         return self.arrays[name][first:last]
 
 
-def table_of(
-    conversations: Iterable[Conversation],
-    encoded: Mapping[str, EncodedTurn],
-    codec: TextCodec,
-    speakers: Mapping[str, int],
-    ends: Mapping[str, Tensor] | None = None,
-) -> tuple[TurnTable, list[Turn]]:
-    """Makes the table of conversations; returns it and the turns without codes, frames or text.
-
-    Args:
-        conversations: Those of a split, in order; one without a usable turn is left out.
-        encoded: Their codes.
-        codec: Text codec of the model.
-        speakers: Number of every speaker's name.
-        ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: no turn is aligned.
-    """
-    kept: list[Turn] = []
-    left_out: list[Turn] = []
-    starts = [0]
-    for conversation in conversations:
-        usable = [turn for turn in conversation.turns if turn.text.strip() and _frames(encoded, turn.id)]
-        chosen = {turn.id for turn in usable}
-        left_out.extend(turn for turn in conversation.turns if turn.id not in chosen)
-        kept.extend(usable)
-        if usable:
-            starts.append(len(kept))
-    places = [_place(encoded, turn.id) for turn in kept]
-    numbers = [speakers[turn.speaker] for turn in kept]
-    text_rows = [len(codec.encode_turn(t.text, n)) for t, n in zip(kept, numbers, strict=True)]
-    columns = {
-        "speaker": numbers,
-        "frames": [_frames(encoded, turn.id) for turn in kept],
-        "text_rows": text_rows,
-        "shard": [shard for shard, _ in places],
-        "row": [row for _, row in places],
-    }
-    arrays: dict[str, Array] = {name: np.array(values, np.int32) for name, values in columns.items()}
-    arrays["conversations"] = np.array(starts, np.int64)
-    for name, values in (("id", [t.id for t in kept]), ("text", [t.text for t in kept])):
-        arrays |= _joined(name, [np.frombuffer(value.encode(), np.uint8) for value in values], np.uint8)
-    none = np.zeros(0, np.float32)
-    aligned = [none if ends is None or t.id not in ends else ends[t.id].float().numpy() for t in kept]
-    arrays |= _joined("ends", aligned, np.float32)
-    return TurnTable(arrays, encoded), left_out
-
-
-def _joined(name: str, parts: Sequence[Array], kind: type) -> dict[str, Array]:
-    starts = np.array([0, *accumulate(map(len, parts))], np.int64)
-    return {name: np.concatenate([np.zeros(0, kind), *parts]), f"{name}_starts": starts}
-
-
-def _frames(encoded: Mapping[str, EncodedTurn], name: str) -> int:
-    if isinstance(encoded, CodeShards):
-        return encoded.frames_of(name)
-    return encoded[name].codes.shape[1] if name in encoded else 0
-
-
-def _place(encoded: Mapping[str, EncodedTurn], name: str) -> tuple[int, int]:
-    return encoded.places[name] if isinstance(encoded, CodeShards) else (-1, -1)
-
-
-def ends_of_ids(symbols: Tensor | None, frames: int) -> Tensor | None:
+def ends_of_ids(symbols: Tensor, frames: int) -> Tensor:
     """Returns the ends of the ids of `encode_turn` from those of the symbols; its begin lasts no time."""
-    if symbols is None:
-        return None
     return ends_within(torch.cat([torch.zeros(1), symbols.float()]), frames)
 
 

@@ -8,6 +8,7 @@ resumed with the same bytes.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -169,6 +170,7 @@ def finish_index(output: Path, plans: Sequence[PlannedShard], description: Mappi
     known: dict[str, ShardInfo] = {} if found is None else {s.name: s for s in found["shards"]}
     shards = [known.get(plan.name) or shard_info(output / plan.name) for plan in plans]
     write_index(output, shards, description)
+    shutil.rmtree(output / "tables", ignore_errors=True)  # of the turns of an earlier index
 
 
 def remove_earlier(output: Path, plans: Sequence[PlannedShard]) -> None:

@@ -10,6 +10,8 @@ from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.forced_alignment import symbols
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.speakers import speaker_numbers
+from csm.data.turn_table_file import table_of
 from csm.sequences.packed_batch import IGNORE
 from csm.text import ByteCodec
 
@@ -60,17 +62,15 @@ def dataset(
     corpus, encoded, split="train", *, micro_batches=2, seed=0, end_code=24, ends=None, **changes
 ) -> ConversationDataset:
     config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
+    numbers = speaker_numbers(corpus.speakers())
     return ConversationDataset(
-        corpus,
-        encoded,
-        split,
+        table_of(corpus, encoded, split, ByteCodec(), numbers=numbers, ends=ends),
         codec=ByteCodec(),
         num_codebooks=5,
         end_code=end_code,
         config=config,
         micro_batches=micro_batches,
         seed=seed,
-        ends=ends,
     )
 
 
@@ -118,10 +118,10 @@ def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
 
 def test_what_is_left_out_is_counted(corpus, encoded) -> None:
     data = dataset(corpus, encoded, micro_batches=1)
-    assert data.left_out == 3  # no text, no frames, no codes
+    assert data.table.facts.left_out == 3  # no text, no frames, no codes
     assert data.too_long == 1
     drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch(0))))
-    assert drawn + data.left_out + data.too_long == len(corpus.turns("train"))
+    assert drawn + data.table.facts.left_out + data.too_long == len(corpus.turns("train"))
 
 
 def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:

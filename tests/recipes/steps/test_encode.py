@@ -25,7 +25,12 @@ def test_codes_alignment_vectors_and_usage_lie_in_the_codes_folder(steps):
     names = {path.name for path in steps.codes.iterdir()}
     assert names == {
         *("index.json", "alignment.safetensors", "code_vectors.safetensors"),
-        *("codebooks.json", "sha256.json", *(shard.name for shard in read_index(steps.codes)["shards"])),
+        *(
+            "codebooks.json",
+            "sha256.json",
+            "tables",
+            *(shard.name for shard in read_index(steps.codes)["shards"]),
+        ),
     }
     assert not (steps.tokenizer / "codebooks.json").exists()
     usage = json.loads((steps.codes / "codebooks.json").read_text())
