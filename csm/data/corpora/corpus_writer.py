@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from csm.audio.files import AudioInfo, copy_audio
 from csm.data.manifest import (
     CORPUS_NAME,
     MANIFEST_NAME,
@@ -25,14 +26,18 @@ from csm.data.manifest import (
 )
 from csm.data.word_times import Word, write_words
 from csm.system.digests import record_digests
+from csm.system.files import hash_key, write_atomically
+from csm.system.log import log
+
+IDENTITY_NAME = "identity.json"
 
 
 @dataclass
 class CorpusWriter:
     """Collects turns and rejects in `.NAME.partial` beside the folder; `finish` renames it into place.
 
-    An interrupted run leaves only the partial folder, which the next run replaces, so the result depends on
-    the source alone.
+    An interrupted run leaves only the partial folder. The next run of the same identity keeps its audio and
+    what took long to find, and writes everything else again, so the result depends on the source alone.
 
     Attributes:
         folder: Path of the corpus folder.
@@ -51,6 +56,7 @@ class CorpusWriter:
     _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
     _words: dict[str, Sequence[Word]] = field(default_factory=dict, init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
+    _left: set[Path] = field(default_factory=set, init=False)  # by an interrupted run, not used yet
 
     @property
     def partial(self) -> Path:
@@ -75,8 +81,12 @@ class CorpusWriter:
             )
         return None
 
-    def start(self) -> None:
-        """Creates an empty partial folder; that of an interrupted run is replaced.
+    def start(self, *, resume: bool = False) -> None:
+        """Creates an empty partial folder; that of an interrupted run is replaced, or resumed.
+
+        Args:
+            resume: Whether the copies and what is `remembered` of an interrupted run of the same identity
+                are kept.
 
         Raises:
             ValueError: The corpus folder is not empty, or the disk is too full.
@@ -90,8 +100,41 @@ class CorpusWriter:
                 f"{self.folder.parent} has {free / 1e6:.0f} MB free: expected "
                 f"{self.needed_bytes / 1e6:.0f} MB; make room or choose another --output"
             )
+        identity = json.dumps(self.identity, sort_keys=True)
+        if resume and _text_of(self._resume / IDENTITY_NAME) == identity:
+            log.info("%s: an interrupted preparation is resumed", self.folder)
+            self._left = {path for path in self.partial.rglob("*") if path.is_file()}
+            return
         shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir()
+        self._resume.mkdir(parents=True)
+        write_atomically(self._resume / IDENTITY_NAME, identity)
+
+    @property
+    def _resume(self) -> Path:
+        """Folder of what only a resumed run reads."""
+        return self.partial / ".resume"
+
+    def copy(self, source: Path, audio: str, info: AudioInfo) -> None:
+        """Copies audio into the corpus (`copy_audio`); a copy of the interrupted run is whole and kept."""
+        target = self.partial / audio
+        if target in self._left:
+            self._left.remove(target)
+        else:
+            copy_audio(source, target, info)
+
+    def remembered(self, name: str, make: Callable[[], Any]) -> Any:
+        """Returns what `make` returns, JSON, which a run that is interrupted later leaves to the next.
+
+        Args:
+            name: What it is of, unique in the corpus.
+            make: Called where it is not there.
+        """
+        path = self._resume / f"{hash_key(name).hex()[:32]}.json"
+        if (text := _text_of(path)) is not None:
+            return json.loads(text)
+        made = make()
+        write_atomically(path, json.dumps(made))
+        return made
 
     def add(self, turn: Turn, *, split: str | None = None, words: Sequence[Word] = ()) -> None:
         """Appends a turn to its conversation and sets its index.
@@ -131,6 +174,9 @@ class CorpusWriter:
             Conversation(id=name, split=self._splits[name], turns=tuple(turns))
             for name, turns in self._turns.items()
         ]
+        shutil.rmtree(self._resume, ignore_errors=True)
+        for path in self._left:
+            path.unlink(missing_ok=True)
         write_manifest(self.partial / MANIFEST_NAME, conversations)
         write_jsonl(self.partial / REJECTS_NAME, self._rejects)
         write_words(self.partial, self._words)
@@ -178,3 +224,7 @@ class CorpusWriter:
                 f"{key} is {info.get(key)!r}: expected {self.identity[key]!r}" for key in other
             )
             raise ValueError(f"{self.folder} holds another corpus: {differences}; choose another --output")
+
+
+def _text_of(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from csm.audio.files import check_audio, copy_audio
+from csm.audio.files import check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.folder_transcripts import read_turns
 from csm.data.corpora.layouts import dailytalk, messages, turn_table
@@ -58,7 +58,7 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
                 f"--source holds the layout {layout.name} ({found}): expected recordings with .txt or .json "
                 "beside them; use --corpus recordings"
             )
-    writer.start()
+    writer.start(resume=True)
     texts = {path for path in files if path.suffix.lower() in TEXT_SUFFIXES and readable(path)}
     taken: set[str] = set()
     used: set[Path] = set()
@@ -106,7 +106,7 @@ def _add_recording(writer: CorpusWriter, root: Path, path: Path, name: str, side
     rejects: list[tuple[str, str]] = []
     turns = read_turns(sidecar, path, info, recording, path.parent.name or root.name, rejects)
     if turns:
-        copy_audio(path, writer.partial / recording.audio, info)
+        writer.copy(path, recording.audio, info)
     for turn in turns:
         writer.add(turn)
     for what, reason in rejects:

@@ -66,7 +66,7 @@ def prepare_recordings(
     chosen, found = recognised(tree, layout)
     log.info("layout %s: %s", chosen.name, found.encode("ascii", "backslashreplace").decode())
     writer.notes["recognised"] = f"{chosen.name}: {found}"
-    writer.start()
+    writer.start(resume=True)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
