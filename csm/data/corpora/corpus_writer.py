@@ -30,6 +30,9 @@ from csm.system.files import hash_key, write_atomically
 from csm.system.log import log
 
 IDENTITY_NAME = "identity.json"
+# Letters per second of a text, of at least so many letters or seconds.
+HIGHEST_PACE, MANY_LETTERS = 28.0, 20
+LOWEST_PACE, LONG_TURN = 1.0, 5.0
 
 
 @dataclass
@@ -56,6 +59,7 @@ class CorpusWriter:
     _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
     _words: dict[str, Sequence[Word]] = field(default_factory=dict, init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
+    _implausible: list[str] = field(default_factory=list, init=False)
     _left: set[Path] = field(default_factory=set, init=False)  # by an interrupted run, not used yet
 
     @property
@@ -146,6 +150,8 @@ class CorpusWriter:
         """
         if words:
             self._words[turn.id] = words
+        if (problem := implausible_pace(turn)) is not None:
+            self._implausible.append(f"{turn.id}: {problem}")
         self._splits[turn.conversation] = split or split_of(turn.conversation)
         turns = self._turns.setdefault(turn.conversation, [])
         turns.append(replace(turn, index=len(turns)))
@@ -180,6 +186,15 @@ class CorpusWriter:
         write_manifest(self.partial / MANIFEST_NAME, conversations)
         write_jsonl(self.partial / REJECTS_NAME, self._rejects)
         write_words(self.partial, self._words)
+        if self._implausible:
+            self.notes["implausible_texts"] = self._implausible
+            shown = "; ".join(self._implausible[:3]) + ("; ..." if len(self._implausible) > 3 else "")
+            log.warning(
+                "%d texts do not fit the length of their sound (%s): listen to them; all are in %s",
+                len(self._implausible),
+                shown,
+                CORPUS_NAME,
+            )
         info = {**self.identity, **self.notes, **self._totals(conversations)}
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
@@ -224,6 +239,20 @@ class CorpusWriter:
                 f"{key} is {info.get(key)!r}: expected {self.identity[key]!r}" for key in other
             )
             raise ValueError(f"{self.folder} holds another corpus: {differences}; choose another --output")
+
+
+def implausible_pace(turn: Turn) -> str | None:
+    """Returns how a text is too long or too short for its sound, or None.
+
+    People say 10 to 17 letters a second; a truncated file, or the text of another one, gives other figures.
+    """
+    letters = sum(map(str.isalnum, turn.text))
+    pace = letters / turn.duration
+    if letters >= MANY_LETTERS and pace > HIGHEST_PACE:
+        return f"{pace:.0f} letters per second, expected at most {HIGHEST_PACE:.0f}"
+    if letters and turn.duration >= LONG_TURN and pace < LOWEST_PACE:
+        return f"{letters} letters in {turn.duration:.1f} s, expected at least {LOWEST_PACE:.0f} per second"
+    return None
 
 
 def _text_of(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,3 +160,24 @@ def test_a_killed_preparation_is_resumed_with_the_same_bytes(tmp_path, monkeypat
     for path, changed in before.items():
         assert (tmp_path / "again" / "audio" / path.name).stat().st_mtime_ns == changed
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "problem"),
+    [
+        ("word " * 30, 3.0, "40 letters per second, expected at most 28"),
+        ("no", 6.0, "2 letters in 6.0 s, expected at least 1 per second"),
+        ("word " * 10, 3.0, None),
+        ("Yes!", 0.1, None),
+        ("", 30.0, None),
+        ("no", 4.0, None),
+    ],
+)
+def test_a_text_that_does_not_fit_its_sound_is_named_with_its_figure(
+    tmp_path, text, seconds, problem
+) -> None:
+    writer = writer_for(tmp_path / "corpus")
+    writer.start()
+    writer.add(replace(turn("a"), text=text, end=seconds))
+    found = writer.finish().info.get("implausible_texts")
+    assert found == (None if problem is None else [f"a: {problem}"])
