@@ -18,6 +18,7 @@ from csm.data.corpora.folder import prepare_folder
 from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
 from csm.data.corpora.recordings import prepare_recordings
+from csm.data.corpora.split_choice import SplitChoice, held_out
 from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
 from csm.data.corpora.transcription.recogniser import WordRecogniser
 from csm.data.corpora.transcription.transcriber import RecordingTranscriber
@@ -70,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
     )
+    for name in ("validation", "test"):
+        parser.add_argument(
+            f"--{name}",
+            metavar="SHARE|FILE",
+            help="recordings, folder: the share of the conversations, or a file of their ids, one a line",
+        )
     add_transcription(parser)
     parser.add_argument(
         "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
@@ -158,16 +165,21 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         return prepare_synthetic_dialogues(
             options.output, hours=options.hours, cache=options.cache, workers=options.workers
         )
+    splits = SplitChoice(
+        validation=held_out("validation", options.validation), test=held_out("test", options.test)
+    )
+    if splits != SplitChoice() and options.corpus == "librispeech":
+        raise ValueError("--validation and --test: expected none beside --corpus librispeech; leave them out")
     if options.source is None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
     if options.corpus == "librispeech":
         return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
     if options.corpus == "recordings" or options.corpus in PUBLIC_NAMES:
-        return from_recordings(options)
-    return prepare_folder(options.output, source=options.source)
+        return from_recordings(options, splits)
+    return prepare_folder(options.output, source=options.source, splits=splits)
 
 
-def from_recordings(options: argparse.Namespace) -> Corpus:
+def from_recordings(options: argparse.Namespace, splits: SplitChoice) -> Corpus:
     """Returns the corpus of a folder in one of the known layouts."""
     public = options.corpus if options.corpus in PUBLIC_NAMES else None
     if public and options.layout not in (None, public):
@@ -188,6 +200,7 @@ def from_recordings(options: argparse.Namespace) -> Corpus:
         name=options.corpus,
         transcriber=transcriber,
         transcription=transcription,
+        splits=splits,
     )
 
 

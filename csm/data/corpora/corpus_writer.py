@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.files import AudioInfo, copy_audio
+from csm.data.corpora.split_choice import SplitChoice
 from csm.data.manifest import (
     CORPUS_NAME,
     MANIFEST_NAME,
@@ -20,7 +21,6 @@ from csm.data.manifest import (
     Corpus,
     Turn,
     read_corpus,
-    split_of,
     write_jsonl,
     write_manifest,
 )
@@ -29,6 +29,10 @@ from csm.system.digests import record_digests
 from csm.system.files import hash_key, write_atomically
 from csm.system.log import log
 
+NOTHING_LEFT = {
+    "train": ": nothing can be trained on it; hold out less with --validation and --test",
+    "validation": ": a training would be watched on what it trains on; hold some out with --validation",
+}
 IDENTITY_NAME = "identity.json"
 # Letters per second of a text, of at least so many letters or seconds.
 HIGHEST_PACE, MANY_LETTERS = 28.0, 20
@@ -48,12 +52,14 @@ class CorpusWriter:
             one with another identity is refused.
         notes: Further fields of corpus.json, e.g. licence and modification notice.
         needed_bytes: Required free space in bytes.
+        splits: What is held out.
     """
 
     folder: Path
     identity: dict[str, Any]
     notes: dict[str, Any] = field(default_factory=dict)
     needed_bytes: int = 0
+    splits: SplitChoice = field(default_factory=SplitChoice)
     _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
     _splits: dict[str, str] = field(default_factory=dict, init=False)
     _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
@@ -145,14 +151,14 @@ class CorpusWriter:
 
         Args:
             turn: The turn.
-            split: Split of its conversation; None is `split_of` the conversation's id.
+            split: Split of its conversation that the source states; None is a function of the id.
             words: Its words with their times, where they are known.
         """
         if words:
             self._words[turn.id] = words
         if (problem := implausible_pace(turn)) is not None:
             self._implausible.append(f"{turn.id}: {problem}")
-        self._splits[turn.conversation] = split or split_of(turn.conversation)
+        self._splits[turn.conversation] = self.splits.of(turn.conversation, split)
         turns = self._turns.setdefault(turn.conversation, [])
         turns.append(replace(turn, index=len(turns)))
 
@@ -176,6 +182,16 @@ class CorpusWriter:
             )
             shutil.rmtree(self.partial, ignore_errors=True)
             raise ValueError(f"{self.folder.name} has no turn: expected at least one; {reasons}")
+        self.splits.require_known(self._turns)
+        for split in ("train", "validation"):
+            if split not in self._splits.values():
+                log.warning(
+                    "%s: none of %d conversations is in the %s split%s",
+                    self.folder.name,
+                    len(self._splits),
+                    split,
+                    NOTHING_LEFT[split],
+                )
         conversations = [
             Conversation(id=name, split=self._splits[name], turns=tuple(turns))
             for name, turns in self._turns.items()

@@ -23,6 +23,7 @@ from csm.data.corpora.source_files import (
     shown,
     source_root,
 )
+from csm.data.corpora.split_choice import SplitChoice
 from csm.data.manifest import Corpus, Recording, file_safe
 from csm.system.log import progress_of
 
@@ -30,12 +31,13 @@ TEXT_SUFFIXES = (".json", ".txt")
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
 
-def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
+def prepare_folder(output: str | Path, *, source: str | Path, splits: SplitChoice | None = None) -> Corpus:
     """Builds a corpus folder from a folder of recordings.
 
     Args:
         output: Path of the corpus folder; a finished one of the same files is returned unchanged.
         source: Folder of the recordings, which is only read; `output` must lie outside.
+        splits: What is held out; None is a function of the names.
 
     Raises:
         ValueError: `source` is missing or has no usable recording, `output` lies inside it or holds another
@@ -45,7 +47,12 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
     files = find_files(root)
     writer = CorpusWriter(
         folder=Path(output),
-        identity={"name": "folder", "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}"},
+        identity={
+            "name": "folder",
+            "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}",
+            **(splits or SplitChoice()).identity(),
+        },
+        splits=splits or SplitChoice(),
         needed_bytes=sum(path.stat().st_size for path in files if readable(path)),
     )
     if finished := writer.finished():

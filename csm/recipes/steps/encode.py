@@ -49,6 +49,12 @@ def encode_corpus(
         ValueError: No corpus or tokenizer, or `output` holds codes of another corpus or tokenizer.
     """
     corpus = read_corpus(run.corpus)
+    if not corpus.turns("validation"):
+        log.warning(
+            "%s has no validation turns: a training would be watched on what it trains on; prepare it with "
+            "--validation",
+            corpus.root,
+        )
     tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(distributed.device)
     description = {
         "corpus": corpus.info.get("name", str(corpus.root)),
