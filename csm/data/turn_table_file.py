@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,12 +146,13 @@ def read_table(path: Path, encoded: Mapping[str, EncodedTurn], numbers: Mapping[
     ):
         raise ValueError(f"{path} is damaged (its tensors do not fit each other); {REMEDY}")
     try:
-        facts = json.loads(content)
-        facts = TableFacts(**{f.name: _frozen(facts[f.name]) for f in fields(TableFacts)})
+        kept = json.loads(content)
+        found: dict[str, Any] = {item.name: _frozen(kept[item.name]) for item in fields(TableFacts)}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); {REMEDY}") from error
+    facts = TableFacts(**found)
     return TurnTable({name: tensor.numpy() for name, tensor in tensors.items()}, encoded, facts, numbers)
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
