@@ -30,6 +30,7 @@ from csm.training.checkpoint import (
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
 from csm.training.distributed import start_distributed
 from csm.training.engine import build_engines, trained_alone
+from csm.training.memory_fit import PeakMemory, fit_memory, memory_errors_in_one_line
 from csm.training.metric_logger import MetricLogger
 from csm.training.options import TrainingConfig
 from csm.training.plain_engine import Engine
@@ -85,8 +86,8 @@ def train(
             average where `ema_decay` is on); None writes `weights_<module>.safetensors`.
 
     Raises:
-        ValueError: The folder belongs to another run, no checkpoint in it verifies, the disk is too small, or
-            the tracker is not installed.
+        ValueError: The folder belongs to another run, no checkpoint in it verifies, the disk or the memory is
+            too small, or the tracker is not installed.
         NonFiniteError: A loss or gradient was not finite; nothing was updated or saved.
         SystemExit: With status 0, after SIGTERM or SIGINT, once the step and a checkpoint are done.
     """
@@ -106,7 +107,7 @@ def train(
             write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
         # Until here there is nothing to save: a signal ends the process at once.
-        with StopRequest(distributed) as stop:
+        with StopRequest(distributed) as stop, memory_errors_in_one_line():
             step = train_steps(run, step, stop)
         if step < config.steps:
             reason = stop.reason or "another rank"
@@ -122,13 +123,18 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
     reports = MetricLogger(
         run.output, config, step, headline=task.headline, watched=task.watched, distributed=distributed
     )
+    memory = PeakMemory(run.output.name, config.steps, distributed.device)
     with reports:
         if step == 0:
             validate(run, 0, reports)
+        if step < config.steps:
+            fit_memory(run, step + 1)
         batches = Batches(task, config, distributed)
         while step < config.steps:
             step += 1
             optimizer_step(run, batches, step)
+            if distributed.rank == 0:
+                memory.look(step)
             last = step == config.steps
             if last or step % config.log_every == 0:
                 report(run, step, reports)
