@@ -3,8 +3,8 @@
 python benchmarks/character_changes.py [--trials 200] [--turns 8]
 
 Dialogues are drawn from the recordings of the packaged excerpt: one speaker's clips, from some turn on those
-of another. Similarities are those of the report (Resemblyzer, mean voice of other clips); one core, a minute. The
-table is Markdown, as it stands in docs/MEASURED.md.
+of another. Similarities are those of the report (Resemblyzer, mean voice of other clips); one core, 2 min.
+The table is Markdown, as it stands in docs/MEASURED.md.
 """
 
 from __future__ import annotations
