@@ -22,11 +22,7 @@ from torch import Tensor
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.training.batches import Batches
-from csm.training.checkpoint import (
-    checkpoint_bytes,
-    require_space,
-    save_checkpoint,
-)
+from csm.training.checkpoint import Checkpoints, checkpoint_bytes, require_space
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
 from csm.training.distributed import start_distributed
 from csm.training.engine import build_engines, trained_alone
@@ -123,6 +119,9 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
     reports = MetricLogger(
         run.output, config, step, headline=task.headline, watched=task.watched, distributed=distributed
     )
+    checkpoints = Checkpoints(
+        run.output / "checkpoints", run.engines, distributed, keep=config.keep_checkpoints
+    )
     memory = PeakMemory(run.output.name, config.steps, distributed.device)
     with reports:
         if step == 0:
@@ -132,7 +131,11 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
         batches = Batches(task, config, distributed)
         while step < config.steps:
             step += 1
-            optimizer_step(run, batches, step)
+            try:
+                optimizer_step(run, batches, step)
+            except NonFiniteError:
+                checkpoints.finish()  # of an earlier step; all ranks are here
+                raise
             if distributed.rank == 0:
                 memory.look(step)
             last = step == config.steps
@@ -143,9 +146,12 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
             reports.show(step)
             stopping = distributed.any(bool(stop)) and not last
             if last or stopping or step % config.checkpoint_every == 0:
-                checkpoint(run, step)
+                checkpoints.begin(step, run.metrics.state())
+            else:
+                checkpoints.poll()
             if stopping:
                 break
+        checkpoints.finish()
     return step
 
 
@@ -159,18 +165,6 @@ def resume(run: TrainingRun) -> int:
     run.metrics.load(state.values, state.tensors, run.distributed.device)
     log.info("resuming after step %d from %s", state.step, path)
     return state.step
-
-
-def checkpoint(run: TrainingRun, step: int) -> None:
-    """Saves all state after a step."""
-    save_checkpoint(
-        run.output / "checkpoints",
-        step,
-        run.engines,
-        run.distributed,
-        keep=run.config.keep_checkpoints,
-        extra=run.metrics.state(),
-    )
 
 
 def report(run: TrainingRun, step: int, reports: MetricLogger) -> None:

@@ -556,13 +556,13 @@ class DiskFull(TinyTask):
     """After step 4 the last rank's disk takes no more."""
 
     def after_step(self, step: int) -> dict[str, Tensor]:
-        from csm.training import checkpoint
+        from csm.training import checkpoint_shard
 
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         if step > 4 and os.environ["RANK"] == "1":
-            checkpoint._write_shard = fail  # type: ignore[assignment]
+            checkpoint_shard.write_shard = fail  # type: ignore[assignment]
         return super().after_step(step)
 
 
