@@ -17,6 +17,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,9 @@ class _Pending:
 class Checkpoints:
     """Saves a run's checkpoints, one at a time, whose files are written while the training continues.
 
-    Every rank calls each method at the same place between steps. A step waits for the copy of the state into
-    the host's memory and, once all ranks have written their files, for a manifest and a rename.
+    Every rank calls each method at the same place. The state is copied into the host's memory while the next
+    step computes its gradients; its update waits for the rest of the copy (`before_update`). Once all ranks
+    have written their files, a step waits for a manifest and a rename.
 
     Args:
         folder: The run's `checkpoints` folder.
@@ -60,10 +62,15 @@ class Checkpoints:
     ) -> None:
         self.folder, self.engines, self.distributed, self.keep = folder, engines, distributed, keep
         self._copy = HostCopy()
+        self._deletion = threading.Thread(target=_delete, args=([],))
+        self._deletion.start()
         self._pending: _Pending | None = None
 
     def begin(self, step: int, extra: tuple[dict[str, Any], dict[str, Tensor]] = ({}, {})) -> None:
-        """Copies the state after `step` and begins to write it; first finishes the checkpoint before.
+        """Begins to copy and write the state after `step`; first finishes the checkpoint before.
+
+        Until `before_update`, `finish` or `close` returns, weights and moments must not change. Buffers and
+        `extra` may: they are copied at once.
 
         Args:
             step: The step.
@@ -73,15 +80,21 @@ class Checkpoints:
             ValueError: Too little disk space or a failed write; older checkpoints stay and nothing
                 half-written remains.
         """
-        self.finish()
+        self.close()
         folder, distributed = self.folder, self.distributed
         values, tensors = _collect(step, self.engines, distributed, extra)
         require_space(folder, sum(tensor.nbytes for tensor in tensors.values()), distributed)
         target = folder / f"step_{step:08d}"
         temporary = folder / f"{target.name}.tmp-{distributed.from_first(secrets.randbits(31)):08x}"
         _on_first(distributed, target, lambda: _start(folder, temporary))
-        writer = ShardWriter(temporary, distributed.rank, json.dumps(values).encode(), self._copy.of(tensors))
+        text = json.dumps(values).encode()
+        writer = ShardWriter(temporary, distributed.rank, text, tensors, self._copy)
         self._pending = _Pending(step=step, target=target, temporary=temporary, writer=writer)
+
+    def before_update(self) -> None:
+        """Waits until weights and moments may be changed."""
+        if self._pending is not None:
+            self._pending.writer.wait_for_copy()
 
     def poll(self) -> None:
         """Finishes the checkpoint that is being written, if every rank has written its files.
@@ -113,7 +126,23 @@ class Checkpoints:
             raise _failed(target, problem or "another rank could not write its part")
         manifest = _gather_entries(entries, distributed)
         _on_first(distributed, target, lambda: _finish(temporary, target, pending.step, manifest))
-        _on_first(distributed, target, lambda: _publish(self.folder, target, self.keep))
+        _on_first(distributed, target, lambda: self._publish(target))
+
+    def close(self) -> None:
+        """Finishes, and waits until what is no longer kept is deleted.
+
+        Raises:
+            ValueError: As `begin`.
+        """
+        self.finish()
+        self._deletion.join()
+
+    def _publish(self, target: Path) -> None:
+        """Names the newest checkpoint and deletes older ones beside the next steps."""
+        self._deletion.join()
+        doomed = _publish(self.folder, target, self.keep)
+        self._deletion = threading.Thread(target=_delete, args=(doomed,), name="old checkpoints", daemon=True)
+        self._deletion.start()
 
 
 def save_checkpoint(
@@ -132,7 +161,7 @@ def save_checkpoint(
     """
     checkpoints = Checkpoints(folder, engines, distributed, keep=keep)
     checkpoints.begin(step, extra)
-    checkpoints.finish()
+    checkpoints.close()
 
 
 def require_space(folder: Path, nbytes: int, distributed: DistributedContext) -> None:
@@ -174,7 +203,14 @@ def _collect(
                 tensors[f"{name}/{slot}/{fragment.name}"] = view
         constants = engine.constants()
         if distributed.rank == 0:
-            tensors.update({f"{name}/constant/{key}": tensor for key, tensor in constants.items()})
+            # Buffers may change in the next forward pass; frozen parameters, which are larger, never do.
+            buffers = dict(engine.module.named_buffers(remove_duplicate=False))
+            tensors.update(
+                {
+                    f"{name}/constant/{key}": tensor.clone() if key in buffers else tensor
+                    for key, tensor in constants.items()
+                }
+            )
         modules[name] = {
             "updates": engine.updates,
             "export": "average" if engine.average else "weight",
@@ -184,7 +220,7 @@ def _collect(
         }
     states, generators = random_state()
     tensors.update({f"random/{key}": tensor for key, tensor in generators.items()})
-    tensors.update({f"extra/{key}": tensor for key, tensor in extra[1].items()})
+    tensors.update({f"extra/{key}": tensor.clone() for key, tensor in extra[1].items()})
     values = {
         "format": FORMAT,
         "step": step,
@@ -223,14 +259,21 @@ def _finish(temporary: Path, target: Path, step: int, manifest: Entries) -> None
     flush(target.parent)
 
 
-def _publish(folder: Path, target: Path, keep: int) -> None:
+def _publish(folder: Path, target: Path, keep: int) -> list[Path]:
+    """Names the newest checkpoint; returns what is to be deleted."""
     write_atomically(folder / "latest", f"{target.name}\n")
     finished = sorted(path for path in folder.glob("step_*") if STEP.fullmatch(path.name))
+    doomed = []
     for old in finished[: max(0, finished.index(target) + 1 - keep)] + list(folder.glob("step_*.tmp-*")):
         # Renamed first: a kill in the middle of the deletion leaves no half checkpoint under a good name.
-        doomed = old.with_name(f"{old.name.partition('.')[0]}.tmp-dropped-{secrets.token_hex(4)}")
-        os.replace(old, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        doomed.append(old.with_name(f"{old.name.partition('.')[0]}.tmp-dropped-{secrets.token_hex(4)}"))
+        os.replace(old, doomed[-1])
+    return doomed
+
+
+def _delete(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _on_first(distributed: DistributedContext, target: Path, action: Callable[[], None]) -> None:

@@ -43,7 +43,7 @@ class HostCopy:
 
 
 class ShardWriter:
-    """Writes, flushes and reads back one rank's two files in a thread of its own.
+    """Copies, writes, flushes and reads back one rank's two files in a thread of its own.
 
     The thread ends with the process, however that ends: what it left half-written has a temporary name.
 
@@ -51,11 +51,15 @@ class ShardWriter:
         folder: Temporary folder of the checkpoint, which exists.
         rank: The rank.
         values: Its JSON.
-        tensors: Not changed until `wait` returns.
+        tensors: Not changed until `wait_for_copy` returns.
+        copy: Where they are copied; not used elsewhere until `wait` returns.
     """
 
-    def __init__(self, folder: Path, rank: int, values: bytes, tensors: Mapping[str, Tensor]) -> None:
-        self.folder, self.rank, self.values, self.tensors = folder, rank, values, dict(tensors)
+    def __init__(
+        self, folder: Path, rank: int, values: bytes, tensors: Mapping[str, Tensor], copy: HostCopy
+    ) -> None:
+        self.folder, self.rank, self.values, self.tensors, self.copy = folder, rank, values, tensors, copy
+        self._copied = threading.Event()
         self._entries: Entries = {}
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
@@ -70,6 +74,10 @@ class ShardWriter:
     def nbytes(self) -> int:
         """Bytes of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def wait_for_copy(self) -> None:
+        """Waits until the tensors may be changed."""
+        self._copied.wait()
 
     def wait(self) -> Entries:
         """Returns size and SHA-256 of both files, once they are on the disk and read back equal.
@@ -86,9 +94,13 @@ class ShardWriter:
 
     def _run(self) -> None:
         try:
-            self._entries = write_shard(self.folder, self.rank, self.values, self.tensors)
+            copies = self.copy.of(self.tensors)
+            self._copied.set()
+            self._entries = write_shard(self.folder, self.rank, self.values, copies)
         except BaseException as error:
             self._error = error
+        finally:
+            self._copied.set()
 
 
 def write_shard(folder: Path, rank: int, values: bytes, tensors: Mapping[str, Tensor]) -> Entries:

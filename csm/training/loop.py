@@ -132,9 +132,9 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
         while step < config.steps:
             step += 1
             try:
-                optimizer_step(run, batches, step)
+                optimizer_step(run, batches, step, checkpoints.before_update)
             except NonFiniteError:
-                checkpoints.finish()  # of an earlier step; all ranks are here
+                checkpoints.close()  # of an earlier step; all ranks are here
                 raise
             if distributed.rank == 0:
                 memory.look(step)
@@ -151,7 +151,7 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
                 checkpoints.poll()
             if stopping:
                 break
-        checkpoints.finish()
+        checkpoints.close()
     return step
 
 
@@ -174,7 +174,7 @@ def report(run: TrainingRun, step: int, reports: MetricLogger) -> None:
     reports.trained(step, values, learning_rate=learning_rate(run.config, step), frames=frames)
 
 
-def optimizer_step(run: TrainingRun, batches: Batches, step: int) -> None:
+def optimizer_step(run: TrainingRun, batches: Batches, step: int, before_update: Callable[[], None]) -> None:
     """Runs one step: every module's losses, gradients, check and update, then the task's own buffers."""
     task, config = run.task, run.config
     micro_batches = batches.of(step)
@@ -190,6 +190,7 @@ def optimizer_step(run: TrainingRun, batches: Batches, step: int) -> None:
             raise_non_finite(run, step, name, bad)
         run.metrics.add(f"{name}/gradient_norm", torch.tensor(norm))
         clip(gradients, norm, config.clip)
+        before_update()
         engine.step(learning_rate(config, step) * task.learning_rate_scales.get(name, 1.0))
         move_average(engine, config)
     seed_everything(config.seed, step, "after_step")

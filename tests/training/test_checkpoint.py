@@ -22,6 +22,7 @@ from csm.training import checkpoint as checkpoint_file
 from csm.training import checkpoint_reader, checkpoint_shard
 from csm.training.checkpoint import Checkpoints, require_space, save_checkpoint
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state, read_checkpoint
+from csm.training.checkpoint_shard import HostCopy
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 from csm.training.plain_engine import Engine, PlainEngine
@@ -262,15 +263,43 @@ def test_what_is_written_is_the_state_of_its_step_whatever_the_next_steps_change
     for step in (1, 2, 3):
         stepped(engines)
         states[step] = state(engines)
-        checkpoints.begin(step, ({"counts": counts}, {}))
+        sums = {"a": torch.tensor(float(step))}
+        checkpoints.begin(step, ({"counts": counts}, sums))
         counts["a"] += 1
+        sums["a"] += 1
+        engines["net"].module.codes += 1  # type: ignore[operator]
+        checkpoints.before_update()
     stepped(engines)
-    checkpoints.finish()
+    checkpoints.close()
     for step in (1, 2, 3):
         others = made(1)
         stored = read_checkpoint(tmp_path / f"step_{step:08d}", others, ALONE)
         stored.load(others)
         assert equal(state(others), states[step]) and stored.values == {"counts": {"a": step}}
+        assert stored.tensors["a"] == step
+
+
+def test_an_update_waits_for_the_copy_and_gradients_do_not(tmp_path: Path, monkeypatch) -> None:
+    engines, gate, copy = made(0), threading.Event(), HostCopy.of
+
+    def slow(*arguments):
+        assert gate.wait(20)
+        return copy(*arguments)
+
+    monkeypatch.setattr(HostCopy, "of", slow)
+    checkpoints = Checkpoints(tmp_path, engines, ALONE, keep=10)
+    checkpoints.begin(1)
+    before = state(engines)
+    update = threading.Thread(target=lambda: (checkpoints.before_update(), stepped(engines)))
+    update.start()
+    update.join(0.2)
+    assert update.is_alive() and equal(state(engines), before)
+    gate.set()
+    update.join(20)
+    checkpoints.close()
+    others = made(1)
+    read_checkpoint(tmp_path / "step_00000001", others, ALONE).load(others)
+    assert equal(state(others), before) and not equal(state(engines), before)
 
 
 def test_until_its_files_are_written_the_checkpoint_before_is_the_newest_and_no_step_waits(
