@@ -255,6 +255,26 @@ def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_writte
     assert not list(tmp_path.glob("*.tmp-*"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is the disk that is full")
+def test_a_disk_that_fills_up_names_the_file_the_bytes_needed_and_those_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, start = saved(tmp_path, 1), checkpoint_file._start
+
+    def filled(folder: Path, temporary: Path) -> None:
+        start(folder, temporary)
+        (temporary / "rank_00000.json").symlink_to("/dev/full")
+
+    monkeypatch.setattr(checkpoint_file, "_start", filled)
+    needed = checkpoint_file.checkpoint_bytes(engines, ALONE)
+    said = (
+        rf"step_00000002 could not be written: .*No space left on device.* needs {needed} bytes, \d+ are free"
+    )
+    with pytest.raises(ValueError, match=said):
+        save_checkpoint(tmp_path, 2, engines, ALONE, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001"]
+
+
 def test_what_is_written_is_the_state_of_its_step_whatever_the_next_steps_change(tmp_path: Path) -> None:
     engines = made(0)
     checkpoints = Checkpoints(tmp_path, engines, ALONE, keep=10)
