@@ -56,7 +56,7 @@ speak: $(READY)
 	@$(CSM) speak $(if $(VOICE),--voice $(VOICE)) $(if $(SPEAKER),--speaker $(SPEAKER)) $(SAY) -- "$$SPOKEN_TEXT"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.core.runner import RunnerOptions
 from csm.evaluation.subjects import tokenizer as tokenizers
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, measure_tokenizer
@@ -62,12 +61,9 @@ def test_anchors_that_are_not_installed_are_listed_and_never_scored(
     assert not [entry for entry in report.metrics if entry.condition == "opus_6k"]
 
 
-def test_more_codebooks_than_there_are_and_torn_tables_are_refused(small_corpus, tiny_tokenizer):
+def test_more_codebooks_than_there_are_are_refused(small_corpus, tiny_tokenizer):
     with pytest.raises(ValueError, match="codebooks 32: the tokenizer has 4"):
         measure_tokenizer(tiny_tokenizer, small_corpus, TokenizerOptions())
-    torn = Table("Probes", ("what", "accuracy"), [(Cell("phones"),)])
-    with pytest.raises(ValueError, match="'Probes': a row has 1 cells, expected 2"):
-        measure_tokenizer(tiny_tokenizer, small_corpus, SMALL, tables=[torn])
 
 
 @pytest.mark.parametrize("bad", [{"codebooks": ()}, {"codebooks": (4, 4)}, {"clips": 0}, {"codebooks": (0,)}])
