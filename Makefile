@@ -1,4 +1,4 @@
-# make train, make speak, make test, make bench, make check: each sets up .venv by itself, once.
+# make train, make speak, make test, make bench, make check, make audit: each sets up .venv by itself, once.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -29,7 +29,7 @@ FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 CSM = $(BIN)/python -m csm
 
-.PHONY: help train speak test bench check
+.PHONY: help train speak test bench check audit
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make test    the tests"
 	@echo "make bench   the benchmarks"
 	@echo "make check   ruff and mypy"
+	@echo "make audit   known vulnerabilities of the installed packages (pip-audit asks PyPI)"
 	@echo "Settings: PYTHON=$(PYTHON) RECIPE=$(RECIPE) RUN=$(RUN) CORPUS=$(CORPUS) RANKS=$(RANKS)"
 	@echo "          TOKENIZER=$(TOKENIZER) MODEL=$(MODEL) (scratch or a folder) SET=\"$(SET)\" (training.steps=100 ...)"
 
@@ -64,6 +65,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(READY)
+	$(PIP) install -qq pip-audit
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 # The compiled kernels are rebuilt with their sources.
 NATIVE := $(wildcard kernels/csm_kernels/*.cpp kernels/csm_kernels/*.h kernels/csm_kernels/*/*.cpp kernels/csm_kernels/*/*.h)

@@ -13,7 +13,7 @@ from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.metric import Metric
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
-from csm.evaluation.metrics.codebooks import codebook_summary
+from csm.evaluation.metrics.codebooks import codebook_summary, few_frames
 from csm.evaluation.metrics.fidelity import Fidelity
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.similarity import OriginalSimilarity
@@ -133,6 +133,8 @@ def measure_tokenizer(
     absent = [Missing(one.title, f"{one.title} {one.missing}") for one in conditions if one.missing]
     results.missing = absent + results.missing
     books = codebook_statistics(codes, tokenizer.config.codebook_size)
+    if (note := few_frames(books)) is not None:
+        results.missing.append(Missing("codebooks", note))
     results.details |= {
         "clips": {
             "origin": origin,
