@@ -19,6 +19,7 @@ import torch
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.turn_table_file import table_of
 from csm.losses import LossConfig
 from csm.model import CSMModel
 from csm.network.model_config import CSMConfig
@@ -70,7 +71,8 @@ def large_task(root: Path) -> ModelTask:
     model = CSMModel(CSMConfig(**MODEL, max_context=1024, memory_slots=4))
     config = DatasetConfig(rows_per_micro_batch=1400, max_rows=180, past_turns=0)
     sizes = {"num_codebooks": 4, "end_code": 32, "config": config, "seed": 0, "codec": model.codec}
-    data = ConversationDataset(corpus, encoded, "train", micro_batches=1, **sizes)
+    table = table_of(corpus, encoded, "train", model.codec, numbers={"A": 0})
+    data = ConversationDataset(table, micro_batches=1, **sizes)
     task = LimitedTask(model, data, data, LossConfig(), device=CPU)
     task.validation_batch = data.in_order(200)
     return task
