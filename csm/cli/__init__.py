@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 # Subcommands that launchers start as ranks.
-TRAININGS = ("train", "train_tokenizer", "train_semantic")
+LAUNCHED = ("encode", "train", "train_tokenizer", "train_semantic")
 
 OVERVIEW = """usage: csm COMMAND ... | csm COMMAND --help | csm --version
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, _) in COMMANDS.items():
         length = len(name.split())
         if words[:length] == name.split():
-            if module in TRAININGS:
+            if module in LAUNCHED:
                 supervise(f"csm {name}")
             return run_command(name, partial(importlib.import_module, f"csm.cli.{module}"), words[length:])
     return guarded("csm", lambda: overview(words))
