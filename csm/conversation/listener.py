@@ -14,6 +14,7 @@ from csm.system.extras import missing_package
 
 RATE = 16_000  # required by silero-vad
 WINDOW = 512  # 32 ms
+LEVEL_RATE = 0.02  # of the mean over the user's speech: about 1.6 s
 
 Change = Literal["onset", "long", "pause", "resumed", "ended"]
 
@@ -42,14 +43,16 @@ class ListenerConfig:
         shortest_speech: Speech below this length is no speech: 60 ms of a transient is not.
         longest_backchannel: Speech over the voice that lasts longer is a turn.
         pause: Silence after which a reply is prepared.
+        distance: Decibels below the user's own level at which speech is somebody else's, farther away.
         turn_end: Silence after which the turn is over.
     """
 
     speech: float = 0.5
     silence: float = 0.35
     shortest_speech: float = 0.16
-    longest_backchannel: float = 0.7
-    pause: float = 0.2
+    longest_backchannel: float = 1.0
+    pause: float = 0.16
+    distance: float = 16.0
     turn_end: float = 0.5
 
     def __post_init__(self) -> None:
@@ -62,6 +65,8 @@ class ListenerConfig:
                 f"shortest_speech is {self.shortest_speech}: expected above 0 and below "
                 f"longest_backchannel, {self.longest_backchannel}"
             )
+        if not self.distance > 0:
+            raise ValueError(f"distance is {self.distance}: expected above 0 dB")
         if not 0 < self.pause <= self.turn_end:
             raise ValueError(f"pause is {self.pause}: expected above 0, at most turn_end, {self.turn_end}")
 
@@ -113,6 +118,8 @@ class Listener:
         self._turn: float | None = None  # begin of the turn; None outside turns
         self._last = 0.0  # end of the newest speech that counts
         self._paused = self._long = False
+        self._level: float | None = None  # mean power of the user's speech
+        self._power, self._windows = 0.0, 0  # of the speech without a pause
 
     @property
     def in_turn(self) -> bool:
@@ -128,6 +135,8 @@ class Listener:
             self._time += WINDOW / RATE
             threshold = self.config.silence if self._loud else self.config.speech
             self._loud = self._activity(window) >= threshold
+            if self._loud:
+                self._measure(window)
             yield from self._speech(begin) if self._loud else self._silence()
 
     def forget(self) -> None:
@@ -135,10 +144,22 @@ class Listener:
         self._turn = self._run = None
         self._paused = self._long = False
 
+    def _near(self) -> bool:
+        """Whether the speech since the last pause is as loud as the user's is."""
+        return self._level is None or self._power >= self._level * 10 ** (-self.config.distance / 10)
+
+    def _measure(self, window: Tensor) -> None:
+        """Follows the power of this stretch of speech, and of the user's turns."""
+        power = float(window.square().mean())
+        self._windows = 1 if self._run is None else self._windows + 1
+        self._power = power if self._windows == 1 else self._power + (power - self._power) / self._windows
+        if self.in_turn:
+            self._level = power if self._level is None else self._level + LEVEL_RATE * (power - self._level)
+
     def _speech(self, begin: float) -> Iterator[Heard]:
         if self._run is None:
             self._run = begin
-        if self._time - self._run < self.config.shortest_speech:
+        if self._time - self._run < self.config.shortest_speech or not self._near():
             return
         self._last = self._time
         if self._turn is None:

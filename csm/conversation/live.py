@@ -45,7 +45,7 @@ class LiveConfig:
 
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     hold: bool = True
-    jitter: float = 0.12
+    jitter: float = 0.1
     ahead: float = 1.0
     gap: float = 0.3
     gap_spread: float = 0.5

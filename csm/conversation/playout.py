@@ -10,13 +10,15 @@ from torch import Tensor
 
 from csm.conversation.speaker import Chunk
 
+SILENCE = 10 ** (-45 / 20)  # of full scale
+
 
 class Playout:
     """Plays chunks in order; where none is there in time it plays silence and counts an underrun.
 
     Args:
         start: Samples that must be waiting before a reply begins, unless it is whole.
-        fade: Samples over which the audio comes back after a hold.
+        fade: Samples over which the audio comes back after a hold, and that stay before its first sound.
 
     Attributes:
         played: Samples of each clause that were played.
@@ -32,7 +34,7 @@ class Playout:
         self.played: list[int] = []
         self.held = self.released = self.whole = self.begun = False
         self.underruns = 0
-        self._dry = self._resumed = False
+        self._dry = self._resumed = self._sounded = False
 
     @property
     def waiting(self) -> int:
@@ -49,8 +51,15 @@ class Playout:
         self.held, self._resumed = False, True
 
     def add(self, chunk: Chunk) -> None:
-        """Appends audio."""
-        self._chunks.append(chunk)
+        """Appends audio; the silence that a reply begins with counts as played."""
+        if not self._sounded:
+            loud = (chunk.samples.abs() > SILENCE).nonzero()
+            first = max(0, int(loud[0]) - self._fade) if len(loud) else len(chunk.samples)
+            self._sounded = bool(len(loud))
+            self._count(chunk.clause, first)
+            chunk = Chunk(chunk.clause, chunk.samples[first:])
+        if len(chunk.samples):
+            self._chunks.append(chunk)
 
     def play(self, count: int) -> Float[Tensor, " S"]:
         """Returns the next `count` samples; silence where there are none, or none may be heard."""
@@ -62,8 +71,7 @@ class Playout:
             part, rest = chunk.samples[:left], chunk.samples[left:]
             if len(rest):
                 self._chunks.appendleft(Chunk(chunk.clause, rest))
-            self.played += [0] * (chunk.clause + 1 - len(self.played))
-            self.played[chunk.clause] += len(part)
+            self._count(chunk.clause, len(part))
             parts.append(part)
             left -= len(part)
         self.begun = self.begun or bool(parts)
@@ -76,6 +84,10 @@ class Playout:
             fade = min(self._fade, count)
             audio[:fade] *= torch.linspace(0, 1, fade)
         return audio
+
+    def _count(self, clause: int, samples: int) -> None:
+        self.played += [0] * (clause + 1 - len(self.played))
+        self.played[clause] += samples
 
     def _filled(self) -> bool:
         """Whether enough audio waits: once it ran out it is collected again."""

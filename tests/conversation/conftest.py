@@ -49,7 +49,14 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
     made: list[LiveConversation] = []
 
     def make(*lines: str, charge: float = 0.03, **settings) -> LiveConversation:
-        config = LiveConfig(**{"gap": 0.0, "gap_spread": 0.0, "listener": ListenerConfig(), **settings})
+        config = LiveConfig(
+            **{
+                "gap": 0.0,
+                "gap_spread": 0.0,
+                "listener": ListenerConfig(longest_backchannel=0.7, pause=0.2),
+                **settings,
+            }
+        )
         live = LiveConversation(
             talker,
             ScriptReplier(lines or ("one two three four five six seven eight",)),

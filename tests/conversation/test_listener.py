@@ -36,8 +36,13 @@ def test_noise_is_no_speech(kind) -> None:
     assert not heard(torch.cat([torch.zeros(RATE), sound, torch.zeros(RATE)]))
 
 
+def test_another_persons_distant_speech_is_not_the_users(line) -> None:
+    changes = heard(torch.cat([line, 0.05 * line, line]))
+    assert [change.change for change in changes] == ["onset", "long", "pause", "ended"] * 2
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"silence": 0.6}, {"shortest_speech": 0.8}, {"pause": 0.9}, {"turn_end": 0.0}]
+    "wrong", [{"silence": 0.6}, {"shortest_speech": 1.2}, {"pause": 0.9}, {"turn_end": 0.0}]
 )
 def test_thresholds_that_contradict_each_other_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -17,7 +17,7 @@ STEP_S = 0.02
 BEFORE_S, EVENT_AFTER_S, AFTER_S = 0.5, 1.0, 6.0
 PATIENCE_S = 6.0  # without a reply by then there is none
 AUDIBLE = 10 ** (-45 / 20)  # of full scale
-STOP_WITHIN_S, STOP_S, PAUSE_S = 2.0, 1.0, 0.3
+STOP_WITHIN_S, STOP_S, PAUSE_S = 2.0, 1.5, 0.3
 
 
 class Subject(Protocol):
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
         kind: Its kind.
         failure: Why there is no outcome; "" if there is.
         answered: Gap between the opening's last sound and the voice's first; negative if it cut in.
-        stopped: From the event's first sound to the voice's last before at least 1 s of silence.
+        stopped: From the event's first sound to the voice's last before at least 1.5 s of silence.
         paused: Longest silence of the voice that began within 2 s of the event.
         stale: Audible voice between the stop and the event's end.
         again: Gap between the event's last sound and the voice's next.
