@@ -124,6 +124,7 @@ class LiveConversation:
         self._user_end = 0
         self._words: Words | None = None
         self._task: Task | None = None
+        self._typed = False  # whether the reply answers a typed turn
         self._unspoken = 0.0  # samples that `step` owes, below 1
         self._tail = 0.0  # last sample of the voice
         self._over = False  # the user speaks over the voice, and it is open whether that is a turn
@@ -222,6 +223,11 @@ class LiveConversation:
             self._end_user(at, since)
 
     def _begin_user(self, at: int, since: int) -> None:
+        if self._reply is not None and not self.audible and not self._typed:
+            # The user speaks on before the answer: all of it is one turn.
+            self._drop_reply()
+            self.log.add(at, "user_begins", since=since)
+            return
         self._onset = since
         if self.audible:
             self._over = True
@@ -229,7 +235,7 @@ class LiveConversation:
                 self._reply.held = True
                 self.log.add(at, "hold", since=since)
             return
-        self._drop_reply()
+        self._drop_reply(keep_user=True)
         self.log.add(at, "user_begins", since=since)
 
     def _over_voice(self, change: Heard, at: int, since: int) -> None:
@@ -299,7 +305,7 @@ class LiveConversation:
     def _prepare(self, user: UserTurn) -> None:
         self._drop_reply()
         self._reply = Playout(round(self.config.jitter * self.rate), round(FADE_S * self.rate))
-        self._due, self._words = math.inf, None
+        self._due, self._words, self._typed = math.inf, None, bool(user.text)
         self._task = self.speaker.reply(user)
         self.worker.begin(self._task)
 

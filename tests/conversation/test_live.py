@@ -38,6 +38,15 @@ def test_a_pause_within_a_turn_is_no_end_and_leaves_no_trace(conversation) -> No
     assert abs(frames * 0.08 - (0.8 + 0.35 + 0.8 + 0.2)) <= 0.25, "the user's turn is whole"
 
 
+def test_who_speaks_on_before_the_answer_says_one_turn(conversation) -> None:
+    live = conversation(gap=1.5)
+    hold(live, sound(0.5), silence(0.7))
+    assert [*kinds(live)] == ["user_begins", "user_ends"]
+    hold(live, sound(0.5), silence(2.5))
+    heard = live.speaker.session.turns[0].turn
+    assert len(live.log.of("heard")) == 1 and heard.codes.shape[1] >= 1.7 / 0.08
+
+
 def test_an_interruption_silences_the_voice_and_only_heard_words_stay(conversation) -> None:
     live = conversation("one two three four five six seven eight nine ten eleven twelve", "and again")
     hold(live, sound(0.5), silence(1.0))

@@ -14,7 +14,7 @@ from torch import Tensor
 from csm.evaluation.conversation.users import RATE, YIELDS, ScriptedUser, audible_span
 
 STEP_S = 0.02
-BEFORE_S, EVENT_AFTER_S, AFTER_S = 0.5, 1.0, 6.0
+BEFORE_S, EVENT_AFTER_S, AFTER_S = 0.5, 1.0, 4.0
 PATIENCE_S = 6.0  # without a reply by then there is none
 AUDIBLE = 10 ** (-45 / 20)  # of full scale
 STOP_WITHIN_S, STOP_S, PAUSE_S = 2.0, 1.5, 0.3
