@@ -1,4 +1,5 @@
-# make train, make speak, make talk, make test, make bench, make check: each sets up .venv by itself, once.
+# make train, make speak, make talk, make test, make bench, make check, make audit: each sets up .venv by itself,
+# once.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -31,7 +32,7 @@ FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 CSM = $(BIN)/python -m csm
 
-.PHONY: help train speak talk test bench check
+.PHONY: help train speak talk test bench check audit
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +42,7 @@ help:
 	@echo "make test    the tests"
 	@echo "make bench   the benchmarks"
 	@echo "make check   ruff and mypy"
+	@echo "make audit   known vulnerabilities of the installed packages (pip-audit asks PyPI)"
 	@echo "Settings: PYTHON=$(PYTHON) RECIPE=$(RECIPE) RUN=$(RUN) CORPUS=$(CORPUS) RANKS=$(RANKS)"
 	@echo "          TOKENIZER=$(TOKENIZER) MODEL=$(MODEL) (scratch or a folder) SET=\"$(SET)\" (training.steps=100 ...)"
 
@@ -61,7 +63,7 @@ talk: $(READY)
 	@$(CSM) serve $(if $(VOICE),--voice $(VOICE)) $(TALK)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
@@ -70,6 +72,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(READY)
+	$(PIP) install -qq pip-audit
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 # The compiled kernels are rebuilt with their sources.
 NATIVE := $(wildcard kernels/csm_kernels/*.cpp kernels/csm_kernels/*.h kernels/csm_kernels/*/*.cpp kernels/csm_kernels/*/*.h)

@@ -68,7 +68,7 @@ class ConversationTargets(NamedTuple):
         prosody_known: bool [A], whether the prosody is measured.
         semantic_codebooks: Number of semantic codebooks.
         frames: Number of frames of this batch that the depth decoder could run on, sampled or not; end rows
-            of zeros, as in csm-1b, count too.
+            of zeros, as in csm-1b, count too. Of a piece of a batch: what its sampled ones stand for.
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.
@@ -82,7 +82,7 @@ class ConversationTargets(NamedTuple):
     prosody: Tensor
     prosody_known: Tensor
     semantic_codebooks: int
-    frames: int
+    frames: float
     voice_count: float
     frame_count: float
     text_count: float
@@ -116,16 +116,17 @@ class ConversationTargets(NamedTuple):
         def count(given: float | None, own: float) -> float:
             return max(1.0, own if given is None else given)
 
+        depth = batch.code_target[batch.trained_frames(), 1:]
         return cls(
             codebook0=batch.code_target[speaks, 0],
-            depth=batch.code_target[batch.trained_frames(), 1:],
+            depth=depth,
             text=text,
             duration=duration,
             pace=pace,
             prosody=batch.prosody_target[speaks],
             prosody_known=batch.prosody_known[speaks],
             semantic_codebooks=semantic_codebooks,
-            frames=frames,
+            frames=frames if batch.depth_weight is None else batch.depth_weight * len(depth),
             voice_count=count(batch.voice_count, float(speaks.sum())),
             frame_count=count(batch.frame_count, float(frames)),
             text_count=count(batch.text_count, float(len(text))),

@@ -112,7 +112,7 @@ def one_thread() -> None:
 def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
     """Makes the training task of a tiny model: four conversations of random codes, and one for validation."""
 
-    def make(model: CSMModel, latent_dim: int = 0) -> ModelTask:
+    def make(model: CSMModel, latent_dim: int = 0, max_rows: int = 60) -> ModelTask:
         # Tiny tensors on two threads of a busy machine wait a hundred times as long as they compute.
         monkeypatch.setattr("csm.training.distributed.available_cores", lambda: 1)
 
@@ -136,7 +136,9 @@ def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
             )
             for t in corpus.turns()
         }
-        config = DatasetConfig(rows_per_micro_batch=120, max_rows=60, transcribe_share=0.4, depth_share=0.5)
+        config = DatasetConfig(
+            rows_per_micro_batch=120, max_rows=max_rows, transcribe_share=0.4, depth_share=0.5
+        )
         sizes = {"num_codebooks": 5, "end_code": 24, "config": config, "seed": 0, "codec": model.codec}
         train_data, validation = (
             ConversationDataset(corpus, encoded, split, micro_batches=number, **sizes)

@@ -4,6 +4,7 @@ csm evaluate --run runs/quickstart --corpus data/amazon_queen_excerpt
 csm evaluate --run runs/tuned --corpus data/mine --reference runs/before/report.json
 csm evaluate --compare runs/a runs/b      compares two reports by a paired bootstrap
 csm evaluate --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
+csm evaluate --codes csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --voice csm/weights/voice --corpus data/amazon_queen --output DIR
 """
 
@@ -15,18 +16,21 @@ from pathlib import Path
 from csm.evaluation.core.comparison import compare_reports
 from csm.evaluation.core.report import load_report
 from csm.evaluation.core.runner import RunnerOptions
+from csm.evaluation.metrics.coded_clips import ProbeConfig
+from csm.evaluation.page.codes_page import write_codes_page
 from csm.evaluation.page.figures import report_text
 from csm.evaluation.page.run_page import write_run_page
 from csm.evaluation.page.run_tables import comparison_text, run_text
 from csm.evaluation.page.tokenizer_page import write_tokenizer_page
-from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_tables
+from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_table
 from csm.evaluation.page.voice_page import write_voice_page
 from csm.evaluation.page.voice_tables import TITLES, voice_tables
+from csm.evaluation.subjects.codes import CodesOptions, evaluate_codes
 from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
 
-SUBJECTS = ("run", "compare", "tokenizer", "voice")
+SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +82,10 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
         help="give the decoder each clip's speaker and emotion embedding (default: the codes alone)",
     )
     group.add_argument(
-        "--skip-probes", action="store_true", help="leave out what the codes carry, which takes some minutes"
+        "--codes",
+        type=Path,
+        metavar="FOLDER",
+        help="tokenizer whose codes are probed for phones, words and speakers (half an hour)",
     )
 
 
@@ -102,15 +109,19 @@ def run(options: argparse.Namespace) -> None:
         ValueError: Bad input; the message says what to do.
     """
     if sum(getattr(options, name) is not None for name in SUBJECTS) != 1:
-        raise ValueError("expected one of --run DIR, --compare A B, --tokenizer FOLDER and --voice FOLDER")
+        raise ValueError(
+            "expected one of --run DIR, --compare A B, --tokenizer FOLDER, --codes FOLDER and --voice FOLDER"
+        )
     if options.compare:
         _compare(options)
     elif options.run:
         _run(options)
     elif not (options.corpus and options.output):
-        raise ValueError("--tokenizer and --voice need --corpus FOLDER with the clips, and --output DIR")
+        raise ValueError("--tokenizer, --codes and --voice need --corpus FOLDER and --output DIR")
     elif options.tokenizer:
         _tokenizer(options)
+    elif options.codes:
+        _codes(options)
     else:
         _voice(options)
 
@@ -145,14 +156,27 @@ def _tokenizer(options: argparse.Namespace) -> None:
         clips=options.clips,
         speakers=options.speakers,
         conditioned=options.conditioned,
-        probes=not options.skip_probes,
         asr=options.asr,
         runner=_runner(options),
     )
     evaluated = evaluate_tokenizer(settings, say)
     report = evaluated.report
-    print(report_text(tokenizer_tables(report), report, titles_of(report)))
+    print(report_text([tokenizer_table(report)], report, titles_of(report)))
     print(f"report: {write_tokenizer_page(options.output, evaluated)}")
+
+
+def _codes(options: argparse.Namespace) -> None:
+    settings = CodesOptions(
+        tokenizer=options.codes,
+        corpus=options.corpus,
+        output=options.output,
+        speakers=options.speakers,
+        probes=ProbeConfig(seed=options.seed),
+        runner=_runner(options),
+    )
+    report = evaluate_codes(settings)
+    print(report_text(list(report.tables), report, {}))
+    print(f"report: {write_codes_page(options.output, report)}")
 
 
 def _voice(options: argparse.Namespace) -> None:

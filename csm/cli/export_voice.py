@@ -3,6 +3,8 @@
     csm export voice --run runs/quickstart --output my_voice
     csm speak --voice my_voice "I had a plane to catch."
 
+A speaker's consent, entered by csm prepare --consent, is kept with the voice in voices.json.
+
 From Python: Talker.from_pretrained("my_voice").generate("I had a plane to catch.").
 """
 
@@ -12,7 +14,9 @@ import argparse
 from pathlib import Path
 
 from csm.cli.options import add_run, device_of
-from csm.recipes.steps.speak import trained_talker
+from csm.data.consent import without_consent
+from csm.recipes.steps.speak import run_corpus, trained_talker
+from csm.system.log import log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,5 +35,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.output} holds a voice already: choose another --output")
     talker = trained_talker(options.run, device_of(options), corpus=options.corpus, all_voices=True)
     talker.save_pretrained(options.output, half=not options.whole, tokenizer=not options.no_tokenizer)
+    corpus = run_corpus(options.run, options.corpus)
+    if asked := [name for name in without_consent(corpus) if name in talker.voices]:
+        log.warning(
+            "no consent of %s is on record: a voice is to be shared only with the speaker's; enter it with "
+            "csm prepare --consent SPEAKER=STATEMENT and export again",
+            ", ".join(asked),
+        )
     size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
     print(f"{options.output}: {len(talker.voices)} voices, {size / 1e6:.1f} MB")

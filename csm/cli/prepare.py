@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from csm.data.consent import parsed_consents, record_consents
 from csm.data.corpora import amazon_queen
 from csm.data.corpora.folder import prepare_folder
 from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
@@ -75,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="synthetic_dialogues: where speech is kept",
     )
     parser.add_argument(
+        "--consent",
+        action="append",
+        default=[],
+        metavar="SPEAKER=STATEMENT",
+        help="a speaker's consent to a voice made of these recordings; may be given several times",
+    )
+    parser.add_argument(
         "--make-excerpt", action="store_true", help="amazon_queen: write the packaged excerpt again"
     )
 
@@ -105,6 +113,8 @@ def add_transcription(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Prepares the corpus and prints its totals."""
     corpus = prepared(options)
+    if corpus and options.consent:
+        record_consents(corpus, parsed_consents(options.consent, corpus.speakers()))
     if corpus and (info := corpus.info):
         minutes = 60 * info["hours"]
         print(f"{corpus.root}: {info['turns_used']} turns, {minutes:.1f} minutes of {info['name']}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -152,10 +152,23 @@ class ConversationDataset:
             ValueError: A step below 1.
         """
         plan = self.plan(step)
-        batch = self._build(plan.micro_batches[micro_batch])
-        counts = plan.counts
-        batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count, batch.pace_count = counts
-        return batch
+        return _counted(self._build(plan.micro_batches[micro_batch]), plan.counts)
+
+    def pieces(self, step: int, micro_batch: int, count: int) -> list[RowBatch]:
+        """Returns `batch` cut into up to `count` batches of whole chunks, whose losses add up to its loss.
+
+        Raises:
+            ValueError: A step below 1.
+        """
+        plan = self.plan(step)
+        whole = plan.micro_batches[micro_batch]
+        parts = [_counted(self._build(part), plan.counts) for part in whole.pieces(count, self._counts)]
+        weight = whole.counts.frames / max(1, len(whole.depth_frames))
+        return [replace(part, depth_weight=weight) for part in parts]
+
+    def most_pieces(self, step: int, micro_batch: int) -> int:
+        """Returns the most pieces of a micro-batch: its chunks."""
+        return len(self.plan(step).micro_batches[micro_batch].chunks)
 
     def in_order(self, rows: int) -> RowBatch:
         """Returns about `rows` rows of whole conversations from the start: the same at every call."""
@@ -281,6 +294,11 @@ class ConversationDataset:
         assert len(frames) == plan.counts.frames, "the plan counts what the builder makes"
         batch.depth_rows = frames[plan.depth_frames]
         return batch
+
+
+def _counted(batch: RowBatch, counts: TargetCounts) -> RowBatch:
+    batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count, batch.pace_count = counts
+    return batch
 
 
 def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames) -> torch.Tensor | None:

@@ -10,6 +10,7 @@ with a network in place of a tree for tying contexts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -66,17 +67,24 @@ def cepstra(waveform: Float[Tensor, "1 S"], sample_rate: int) -> Float[Tensor, "
     """Computes mel cepstra and their slopes at every step of 13 ms, minus the mean over the recording."""
     hop = round(sample_rate / STEPS_PER_SECOND)
     steps = -(-waveform.shape[1] // hop)
-    bands = torchaudio.transforms.MelSpectrogram(
-        sample_rate, n_fft=4 * hop, win_length=3 * hop, hop_length=hop, n_mels=MELS, power=1
-    )
+    bands, cosines = _transforms(sample_rate, hop)
     # Windows are centred on the middle of each step.
     sound = F.pad(waveform, (0, steps * hop - waveform.shape[1] + hop))[:, hop // 2 :]
     sound = F.pad(sound, (0, max(0, 2 * hop + 1 - sound.shape[1])))  # reflection padding needs this length
     log_mel = bands(sound)[0].T[:steps].clamp_min(1e-5).log()
-    static = (log_mel - log_mel.mean(dim=0)) @ torchaudio.functional.create_dct(CEPSTRA, MELS, "ortho")
+    static = (log_mel - log_mel.mean(dim=0)) @ cosines
     near = F.pad(static.T.unsqueeze(0), (2, 2), mode="replicate")[0].T
     slopes = near[4:] - near[:-4] + (near[3:-1] - near[1:-3]) / 2
     return torch.cat([static, slopes], dim=1)
+
+
+@cache
+def _transforms(sample_rate: int, hop: int) -> tuple[nn.Module, Tensor]:
+    """Returns the mel filter bank and the cosine transform, which take longer to make than to apply."""
+    bands = torchaudio.transforms.MelSpectrogram(
+        sample_rate, n_fft=4 * hop, win_length=3 * hop, hop_length=hop, n_mels=MELS, power=1
+    )
+    return bands, torchaudio.functional.create_dct(CEPSTRA, MELS, "ortho")
 
 
 class ForcedAligner(nn.Module):

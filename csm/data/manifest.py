@@ -6,7 +6,7 @@ A corpus folder holds:
     words.jsonl      times of words, where they are known (csm/data/word_times.py)
     audio/...        FLAC or WAV at the native sample rate
     rejects.jsonl    one line {"source", "unit", "reason"} for each turn or file that was left out
-    corpus.json      name, licence, totals; written last, so a folder with this file is complete
+    corpus.json      name, licence, consent, totals; written last, so a folder with this file is complete
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -71,6 +72,27 @@ class MicroBatchPlan(NamedTuple):
     chunks: list[PlannedChunk]
     counts: TargetCounts
     depth_frames: Tensor
+
+    def pieces(
+        self, count: int, counted: Callable[[Iterable[PlannedTurn]], TargetCounts]
+    ) -> list[MicroBatchPlan]:
+        """Returns up to `count` plans of consecutive chunks, about equally many each.
+
+        Args:
+            count: How many, 1 or more; no more than there are chunks.
+            counted: Counts the targets of turns.
+        """
+        count = min(count, len(self.chunks))
+        bounds = [len(self.chunks) * piece // count for piece in range(count + 1)]
+        plans, before = [], 0
+        for first, last in pairwise(bounds):
+            chunks = self.chunks[first:last]
+            counts = counted(turn for chunk in chunks for turn in chunk.turns)
+            places = self.depth_frames - before
+            inside = (places >= 0) & (places < counts.frames)
+            plans.append(MicroBatchPlan(chunks, counts, places[inside]))
+            before += int(counts.frames)
+        return plans
 
 
 @dataclass(frozen=True)

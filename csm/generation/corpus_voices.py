@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.data.code_shards import EncodedTurn
+from csm.data.consent import consents
 from csm.data.manifest import Corpus
 from csm.data.turn_audio import read_turn
 from csm.generation.voices import Voice
@@ -100,6 +101,8 @@ def main_speaker(corpus: Corpus, without: Sequence[str] = ()) -> str:
 def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, number: int) -> Voice:
     """Returns a speaker's voice: the mean speaker embedding of the train turns, normalised to unit length.
 
+    The speaker's consent, where it is on record, comes with it.
+
     Raises:
         ValueError: None of the speaker's train turns is encoded.
     """
@@ -108,7 +111,8 @@ def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, numb
         known = ", ".join(minutes_of_speakers(corpus))
         raise ValueError(f"speaker {name!r} has no encoded train turns: expected one of {known}")
     mean = torch.stack(rows).float().mean(dim=0, keepdim=True)
-    return Voice(name, number, F.normalize(mean, dim=-1))
+    consent = consents(corpus).get(name, "")
+    return Voice(name, number, F.normalize(mean, dim=-1), consent=consent)
 
 
 @torch.no_grad()

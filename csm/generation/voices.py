@@ -25,12 +25,14 @@ class Voice(NamedTuple):
         number: Speaker index of the model.
         speaker: Speaker embedding of the tokenizer, float32 [1, E], unit length.
         emotion: Emotion embedding of the tokenizer, float32 [1, M]; None if unknown.
+        consent: Statement of the speaker's consent to this voice; empty where none is on record.
     """
 
     name: str
     number: int
     speaker: Tensor
     emotion: Tensor | None = None
+    consent: str = ""
 
 
 def find_voice(voices: Mapping[str, Voice], name: str | None) -> Voice:
@@ -95,7 +97,7 @@ def _damaged(folder: Path, error: object) -> ValueError:
 
 def _voice(name: str, row: dict[str, Any]) -> Voice:
     emotion = torch.tensor([row["emotion"]]) if "emotion" in row else None
-    return Voice(name, row["number"], torch.tensor([row["speaker"]]), emotion)
+    return Voice(name, row["number"], torch.tensor([row["speaker"]]), emotion, str(row.get("consent", "")))
 
 
 def _row(voice: Voice) -> dict[str, Any]:
@@ -103,4 +105,5 @@ def _row(voice: Voice) -> dict[str, Any]:
     vectors = {
         name: [round(float(x), 5) for x in vector[0]] for name, vector in parts.items() if vector is not None
     }
-    return {"number": voice.number, **vectors}
+    consent = {"consent": voice.consent} if voice.consent else {}
+    return {"number": voice.number, **consent, **vectors}

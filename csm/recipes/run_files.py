@@ -9,7 +9,7 @@ from typing import Protocol
 from csm import config as config_files
 from csm.generation.talker import PACKAGED
 from csm.recipes.run_config import RunConfig
-from csm.system.digests import record_digests
+from csm.system.digests import record_digests, sha256_of
 from csm.system.files import move_files
 from csm.system.log import log
 from csm.training.run_folder import is_complete
@@ -44,6 +44,18 @@ def found_complete(output: Path, steps: int) -> bool:
 def start_folder(start: str, part: str) -> Path:
     """Returns the folder of `tokenizer_start` or `model_start`; "packaged" names the one in the package."""
     return PACKAGED / part if start == "packaged" else Path(start)
+
+
+def start_digests(field: str, start: str) -> dict[str, str]:
+    """Returns the SHA-256 of the weights that `field` starts from, by name; empty for none and packaged ones.
+
+    Args:
+        field: Name of the field, such as "model_start".
+        start: Its value: "scratch", "packaged", empty, or a folder.
+    """
+    if start in ("", "scratch", "packaged"):
+        return {}
+    return {f"{field}/{path.name}": sha256_of(path) for path in sorted(Path(start).glob("*.safetensors"))}
 
 
 def load_run(folder: Path) -> RunConfig:

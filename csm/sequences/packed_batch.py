@@ -77,6 +77,8 @@ class RowBatch:
             step divided by its micro-batches, so that losses do not depend on how a step is split; None:
             those of this batch. Voice counts frames and end rows, frame the frames alone.
         depth_rows: int64 [F], rows whose following frame trains the depth decoder; None: all with a frame.
+        depth_weight: Frames that each of `depth_rows` stands for; None: the frames of this batch, divided by
+            its depth rows.
     """
 
     ids: list[str]
@@ -100,6 +102,7 @@ class RowBatch:
     turn_count: float | None = None
     pace_count: float | None = None
     depth_rows: Tensor | None = None
+    depth_weight: float | None = None
 
     def to(self, device: torch.device) -> RowBatch:
         """Returns the same batch on a device."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -236,10 +237,20 @@ class ConversationalRVQ(nn.Module):
         return self.decoder.head.flush().unsqueeze(1)
 
     def code_vectors(self) -> Float[Tensor, "K V D"]:
-        """Returns what each code of each codebook adds to the latent that the decoder reads."""
+        """Returns vectors of all codes whose sums over a frame tell how similar frames are.
+
+        They are what a code adds to the latent that the decoder reads. With a semantic encoder that would
+        measure words by their sound: the halves then lie side by side, 2 C wide, each in the space in which
+        its codes are searched and with first codebooks of one norm. The nearest codes of such a sum are the
+        nearest of each half.
+        """
         q = self.quantizer
-        semantic = q.semantic.codebooks @ q.semantic_out.weight.T
-        return torch.cat([semantic, q.acoustic.codebooks @ q.acoustic_out.weight.T]).detach()
+        if self.semantic_encoder is None:
+            semantic = q.semantic.codebooks @ q.semantic_out.weight.T
+            return torch.cat([semantic, q.acoustic.codebooks @ q.acoustic_out.weight.T]).detach()
+        halves = [part.codebooks / centred_norm(part.codebooks[0]) for part in (q.semantic, q.acoustic)]
+        width = q.semantic.codebook_dim
+        return torch.cat([F.pad(halves[0], (0, width)), F.pad(halves[1], (width, 0))]).detach()
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Writes config.json and model.safetensors; makes the folder.
@@ -278,3 +289,9 @@ class ConversationalRVQ(nn.Module):
     def _exact_weights(self) -> dict[str, Tensor]:
         """Returns the decoder's weights in fp64."""
         return {name: weight.detach().double() for name, weight in self.decoder.named_parameters()}
+
+
+def centred_norm(vectors: Float[Tensor, "V C"]) -> Float[Tensor, ""]:
+    """Returns the root mean square of the vectors' distances from their mean."""
+    centred = vectors - vectors.mean(dim=0)
+    return centred.square().sum(dim=1).mean().sqrt().clamp_min(1e-12)

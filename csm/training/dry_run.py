@@ -24,6 +24,9 @@ GPUS = (1, 2, 4, 8, 16, 32, 64)
 # DeepSpeed's default of stage3_max_live_parameters: weights of other ranks that may be at hand at once.
 MOST_GATHERED = 1_000_000_000
 FRAMES_PER_SECOND = 12.5
+CARDS = (24, 48, 80)  # GB of a GPU's memory
+# Bytes that are not estimated: CUDA's context, the allocator's slack.
+UNCOUNTED = 1e9, 1.05
 
 FORMULAS = """bytes of one rank; N parameters, T of them trained, L in linear layers, P GPUs, fp32 weights:
   parameters   stages 0-2: 4 N; stage 3: 4 N / P and 4 min(N, 1e9) gathered; bf16: 2 L more, cast for a step
@@ -167,6 +170,8 @@ def dry_run(
     counts = count_parameters(model, finetune)
     activations = activation_bytes(model, data, training.precision, execution)
     lines = [
+        *fit_lines(counts, training, activations),
+        "",
         f"{counts.all:,} parameters, {counts.trained:,} of them trained ({', '.join(finetune.train)}"
         + (f" without {', '.join(finetune.freeze)}" if finetune.freeze else "")
         + f"), {training.precision}, offload {training.offload}",
@@ -184,6 +189,28 @@ def dry_run(
             mark = "*" if stage == training.zero_stage else " "
             lines.append(f"{gpus:5} {stage:4}{mark} {row}  {shared:>12}")
     return [*lines, "", *FORMULAS.splitlines(), "", *batch_lines(model, data, training)]
+
+
+def fit_lines(counts: Counts, training: TrainingConfig, activations: float) -> list[str]:
+    """Says of each card whether one of it is enough, and else how many are in which stage."""
+    context, slack = UNCOUNTED
+
+    def needed(gpus: int, stage: int) -> float:
+        return (slack * memory(counts, training, gpus, stage, activations).gpu + context) / 1e9
+
+    lines = []
+    for card in CARDS:
+        one = needed(1, training.zero_stage)
+        line = f"fits a card of {card} GB: {'yes' if one <= card else 'no'}, {one:.1f} GB are needed"
+        if one > card:
+            first = next(((g, s) for g in GPUS for s in range(4) if needed(g, s) <= card), None)
+            line += (
+                "; no number of them suffices: lower data.rows_per_micro_batch"
+                if first is None
+                else (f"; {first[0]} of them are enough with training.zero_stage={first[1]}")
+            )
+        lines.append(line)
+    return lines
 
 
 def batch_lines(model: CSMConfig, data: DatasetConfig, training: TrainingConfig) -> list[str]:

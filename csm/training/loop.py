@@ -22,14 +22,11 @@ from torch import Tensor
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.training.batches import Batches
-from csm.training.checkpoint import (
-    checkpoint_bytes,
-    require_space,
-    save_checkpoint,
-)
+from csm.training.checkpoint import Checkpoints, checkpoint_bytes, require_space
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
 from csm.training.distributed import start_distributed
 from csm.training.engine import build_engines, trained_alone
+from csm.training.memory_fit import PeakMemory, fit_memory, memory_errors_in_one_line
 from csm.training.metric_logger import MetricLogger
 from csm.training.options import TrainingConfig
 from csm.training.plain_engine import Engine
@@ -85,8 +82,8 @@ def train(
             average where `ema_decay` is on); None writes `weights_<module>.safetensors`.
 
     Raises:
-        ValueError: The folder belongs to another run, no checkpoint in it verifies, the disk is too small, or
-            the tracker is not installed.
+        ValueError: The folder belongs to another run, no checkpoint in it verifies, the disk or the memory is
+            too small, or the tracker is not installed.
         NonFiniteError: A loss or gradient was not finite; nothing was updated or saved.
         SystemExit: With status 0, after SIGTERM or SIGINT, once the step and a checkpoint are done.
     """
@@ -106,7 +103,7 @@ def train(
             write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
         # Until here there is nothing to save: a signal ends the process at once.
-        with StopRequest(distributed) as stop:
+        with StopRequest(distributed) as stop, memory_errors_in_one_line():
             step = train_steps(run, step, stop)
         if step < config.steps:
             reason = stop.reason or "another rank"
@@ -122,13 +119,25 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
     reports = MetricLogger(
         run.output, config, step, headline=task.headline, watched=task.watched, distributed=distributed
     )
+    checkpoints = Checkpoints(
+        run.output / "checkpoints", run.engines, distributed, keep=config.keep_checkpoints
+    )
+    memory = PeakMemory(run.output.name, config.steps, distributed.device)
     with reports:
         if step == 0:
             validate(run, 0, reports)
+        if step < config.steps:
+            fit_memory(run, step + 1)
         batches = Batches(task, config, distributed)
         while step < config.steps:
             step += 1
-            optimizer_step(run, batches, step)
+            try:
+                optimizer_step(run, batches, step, checkpoints.before_update)
+            except NonFiniteError:
+                checkpoints.close()  # of an earlier step; all ranks are here
+                raise
+            if distributed.rank == 0:
+                memory.look(step)
             last = step == config.steps
             if last or step % config.log_every == 0:
                 report(run, step, reports)
@@ -137,9 +146,12 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
             reports.show(step)
             stopping = distributed.any(bool(stop)) and not last
             if last or stopping or step % config.checkpoint_every == 0:
-                checkpoint(run, step)
+                checkpoints.begin(step, run.metrics.state())
+            else:
+                checkpoints.poll()
             if stopping:
                 break
+        checkpoints.close()
     return step
 
 
@@ -155,18 +167,6 @@ def resume(run: TrainingRun) -> int:
     return state.step
 
 
-def checkpoint(run: TrainingRun, step: int) -> None:
-    """Saves all state after a step."""
-    save_checkpoint(
-        run.output / "checkpoints",
-        step,
-        run.engines,
-        run.distributed,
-        keep=run.config.keep_checkpoints,
-        extra=run.metrics.state(),
-    )
-
-
 def report(run: TrainingRun, step: int, reports: MetricLogger) -> None:
     """Reports the means since the last report; every rank calls this."""
     values = run.metrics.means(run.distributed)
@@ -174,7 +174,7 @@ def report(run: TrainingRun, step: int, reports: MetricLogger) -> None:
     reports.trained(step, values, learning_rate=learning_rate(run.config, step), frames=frames)
 
 
-def optimizer_step(run: TrainingRun, batches: Batches, step: int) -> None:
+def optimizer_step(run: TrainingRun, batches: Batches, step: int, before_update: Callable[[], None]) -> None:
     """Runs one step: every module's losses, gradients, check and update, then the task's own buffers."""
     task, config = run.task, run.config
     micro_batches = batches.of(step)
@@ -190,6 +190,7 @@ def optimizer_step(run: TrainingRun, batches: Batches, step: int) -> None:
             raise_non_finite(run, step, name, bad)
         run.metrics.add(f"{name}/gradient_norm", torch.tensor(norm))
         clip(gradients, norm, config.clip)
+        before_update()
         engine.step(learning_rate(config, step) * task.learning_rate_scales.get(name, 1.0))
         move_average(engine, config)
     seed_everything(config.seed, step, "after_step")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from csm.data.dataset import ConversationDataset
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
@@ -34,6 +36,17 @@ class SampleSpeaker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RowPieces:
+    """A micro-batch in pieces, whose losses add up to its loss."""
+
+    pieces: list[RowBatch]
+
+    def to(self, device: torch.device) -> RowPieces:
+        """Returns the same pieces on a device."""
+        return RowPieces([piece.to(device) for piece in self.pieces])
+
+
 class ModelTask:
     """The Task of the training loop for a CSMModel.
 
@@ -44,6 +57,9 @@ class ModelTask:
         device: Where validation runs.
         vectors: [K, V, D], vector that each code adds to the tokenizer's latent, for a model with latent_dim.
         speaker: Speaks lines to listen to at each validation; None: there are none.
+
+    Attributes:
+        pieces: Pieces that a micro-batch is cut into where its whole does not fit into memory.
 
     Raises:
         ValueError: The model predicts latents of another width than the vectors'.
@@ -66,6 +82,7 @@ class ModelTask:
         self.headline = ("model/loss", *(f"model/{name}" for name in SHOWN if getattr(loss, name)))
         self.watched = "model/loss"
         self.speaker = speaker
+        self.pieces = 1
         self.vectors = None
         if (width := model.config.latent_dim) > 0:
             if vectors is None or vectors.shape[2] != width:
@@ -78,20 +95,45 @@ class ModelTask:
         self.validation = validation
         self.validation_batch = validation.in_order(VALIDATION_ROWS)
 
-    def batch(self, step: int, micro_batch: int) -> RowBatch:
+    def batch(self, step: int, micro_batch: int) -> RowBatch | RowPieces:
         """The rows of one micro-batch (from 0) of one step (from 1)."""
-        return self.train.batch(step, micro_batch)
+        if self.pieces == 1:
+            return self.train.batch(step, micro_batch)
+        return RowPieces(self.train.pieces(step, micro_batch, self.pieces))
 
-    def batch_ids(self, batch: RowBatch) -> list[str]:
+    def most_pieces(self, step: int, micro_batch: int) -> int:
+        """Returns how many pieces a micro-batch can be cut into: 1 where layers are computed again already.
+
+        Their backward passes would then reach a weight once for each piece, which ZeRO 1 and 2 refuse.
+        """
+        if any(getattr(module, "checkpointed", False) for module in self.model.modules()):
+            return 1
+        return self.train.most_pieces(step, micro_batch)
+
+    def batch_ids(self, batch: RowBatch | RowPieces) -> list[str]:
         """Ids of the turns in a batch."""
-        return batch.ids
+        return [name for piece in _pieces_of(batch) for name in piece.ids]
 
-    def frames(self, batch: RowBatch) -> Tensor:
+    def frames(self, batch: RowBatch | RowPieces) -> Tensor:
         """Returns the number of voice frames in a batch."""
-        return (batch.codes[:, 0] >= 0).sum()
+        return torch.stack([(piece.codes[:, 0] >= 0).sum() for piece in _pieces_of(batch)]).sum()
 
-    def loss(self, name: str, module: Any, batch: RowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns a micro-batch's loss, whose mean is the step's, and its parts before their weights."""
+    def loss(
+        self, name: str, module: Any, batch: RowBatch | RowPieces, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns a micro-batch's loss, whose mean is the step's, and its parts before their weights.
+
+        Of each piece nothing is kept for the backward pass, which computes it again.
+        """
+        if isinstance(batch, RowBatch):
+            return self._loss(module, batch)
+        results = [checkpoint(self._loss, module, piece, use_reentrant=False) for piece in batch.pieces]
+        totals, parts = zip(*results, strict=True)
+        return torch.stack(totals).sum(), {
+            name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]
+        }
+
+    def _loss(self, module: Any, batch: RowBatch) -> tuple[Tensor, dict[str, Tensor]]:
         targets = ConversationTargets.of(batch, self.model.config.semantic_codebooks, self.vectors)
         result = conversational_loss(
             module(batch=batch, label_smoothing=self.weights.label_smoothing), targets, self.weights
@@ -121,3 +163,7 @@ class ModelTask:
     def samples(self, step: int) -> Clips:
         """Returns these lines as the model speaks them after a step."""
         return {} if self.speaker is None else self.speaker.samples(self.model)
+
+
+def _pieces_of(batch: RowBatch | RowPieces) -> list[RowBatch]:
+    return [batch] if isinstance(batch, RowBatch) else batch.pieces

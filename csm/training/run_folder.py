@@ -24,9 +24,9 @@ from csm.system.process_table import is_orphan
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 
-# Fields of a run that may differ when it is continued: where its corpus lies, if its content is the same, and
-# how many steps it has, if there are more than were done.
-MOVED, LONGER = "config.run.corpus", "training.steps"
+# A field of a run that may differ when it is continued: how many steps it has, if there are more than were
+# done. So may the folders of what is read, where the content of `materials` is the same.
+LONGER = "training.steps"
 
 
 def require_same_run(
@@ -41,7 +41,8 @@ def require_same_run(
         output: The folder.
         description: The resolved config of the run.
         config: Options of the training. More steps than the run had continue it.
-        materials: SHA-256 by name of what is trained on. A corpus of the same content may lie elsewhere.
+        materials: SHA-256 by name of what is trained on: "FIELD/file" or "FIELD 0/file" of the folder that
+            the field `run.FIELD` names. A folder of the same content may lie elsewhere.
 
     Raises:
         ValueError: `output/run.json` describes another run (the differing fields are listed), or there are
@@ -71,7 +72,7 @@ def require_same_run(
         key
         for key in sorted(here.keys() | there.keys())
         if here.get(key, "nothing") != there.get(key, "nothing")
-        and not (key == MOVED and same_content)
+        and not (same_content and _names_a_folder(key, before))
         and not (key == LONGER and config.steps >= _steps_done(output))
     ]
     if differing:
@@ -165,6 +166,13 @@ def _complete(output: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         log.warning("%s is damaged (%s): the results are written again", path, error)
         return {}
+
+
+def _names_a_folder(field: str, materials: Mapping[str, str]) -> bool:
+    """Returns whether a field of a run names the folder of some of its materials."""
+    return any(
+        field == f"config.run.{name.partition('/')[0].partition(' ')[0]}" for name in materials if "/" in name
+    )
 
 
 def _steps_done(output: Path) -> int:

@@ -8,9 +8,9 @@ import pytest
 from csm.cli.evaluate import add_arguments, run
 from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, write_manifest
 from csm.evaluation.core.report import Cell, Table
+from csm.evaluation.subjects import codes, voice_speech
 from csm.evaluation.subjects import run as runs
 from csm.evaluation.subjects import tokenizer as tokenizers
-from csm.evaluation.subjects import voice_speech
 from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
 
 
@@ -62,13 +62,6 @@ def test_a_tokenizer_ends_with_its_tables_and_the_path_of_its_page(
     capsys,
 ):
     only(monkeypatch, tokenizers, "tokenizer_metric_rows", ("log-mel distance",))
-    table = Table("Letters in the codes", ("codebooks", "errors"), [(Cell("0-9"), Cell("0.42"))], "A probe.")
-    asked = []
-    monkeypatch.setattr(
-        tokenizers,
-        "what_the_codes_carry",
-        lambda tokenizer, corpus, verification: asked.append(verification.speakers) or [table],
-    )
     tiny_tokenizer.save_pretrained(tmp_path / "run" / "tokenizer")
     write_manifest(small_corpus.root / MANIFEST_NAME, small_corpus.conversations)
     (small_corpus.root / CORPUS_NAME).write_text(json.dumps({"name": "small"}), encoding="utf-8")
@@ -76,17 +69,33 @@ def test_a_tokenizer_ends_with_its_tables_and_the_path_of_its_page(
     given += ["--output", tmp_path / "out", "--codebooks", "2,4", "--clips", "4"]
     command([*given, "--speakers", "JOE,FAYE"])
     shown = capsys.readouterr().out
-    assert shown.isascii() and "2 codebooks" in shown and "Letters in the codes" in shown
+    assert shown.isascii() and "2 codebooks" in shown
     assert shown.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["kind"] == "tokenizer" and report["run"] == "run/tokenizer"
-    assert asked == [("JOE", "FAYE")] and "JOE, FAYE" in report["details"]["clips"]["origin"]
+    assert "JOE, FAYE" in report["details"]["clips"]["origin"]
     command(["--compare", tmp_path / "out", tmp_path / "out"])
-    command([*given, "--skip-probes"])
-    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    assert report["tables"] == [] and len(asked) == 1
     with pytest.raises(ValueError, match="the tokenizer has 4"):
-        command([*given, "--skip-probes", "--codebooks", "9"])
+        command([*given, "--codebooks", "9"])
+
+
+def test_codes_end_with_their_tables_and_the_path_of_their_page(
+    small_corpus, tiny_tokenizer, tmp_path, monkeypatch, capsys
+):
+    table = Table("Phones in the codes", ("codebooks", "share"), [(Cell("0-9"), Cell("0.42"))], "A probe.")
+    asked = []
+    monkeypatch.setattr(codes, "what_the_codes_carry", lambda *given, **more: asked.append(more) or [table])
+    tiny_tokenizer.save_pretrained(tmp_path / "run" / "tokenizer")
+    write_manifest(small_corpus.root / MANIFEST_NAME, small_corpus.conversations)
+    (small_corpus.root / CORPUS_NAME).write_text(json.dumps({"name": "small"}), encoding="utf-8")
+    given = ["--codes", tmp_path / "run" / "tokenizer", "--corpus", small_corpus.root]
+    command([*given, "--output", tmp_path / "out", "--speakers", "JOE,FAYE"])
+    shown = capsys.readouterr().out
+    assert shown.isascii() and "Phones in the codes" in shown and "0.42" in shown
+    assert shown.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["kind"] == "codes" and report["run"] == "run/tokenizer"
+    assert asked[0]["verification"].speakers == ("JOE", "FAYE")
 
 
 def test_a_voice_ends_with_its_tables_and_resumes_where_it_was_stopped(

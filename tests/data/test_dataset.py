@@ -265,3 +265,24 @@ def test_a_step_is_drawn_once_and_built_from_its_plan(corpus, encoded, monkeypat
         assert [span.length for span in batch.voice_spans] == [
             turn.length for turn in turns if not turn.transcribed
         ]
+
+
+def test_pieces_hold_the_rows_of_their_batch_with_its_counts_and_weights(corpus, encoded) -> None:
+    data = dataset(corpus, encoded)
+    for step, micro_batch in ((1, 0), (2, 1)):
+        whole = data.batch(step, micro_batch)
+        most = data.most_pieces(step, micro_batch)
+        assert most > 1
+        for count in range(1, most + 2):
+            pieces = data.pieces(step, micro_batch, count)
+            assert len(pieces) == min(count, most)
+            assert [name for piece in pieces for name in piece.ids] == whole.ids
+            for name in ("text", "codes", "positions", "code_target", "text_target"):
+                assert torch.equal(torch.cat([getattr(p, name) for p in pieces]), getattr(whole, name))
+            starts = torch.tensor([0, *(len(piece.text) for piece in pieces)]).cumsum(0)
+            depth = [p.depth_rows + start for p, start in zip(pieces, starts[:-1], strict=True)]
+            assert torch.equal(torch.cat(depth), whole.depth_rows)
+            frames = int((whole.code_target[:, 1] != IGNORE).sum())
+            for piece in pieces:
+                assert piece.depth_weight == frames / len(whole.depth_rows)
+                assert piece.voice_count == whole.voice_count and piece.text_count == whole.text_count

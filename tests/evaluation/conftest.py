@@ -111,7 +111,15 @@ def run_folder(tmp_path: Path, real_clips: dict[str, list[Clip]]) -> Path:
     )
     (run / "codes").mkdir()
     (run / "codes" / "codebooks.json").write_text(
-        json.dumps({"usage": [0.5] * 4, "perplexity": [8.0] * 4, "dead": [8] * 4, "codebook_size": 16}),
+        json.dumps(
+            {
+                "usage": [0.5] * 4,
+                "perplexity": [8.0] * 4,
+                "dead": [8] * 4,
+                "codebook_size": 16,
+                "frames": 9999,
+            }
+        ),
         encoding="utf-8",
     )
     return run

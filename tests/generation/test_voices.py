@@ -11,6 +11,7 @@ VOICES = {
     "JOE": Voice("JOE", 3, torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0]])),
     "FAYE": Voice("FAYE", 1, torch.tensor([[1.0, 0.0]])),
 }
+CONSENT = {"ANNA": Voice("ANNA", 2, torch.tensor([[1.0, 0.0]]), consent="signed 2026-11-01")}
 
 
 def test_no_name_is_the_first_voice_and_an_unknown_one_is_refused_with_the_nearest():
@@ -29,6 +30,15 @@ def test_written_voices_are_read_in_their_order_with_and_without_an_emotion(tmp_
         assert found[name].number == voice.number and torch.equal(found[name].speaker, voice.speaker)
     assert torch.equal(found["JOE"].emotion, VOICES["JOE"].emotion) and found["FAYE"].emotion is None
     assert [path.name for path in tmp_path.iterdir()] == ["voices.json"]
+
+
+def test_a_speakers_consent_stays_with_the_voice(tmp_path):
+    write_voices(tmp_path, {**VOICES, **CONSENT})
+    found = read_voices(tmp_path)
+    assert {name: voice.consent for name, voice in found.items()} == {
+        **{"JOE": "", "FAYE": ""},
+        "ANNA": "signed 2026-11-01",
+    }
 
 
 def test_a_file_of_voices_has_a_line_for_each(tmp_path):

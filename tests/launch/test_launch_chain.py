@@ -121,7 +121,9 @@ class Chain:
             (self.corpus / turn.audio).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(whole / turn.audio, self.corpus / turn.audio)
         write_manifest(self.corpus / "manifest.jsonl", kept)
-        (self.corpus / "corpus.json").write_text(json.dumps({"name": "cut"}))
+        (self.corpus / "corpus.json").write_text(
+            json.dumps({"name": "cut", "consent": {"JOE": "signed 2026-11-01"}})
+        )
 
     def commands(self) -> tuple[tuple[object, ...], ...]:
         """What `make train` calls, without the preparation and the evaluation."""
@@ -232,6 +234,10 @@ def voice(chain, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("voice") / "mine"
     done = finished(inside("export_voice", "--run", chain.run, "--output", folder))
     assert f"{folder}: 2 voices" in done.stdout
+    # The recordings of the test's folder have no licence, and JOE has given his consent.
+    assert "no consent of BOB is on record" in done.stderr
+    rows = json.loads((folder / "voices.json").read_text())
+    assert rows["JOE"]["consent"] == "signed 2026-11-01" and "consent" not in rows["BOB"]
     return folder
 
 

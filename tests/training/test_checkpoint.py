@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import signal
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,9 +19,10 @@ from torch import Tensor, nn
 
 from csm.system.files import file_sha256
 from csm.training import checkpoint as checkpoint_file
-from csm.training import checkpoint_reader
-from csm.training.checkpoint import require_space, save_checkpoint
+from csm.training import checkpoint_reader, checkpoint_shard
+from csm.training.checkpoint import Checkpoints, require_space, save_checkpoint
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state, read_checkpoint
+from csm.training.checkpoint_shard import HostCopy
 from csm.training.distributed import DistributedContext
 from csm.training.options import TrainingConfig
 from csm.training.plain_engine import Engine, PlainEngine
@@ -222,9 +228,18 @@ def test_a_poisoned_pickle_is_never_opened(tmp_path: Path) -> None:
     assert "torch.load" not in source and "pickle." not in source
 
 
-@pytest.mark.parametrize("function", ["_write_flushed", "_finish", "write_atomically"])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        (checkpoint_shard, "save_file"),
+        (checkpoint_shard, "write_flushed"),
+        (checkpoint_file, "write_flushed"),
+        (checkpoint_file, "_finish"),
+        (checkpoint_file, "write_atomically"),
+    ],
+)
 def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str
 ) -> None:
     engines = saved(tmp_path, 1)
 
@@ -232,12 +247,137 @@ def test_an_interrupted_save_leaves_the_older_checkpoint_and_nothing_half_writte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_file, function, fail)
+        patch.setattr(module, function, fail)
         with pytest.raises(ValueError, match="No space left on device.*Older checkpoints are intact"):
             save_checkpoint(tmp_path, 2, engines, ALONE, keep=1)
     assert (tmp_path / "step_00000001").is_dir()
     save_checkpoint(tmp_path, 3, engines, ALONE, keep=2)
     assert not list(tmp_path.glob("*.tmp-*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is the disk that is full")
+def test_a_disk_that_fills_up_names_the_file_the_bytes_needed_and_those_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, start = saved(tmp_path, 1), checkpoint_file._start
+
+    def filled(folder: Path, temporary: Path) -> None:
+        start(folder, temporary)
+        (temporary / "rank_00000.json").symlink_to("/dev/full")
+
+    monkeypatch.setattr(checkpoint_file, "_start", filled)
+    needed = checkpoint_file.checkpoint_bytes(engines, ALONE)
+    said = (
+        rf"step_00000002 could not be written: .*No space left on device.* needs {needed} bytes, \d+ are free"
+    )
+    with pytest.raises(ValueError, match=said):
+        save_checkpoint(tmp_path, 2, engines, ALONE, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000001"]
+
+
+def test_what_is_written_is_the_state_of_its_step_whatever_the_next_steps_change(tmp_path: Path) -> None:
+    engines = made(0)
+    checkpoints = Checkpoints(tmp_path, engines, ALONE, keep=10)
+    counts = {"a": 1}
+    states = {}
+    for step in (1, 2, 3):
+        stepped(engines)
+        states[step] = state(engines)
+        sums = {"a": torch.tensor(float(step))}
+        checkpoints.begin(step, ({"counts": counts}, sums))
+        counts["a"] += 1
+        sums["a"] += 1
+        engines["net"].module.codes += 1  # type: ignore[operator]
+        checkpoints.before_update()
+    stepped(engines)
+    checkpoints.close()
+    for step in (1, 2, 3):
+        others = made(1)
+        stored = read_checkpoint(tmp_path / f"step_{step:08d}", others, ALONE)
+        stored.load(others)
+        assert equal(state(others), states[step]) and stored.values == {"counts": {"a": step}}
+        assert stored.tensors["a"] == step
+
+
+def test_an_update_waits_for_the_copy_and_gradients_do_not(tmp_path: Path, monkeypatch) -> None:
+    engines, gate, copy = made(0), threading.Event(), HostCopy.of
+
+    def slow(*arguments):
+        assert gate.wait(20)
+        return copy(*arguments)
+
+    monkeypatch.setattr(HostCopy, "of", slow)
+    checkpoints = Checkpoints(tmp_path, engines, ALONE, keep=10)
+    checkpoints.begin(1)
+    before = state(engines)
+    update = threading.Thread(target=lambda: (checkpoints.before_update(), stepped(engines)))
+    update.start()
+    update.join(0.2)
+    assert update.is_alive() and equal(state(engines), before)
+    gate.set()
+    update.join(20)
+    checkpoints.close()
+    others = made(1)
+    read_checkpoint(tmp_path / "step_00000001", others, ALONE).load(others)
+    assert equal(state(others), before) and not equal(state(engines), before)
+
+
+def test_until_its_files_are_written_the_checkpoint_before_is_the_newest_and_no_step_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, gate, write = saved(tmp_path, 1), threading.Event(), checkpoint_shard.write_shard
+
+    def slow(*arguments):
+        assert gate.wait(20)
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint_shard, "write_shard", slow)
+    checkpoints = Checkpoints(tmp_path, engines, ALONE, keep=10)
+    checkpoints.begin(2)
+    for _ in range(3):
+        checkpoints.poll()
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000001"
+    gate.set()
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "step_00000002").is_dir() and time.monotonic() < deadline:
+        checkpoints.poll()
+    assert newest_checkpoint(tmp_path, ALONE) == tmp_path / "step_00000002"
+    assert (tmp_path / "latest").read_text() == "step_00000002\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process that it forks")
+def test_a_kill_while_files_are_written_leaves_the_checkpoint_before_to_resume_from(tmp_path: Path) -> None:
+    engines = saved(tmp_path, 1)
+    before = state(engines)
+    child = os.fork()
+    if child == 0:
+        # The first file is written, the second one never.
+        checkpoint_shard.write_flushed = lambda path, _: path.write_bytes(b"{") and time.sleep(60)
+        stepped(engines)
+        Checkpoints(tmp_path, engines, ALONE, keep=1).begin(2)
+        time.sleep(60)
+        os._exit(1)
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("*.tmp-*/rank_00000.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.glob("step_00000002.tmp-*/rank_00000.safetensors"))) == 1
+    others = made(1)
+    found = newest_state(tmp_path, others, ALONE)
+    assert found is not None and found[0].name == "step_00000001"
+    found[1].load(others)
+    assert equal(state(others), before)
+    save_checkpoint(tmp_path, 2, others, ALONE, keep=2)
+    assert not list(tmp_path.glob("*.tmp-*"))
+
+
+def test_bits_are_compared_and_not_numbers() -> None:
+    nan = torch.tensor([float("nan"), 0.0])
+    assert checkpoint_shard.same_bits(nan, nan.clone())
+    assert not checkpoint_shard.same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert not checkpoint_shard.same_bits(torch.tensor([0.0]), torch.tensor([0]))
+    assert checkpoint_shard.same_bits(torch.zeros(0), torch.zeros(0))
 
 
 def test_what_a_killed_save_left_is_ignored_and_cleared_away_by_the_next(tmp_path: Path) -> None:
@@ -254,8 +394,8 @@ def test_rotation_keeps_the_newest_and_deletes_only_after_the_new_one_verifies(
 ) -> None:
     engines = saved(tmp_path, 1, 2, 3, 4, keep=2)
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_00000003", "step_00000004"]
-    monkeypatch.setattr(checkpoint_file, "problem_of", lambda *_: "the disk returned other bytes")
-    with pytest.raises(ValueError, match="the disk returned other bytes"):
+    monkeypatch.setattr(checkpoint_shard, "holds", lambda *_: False)
+    with pytest.raises(ValueError, match="returned other bytes than were written"):
         save_checkpoint(tmp_path, 5, engines, ALONE, keep=1)
     assert {"step_00000003", "step_00000004"} <= {path.name for path in tmp_path.glob("step_*")}
 
@@ -301,7 +441,8 @@ def test_pieces_of_other_ranks_are_put_together_at_any_cut(tmp_path: Path) -> No
     folder.mkdir()
     for rank, (start, end) in enumerate([(0, 5), (5, 6), (6, 12)]):
         values = {"modules": {"net": {"fragments": {"w": [start, end - start]}}}}
-        checkpoint_file._write_shard(folder, rank, values, {"net/weight/w": whole[start:end]})
+        tensors = {"net/weight/w": whole[start:end].clone()}
+        checkpoint_shard.write_shard(folder, rank, json.dumps(values).encode(), tensors)
     reader = checkpoint_reader._Reader(folder, checkpoint_reader._read_ranks(folder), "net")
     for offset in range(12):
         for count in range(1, 13 - offset):

@@ -19,12 +19,14 @@ from csm.network.presets import csm_1b
 from csm.recipes.named import finetune_csm_1b
 from csm.training.distributed import DistributedContext
 from csm.training.dry_run import (
+    CARDS,
     GPUS,
     Counts,
     activation_bytes,
     block_bytes,
     count_parameters,
     dry_run,
+    fit_lines,
     memory,
 )
 from csm.training.engine import DeepSpeedEngine
@@ -69,6 +71,24 @@ def test_every_number_of_gpus_and_stage_has_a_line_that_adds_up() -> None:
         assert float(row[6]) == pytest.approx(sum(parts), abs=0.03) and float(row[7]) == 0
     assert {row[8] for row in table if int(row[0]) <= 8} == {"8", "4", "2", "1"}
     assert {row[8] for row in table if int(row[0]) > 8} == {"-"}
+
+
+def test_the_first_lines_say_which_card_is_enough() -> None:
+    """Just above and just below what is needed, with what is not counted."""
+    for number, card in enumerate(CARDS):
+        enough = (card * 1e9 - 1e9) / 1.05
+        for more, answer in ((-1e7, "yes"), (1e7, "no")):
+            counts = Counts(all=0, trained=0, linear=0, bucket=0)
+            line = fit_lines(counts, TrainingConfig(), enough + more)[number]
+            assert line.startswith(f"fits a card of {card} GB: {answer}, {card + more * 1.05e-9:.1f} GB")
+    large = Counts(all=3 * 10**9, trained=3 * 10**9, linear=0, bucket=5 * 10**7)
+    small, _, big = fit_lines(large, TrainingConfig(zero_stage=2), 0.0)
+    assert "24 GB: no, " in small and small.endswith("4 of them are enough with training.zero_stage=3")
+    fewer = [memory(large, TrainingConfig(), gpus, stage, 0.0).gpu for gpus in (1, 2) for stage in range(4)]
+    assert min(fewer) > 24e9 / 1.05 - 1e9
+    assert "80 GB: yes" in big
+    assert fit_lines(large, TrainingConfig(), 1e12)[0].endswith("lower data.rows_per_micro_batch")
+    assert all(line.startswith("fits a card of") for line in lines()[:3])
 
 
 def test_memory_falls_with_gpus_where_a_stage_cuts_and_with_the_stage() -> None:

@@ -256,6 +256,14 @@ def test_a_finished_run_with_more_steps_trains_on_by_the_longer_schedule(
     assert complete["step"] == 12
 
 
+def test_a_run_in_a_folder_that_was_moved_resumes_there(whole: Path, tmp_path: Path, plain: None) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path / "here", TinyTask(signal_at=6))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").rename(tmp_path / "elsewhere" / "there")
+    assert_same_run(whole, run(tmp_path / "elsewhere" / "there"))
+
+
 def test_damaged_final_weights_are_exported_again(tmp_path: Path, plain: None) -> None:
     folder = run(tmp_path, steps=2, log_every=2)
     path = folder / "weights_net.safetensors"
@@ -548,13 +556,13 @@ class DiskFull(TinyTask):
     """After step 4 the last rank's disk takes no more."""
 
     def after_step(self, step: int) -> dict[str, Tensor]:
-        from csm.training import checkpoint
+        from csm.training import checkpoint_shard
 
         def fail(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         if step > 4 and os.environ["RANK"] == "1":
-            checkpoint._write_shard = fail  # type: ignore[assignment]
+            checkpoint_shard.write_shard = fail  # type: ignore[assignment]
         return super().after_step(step)
 
 

@@ -1,8 +1,12 @@
 """The model's task: what the training loop is given, and that it teaches the model something."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from csm.network.execution import ExecutionConfig, apply_execution
 from csm.training.loop import NonFiniteError, train
 from csm.training.model_task import ModelTask
 from csm.training.options import TrainingConfig
@@ -65,3 +69,34 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_batch(task, 
     config = TrainingConfig(steps=3, micro_batches=2, warmup_steps=1)
     with pytest.raises(NonFiniteError, match=task.batch(1, 0).ids[0]):
         train(task, config, tmp_path / "run", run_description={"test": True}, device="cpu")
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line.pop("split") == "train"]
+
+
+def test_a_run_whose_micro_batches_are_cut_has_the_same_losses_and_gradients(
+    tiny_model, made_task, tmp_path
+) -> None:
+    """By DeepSpeed where it is installed."""
+    config = TrainingConfig(steps=6, micro_batches=2, learning_rate=1e-3, warmup_steps=2, log_every=1)
+    for pieces in (1, 2, 3):
+        torch.manual_seed(0)
+        model = tiny_model(latent_dim=6, depth_inputs="sum").train()
+        task = made_task(model, latent_dim=6, max_rows=30)
+        task.pieces = pieces
+        assert task.most_pieces(1, 0) >= 3
+        train(task, config, tmp_path / str(pieces), run_description={"test": True}, device="cpu")
+    whole = losses(tmp_path / "1")
+    assert len(whole) == 6 and "model/latent" in whole[0]
+    for pieces in ("2", "3"):
+        for ours, theirs in zip(losses(tmp_path / pieces), whole, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+
+
+def test_a_model_that_computes_its_layers_again_is_not_cut(tiny_model, made_task) -> None:
+    task = made_task(tiny_model(), max_rows=30)
+    assert task.most_pieces(1, 0) > 1
+    apply_execution(task.model, ExecutionConfig(checkpoint_layers=True), zero_stage=2)
+    assert task.most_pieces(1, 0) == 1

@@ -98,6 +98,20 @@ def test_a_corpus_of_the_same_content_may_lie_elsewhere(tmp_path: Path) -> None:
         require_same_run(tmp_path, there, CONFIG)
 
 
+def test_a_start_of_the_same_weights_may_lie_elsewhere_and_another_one_is_refused(tmp_path: Path) -> None:
+    here = {"run": {"model_start": "here", "teacher": "x"}}
+    there = {"run": {"model_start": "there", "teacher": "x"}}
+    write_run(tmp_path, here, CONFIG, ALONE, 5, {}, {"model_start/model.safetensors": "a"})
+    require_same_run(tmp_path, there, CONFIG, {"model_start/model.safetensors": "a"})
+    with pytest.raises(ValueError, match="config.run.model_start: here there, there here"):
+        require_same_run(tmp_path, there, CONFIG, {"model_start/model.safetensors": "b"})
+    with pytest.raises(ValueError, match="on other data: model_start/model.safetensors differ"):
+        require_same_run(tmp_path, here, CONFIG, {"model_start/model.safetensors": "b"})
+    other = {"run": {"model_start": "there", "teacher": "y"}}
+    with pytest.raises(ValueError, match="config.run.teacher"):
+        require_same_run(tmp_path, other, CONFIG, {"model_start/model.safetensors": "a"})
+
+
 def test_more_steps_continue_a_run_and_fewer_than_were_done_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path, {}, TrainingConfig(steps=100), ALONE, 0, {})
     (tmp_path / "checkpoints" / "step_00000080").mkdir(parents=True)

@@ -14,6 +14,8 @@ from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.evaluators import NotMeasurable
 from csm.evaluation.core.metric import Estimate, Metric, MetricInfo
 
+# Frames for each code of a codebook below which entropies are said to be too low.
+ENOUGH_FRAMES = 100
 FRAME_RATE = 12.5  # Hz, of the tokenizers whose codebooks.json is read
 
 
@@ -21,15 +23,19 @@ def codebook_summary(statistics: Mapping[str, Any], frame_rate: float = FRAME_RA
     """Computes the totals of `csm.tokenizer.usage.codebook_statistics`, or of a codebooks.json.
 
     Efficiency is sum H / sum log2 V, with H the entropy of each codebook in bits; the bit rates are what the
-    codes occupy and what their entropies would need, in bits per second.
+    codes occupy and what their entropies would need, in bits per second. Entropies of few frames are too low:
+    `entropy_bias` is what they lack, by Miller and Madow (1955): (codes that occur - 1) / (2 frames),
+    in bits, the mean over codebooks. It is a lower bound where many codes are still to occur.
 
     Raises:
         ValueError: A list is missing, or the lists are not of one length.
     """
-    missing = [key for key in ("usage", "perplexity", "dead", "codebook_size") if key not in statistics]
+    missing = [
+        key for key in ("usage", "perplexity", "dead", "codebook_size", "frames") if key not in statistics
+    ]
     if missing:
         raise ValueError(f"codebook statistics lack {', '.join(missing)}")
-    size = int(statistics["codebook_size"])
+    size, frames = int(statistics["codebook_size"]), int(statistics["frames"])
     perplexity = np.asarray(statistics["perplexity"], dtype=np.float64)
     usage = usage_shares(statistics)
     if not len(perplexity) == len(usage) == len(statistics["dead"]) > 0:
@@ -43,7 +49,20 @@ def codebook_summary(statistics: Mapping[str, Any], frame_rate: float = FRAME_RA
         "dead_codes": float(np.sum(statistics["dead"])),
         "bitrate": full * frame_rate,
         "entropy_bitrate": float(entropy.sum()) * frame_rate,
+        "entropy_bias": float(np.maximum(usage * size - 1, 0).mean()) / (2 * frames * math.log(2)),
     }
+
+
+def few_frames(statistics: Mapping[str, Any]) -> str | None:
+    """Returns what is wrong with entropies of few frames, or None."""
+    frames, size = int(statistics["frames"]), int(statistics["codebook_size"])
+    if frames >= ENOUGH_FRAMES * size:
+        return None
+    bias = codebook_summary(statistics)["entropy_bias"]
+    return (
+        f"perplexities of {frames:,} frames over {size:,} codes are too low, by a factor of {2**bias:.2f} or "
+        f"more: expected {ENOUGH_FRAMES} frames a code"
+    )
 
 
 def usage_shares(statistics: Mapping[str, Any]) -> np.ndarray:
@@ -72,6 +91,9 @@ class Codebooks(Metric):
             **{name: self.statistics[name] for name in ("perplexity", "dead", "codebook_size")},
         }
 
+        if (note := few_frames(self.statistics)) is not None:
+            self.missing.append(note)
+
     def choose(self, sets: ClipSets) -> list[ClipSet]:
         """Returns one set without clips: the codes are those of the whole corpus."""
         return [ClipSet(group="corpus", condition="resynthesis", clips=())]
@@ -96,6 +118,13 @@ def codebook_infos() -> list[MetricInfo]:
             "bit/s",
             "none",
             "sum of entropies x 12.5 frames per second",
+        ),
+        (
+            "entropy_bias",
+            "Entropy hidden by few frames",
+            "bit per code",
+            "none",
+            "(codes that occur - 1) / 2 frames",
         ),
     ]
     return [

@@ -1,10 +1,7 @@
-"""Clips as code vectors, and how linear probes on them are trained.
+"""Clips as codes, and the vectors that probes read of them.
 
-A probe reads, of each frame, the sum of the code vectors of the semantic codebooks, that of the acoustic
-ones, or
-both side by side. It is linear, so that what it finds is laid out in the vectors and not computed by the
-probe
-(Alain and Bengio 2016), and it is tested on clips that it was not trained on.
+A probe reads the code vectors of some codebooks of a frame: the sum over the semantic ones, that over the
+acoustic ones, or both side by side. It is tested on clips that it was not trained on.
 """
 
 from __future__ import annotations
@@ -16,17 +13,23 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import Clip
 from csm.system.log import progress
 from csm.system.threads import one_thread
+from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.quantizer import SplitQuantizer
+from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
+from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
-STREAMS = ("semantic", "acoustic", "all")
 ENCODE_BATCH = 32
+#: Semantic codebooks of the shorter prefixes that are probed.
+PREFIXES = (1, 4)
+#: Name of the unquantized features beside the names of codebooks.
+UNQUANTIZED = "recogniser's encoder, whole clip, unquantized"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +38,35 @@ class ProbeConfig:
 
     Attributes:
         train_clips: Most clips of the train split, drawn evenly over speakers: one speaker may have four
-            tenths of
-            a corpus.
+            tenths of a corpus.
         max_seconds: Longest clips in seconds; longer ones are left out everywhere.
-        tested_texts: Most test clips for the letter probe.
+        tested_clips: Most test clips for phones and words.
         fewest_clips: Fewest training clips of a speaker who is a class of the speaker probe.
         tested_per_speaker: Most clips of a speaker that the speaker probe is tested on.
-        window: Number of frames whose vectors the letter probe's layer reads, odd, the frame's own in the
-            middle.
-        steps, batch, learning_rate: Adam of the letter probe; its rate falls linearly to 0.
+        phone_epochs: Passes of the phone probe.
+        reader_clips: Most clips that the text reader is trained on. reader_epochs: Its passes.
         ridge: L2 penalty of the speaker probe, on standardised features and the mean loss of a clip.
         repeats: Repeats of the bootstrap. seed: Seed of every draw.
     """
 
     train_clips: int = 1600
-    max_seconds: float = 4.0
-    tested_texts: int = 500
+    max_seconds: float = 8.0
+    tested_clips: int = 500
     fewest_clips: int = 20
     tested_per_speaker: int = 30
-    window: int = 3
-    steps: int = 300
-    batch: int = 64
-    learning_rate: float = 0.001
+    phone_epochs: int = 6
+    reader_clips: int = 20_000
+    reader_epochs: int = 24
     ridge: float = 0.01
     repeats: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.window % 2 == 0:
-            raise ValueError(f"window={self.window}: expected an odd number of frames, 1 or more")
         for name, value in vars(self).items():
             if name not in ("ridge", "seed") and not value > 0:
-                raise ValueError(f"{name}={value}: expected above 0")
+                raise ValueError(f"{name} is {value}: expected above 0")
         if self.ridge < 0:
-            raise ValueError(f"ridge={self.ridge}: expected 0 or above")
+            raise ValueError(f"ridge is {self.ridge}: expected 0 or above")
 
 
 class CodedClip(NamedTuple):
@@ -76,42 +74,107 @@ class CodedClip(NamedTuple):
 
     Attributes:
         turn: The turn with speaker and text.
-        vectors: Code vectors by stream, fp32 [T, C]: "semantic", "acoustic", "all" (2 C wide).
+        codes: Its codes, int64 [K, T].
+        features: Unquantized features of each frame, float16 [T, D]; None where they are not measured.
     """
 
     turn: Turn
-    vectors: dict[str, Tensor]
+    codes: Int[Tensor, "K T"]
+    features: Float[Tensor, "T D"] | None = None
 
 
-def code_vectors(quantizer: SplitQuantizer, codes: Int[Tensor, "K T"]) -> dict[str, Float[Tensor, "T C"]]:
-    """Sums the code vectors of each frame, by stream."""
-    rows, first = codes.T, quantizer.semantic_codebooks
-    semantic = quantizer.semantic.lookup(rows[:, :first])
-    acoustic = quantizer.acoustic.lookup(rows[:, first:])
-    both = torch.cat([semantic, acoustic], dim=1)
-    return dict(zip(STREAMS, (part.detach().cpu() for part in (semantic, acoustic, both)), strict=True))
+class CodeVectors:
+    """The vectors of a tokenizer's codes by stream.
+
+    Args:
+        semantic: The semantic codebooks.
+        acoustic: The acoustic codebooks; None for a tokenizer that has none.
+
+    Attributes:
+        streams: Name -> first and last codebook, from the shortest prefix of the semantic codebooks on.
+    """
+
+    def __init__(self, semantic: CodebookStack, acoustic: CodebookStack | None) -> None:
+        self.semantic, self.acoustic = semantic, acoustic
+        first = semantic.num_codebooks
+        parts = [(0, count - 1) for count in (*PREFIXES, first) if count <= first]
+        if acoustic is not None and acoustic.num_codebooks:
+            last = first + acoustic.num_codebooks - 1
+            parts += [(first, last), (0, last)]
+        self.streams = {named(low, high): (low, high) for low, high in parts}
+
+    @classmethod
+    def of(cls, tokenizer: ConversationalRVQ | SemanticTokenizer) -> CodeVectors:
+        """Returns the vectors of a tokenizer."""
+        if isinstance(tokenizer, SemanticTokenizer):
+            return cls(tokenizer.stack, None)
+        return cls(tokenizer.quantizer.semantic, tokenizer.quantizer.acoustic)
+
+    @property
+    def semantic_stream(self) -> str:
+        """Name of all semantic codebooks."""
+        return named(0, self.semantic.num_codebooks - 1)
+
+    def rows(self, clip: CodedClip, stream: str) -> Float[Tensor, "T C"]:
+        """Returns what a probe reads of each frame of a clip, float32 on the CPU."""
+        if stream == UNQUANTIZED:
+            assert clip.features is not None, f"clip {clip.turn.id} has no unquantized features"
+            return clip.features.float()
+        (low, high), rows, first = self.streams[stream], clip.codes.T, self.semantic.num_codebooks
+        parts = [self.semantic.lookup(rows[:, low : min(first, high + 1)])] if low < first else []
+        if high >= first and self.acoustic is not None:
+            parts.append(self.acoustic.lookup(rows[:, first : high + 1]))
+        return torch.cat(parts, dim=1).detach()
+
+
+def named(low: int, high: int) -> str:
+    """Returns the name of a range of codebooks."""
+    return f"{low}-{high}" if low < high else str(low)
 
 
 @one_thread()
 @torch.no_grad()
-def encode_clips(tokenizer: ConversationalRVQ, corpus: Corpus, turns: Sequence[Turn]) -> list[CodedClip]:
-    """Encodes every turn and returns its code vectors, in the order of `turns`."""
-    config, device = tokenizer.config, next(tokenizer.parameters()).device
+def encode_clips(
+    tokenizer: ConversationalRVQ | SemanticTokenizer,
+    corpus: Corpus,
+    turns: Sequence[Turn],
+    unquantized: SemanticEncoder | None = None,
+) -> list[CodedClip]:
+    """Encodes every turn, in the order of `turns`.
+
+    Args:
+        tokenizer: Tokenizer in eval mode.
+        corpus: Corpus of the turns.
+        turns: Turns.
+        unquantized: Encoder whose features are kept beside the codes.
+    """
+    config = tokenizer.config
+    device = next(tokenizer.parameters()).device
     # Neighbours in length share a batch: little padding, and a causal encoder's codes do not depend on it.
     ordered = sorted(turns, key=lambda turn: (turn.duration, turn.id))
     found: dict[str, CodedClip] = {}
-    with progress("code vectors", len(ordered), unit="clip") as bar:
+    with progress("codes", len(ordered), unit="clip") as bar:
         for start in range(0, len(ordered), ENCODE_BATCH):
             group = ordered[start : start + ENCODE_BATCH]
             waveforms = [read_turn(corpus, turn, config.sample_rate)[0] for turn in group]
-            lengths = torch.tensor([len(waveform) for waveform in waveforms])
-            audio = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).unsqueeze(1)
-            codes, _ = tokenizer.encode(audio.to(device), lengths)
-            for row, turn in enumerate(group):
-                frames = -(-int(lengths[row]) // config.samples_per_frame)
-                found[turn.id] = CodedClip(turn, code_vectors(tokenizer.quantizer, codes[row, :, :frames]))
+            audio = pad_sequence(waveforms, batch_first=True).unsqueeze(1).to(device)
+            codes = tokenizer.encode(audio)
+            codes = codes if isinstance(codes, Tensor) else codes[0]
+            for row, (turn, waveform) in enumerate(zip(group, waveforms, strict=True)):
+                frames = -(-len(waveform) // config.samples_per_frame)
+                features = None
+                if unquantized is not None:
+                    features = _features(unquantized, waveform.to(device), frames, config.samples_per_frame)
+                found[turn.id] = CodedClip(turn, codes[row, :, :frames].cpu(), features)
             bar.update(len(group))
     return [found[turn.id] for turn in turns]
+
+
+def _features(encoder: SemanticEncoder, waveform: Tensor, frames: int, size: int) -> Float[Tensor, "T D"]:
+    """Returns a whole clip's features, the steps of a frame side by side."""
+    whole = torch.nn.functional.pad(waveform, (0, frames * size - len(waveform)))
+    steps = encoder.encoder(encoder.log_mel(whole.unsqueeze(0)))[0]
+    return steps.unflatten(0, (frames, -1)).flatten(1).half().cpu()
 
 
 def clip_of(turn: Turn) -> Clip:

@@ -1,14 +1,16 @@
-"""What the codes carry: letters and speakers by linear probes, and speaker verification, as tables."""
+"""What the codes carry: phones, words and speakers read from them, as tables with a ceiling and a control."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-import numpy as np
+import torch
 
 from csm.data.manifest import Corpus, Turn
-from csm.data.utterances import spell
+from csm.data.phone_labels import NONE, PhoneLabels
+from csm.evaluation.core.draws import held_out_speakers
 from csm.evaluation.core.metric import Score
 from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.core.statistics import (
@@ -18,139 +20,207 @@ from csm.evaluation.core.statistics import (
     pooled_mean,
     seed_for,
 )
-from csm.evaluation.metrics.coded_clips import STREAMS, ProbeConfig, encode_clips
-from csm.evaluation.metrics.letter_probe import character_scores
+from csm.evaluation.metrics.coded_clips import UNQUANTIZED, CodedClip, ProbeConfig
+from csm.evaluation.metrics.phone_probe import phone_scores, phones_of
+from csm.evaluation.metrics.probe_clips import Coded, Tokenizer
 from csm.evaluation.metrics.speaker import SpeakerEncoder
 from csm.evaluation.metrics.speaker_probe import speaker_scores
+from csm.evaluation.metrics.text_reader import word_scores
+from csm.evaluation.metrics.twins import equal_codes
 from csm.evaluation.metrics.verification import (
     VerificationConfig,
     empty_table,
     speaker_verification,
     with_interval,
 )
-from csm.system.log import progress_of
+from csm.system.log import log, progress_of
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME
 
-TITLE = "Letters and speakers in the codes (linear probes of our own)"
-HEADER = ("codebooks", "character error rate", "clips", "speaker accuracy", "clips")
+PHONES = "Phones in the codes"
+WORDS = "Words read from the codes"
+VOICES = "Speakers in the codes"
+TWINS = "One text, two voices"
 
 
 def what_the_codes_carry(
-    tokenizer: ConversationalRVQ,
+    tokenizer: Tokenizer,
     corpus: Corpus,
     *,
     probes: ProbeConfig | None = None,
     verification: VerificationConfig | None = None,
     encoder: SpeakerEncoder | None = None,
+    recogniser: Path | None = None,
 ) -> list[Table]:
-    """Measures letters and speakers in the codes by linear probes, and the speaker embedding's equal error
-    rate.
+    """Measures phones, words and speakers in the codes, and the speaker embedding's equal error rate.
 
     On one thread whatever the machine, so that the figures do not depend on it. A table that this corpus is
-    too small
-    for has no rows, and its note says why.
+    too small for has no rows, and its note says why.
 
     Args:
         tokenizer: Tokenizer in eval mode.
         corpus: Corpus with train, validation and test turns that have texts.
         probes, verification: Sizes; None for the defaults.
         encoder: Embedding beside the tokenizer's; None for Resemblyzer, where it is installed.
+        recogniser: Folder of a recogniser whose unquantized features are probed beside the codes; None leaves
+            them out.
     """
+    config, tables = probes or ProbeConfig(), []
     try:
-        first = probe_table(tokenizer, corpus, probes)
+        coded = Coded(tokenizer, corpus, config, recogniser)
     except ValueError as error:
-        first = Table(TITLE, HEADER, [], f"Not measured: {error}.")
-    try:
-        second = speaker_verification(tokenizer, corpus, verification, encoder=encoder)
-    except ValueError as error:
-        second = empty_table(str(error))
-    return [first, second]
+        tables += [Table(title, header, [], f"Not measured: {error}.") for title, header in HEADERS.items()]
+    else:
+        for title, make in (
+            (PHONES, phone_table),
+            (WORDS, word_table),
+            (VOICES, voice_table),
+            (TWINS, twin_table),
+        ):
+            try:
+                tables.append(make(coded))
+            except ValueError as error:
+                tables.append(Table(title, HEADERS[title], [], f"Not measured: {error}."))
+    if isinstance(tokenizer, ConversationalRVQ):
+        try:
+            tables.append(speaker_verification(tokenizer, corpus, verification, encoder=encoder))
+        except ValueError as error:
+            tables.append(empty_table(str(error)))
+    return tables
 
 
-def probe_table(tokenizer: ConversationalRVQ, corpus: Corpus, config: ProbeConfig | None = None) -> Table:
-    """Trains both probes on the semantic vectors, the acoustic ones and all, beside what guessing reaches.
+HEADERS = {
+    PHONES: ("codebooks", "linear probe", "two-layer probe", "share of the unquantized", "clips"),
+    WORDS: ("codebooks", "word error rate", "clips"),
+    VOICES: ("codebooks", "speaker accuracy", "clips"),
+    TWINS: ("codebook", "equal codes", "control: another place of the text", "pairs"),
+}
 
-    Raises:
-        ValueError: There are too few clips to train or test on.
-    """
-    config = config or ProbeConfig()
-    train, by_text, by_speaker = _draw(corpus, config)
-    turns = list({turn.id: turn for turn in (*train, *by_text, *by_speaker)}.values())
-    clips = {clip.turn.id: clip for clip in encode_clips(tokenizer, corpus, turns)}
-    spoken = [clips[turn.id] for turn in train]
-    known = {turn.speaker for turn in by_speaker}
+
+def phone_table(coded: Coded) -> Table:
+    """Trains a linear and a two-layer phone probe on every stream."""
+    config, train, tested = coded.config, coded.clips(coded.train), coded.clips(coded.tested)
+    measured = {}
+    for stream in progress_of(coded.streams, "phones", len(coded.streams), unit="stream"):
+        measured[stream] = [
+            phone_scores(train, tested, coded.rows(stream), coded.labels, config, layers=layers)
+            for layers in (1, 2)
+        ]
+    ceiling = measured.get(UNQUANTIZED)
     rows: list[tuple[Cell, ...]] = []
-    for stream in progress_of(STREAMS, "probes", len(STREAMS), unit="stream"):
-        letters = character_scores(spoken, [clips[t.id] for t in by_text], stream, config)
-        voices = speaker_scores(
-            [clip for clip in spoken if clip.turn.speaker in known],
-            [clips[t.id] for t in by_speaker],
-            stream,
-            config,
+    for stream, (linear, deep) in measured.items():
+        share = "-" if ceiling is None else f"{_mean(deep) / _mean(ceiling[1]):.2f}"
+        rows.append(
+            (Cell(stream), _cell(linear, config), _cell(deep, config), Cell(share), Cell(str(len(deep))))
         )
-        cells = [_cells(scores, name, config) for name, scores in (("letters", letters), ("voices", voices))]
-        rows.append((Cell(stream), *cells[0], *cells[1]))
-    commonest = max(sum(turn.speaker == name for turn in by_speaker) for name in known) / len(by_speaker)
-    guesses = ("guessing", "1.000 (no letters)", "-", f"{commonest:.3f} (the commonest speaker)", "-")
-    rows.append(tuple(map(Cell, guesses)))
+    guess = f"{_commonest(tested, coded.labels):.3f}"
+    rows.append((Cell("guessing the commonest phone"), Cell(guess), Cell(guess), Cell("-"), Cell("-")))
     note = (
-        f"Linear probes trained by ourselves (seed {config.seed}) on {len(train)} clips of the train split, "
-        f"up to {config.max_seconds:g} s, drawn evenly over speakers. Letters: one layer over "
-        f"{config.window} frames' vectors, {CTC_OUTPUTS_PER_FRAME} CTC outputs a frame, {config.steps} "
-        f"steps of Adam, decoded by argmax, tested on {len(by_text)} test clips whose lines are not in the "
-        f"train split. Speakers: logistic regression on mean and deviation over a clip, tested on "
-        f"{len(by_speaker)} clips of validation and test, {len(known)} speakers, up to "
-        f"{config.tested_per_speaker} clips each. Intervals resample conversations. A probe with a "
+        f"Share of steps of 20 ms whose phone a probe finds from the vectors of three frames. Labels by the "
+        f"forced alignment of this corpus, {len(coded.labels.classes)} classes; their errors bound every "
+        f"row. {_trained(coded, coded.train)} {config.phone_epochs} passes of AdamW; the two-layer probe has "
+        f"512 hidden units. "
+        f"{_tested(coded)}"
+    )
+    return Table(PHONES, HEADERS[PHONES], rows, note)
+
+
+def word_table(coded: Coded) -> Table:
+    """Trains a text reader on each prefix of the semantic codebooks and on the unquantized features."""
+    config, train, tested = coded.config, coded.clips(coded.read), coded.clips(coded.tested)
+    first = coded.vectors.semantic.num_codebooks
+    streams = [
+        name for name in coded.streams if name == UNQUANTIZED or coded.vectors.streams[name][1] < first
+    ]
+    rows: list[tuple[Cell, ...]] = []
+    for stream in progress_of(streams, "text readers", len(streams), unit="stream"):
+        say = partial(log.info, "codebooks %s: %s", stream)
+        scores = word_scores(train, tested, coded.rows(stream), config, say)
+        rows.append((Cell(stream), _cell(scores, config), Cell(str(len(scores)))))
+    rows.append((Cell("reading nothing"), Cell("1.000"), Cell("-")))
+    note = (
+        f"Word errors / words of what a small convolutional CTC network reads, by argmax, without a language "
+        f"model or dictionary. {_trained(coded, coded.read)} {config.reader_epochs} passes. {_tested(coded)}"
+    )
+    return Table(WORDS, HEADERS[WORDS], rows, note)
+
+
+def voice_table(coded: Coded) -> Table:
+    """Trains a speaker probe on every stream of codes."""
+    config, tested = coded.config, coded.clips(coded.voices)
+    known = {turn.speaker for turn in coded.voices}
+    train = coded.clips([turn for turn in coded.train if turn.speaker in known])
+    streams = [name for name in coded.streams if name != UNQUANTIZED]
+    rows: list[tuple[Cell, ...]] = []
+    for stream in progress_of(streams, "speakers", len(streams), unit="stream"):
+        scores = speaker_scores(train, tested, coded.rows(stream), config)
+        rows.append((Cell(stream), _cell(scores, config), Cell(str(len(scores)))))
+    commonest = max(sum(turn.speaker == name for turn in coded.voices) for name in known) / len(coded.voices)
+    rows.append((Cell("guessing the commonest speaker"), Cell(f"{commonest:.3f}"), Cell("-")))
+    note = (
+        f"Logistic regression on mean and deviation of the vectors over a clip, {len(known)} speakers of the "
+        f"training, clips of validation and test, up to {config.tested_per_speaker} each. A probe with a "
         f"high error does not show that the codes lack it: one that is not linear may find more."
     )
-    return Table(TITLE, HEADER, rows, note)
+    return Table(VOICES, HEADERS[VOICES], rows, note)
 
 
-def _draw(corpus: Corpus, config: ProbeConfig) -> tuple[list[Turn], list[Turn], list[Turn]]:
-    """Draws turns to train on, to test letters on and to test speakers on."""
-    generator = np.random.default_rng([config.seed, 0])
-
-    def shuffled(split: str) -> list[Turn]:
-        turns = [t for t in corpus.turns(split) if t.duration <= config.max_seconds]
-        return [turns[i] for i in generator.permutation(len(turns))]
-
-    def evenly(turns: Sequence[Turn]) -> list[tuple[int, Turn]]:
-        """Every turn with its number among its speaker's, ordered by it."""
-        counts: Counter[str] = Counter()
-        numbered = []
-        for turn in turns:
-            numbered.append((counts[turn.speaker], turn))
-            counts[turn.speaker] += 1
-        return sorted(numbered, key=lambda pair: pair[0])
-
-    pools = {split: shuffled(split) for split in ("train", "validation", "test")}
-    train = [turn for _, turn in evenly(pools["train"])][: config.train_clips]
-    # Lines come back in other conversations: a tokenizer trained on their texts may have memorised them.
-    familiar = {tuple(spell(turn.text)) for turn in corpus.turns("train")}
-    by_text = [t for t in pools["test"] if spell(t.text) and tuple(spell(t.text)) not in familiar]
-    counts = Counter(turn.speaker for turn in train)
-    known = {name for name, count in counts.items() if count >= config.fewest_clips}
-    candidates = [t for t in (*pools["validation"], *pools["test"]) if t.speaker in known]
-    by_speaker = [turn for number, turn in evenly(candidates) if number < config.tested_per_speaker]
-    if not by_text or len({turn.speaker for turn in by_speaker}) < 2:
+def twin_table(coded: Coded) -> Table:
+    """Compares the codes of one text by two voices, with a control."""
+    if not coded.twins:
         raise ValueError(
-            f"{corpus.root} has, up to {config.max_seconds:g} s, {len(by_text)} test clips with new lines "
-            f"and {len(by_speaker)} clips to test speakers on: expected one at least, and two speakers with "
-            f"{config.fewest_clips} of {len(train)} training clips each; raise train_clips or lower "
-            f"fewest_clips"
+            f"{coded.corpus.root} has no conversations NAME and NAME-twin outside the train split"
         )
-    return train, by_text[: config.tested_texts], by_speaker
+    config, rate = coded.config, coded.tokenizer.config.frame_rate
+    pairs = [(coded.clips([a])[0], coded.clips([b])[0]) for a, b in coded.twins]
+    rows: list[tuple[Cell, ...]] = []
+    for codebook in range(coded.vectors.semantic.num_codebooks):
+        equal = equal_codes(pairs, coded.ends, rate, codebook)
+        control = equal_codes(pairs, coded.ends, rate, codebook, seed=config.seed)
+        rows.append(
+            (Cell(str(codebook)), _cell(equal, config), _cell(control, config), Cell(str(len(equal))))
+        )
+    note = (
+        "Share of a text's symbols at whose middle, by forced alignment, both voices have the same code. The "
+        "control compares each symbol with another one of the same two clips."
+    )
+    return Table(TWINS, HEADERS[TWINS], rows, note)
 
 
-def _cells(scores: Sequence[Score], name: str, config: ProbeConfig) -> tuple[Cell, Cell]:
-    """Makes cells of the pooled mean with its interval over conversations, and of the number of clips."""
-    groups, mean = by_conversation(scores), pooled_mean(scores, None)
+def _trained(coded: Coded, turns: Sequence[Turn]) -> str:
+    config = coded.config
+    return (
+        f"Trained by ourselves (seed {config.seed}) on {len(turns)} clips of the train split, up to "
+        f"{config.max_seconds:g} s, drawn evenly over speakers."
+    )
+
+
+def _tested(coded: Coded) -> str:
+    strangers = held_out_speakers(coded.corpus)
+    who = f"speakers that no training sees ({', '.join(strangers)})" if strangers else "the test split"
+    return (
+        f"Tested on clips of {who} whose lines are not in the train split; intervals resample conversations."
+    )
+
+
+def _commonest(clips: Sequence[CodedClip], labels: PhoneLabels) -> float:
+    found = torch.cat([phones_of(clip, labels).flatten() for clip in clips])
+    counts = torch.bincount(found[found != NONE])
+    return float(counts.max() / counts.sum())
+
+
+def _mean(scores: Sequence[Score]) -> float:
+    mean = pooled_mean(scores, None)
     assert mean is not None, "every clip has a value"
+    return mean
+
+
+def _cell(scores: Sequence[Score], config: ProbeConfig) -> Cell:
+    """Makes a cell of the pooled mean with its interval over conversations."""
+    groups = by_conversation(scores)
     draws = bootstrap_repeats(
         groups,
         lambda picked: pooled_mean([score for group in picked for score in group], None),
         repeats=config.repeats,
-        seed=seed_for(config.seed, name),
+        seed=seed_for(config.seed, "probes"),
     )
-    return with_interval(mean, interval(draws) if len(groups) > 1 else None), Cell(str(len(scores)))
+    return with_interval(_mean(scores), interval(draws) if len(groups) > 1 else None)

@@ -22,6 +22,7 @@ from csm.evaluation.core.metric import (
     scored,
 )
 from csm.evaluation.core.runner import RunnerOptions
+from csm.evaluation.metrics.change_point import ERROR_RATE, FEWEST_TURNS, ChangePoint, change_point
 from csm.evaluation.metrics.drift import drift
 from csm.evaluation.metrics.speaker import (
     SHORTEST_RELIABLE,
@@ -120,6 +121,35 @@ class SpeakerSimilarity(Metric):
             "minimum": min((value for points in series.values() for _, value in points), default=None),
         }
         yield from self._drift(list(series.values()), list(turns.values()))
+        yield from self._changes(condition, turns)
+
+    def _changes(
+        self, condition: str, turns: Mapping[tuple[str, str], Sequence[Score]]
+    ) -> Iterator[Estimate]:
+        """Share of long enough voices that change; one with a turn without similarity is a failure."""
+        voices = {place: own for place, own in turns.items() if len(own) >= FEWEST_TURNS}
+        if not voices:
+            return
+        failures: Counter[str] = Counter()
+        found: dict[tuple[str, str], ChangePoint] = {}
+        for place, own in voices.items():
+            values = [score.value for score in own if score.value is not None]
+            change = change_point(values, seed=self.options.seed) if len(values) == len(own) else None
+            if change is None:
+                failures["a turn has no similarity"] += 1
+            else:
+                found[place] = change
+        self.details["character"][condition]["changes"] = [
+            {"dialogue": dialogue, "speaker": name, "turn": change.place, "drop": change.drop, "p": change.p}
+            for (dialogue, name), change in found.items()
+        ]
+        yield Estimate(
+            info=self.infos["character_changes"],
+            value=sum(change.found for change in found.values()) / len(found) if found else None,
+            n_in=len(voices),
+            failures=failures,
+            conversations=len({dialogue for dialogue, _ in voices}),
+        )
 
     def _drift(
         self, series: list[list[tuple[float, float]]], voices: list[list[Score]]
@@ -240,7 +270,7 @@ def original_info(evaluator: str) -> MetricInfo:
 
 
 def similarity_infos(evaluator: str, speakers: int) -> dict[str, MetricInfo]:
-    """Describes similarity to the mean voice, margin, nearest voice, similarity over turns, and drift."""
+    """Describes similarity to the mean voice, margin, nearest voice, and similarity over turns."""
     shared: dict[str, Any] = {"area": "speaker", "evaluator": evaluator, "sample_rate": EVALUATION_RATE}
     against = "mean embedding of the speaker's recordings in the train split"
     infos = [
@@ -288,6 +318,16 @@ def similarity_infos(evaluator: str, speakers: int) -> dict[str, MetricInfo]:
             direction="nearer_to_recording",
             definition="common slope of similarity over turn number, each voice with its own level; "
             "interval by bootstrap of turns inside each voice",
+            **shared,
+        ),
+        MetricInfo(
+            name="character_changes",
+            title="Voices that change",
+            unit="share of voices",
+            direction="lower",
+            worst=1.0,
+            definition=f"voices of at least {FEWEST_TURNS} turns in a dialogue whose similarity drops "
+            f"from some turn on (permutation test); {100 * ERROR_RATE:.0f} % of unchanged ones count too",
             **shared,
         ),
     ]

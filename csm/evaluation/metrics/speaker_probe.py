@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,21 @@ from csm.system.threads import one_thread
 
 @one_thread()
 def speaker_scores(
-    train: Sequence[CodedClip], held_out: Sequence[CodedClip], stream: str, config: ProbeConfig
+    train: Sequence[CodedClip],
+    held_out: Sequence[CodedClip],
+    rows: Callable[[CodedClip], Float[Tensor, "T C"]],
+    config: ProbeConfig,
 ) -> list[Score]:
-    """Scores whether a probe classifies the speaker of each held-out clip: 1 or 0, `detail` the predicted
-    name.
+    """Scores whether a probe classifies a held-out clip's speaker: 1 or 0, `detail` the predicted name.
 
     Multinomial logistic regression with an L2 penalty on the mean and the standard deviation over a clip of
     each dimension of the vectors, standardised over the training clips.
 
     Args:
         train: Clips whose speakers are the classes.
-        held_out: Clips of the same speakers. stream: One of `STREAMS`. config: How to train.
+        held_out: Clips of the same speakers.
+        rows: Vectors of a clip's frames.
+        config: How to train.
 
     Raises:
         ValueError: There are fewer than two speakers to train on.
@@ -34,7 +38,7 @@ def speaker_scores(
     names = sorted({clip.turn.speaker for clip in train})
     if len(names) < 2:
         raise ValueError(f"{len(names)} speakers to train on: expected two at least")
-    features = torch.stack([_summary(clip.vectors[stream]) for clip in train])
+    features = torch.stack([_summary(rows(clip)) for clip in train])
     target = torch.tensor([names.index(clip.turn.speaker) for clip in train])
     mean, scale = scale_of(features)
     features = (features - mean) / scale
@@ -52,7 +56,7 @@ def speaker_scores(
     scores = []
     with torch.no_grad():
         for clip in held_out:
-            found = ((_summary(clip.vectors[stream]) - mean) / scale) @ weight + bias
+            found = ((_summary(rows(clip)) - mean) / scale) @ weight + bias
             name = names[int(found.argmax())]
             right = float(name == clip.turn.speaker)
             scores.append(scored(clip_of(clip.turn), right, detail=name))
@@ -61,5 +65,5 @@ def speaker_scores(
 
 def _summary(vectors: Float[Tensor, "T C"]) -> Float[Tensor, " C2"]:
     """Computes mean and standard deviation over a clip, float64."""
-    rows = vectors.double()
-    return torch.cat([rows.mean(dim=0), rows.std(dim=0, correction=0)])
+    exact = vectors.double()
+    return torch.cat([exact.mean(dim=0), exact.std(dim=0, correction=0)])

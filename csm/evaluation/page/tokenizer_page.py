@@ -1,4 +1,4 @@
-"""The page of a tokenizer: table, players of every condition side by side, codebooks, further tables."""
+"""The page of a tokenizer: table, players of every condition side by side, codebooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from csm.evaluation.systems.conditions import Condition
 from csm.report.charts import legend
 from csm.report.page import page_text, save_page
 
-CARRIED = "What the codes carry"
 CHIPS = (
     ("pesq_wb", "PESQ"),
     ("stoi", "STOI"),
@@ -38,7 +37,6 @@ def write_tokenizer_page(folder: Path, evaluated: EvaluatedTokenizer) -> Path:
         ("table", table.title, table_html(table)),
         ("listen", "Listen", _gallery(evaluated)),
         ("codebooks", "Codebooks", _codebooks(report)),
-        ("codes", CARRIED, "".join(f"<h3>{escape(t.title)}</h3>{table_html(t)}" for t in report.tables)),
         ("evaluators", "Evaluators", definitions(report, failures(report, titles_of(report)))),
     ]
     title = f"Tokenizer report: {escape(report.run)}"

@@ -68,11 +68,6 @@ def _counts(entries: Mapping[str, Entry]) -> tuple[Cell, Cell]:
     return Cell(ok), Cell(str(sum(entry.n_failed for entry in shown)))
 
 
-def tokenizer_tables(report: Report) -> list[Table]:
-    """Returns the table of the conditions and the further tables."""
-    return [tokenizer_table(report), *report.tables]
-
-
 def titles_of(report: Report) -> dict[str, str]:
     """Returns the titles of the conditions by name."""
     return {condition["name"]: condition["title"] for condition in report.details["conditions"]}

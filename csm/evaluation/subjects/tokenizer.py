@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 from csm.data.manifest import Corpus, read_corpus
 from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.metric import Metric
-from csm.evaluation.core.report import Missing, Report, Table, refuse_other_report, save_report
+from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
-from csm.evaluation.metrics.codebooks import codebook_summary
+from csm.evaluation.metrics.codebooks import codebook_summary, few_frames
 from csm.evaluation.metrics.fidelity import Fidelity
 from csm.evaluation.metrics.naturalness import Naturalness
-from csm.evaluation.metrics.probes import what_the_codes_carry
 from csm.evaluation.metrics.similarity import OriginalSimilarity
-from csm.evaluation.metrics.verification import VerificationConfig
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.systems.classical_codecs import ANCHORS
 from csm.evaluation.systems.conditions import (
@@ -48,7 +46,6 @@ class TokenizerOptions:
         clips: Most clips.
         speakers: Speakers that the clips are taken from; empty for those that the corpus names as held out.
         conditioned: Whether the decoder is given each clip's own speaker and emotion embedding.
-        probes: Whether to measure what the codes carry, which takes some minutes.
         asr: faster-whisper model name or folder; None for the packaged tiny.en.
         players: Most clips with a player on the page.
         runner: Seed, bootstrap and workers.
@@ -61,7 +58,6 @@ class TokenizerOptions:
     clips: int = 120
     speakers: tuple[str, ...] = ()
     conditioned: bool = False
-    probes: bool = True
     asr: str | None = None
     players: int = 8
     runner: RunnerOptions = field(default_factory=RunnerOptions)
@@ -91,14 +87,10 @@ def evaluate_tokenizer(options: TokenizerOptions, say: Say = silent) -> Evaluate
     refuse_other_report(options.output, KIND)
     corpus = read_corpus(options.corpus)
     tokenizer = ConversationalRVQ.from_pretrained(options.tokenizer)
-    tables = []
-    if options.probes:
-        verification = VerificationConfig(speakers=options.speakers)
-        tables = what_the_codes_carry(tokenizer, corpus, verification=verification)
     folder = options.tokenizer.resolve()
     # The tokenizers of runs are all called "tokenizer", so the folder above is part of the name.
     name = f"{folder.parent.name}/{folder.name}"
-    evaluated = measure_tokenizer(tokenizer, corpus, options, name=name, tables=tables, say=say)
+    evaluated = measure_tokenizer(tokenizer, corpus, options, name=name, say=say)
     save_report(options.output, evaluated.report)
     return evaluated
 
@@ -109,7 +101,6 @@ def measure_tokenizer(
     options: TokenizerOptions,
     *,
     name: str = "tokenizer",
-    tables: Sequence[Table] = (),
     say: Say = silent,
 ) -> EvaluatedTokenizer:
     """Measures the recordings, each number of codebooks and the classical codecs in one run.
@@ -119,18 +110,15 @@ def measure_tokenizer(
         corpus: Corpus that held-out clips are taken from.
         options: How to evaluate; its folders are not read.
         name: Name of the tokenizer in the report.
-        tables: Further tables for the page.
         say: Receives one short line as each step ends.
 
     Returns:
         The report and the conditions. The same inputs, options and machine give the same report.
 
     Raises:
-        ValueError: The tokenizer has fewer codebooks than asked for, there is no clip, or a table has a row
-            of another
-            width than its header.
+        ValueError: The tokenizer has fewer codebooks than asked for, or there is no clip.
     """
-    _check(tokenizer, options, tables)
+    _check(tokenizer, options)
     turns, origin = held_out_clips(corpus, options.clips, seed=options.runner.seed, speakers=options.speakers)
     with one_thread():  # sums of several threads are not added in a fixed order
         original = recordings(corpus, turns)
@@ -145,6 +133,8 @@ def measure_tokenizer(
     absent = [Missing(one.title, f"{one.title} {one.missing}") for one in conditions if one.missing]
     results.missing = absent + results.missing
     books = codebook_statistics(codes, tokenizer.config.codebook_size)
+    if (note := few_frames(books)) is not None:
+        results.missing.append(Missing("codebooks", note))
     results.details |= {
         "clips": {
             "origin": origin,
@@ -168,7 +158,6 @@ def measure_tokenizer(
         corpus.info.get("name"),
         options.runner,
         conditions=[one.name for one in conditions],
-        tables=tuple(tables),
     )
     return EvaluatedTokenizer(report, conditions)
 
@@ -192,19 +181,12 @@ def tokenizer_metric_rows(options: TokenizerOptions) -> dict[str, Callable[[], M
     }
 
 
-def _check(tokenizer: ConversationalRVQ, options: TokenizerOptions, tables: Sequence[Table]) -> None:
+def _check(tokenizer: ConversationalRVQ, options: TokenizerOptions) -> None:
     known = tokenizer.config.n_codebooks
     if max(options.codebooks) > known:
         raise ValueError(
             f"codebooks {max(options.codebooks)}: the tokenizer has {known}; name numbers from 1 to {known}"
         )
-    for table in tables:
-        for row in table.rows:
-            if len(row) != len(table.header):
-                raise ValueError(
-                    f"table {table.title!r}: a row has {len(row)} cells, expected {len(table.header)} as in "
-                    f"its header"
-                )
 
 
 def _described(condition: Condition) -> dict[str, Any]:

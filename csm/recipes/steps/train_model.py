@@ -28,7 +28,7 @@ from csm.network.code_embedding_init import start_from_code_vectors
 from csm.network.execution import apply_execution
 from csm.network.model_config import CSMConfig
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import found_complete, start_folder
+from csm.recipes.run_files import found_complete, start_digests, start_folder
 from csm.recipes.steps.finish_model import finish_model
 from csm.recipes.steps.voice_samples import voice_samples
 from csm.system.log import log
@@ -57,6 +57,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         "tokenizer_sha256": index.get("tokenizer_sha256"),
     }
     materials = corpus_digests(run.corpus) | codes_digests(codes)
+    materials |= start_digests("model_start", run.model_start)
     require_same_run(output, description, run.training, materials)
     distributed = start_distributed(device.type)
     if found_complete(output, run.training.steps):

@@ -13,9 +13,8 @@ from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import WEIGHTS, found_complete, save_whole, start_folder
+from csm.recipes.run_files import found_complete, save_whole, start_digests, start_folder
 from csm.recipes.steps.refit_codebooks import refit_codebooks
-from csm.system.digests import sha256_of
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.distributed import start_distributed
@@ -41,8 +40,8 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     resolved = config_files.to_dict(run)
     description = {"recipe": run.recipe, "run": {part: resolved[part] for part in PARTS}}
     materials = corpus_digests(run.corpus)
-    if run.semantic_start and (weights := Path(run.semantic_start) / WEIGHTS).is_file():
-        materials[f"semantic_start/{WEIGHTS}"] = sha256_of(weights)
+    materials |= start_digests("semantic_start", run.semantic_start)
+    materials |= start_digests("tokenizer_start", run.tokenizer_start)
     require_same_run(output, description, run.tokenizer_training, materials)
     distributed = start_distributed(device.type)
     if found_complete(output, run.tokenizer_training.steps):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from csm.evaluation.core.runner import RunnerOptions
@@ -68,6 +69,38 @@ def test_the_slope_is_of_the_main_voices_turns_of_the_conversation(corpus):
     assert lost.mean is None and (lost.n_in, lost.n_failed) == (4, 4)
     failed = found["character_similarity", CONVERSATION, "generated"]
     assert failed.n_failed == 4 and "spoken in less than 1.6 s" in next(iter(failed.failures))
+
+
+def test_voices_that_change_in_long_dialogues_are_counted_and_a_failed_turn_fails_its_voice(corpus):
+    """Of JOE's eight turns the last three are FAYE's; his turns of other dialogues are too few."""
+    recorded = small_sets(corpus).sets[-1]
+    own = [clip for clip in recorded.clips if clip.speaker == "JOE"]
+    other = next(clip for clip in recorded.clips if clip.speaker == "FAYE")
+
+    def found(changed_from, short=None):
+        clips = []
+        for turn in range(8):
+            clip = own[0] if turn < changed_from else other
+            # Louder in every other turn: similarity varies and does not drop.
+            noise = 0.01 * (1 + turn % 2) * np.random.default_rng(turn).normal(size=clip.waveform.shape)
+            waveform = clip.waveform + noise.astype(np.float32)
+            values = {"id": f"x{turn}", "speaker": "JOE", "turn": turn, "waveform": waveform}
+            clips.append(dataclasses.replace(own[0], **values))
+        one = metric(corpus)
+        sets = changed(small_sets(corpus), -3, clips=tuple(clips))
+        if short is not None:
+            clips[short] = dataclasses.replace(clips[short], waveform=clips[short].waveform[:8000])
+        return measured(one, changed(sets, -1, clips=tuple(clips)))[
+            "character_changes", CONVERSATION, "generated"
+        ], one
+
+    entry, one = found(5)
+    assert (entry.mean, entry.n_in, entry.n_failed) == (1.0, 1, 0)
+    (change,) = one.details["character"]["generated"]["changes"]
+    assert change["turn"] == 5 and change["p"] <= 0.05 and change["speaker"] == "JOE"
+    assert found(8)[0].mean == 0.0
+    lost, _ = found(8, short=2)
+    assert (lost.mean, lost.n_in, lost.n_failed) == (1.0, 1, 1)
 
 
 def test_speakers_without_recordings_to_compare_with_are_left_out_and_listed(corpus):

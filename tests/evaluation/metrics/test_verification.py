@@ -79,6 +79,22 @@ def test_the_error_of_known_cases() -> None:
     assert error([1, 1, 1], [1, 1]) == pytest.approx(0.5), "a constant score tells nothing apart"
 
 
+def test_the_error_is_where_scikit_learn_s_curve_meets_the_diagonal() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        same = generator.random(200) < 0.3
+        scores = np.round(generator.standard_normal(200) + same, 1)  # with equal scores
+        weight = generator.random(200)
+        accepted, hit, _ = metrics.roc_curve(same, scores, sample_weight=weight, drop_intermediate=False)
+        missed = 1 - hit
+        after = int(np.argmax(missed <= accepted))
+        before = missed[after - 1] - accepted[after - 1]
+        step = before / (before - (missed[after] - accepted[after]))
+        expected = missed[after - 1] + step * (missed[after] - missed[after - 1])
+        assert equal_error_rate(scores, same, weight) == pytest.approx(expected, abs=1e-9)
+
+
 def test_random_scores_have_an_error_of_one_half() -> None:
     scores = np.random.default_rng(0).standard_normal((2, 20_000))
     assert error(*scores) == pytest.approx(0.5, abs=0.015)

@@ -1,19 +1,15 @@
 """The page of a tokenizer: complete, self-contained, the same bytes again."""
 
-import dataclasses
 import re
 
 import pytest
 
-from csm.evaluation.core.report import Cell, Table
 from csm.evaluation.core.runner import RunnerOptions
 from csm.evaluation.page.tokenizer_page import write_tokenizer_page
 from csm.evaluation.subjects import tokenizer as tokenizers
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, measure_tokenizer
 
 OPTIONS = TokenizerOptions(codebooks=(2, 4), clips=4, players=3, runner=RunnerOptions(repeats=20))
-ROW = (Cell("0-9"), Cell("0.71"))
-TABLE = Table("Words from <codes>", ("codebooks", "accuracy"), [ROW], "Our own probe.")
 
 
 @pytest.fixture
@@ -23,7 +19,7 @@ def evaluated(small_corpus, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizers, "tokenizer_metric_rows", lambda options: {kept: rows(options)[kept]})
     monkeypatch.setattr("shutil.which", lambda command: None)
     (small_corpus.root / small_corpus.conversations[0].turns[0].audio).unlink()
-    return measure_tokenizer(tiny_tokenizer, small_corpus, OPTIONS, tables=[TABLE])
+    return measure_tokenizer(tiny_tokenizer, small_corpus, OPTIONS)
 
 
 def test_the_page_carries_everything_and_fetches_nothing(evaluated, tmp_path):
@@ -34,15 +30,8 @@ def test_the_page_carries_everything_and_fetches_nothing(evaluated, tmp_path):
     assert "http://" not in page and "https://" not in page
     lost = sum(clip.waveform is None for clip in evaluated.conditions[0].clips[:3])
     assert page.count("<audio ") == (3 - lost) * 3
-    assert "What the codes carry" in page and "Words from &lt;codes&gt;" in page and "Our own probe." in page
     assert page.count("not installed: apt install opus-tools") >= 2
     assert "from the codes alone, without speaker or emotion embedding" in page
     first = path.read_bytes()
     write_tokenizer_page(tmp_path, evaluated)
     assert path.read_bytes() == first
-
-
-def test_a_page_without_further_tables_has_no_heading_for_them(evaluated, tmp_path):
-    plain = evaluated._replace(report=dataclasses.replace(evaluated.report, tables=()))
-    page = write_tokenizer_page(tmp_path, plain).read_text(encoding="utf-8")
-    assert "What the codes carry" not in page

@@ -4,7 +4,7 @@ import dataclasses
 
 from csm.evaluation.core.report import Entry, Missing
 from csm.evaluation.page.figures import report_text, table_html
-from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_table, tokenizer_tables
+from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_table
 from csm.evaluation.subjects.tokenizer import GROUP
 from tests.evaluation.core.test_comparison import report
 
@@ -52,7 +52,7 @@ REPORT = dataclasses.replace(
 
 
 def test_the_ascii_table_has_every_condition_and_every_reason():
-    shown = report_text(tokenizer_tables(REPORT), REPORT, titles_of(REPORT))
+    shown = report_text([tokenizer_table(REPORT)], REPORT, titles_of(REPORT))
     assert shown.isascii()
     lines = shown.splitlines()
     assert lines[2].split() == ["original", "-", "-", "-", "1.000", "-", "-", "-", "4", "0"]

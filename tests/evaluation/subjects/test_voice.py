@@ -2,6 +2,7 @@
 
 import pytest
 
+from csm.evaluation.core.report import save_report
 from csm.evaluation.core.runner import RunnerOptions
 from csm.evaluation.subjects import voice_speech
 from csm.evaluation.subjects.voice import VoiceOptions, measure_voice
@@ -37,6 +38,12 @@ def test_everything_is_measured_and_a_second_run_reads_what_was_kept(
     monkeypatch.setattr(voice_speech.Speaker, "say", None)
     again = measure_voice(talker, corpus, tmp_path / "out", SMALL, name="small").report
     assert again == report
+    one_worker = VoiceOptions(lines=1, ablations=False, runner=RunnerOptions(repeats=20, workers=1))
+    third = measure_voice(talker, corpus, tmp_path / "out", one_worker, name="small").report
+    written = [
+        save_report(tmp_path / str(n), one).read_bytes() for n, one in enumerate((report, again, third))
+    ]
+    assert written[0] == written[1] == written[2]
     other = VoiceOptions(lines=1, runner=RunnerOptions(seed=1))
     with pytest.raises(ValueError, match="other speech: seed"):
         measure_voice(talker, corpus, tmp_path / "out", other)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from csm.tokenizer.config import TokenizerConfig
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.conversational_rvq import ConversationalRVQ, centred_norm
 from csm.tokenizer.io.export import export_tokenizer
+from csm_kernels import rvq_search
 
 FRAME = 1280
 CONFIG = TokenizerConfig(
@@ -123,3 +124,20 @@ def test_an_exported_encoder_gives_the_same_codes_at_any_length(block_frames: in
 def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="semantic_layers"):
         dataclasses.replace(CONFIG, **wrong)
+
+
+@torch.no_grad()
+def test_a_residual_search_over_the_code_vectors_finds_the_codes_of_both_halves() -> None:
+    tokenizer, audio = made(), speech(2, 9, seed=3)
+    codes, info = tokenizer.encode(audio)
+    q, vectors = tokenizer.quantizer, tokenizer.code_vectors()
+    assert vectors.shape == (6, 32, 2 * 16)
+    semantic = tokenizer.semantic_rows(audio[:, 0])
+    latent = tokenizer.encoder(audio[:, 0])[0]
+    acoustic = q.acoustic_in(latent - q.semantic_out(info.semantic))
+    norms = [centred_norm(part.codebooks[0]) for part in (q.semantic, q.acoustic)]
+    rows = torch.cat([semantic / norms[0], acoustic / norms[1]], dim=-1).flatten(0, 1)
+    found = rvq_search(rows, vectors).codes
+    assert torch.equal(found.unflatten(0, (2, 9)).transpose(1, 2), codes)
+    first = [centred_norm(vectors[index]) for index in (0, 3)]
+    torch.testing.assert_close(first, [torch.tensor(1.0)] * 2)
