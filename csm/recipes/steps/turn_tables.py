@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from csm.data.code_companions import read_alignment
-from csm.data.code_shards import CodeShards, codes_digests
+from csm.data.code_companions import ALIGNMENT_NAME, VECTORS_NAME, read_alignment
+from csm.data.code_shards import INDEX_NAME, CodeShards, codes_digests
 from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
+from csm.data.remote_files import mirror
 from csm.data.speakers import speaker_numbers
 from csm.data.turn_table import TurnTable
 from csm.data.turn_table_file import HASHED_BYTES, read_table, table_of, write_table
@@ -18,7 +19,7 @@ from csm.generation.voices import known_numbers
 from csm.model import CSMModel
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import start_folder
-from csm.system.digests import damage
+from csm.system.digests import DIGESTS_NAME, damage
 from csm.system.log import log
 from csm.text import ByteCodec
 from csm.training.distributed import DistributedContext
@@ -71,6 +72,12 @@ def training_tables(
 def is_kept(path: Path) -> bool:
     """Whether a table is there and whole."""
     return damage(path, listed=True, hashed_bytes=HASHED_BYTES) is None
+
+
+def remote_codes(url: str, folder: Path) -> Path:
+    """Returns a folder that stands for codes in a bucket; shards are copied where they are read."""
+    names = (INDEX_NAME, DIGESTS_NAME, ALIGNMENT_NAME, VECTORS_NAME)
+    return mirror(url, folder, names)
 
 
 def make_tables(
