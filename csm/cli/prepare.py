@@ -15,6 +15,8 @@ from pathlib import Path
 from csm.data.code_shards import read_code_shards
 from csm.data.consent import parsed_consents, record_consents
 from csm.data.corpora import amazon_queen
+from csm.data.corpora.asterisk_prompts import prepare_asterisk_prompts
+from csm.data.corpora.drascula import prepare_drascula
 from csm.data.corpora.folder import prepare_folder
 from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
@@ -32,13 +34,19 @@ from csm.text import text_codec
 LONGEST_TURN = 30.0  # seconds
 ROWS_PER_SECOND = 32.0  # of a turn: 12.5 frames and up to 19 phones of fast speech
 PUBLIC_NAMES = tuple(layout.name for layout in PUBLIC)
+DEBIAN = {"drascula": prepare_drascula, "asterisk_prompts": prepare_asterisk_prompts}
 NAMES = (
-    *("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "recordings", "folder"),
+    *("amazon_queen_excerpt", "amazon_queen", *DEBIAN, "librispeech"),
+    *("synthetic_dialogues", "recordings", "folder"),
     *PUBLIC_NAMES,
 )
 EPILOG = """corpora:
   amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
+  drascula               46 minutes of acted dialogue, 12 roles, 8 bits at 11 kHz: a Debian package that is
+                         downloaded to --source
+  asterisk_prompts       24 minutes of telephone announcements by one voice, 16 kHz: two Debian packages,
+                         downloaded to --source
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
   synthetic_dialogues    --hours of conversations at 24 kHz, 70 voices: packaged texts spoken by Kokoro-82M on
                          the CPU, about 0.8 core hours each; needs espeak-ng (apt), pip and npm
@@ -67,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--archive", type=Path, metavar="FILE", help="amazon_queen: the .deb (default: apt-get downloads it)"
     )
     parser.add_argument(
-        "--source", type=Path, metavar="FOLDER", help="your recordings; librispeech: where downloads are kept"
+        "--source",
+        type=Path,
+        metavar="FOLDER",
+        help="your recordings; drascula, asterisk_prompts, librispeech: where downloads are kept",
     )
     parser.add_argument(
         "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
@@ -182,6 +193,8 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         raise ValueError("--validation and --test: expected none beside --corpus librispeech; leave them out")
     if options.source is None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
+    if options.corpus in DEBIAN:
+        return DEBIAN[options.corpus](options.output, downloads=options.source)
     if options.corpus == "librispeech":
         return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
     if options.corpus == "recordings" or options.corpus in PUBLIC_NAMES:

@@ -1,13 +1,17 @@
 """The command: errors of one line, a help with all corpora, any terminal."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from csm.cli import main
+from csm.data.consent import consents
 from csm.data.manifest import read_corpus
 
 COMMAND = Path(__file__).resolve().parents[2] / "launch" / "prepare_data.py"
@@ -83,3 +87,21 @@ def test_the_help_names_every_corpus_and_an_example(capsys) -> None:
         "--layout",
     ):
         assert word in text
+
+
+def test_consent_is_entered_with_the_corpus_and_a_speaker_it_lacks_is_refused(tmp_path, capsys) -> None:
+    source, output = tmp_path / "source", tmp_path / "corpus"
+    source.mkdir()
+    time = np.arange(16000) / 8000
+    soundfile.write(source / "talk.wav", 0.3 * np.sin(2000 * time) * (1 + np.sin(20 * time)) / 2, 8000)
+    turns = [{"speaker": "ANNA", "start": 0.0, "end": 1.5, "text": "Hello there."}]
+    (source / "talk.json").write_text(json.dumps({"turns": turns}))
+    words = ["prepare", "--corpus", "folder", "--source", str(source), "--output", str(output)]
+    assert main([*words, "--consent", "ANNA=signed 2026-11-01"]) == 0
+    assert consents(read_corpus(output)) == {"ANNA": "signed 2026-11-01"}
+    # Later too: the corpus is kept as it is, and the statement is replaced.
+    assert main([*words, "--consent", "ANNA=signed 2026-11-29"]) == 0
+    assert consents(read_corpus(output)) == {"ANNA": "signed 2026-11-29"}
+    capsys.readouterr()
+    assert main([*words, "--consent", "GODOT=yes"]) == 2
+    assert "--consent names 'GODOT': expected one of ANNA" in capsys.readouterr().err

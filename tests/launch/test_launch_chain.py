@@ -35,6 +35,7 @@ COMMANDS = {
     "converse": "converse",
     "convert_checkpoint": "convert",
     "encode_corpus": "encode",
+    "evaluate_conversation": "evaluate-conversation",
     "evaluate_speech": "evaluate",
     "export_corpus": "export corpus",
     "export_tokenizer": "export tokenizer",
