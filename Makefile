@@ -1,4 +1,5 @@
-# make train, make speak, make test, make bench, make check, make audit: each sets up .venv by itself, once.
+# make train, make speak, make talk, make test, make bench, make check, make audit: each sets up .venv by itself,
+# once.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -13,6 +14,8 @@ TEXT ?= I had a plane to catch, and no time to lose.
 VOICE ?=
 SPEAKER ?=
 SAY ?=
+# More options of make talk: TALK="--chat http://127.0.0.1:8000/v1"
+TALK ?=
 # One rank on a machine with one GPU, two otherwise (two CPU ranks where there is none).
 RANKS ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | wc -l)),1,2)
 
@@ -29,12 +32,13 @@ FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 CSM = $(BIN)/python -m csm
 
-.PHONY: help train speak test bench check audit
+.PHONY: help train speak talk test bench check audit
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make train   recorded conversations in, a talking model out: $(RUN)/report.html"
 	@echo "make speak   TEXT=\"what to say\" SPEAKER=FAYE: says it with the packaged voice, or VOICE=a folder"
+	@echo "make talk    opens a page on which you talk with the voice: http://127.0.0.1:8765"
 	@echo "make test    the tests"
 	@echo "make bench   the benchmarks"
 	@echo "make check   ruff and mypy"
@@ -54,6 +58,9 @@ train: $(READY)
 speak: export SPOKEN_TEXT = $(value TEXT)
 speak: $(READY)
 	@$(CSM) speak $(if $(VOICE),--voice $(VOICE)) $(if $(SPEAKER),--speaker $(SPEAKER)) $(SAY) -- "$$SPOKEN_TEXT"
+
+talk: $(READY)
+	@$(CSM) serve $(if $(VOICE),--voice $(VOICE)) $(TALK)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
@@ -83,7 +90,7 @@ $(READY): setup.py pyproject.toml constraints.txt $(NATIVE)
 	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
 	@echo "installing csm and what it needs into $(VENV) (once; 3 to 4 minutes)"
 	$(PIP) install -qq --upgrade pip
-	$(PIP) install -qq --constraint constraints.txt --editable '.[train,eval,dev,hf]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[train,eval,serve,dev,hf]'
 	@$(call optional,Resemblyzer,--no-deps,no speaker similarity)
 	@$(call optional,pesq,,no PESQ)
 	@touch $@

@@ -13,12 +13,14 @@ import torch
 
 from csm.cli.options import add_device, device_of
 from csm.cli.process import run_command
+from csm.data.code_companions import read_code_vectors
 from csm.data.code_shards import read_code_shards
-from csm.data.manifest import read_corpus
 from csm.model import CSMModel
 from csm.network.depth_decoder import DepthDecoder
 from csm.recipes.run_files import load_run
 from csm.recipes.steps.train_model import model_task
+from csm.recipes.steps.turn_tables import training_tables
+from csm.training.distributed import DistributedContext
 from csm_kernels import Int8Rows
 
 PARTS = ("semantic", "acoustic")
@@ -50,8 +52,9 @@ def quantization_cost(folder: Path, device: torch.device) -> dict[str, tuple[flo
     run = load_run(folder)
     model = CSMModel.from_pretrained(folder).to(device)
     codes = folder / "codes"
-    material = read_corpus(run.corpus), read_code_shards(codes)
-    task = model_task(run, model, material, codes, device)
+    alone = DistributedContext(rank=0, size=1, local_size=1, device=device)
+    tables = training_tables(run, codes, read_code_shards(codes), model, alone)
+    task = model_task(run, model, tables, read_code_vectors(codes), device)
     exact = task.validate(0)
     quantize_weights(model.depth_decoder)
     quantized = task.validate(0)

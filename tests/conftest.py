@@ -27,6 +27,7 @@ from csm.data.code_shards import EncodedTurn  # noqa: E402
 from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
 from csm.data.dataset import ConversationDataset, DatasetConfig  # noqa: E402
 from csm.data.manifest import Conversation, Corpus, Turn  # noqa: E402
+from csm.data.turn_table_file import table_of  # noqa: E402
 from csm.losses import LossConfig  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
@@ -141,7 +142,9 @@ def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
         )
         sizes = {"num_codebooks": 5, "end_code": 24, "config": config, "seed": 0, "codec": model.codec}
         train_data, validation = (
-            ConversationDataset(corpus, encoded, split, micro_batches=number, **sizes)
+            ConversationDataset(
+                table_of(corpus, encoded, split, model.codec, numbers={"A": 0}), micro_batches=number, **sizes
+            )
             for split, number in (("train", 2), ("validation", 1))
         )
         vectors = torch.randn(5, 24, latent_dim, generator=g) if latent_dim else None

@@ -26,15 +26,13 @@ import torch
 from torch import nn
 
 from csm.config import load, save
-from csm.data.code_shards import (
-    EncodedTurn,
+from csm.data.code_companions import (
     read_alignment,
-    read_code_shards,
     read_code_vectors,
     write_alignment,
-    write_code_shards,
     write_code_vectors,
 )
+from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
 from csm.data.manifest import Conversation, Turn, read_corpus, write_manifest
 from csm.generation.sampling import SamplingConfig
 from csm.generation.voices import Voice, read_voices, write_voices
@@ -106,7 +104,7 @@ def write_codes(folder: Path) -> None:
 
 
 def read_codes(folder: Path) -> Any:
-    shards = {name: [part.tolist() for part in turn[1:]] for name, turn in read_code_shards(folder).items()}
+    shards = {name: [part.tolist() for part in turn[1:4]] for name, turn in read_code_shards(folder).items()}
     ends, vectors = read_alignment(folder, "bytes"), read_code_vectors(folder)
     assert ends is not None and vectors is not None
     return shards, {name: value.tolist() for name, value in ends.items()}, vectors.tolist()

@@ -27,6 +27,8 @@ TIERS = (
     ("report",),
     ("generation",),
     ("model",),
+    ("conversation",),
+    ("serving",),
     ("training",),
     ("evaluation",),
     ("recipes",),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from csm.audio.resampling import resample
+from csm.audio.truncation import refuse_truncated
+from csm.system.log import log
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
-UNKNOWN_LENGTH = 0xFFFFFFFF  # of a WAV that was written to a pipe: its data reach to the file's end
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: below the noise floor of 16-bit speech recordings
 
 _NO_SAMPLES = "{}: holds no audio: expected at least one sample; record it again or leave it out"
@@ -33,6 +34,8 @@ class AudioInfo:
         mean: Mean of each channel (DC offset, 0 in a good recording), full scale = 1.
         peak: Largest distance from that mean over all channels, full scale = 1.
         clipped: Share of samples at full scale, 0 to 1.
+        loudest: Largest absolute sample of a file of floating-point samples, 1 of others: what a decoder of
+            a lossy format returns beyond full scale is clipped, as players do.
     """
 
     sample_rate: int
@@ -41,6 +44,7 @@ class AudioInfo:
     mean: tuple[float, ...]
     peak: float
     clipped: float
+    loudest: float = 1.0
 
     @property
     def duration(self) -> float:
@@ -226,13 +230,16 @@ def check_audio(path: str | Path) -> AudioInfo:
         if samples == 0:
             raise ValueError(_NO_SAMPLES.format(file.name))
         mean = total / samples
+        loudest = float(np.abs([low, high]).max()) if file.sound.subtype in ("FLOAT", "DOUBLE") else 1.0
         info = AudioInfo(
             sample_rate=file.sound.samplerate,
             channels=channels,
             samples=samples,
             mean=tuple(mean.tolist()),
             peak=float(np.maximum(high - mean, mean - low).max()),
-            clipped=clipped / (samples * channels),
+            # Beyond full scale nothing is lost yet: the copy is made quieter.
+            clipped=0.0 if loudest > 1 else clipped / (samples * channels),
+            loudest=loudest,
         )
     if info.peak < SILENCE_PEAK:
         kind = "constant (DC only)" if np.abs(mean).max() >= SILENCE_PEAK else "silent"
@@ -246,12 +253,23 @@ def check_audio(path: str | Path) -> AudioInfo:
 
 
 def copy_audio(source: str | Path, target: str | Path, info: AudioInfo) -> None:
-    """Writes a copy of `source` as 16-bit FLAC or WAV, block by block and without its DC offset."""
+    """Writes a copy of `source` as 16-bit FLAC or WAV, block by block and without its DC offset.
+
+    A file of floating-point samples beyond full scale is made quieter as a whole, with a warning.
+    """
     # An offset below 0.1 % of full scale is inaudible: the samples are then copied unchanged.
     offset = np.array([m if abs(m) > 1e-3 else 0.0 for m in info.mean], dtype=np.float32)
+    gain = np.float32(1 / max(1.0, info.loudest))
+    if gain < 1:
+        log.warning(
+            "%s: its samples reach %.2f times full scale: its copy is %.1f dB quieter",
+            Path(source).name,
+            info.loudest,
+            20 * np.log10(info.loudest),
+        )
     with AtomicAudioWriter(target, info.sample_rate, info.channels) as writer:
         for block in iter_blocks(source):
-            writer.write(block - offset)
+            writer.write((block - offset) * gain if gain < 1 else block - offset)
 
 
 class _AudioFile:
@@ -269,7 +287,7 @@ class _AudioFile:
             )
         if self.path.stat().st_size == 0:
             raise ValueError(f"{self.name}: has 0 bytes: expected an audio file; copy it again")
-        _refuse_truncated_wav(self.path, self.name)
+        refuse_truncated(self.path, self.name)
         # An open file, not its name: libsndfile rejects names that are invalid UTF-8.
         self._file = open(self.path, "rb")  # noqa: SIM115
         try:
@@ -308,24 +326,3 @@ class _AudioFile:
                 f"{self.name}: is truncated: its header states {promised} samples, it holds {position}; "
                 f"copy it again"
             )
-
-
-def _refuse_truncated_wav(path: Path, name: str) -> None:
-    """Raises ValueError if a WAV's data chunk is longer than the file, which libsndfile accepts silently."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-            return
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                if length == UNKNOWN_LENGTH:
-                    return
-                held = size - file.tell()
-                if length > held:
-                    raise ValueError(
-                        f"{name}: is truncated: its header states {length} bytes, not {held}; copy it again"
-                    )
-                return
-            file.seek(length + length % 2, 1)

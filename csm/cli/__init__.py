@@ -22,6 +22,8 @@ COMMANDS = {
     "train": ("train", "train the conversational model of a recipe; --fields lists its settings"),
     "generate": ("generate", "speak held-out lines and dialogues with a trained model"),
     "evaluate": ("evaluate", "measure a run, a tokenizer or a voice, and write a report page"),
+    "evaluate-conversation": ("evaluate_conversation", "measure how a voice takes turns and yields"),
+    "serve": ("serve", "open a page to talk with a voice, and an HTTP server for it"),
     "converse": ("converse", "hold a typed conversation with a trained model"),
     "export voice": ("export_voice", "write a voice folder of a run, for speak --voice"),
     "export corpus": ("export_corpus", "write a corpus for moshi-finetune, lhotse or Hugging Face datasets"),
@@ -30,7 +32,7 @@ COMMANDS = {
 }
 
 # Subcommands that launchers start as ranks.
-TRAININGS = ("train", "train_tokenizer", "train_semantic")
+LAUNCHED = ("encode", "train", "train_tokenizer", "train_semantic")
 
 OVERVIEW = """usage: csm COMMAND ... | csm COMMAND --help | csm --version
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, _) in COMMANDS.items():
         length = len(name.split())
         if words[:length] == name.split():
-            if module in TRAININGS:
+            if module in LAUNCHED:
                 supervise(f"csm {name}")
             return run_command(name, partial(importlib.import_module, f"csm.cli.{module}"), words[length:])
     return guarded("csm", lambda: overview(words))

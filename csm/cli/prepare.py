@@ -2,6 +2,7 @@
 
     csm prepare --corpus amazon_queen_excerpt --output data/amazon_queen_excerpt
     csm prepare --corpus folder --source my_recordings --output corpora/mine
+    csm prepare --stats corpora/mine --codes runs/mine/codes
 
 What is not used stands in OUTPUT/rejects.jsonl with its reason, totals in OUTPUT/corpus.json.
 """
@@ -11,28 +12,41 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from csm.data.code_shards import read_code_shards
 from csm.data.consent import parsed_consents, record_consents
 from csm.data.corpora import amazon_queen
+from csm.data.corpora.asterisk_prompts import prepare_asterisk_prompts
+from csm.data.corpora.drascula import prepare_drascula
 from csm.data.corpora.folder import prepare_folder
 from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
 from csm.data.corpora.recordings import prepare_recordings
+from csm.data.corpora.split_choice import SplitChoice, held_out
 from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
 from csm.data.corpora.transcription.recogniser import WordRecogniser
 from csm.data.corpora.transcription.transcriber import RecordingTranscriber
-from csm.data.manifest import Corpus
+from csm.data.funnel import Training, funnel_lines
+from csm.data.manifest import Corpus, read_corpus
+from csm.data.speakers import speaker_numbers
 from csm.recipes.named import recipe
+from csm.text import text_codec
 
 LONGEST_TURN = 30.0  # seconds
 ROWS_PER_SECOND = 32.0  # of a turn: 12.5 frames and up to 19 phones of fast speech
 PUBLIC_NAMES = tuple(layout.name for layout in PUBLIC)
+DEBIAN = {"drascula": prepare_drascula, "asterisk_prompts": prepare_asterisk_prompts}
 NAMES = (
-    *("amazon_queen_excerpt", "amazon_queen", "librispeech", "synthetic_dialogues", "recordings", "folder"),
+    *("amazon_queen_excerpt", "amazon_queen", *DEBIAN, "librispeech"),
+    *("synthetic_dialogues", "recordings", "folder"),
     *PUBLIC_NAMES,
 )
 EPILOG = """corpora:
   amazon_queen_excerpt   52 minutes of acted dialogue in the package; no download, seconds
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
+  drascula               46 minutes of acted dialogue, 12 roles, 8 bits at 11 kHz: a Debian package that is
+                         downloaded to --source
+  asterisk_prompts       24 minutes of telephone announcements by one voice, 16 kHz: two Debian packages,
+                         downloaded to --source
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
   synthetic_dialogues    --hours of conversations at 24 kHz, 70 voices: packaged texts spoken by Kokoro-82M on
                          the CPU, about 0.8 core hours each; needs espeak-ng (apt), pip and npm
@@ -48,17 +62,33 @@ EPILOG = """corpora:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("--corpus", required=True, choices=NAMES, help="which corpus (below)")
+    parser.add_argument("--corpus", choices=NAMES, help="which corpus (below)")
+    parser.add_argument(
+        "--stats",
+        metavar="FOLDER",
+        help="of a corpus: print what became of its files and turns, make nothing; with --codes down to the "
+        "frames that --recipe trains on",
+    )
+    parser.add_argument("--codes", type=Path, metavar="FOLDER", help="--stats: the codes of the corpus")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the corpus; a finished one is kept")
     parser.add_argument(
         "--archive", type=Path, metavar="FILE", help="amazon_queen: the .deb (default: apt-get downloads it)"
     )
     parser.add_argument(
-        "--source", type=Path, metavar="FOLDER", help="your recordings; librispeech: where downloads are kept"
+        "--source",
+        type=Path,
+        metavar="FOLDER",
+        help="your recordings; drascula, asterisk_prompts, librispeech: where downloads are kept",
     )
     parser.add_argument(
         "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
     )
+    for name in ("validation", "test"):
+        parser.add_argument(
+            f"--{name}",
+            metavar="SHARE|FILE",
+            help="recordings, folder: the share of the conversations, or a file of their ids, one a line",
+        )
     add_transcription(parser)
     parser.add_argument(
         "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
@@ -106,12 +136,15 @@ def add_transcription(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="--transcribe: cut turns at pauses to the context of its model",
+        help="--transcribe: cut turns at pauses to the context of its model; --stats: whose training",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Prepares the corpus and prints its totals."""
+    if options.stats is not None:
+        print("\n".join(stats_lines(options)))
+        return
     corpus = prepared(options)
     if corpus and options.consent:
         record_consents(corpus, parsed_consents(options.consent, corpus.speakers()))
@@ -121,11 +154,28 @@ def run(options: argparse.Namespace) -> None:
         print(f"rejected: {info['turns_rejected']} turns, {info['files_rejected']} files (rejects.jsonl)")
 
 
+def stats_lines(options: argparse.Namespace) -> list[str]:
+    """Returns the funnel of a corpus."""
+    corpus = read_corpus(options.stats)
+    if options.codes is None:
+        return funnel_lines(corpus)
+    run = recipe(options.recipe or "quickstart")
+    training = Training(
+        codec=text_codec(run.model.text, run.model.max_speakers),
+        max_rows=run.data.max_rows,
+        exclude_speakers=run.data.exclude_speakers,
+    )
+    numbers = speaker_numbers(corpus.speakers())
+    return funnel_lines(corpus, read_code_shards(options.codes), training, numbers)
+
+
 def prepared(options: argparse.Namespace) -> Corpus | None:
     """Returns the corpus of the options; None where the excerpt itself was written."""
     if options.make_excerpt:
         print(f"wrote {amazon_queen.make_excerpt(options.output, archive=options.archive)}")
         return None
+    if options.corpus is None:
+        raise ValueError(f"--corpus is missing: expected one of {', '.join(NAMES)}")
     if options.output is None:
         raise ValueError("--output is missing: expected the folder of the corpus")
     if options.corpus == "amazon_queen_excerpt":
@@ -136,16 +186,23 @@ def prepared(options: argparse.Namespace) -> Corpus | None:
         return prepare_synthetic_dialogues(
             options.output, hours=options.hours, cache=options.cache, workers=options.workers
         )
+    splits = SplitChoice(
+        validation=held_out("validation", options.validation), test=held_out("test", options.test)
+    )
+    if splits != SplitChoice() and options.corpus == "librispeech":
+        raise ValueError("--validation and --test: expected none beside --corpus librispeech; leave them out")
     if options.source is None:
         raise ValueError(f"--source is missing: --corpus {options.corpus} expects a folder there")
+    if options.corpus in DEBIAN:
+        return DEBIAN[options.corpus](options.output, downloads=options.source)
     if options.corpus == "librispeech":
         return prepare_librispeech(options.output, downloads=options.source, subset=options.subset)
     if options.corpus == "recordings" or options.corpus in PUBLIC_NAMES:
-        return from_recordings(options)
-    return prepare_folder(options.output, source=options.source)
+        return from_recordings(options, splits)
+    return prepare_folder(options.output, source=options.source, splits=splits)
 
 
-def from_recordings(options: argparse.Namespace) -> Corpus:
+def from_recordings(options: argparse.Namespace, splits: SplitChoice) -> Corpus:
     """Returns the corpus of a folder in one of the known layouts."""
     public = options.corpus if options.corpus in PUBLIC_NAMES else None
     if public and options.layout not in (None, public):
@@ -166,6 +223,7 @@ def from_recordings(options: argparse.Namespace) -> Corpus:
         name=options.corpus,
         transcriber=transcriber,
         transcription=transcription,
+        splits=splits,
     )
 
 

@@ -24,6 +24,7 @@ from csm.cli.fields import field_lines
 from csm.cli.options import add_recipe, device_of, resolved_recipe
 from csm.cli.ranks import add_ranks, run_ranks, starts_ranks
 from csm.recipes.steps.train_model import train_model, trained_shape
+from csm.recipes.steps.turn_tables import remote_codes
 from csm.training.dry_run import dry_run
 
 
@@ -31,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_recipe(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="of this run")
-    parser.add_argument("--codes", type=Path, metavar="FOLDER", help="of the shards (default: OUTPUT/codes)")
+    parser.add_argument(
+        "--codes",
+        metavar="FOLDER",
+        help="of the shards, or its address in a bucket (s3://...), which OUTPUT/codes then stands for "
+        "(default: OUTPUT/codes)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print memory and batch sizes; train nothing")
     parser.add_argument("--fields", action="store_true", help="print the recipe's fields; train nothing")
     add_ranks(parser)
@@ -52,5 +58,9 @@ def run(options: argparse.Namespace) -> int | None:
         raise ValueError("--output is missing: expected the folder of this run")
     if starts_ranks(options):
         return run_ranks(options)
-    train_model(recipe, options.codes or options.output / "codes", options.output, device_of(options))
+    codes = options.output / "codes"
+    if options.codes is not None:
+        remote = "://" in options.codes
+        codes = remote_codes(options.codes, codes) if remote else Path(options.codes)
+    train_model(recipe, codes, options.output, device_of(options))
     return None

@@ -1,29 +1,38 @@
-"""A corpus as codes on disk: safetensors shards, readable without the audio."""
+"""A corpus as codes on disk: large safetensors shards that are mapped into memory, and a small index.
+
+A folder of codes holds
+
+    codes_*.safetensors   the turns of whole conversations, end to end: frames [V, F, K] of V time shifts
+    index.json            which tokenizer and corpus, the shards in order; written last
+
+A shard is read where a turn of it is asked for, by pages: what a process holds does not grow with the corpus.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from csm.system.digests import damage, folder_digests, record_digests, require_intact
+from csm.data.remote_files import fetch
+from csm.system.digests import folder_digests, record_digests, require_intact
 from csm.system.files import new_file, write_atomically
 
 INDEX_NAME = "index.json"
-# Times at which the letters or phones of each turn end.
-ALIGNMENT_NAME = "alignment.safetensors"
-# What each code adds to the tokenizer's latent.
-VECTORS_NAME = "code_vectors.safetensors"
 REMEDY = "delete the folder of the codes and run csm encode again"
-# Turns per shard: at 2.5 s a turn and 32 codebooks a shard has about 2 MB.
-TURNS_PER_SHARD = 1024
+# A shard is closed at this size: 80 hours of 32 codebooks in one time shift.
+SHARD_BYTES = 256 * 2**20
+KEY_BYTES = 16
 
 
 class EncodedTurn(NamedTuple):
@@ -32,21 +41,81 @@ class EncodedTurn(NamedTuple):
     Attributes:
         id: Turn id.
         codes: int16 [K, T]. prosody: float16 [T, 3]. speaker: float16 [E], the tokenizer's speaker embedding.
+        shifted: Codes [K, T] of the further time shifts.
+        key: Hash of what it was made of, in hexadecimal; "" if that is unknown.
     """
 
     id: str
     codes: Tensor
     prosody: Tensor
     speaker: Tensor
+    shifted: tuple[Tensor, ...] = ()
+    key: str = ""
 
 
-def shifted_id(turn: str, shift: int) -> str:
-    """Returns the id of a turn's encoding in a time shift; shift 0 is the turn itself."""
-    return f"{turn}~{shift}" if shift else turn
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """What the index says of a shard.
+
+    Attributes:
+        name: Of its file.
+        turns, frames: Counts.
+        codebooks: Codebooks of every frame.
+        lowest, highest: Range of its codes.
+    """
+
+    name: str
+    turns: int
+    frames: int
+    codebooks: int
+    lowest: int
+    highest: int
+
+    def __post_init__(self) -> None:
+        counts = (self.turns, self.frames, self.codebooks, self.lowest, self.highest)
+        if not all(type(count) is int for count in counts) or self.turns < 1 or "/" in self.name:
+            raise ValueError(f"a shard is {asdict(self)}: expected a file name and counts")
+
+
+def write_shard(path: Path, turns: list[EncodedTurn]) -> ShardInfo:
+    """Writes turns of equal codebooks and time shifts as one shard."""
+    lengths = torch.tensor([turn.codes.shape[1] for turn in turns])
+    versions = [[turn.codes, *turn.shifted] for turn in turns]
+    keys = b"".join(bytes.fromhex(turn.key or "00" * KEY_BYTES) for turn in turns)
+    codes = torch.stack([torch.cat([v.T for v in version]) for version in zip(*versions, strict=True)])
+    tensors = {
+        "ids": bytes_tensor("\n".join(turn.id for turn in turns).encode()),
+        "keys": bytes_tensor(keys).view(len(turns), KEY_BYTES),
+        "starts": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+        "codes": codes.to(torch.int16).contiguous(),
+        "prosody": torch.cat([turn.prosody for turn in turns]).half().contiguous(),
+        "speaker": torch.stack([turn.speaker for turn in turns]).half().contiguous(),
+    }
+    with new_file(path) as file:
+        save_file(tensors, file)
+    return _info(path.name, tensors)
+
+
+def bytes_tensor(data: bytes) -> Tensor:
+    """Returns bytes as a tensor, for a safetensors file."""
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+
+
+def shard_info(path: Path) -> ShardInfo:
+    """Returns the index entry of a shard from its file."""
+    with opened(path) as file:
+        return _info(path.name, {name: file.get_tensor(name) for name in ("starts", "codes")})
+
+
+def _info(name: str, tensors: Mapping[str, Tensor]) -> ShardInfo:
+    starts, codes = tensors["starts"], tensors["codes"]
+    low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
+    counts = {"turns": len(starts) - 1, "frames": int(starts[-1]), "codebooks": codes.shape[2]}
+    return ShardInfo(name=name, **counts, lowest=low, highest=high)
 
 
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:
-    """Writes the shards and, last, the index (so that a folder with an index is complete); returns the count.
+    """Writes turns as shards of SHARD_BYTES and, last, the index; returns the count.
 
     Args:
         folder: Made if missing.
@@ -58,41 +127,49 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX_NAME).unlink(missing_ok=True)
-    places: dict[str, int] = {}
-    pending: list[EncodedTurn] = []
-    shards = 0
+    shards = [
+        write_shard(folder / f"codes_{number:04d}.safetensors", part)
+        for number, part in enumerate(_parts(turns))
+    ]
+    write_index(folder, shards, description)
+    return sum(shard.turns for shard in shards)
 
-    def flush() -> None:
-        nonlocal shards
-        tensors = {}
-        for turn in pending:
-            tensors[f"{turn.id}/codes"] = turn.codes.to(torch.int16).contiguous()
-            tensors[f"{turn.id}/prosody"] = turn.prosody.to(torch.float16).contiguous()
-            tensors[f"{turn.id}/speaker"] = turn.speaker.to(torch.float16).contiguous()
-            places[turn.id] = shards
-        with new_file(folder / _shard(shards)) as file:
-            save_file(tensors, file)
-        shards += 1
-        pending.clear()
 
+def _parts(turns: Iterable[EncodedTurn]) -> Iterator[list[EncodedTurn]]:
+    """Yields the turns of each shard."""
+    part: list[EncodedTurn] = []
+    size = 0
     seen: set[str] = set()
     for turn in turns:
         if turn.id in seen:
             raise ValueError(f"turn {turn.id} came twice: expected unique ids")
         seen.add(turn.id)
-        pending.append(turn)
-        if len(pending) == TURNS_PER_SHARD:
-            flush()
-    if pending:
-        flush()
-    index = json.dumps({**description, "turns": places}, indent=0) + "\n"
-    record_digests(folder, map(_shard, range(shards)), planned={INDEX_NAME: index})
+        alike = not part or len(part[-1].shifted) == len(turn.shifted)
+        if part and (size >= SHARD_BYTES or not alike):
+            yield part
+            part, size = [], 0
+        part.append(turn)
+        codebooks, frames = turn.codes.shape
+        size += turn_bytes(codebooks, frames, 1 + len(turn.shifted))
+    if part:
+        yield part
+
+
+def turn_bytes(codebooks: int, frames: int, versions: int) -> int:
+    """Returns about the size of a turn in a shard."""
+    return frames * (2 * codebooks * versions + 6) + 512
+
+
+def write_index(folder: Path, shards: list[ShardInfo], description: Mapping[str, object]) -> None:
+    """Writes the index, and the SHA-256 of the shards and of the index before it."""
+    content = {**description, "shards": [asdict(shard) for shard in shards]}
+    index = json.dumps(content, indent=1) + "\n"
+    record_digests(folder, [shard.name for shard in shards], planned={INDEX_NAME: index})
     write_atomically(folder / INDEX_NAME, index)
-    return len(places)
 
 
-def read_index(folder: Path) -> dict[str, object] | None:
-    """Returns the description of finished shards, or None where there are none.
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """Returns the index of finished shards, its "shards" as `ShardInfo`s, or None where there are none.
 
     Raises:
         ValueError: The index is damaged, or of a version that entered no SHA-256.
@@ -103,102 +180,131 @@ def read_index(folder: Path) -> dict[str, object] | None:
     require_intact(path, REMEDY, listed=True)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        if all(type(place) is int and place >= 0 for place in index["turns"].values()):
-            return index
-        problem: object = "a turn has no shard"
+        names = {item.name for item in fields(ShardInfo)}
+        index["shards"] = [ShardInfo(**{name: s[name] for name in names}) for s in index["shards"]]
+        return dict(index)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problem = error
-    raise ValueError(f"{path} is no index of codes ({problem}); {REMEDY}")
+        raise ValueError(f"{path} is no index of codes ({error!r}); {REMEDY}") from error
 
 
-def read_code_shards(folder: Path) -> dict[str, EncodedTurn]:
-    """Returns all turns by id.
+def read_code_shards(folder: Path) -> CodeShards:
+    """Returns all turns by id, each read where it is asked for.
 
     Raises:
-        ValueError: No finished shards there, or one that the index names is missing or damaged.
+        ValueError: No finished shards there.
     """
     index = read_index(folder)
     if index is None:
         raise ValueError(
             f"{folder} holds no codes ({INDEX_NAME} expected): run launch/encode_corpus.py first"
         )
-    places = index["turns"]
-    assert isinstance(places, dict)
-    turns: dict[str, EncodedTurn] = {}
-    for shard in sorted(set(places.values())):
-        path = folder / _shard(shard)
-        require_intact(path, REMEDY, listed=True)
-        with _opened(path) as file:
-            for name, place in places.items():
-                if place == shard:
-                    parts = (file.get_tensor(f"{name}/{part}") for part in ("codes", "prosody", "speaker"))
-                    turns[name] = EncodedTurn(name, *parts)
-    return turns
+    return CodeShards(folder, index["shards"])
 
 
-def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str) -> None:
-    """Writes beside the shards when the symbols of each turn's text end.
+class CodeShards(Mapping[str, EncodedTurn]):
+    """The encoded turns of a folder by id.
+
+    Ids are read at the first use of one; `at` needs none of them. Reading raises ValueError for a shard that
+    is missing or damaged.
 
     Args:
-        folder: Folder of the shards.
-        ends: float32 [L], frames, by turn id.
-        text: Name of the text codec whose symbols they are.
+        folder: Folder of the codes.
+        shards: Its shards, in order.
     """
-    tensors = {name: times.float().contiguous() for name, times in ends.items()}
-    with new_file(folder / ALIGNMENT_NAME) as file:
-        save_file(tensors, file, metadata={"text": text})
-    record_digests(folder, [ALIGNMENT_NAME])
 
+    def __init__(self, folder: Path, shards: list[ShardInfo]) -> None:
+        self.folder, self.shards = folder, shards
+        self._opened: dict[int, dict[str, Tensor]] = {}
 
-def aligned_text(folder: Path) -> str | None:
-    """Returns the name of the text codec whose symbols are aligned, or None where none are, or none whole."""
-    path = folder / ALIGNMENT_NAME
-    if damage(path, listed=True) is not None:
-        return None
-    with _opened(path) as file:
-        return (file.metadata() or {}).get("text", "bytes")
+    def __getitem__(self, turn: str) -> EncodedTurn:
+        return self.at(*self.places[turn], turn)
 
+    def __contains__(self, turn: object) -> bool:
+        return turn in self.places
 
-def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
-    """Returns what `write_alignment` wrote for this text codec, or None without an alignment.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
 
-    Raises:
-        ValueError: The symbols of another text codec were aligned.
-    """
-    path = folder / ALIGNMENT_NAME
-    require_intact(path, REMEDY, listed=path.is_file())  # one that was entered and is gone is no choice
-    found = aligned_text(folder)
-    if found is None:
-        return None
-    if found != text:
-        raise ValueError(
-            f"{folder / ALIGNMENT_NAME} is of the text codec {found!r}, the model's is {text!r}: run "
-            f"launch/encode_corpus.py with this recipe, which aligns again"
+    def __len__(self) -> int:
+        return sum(shard.turns for shard in self.shards)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Shard and row of every turn id."""
+        return {
+            name: (shard, row)
+            for shard in range(len(self.shards))
+            for row, name in enumerate(self.ids(shard))
+        }
+
+    def frames_of(self, turn: str) -> int:
+        """Returns the number of a turn's frames, 0 where it is not encoded."""
+        if turn not in self.places:
+            return 0
+        shard, row = self.places[turn]
+        first, last = self.tensors(shard)["starts"][row : row + 2].tolist()
+        return last - first
+
+    def ids(self, shard: int) -> list[str]:
+        """Returns the ids of a shard's turns."""
+        return bytes(self.tensors(shard)["ids"].numpy()).decode().split("\n")
+
+    def at(self, shard: int, row: int, name: str) -> EncodedTurn:
+        """Returns the turn of a row of a shard under its id; its tensors are views of the mapped file."""
+        tensors = self.tensors(shard)
+        first, last = tensors["starts"][row : row + 2].tolist()
+        codes, *shifted = (version[first:last].T for version in tensors["codes"])
+        return EncodedTurn(
+            name,
+            codes,
+            tensors["prosody"][first:last],
+            tensors["speaker"][row],
+            tuple(shifted),
+            bytes(tensors["keys"][row].numpy()).hex(),
         )
-    with _opened(folder / ALIGNMENT_NAME) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}
+
+    def tensors(self, shard: int) -> dict[str, Tensor]:
+        """Returns the tensors of a shard, mapped and not read; verified at their first use."""
+        if shard not in self._opened:
+            path = self.folder / self.shards[shard].name
+            fetch(self.folder, path.name)
+            require_intact(path, REMEDY, listed=True)
+            with opened(path) as file:
+                found = {name: file.get_tensor(name) for name in _TENSORS}
+            if not _fits(found, self.shards[shard]):
+                raise ValueError(f"{path} is damaged (its tensors do not fit each other); {REMEDY}")
+            self._opened[shard] = found
+        return self._opened[shard]
 
 
-def write_code_vectors(folder: Path, vectors: Tensor) -> None:
-    """Writes beside the shards what each code adds to the tokenizer's latent, [K, V, D], in 16 bits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with new_file(folder / VECTORS_NAME) as file:
-        save_file({"vectors": vectors.half().contiguous()}, file)
-    record_digests(folder, [VECTORS_NAME])
+def _fits(tensors: Mapping[str, Tensor], shard: ShardInfo) -> bool:
+    """Whether the tensors of a shard have the sizes that the index states."""
+    starts, turns, frames = tensors["starts"], shard.turns, shard.frames
+    if any(tensors[name].dtype != kind for name, kind in _TENSORS.items()) or starts.ndim != 1:
+        return False
+    return (
+        starts.shape == (turns + 1,)
+        and int(starts[0]) == 0
+        and int(starts[-1]) == frames
+        and bool((starts.diff() >= 0).all())
+        and tensors["keys"].shape == (turns, KEY_BYTES)
+        and tensors["codes"].ndim == 3
+        and tensors["codes"].shape[1:] == (frames, shard.codebooks)
+        and tensors["prosody"].shape == (frames, 3)
+        and tensors["speaker"].ndim == 2
+        and len(tensors["speaker"]) == turns
+        and int((tensors["ids"] == ord("\n")).sum()) == turns - 1
+    )
 
 
-def read_code_vectors(folder: Path) -> Tensor | None:
-    """Returns what `write_code_vectors` wrote, float32, or None where there is none.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    path = folder / VECTORS_NAME
-    require_intact(path, REMEDY, listed=path.is_file())
-    if not path.is_file():
-        return None
-    with _opened(path) as file:
-        return file.get_tensor("vectors").float()
+_TENSORS = {
+    "ids": torch.uint8,
+    "keys": torch.uint8,
+    "starts": torch.int64,
+    "codes": torch.int16,
+    "prosody": torch.float16,
+    "speaker": torch.float16,
+}
 
 
 def codes_digests(folder: Path) -> dict[str, str]:
@@ -209,12 +315,8 @@ def codes_digests(folder: Path) -> dict[str, str]:
     return {f"codes/{name}": digest for name, digest in folder_digests(folder).items() if name != INDEX_NAME}
 
 
-def _shard(number: int) -> str:
-    return f"codes_{number:04d}.safetensors"
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """Opens a safetensors file; what the library raises of it, the user sees in one line.
 
     Raises:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import overload
 
 import numpy as np
 import torch
 
-from csm.data.code_shards import EncodedTurn, shifted_id
-from csm.data.manifest import Corpus, Turn
-from csm.data.sampler import Chunk, ChunkSampler
-from csm.data.speakers import speaker_numbers
+from csm.data.sampler import Chunk, ChunkSampler, cut
 from csm.data.step_plan import MicroBatchPlan, PlannedChunk, PlannedTurn, StepPlan, TargetCounts
+from csm.data.turn_table import TurnTable, ends_within
+from csm.data.window_sampler import BLOCK, WINDOW_TURNS, WindowSampler, totals_of
 from csm.sequences.packed_batch import IGNORE, RowBatch
 from csm.sequences.row_builder import RowBuilder
 from csm.sequences.turns import TurnFrames
@@ -81,19 +81,14 @@ class ConversationDataset:
     """Turns of one split with codes and text, drawn as a pure function of (seed, step, micro-batch).
 
     Args:
-        corpus, encoded: The corpus and its codes; a turn without frames or text is left out and counted.
-        split: Its split.
+        table: The usable turns of the split.
         codec, num_codebooks, end_code: Those of the model.
         config: How to draw.
         micro_batches, seed: Those of the run.
-        speakers: Number of every speaker's name; None counts them in the corpus's order, over all splits.
-        ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: no turn is aligned.
 
     Attributes:
-        conversations: Usable turns of every conversation, in order.
-        left_out: Number of turns without codes, frames or text.
         too_long: Number of turns of more than max_rows rows: written to memories, never a target.
-        untrained: Ids of the turns of excluded speakers.
+        untrained: Numbers of the excluded speakers.
 
     Raises:
         ValueError: No usable turns, none that fits max_rows.
@@ -101,9 +96,7 @@ class ConversationDataset:
 
     def __init__(
         self,
-        corpus: Corpus,
-        encoded: Mapping[str, EncodedTurn],
-        split: str,
+        table: TurnTable,
         *,
         codec: TextCodec,
         num_codebooks: int,
@@ -111,37 +104,26 @@ class ConversationDataset:
         config: DatasetConfig,
         micro_batches: int,
         seed: int,
-        speakers: Mapping[str, int] | None = None,
-        ends: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.codec, self.num_codebooks, self.end_code = codec, num_codebooks, end_code
+        self.table, self.codec, self.num_codebooks, self.end_code = table, codec, num_codebooks, end_code
         self.config, self.seed = config, seed
-        self.untrained: set[str] = set()
-        self.left_out = 0
-        self._shifted: dict[str, list[EncodedTurn]] = {}
-        speakers = speakers or speaker_numbers(corpus.speakers())
-        chosen = (c.turns for c in corpus.conversations if c.split == split)
-        usable = (self._usable(turns, encoded, speakers, ends or {}) for turns in chosen)
-        self.conversations: list[list[TurnFrames]] = [turns for turns in usable if turns]
-        if not self.conversations:
+        self.untrained = {table.numbers[name] for name in config.exclude_speakers if name in table.numbers}
+        facts = table.facts
+        if not len(table):
             raise ValueError(
-                f"{corpus.root} has no usable turns in split {split!r} ({self.left_out} without codes or "
-                f"text): encode the corpus with launch/encode_corpus.py and check its texts"
+                f"{facts.source} has no usable turns in split {facts.split!r} ({facts.left_out} without "
+                f"codes or text): encode the corpus with launch/encode_corpus.py and check its texts"
             )
-        rows = [[self._rows(turn) for turn in turns] for turns in self.conversations]
-        self.too_long = sum(size > config.max_rows for sizes in rows for size in sizes)
-        if self.too_long == sum(map(len, rows)):
+        self.too_long = sum(
+            int((self.table.rows(first, first + BLOCK) > config.max_rows).sum())
+            for first in range(0, len(self.table), BLOCK)
+        )
+        if self.too_long == len(self.table):
             raise ValueError(
-                f"every turn of split {split!r} has more than max_rows = {config.max_rows} rows: raise "
+                f"every turn of split {facts.split!r} has more than max_rows = {config.max_rows} rows: raise "
                 f"data.max_rows"
             )
-        self.sampler = ChunkSampler(
-            rows,
-            max_rows=config.max_rows,
-            rows_per_micro_batch=config.rows_per_micro_batch,
-            micro_batches=micro_batches,
-            seed=seed,
-        )
+        self.sampler = self._sampler(micro_batches)
         # The micro-batches of one step share its plan, and those of the next may be made meanwhile.
         self.plan = lru_cache(maxsize=4)(self._step_plan)
 
@@ -172,40 +154,26 @@ class ConversationDataset:
 
     def in_order(self, rows: int) -> RowBatch:
         """Returns about `rows` rows of whole conversations from the start: the same at every call."""
-        chunks, filled = [], 0
-        for index, turns in enumerate(self.conversations):
-            for chunk in self.sampler.cut(index, [self._rows(t) for t in turns], limit=self.config.max_rows):
-                if filled >= rows:
-                    break
-                chunks.append(chunk)
-                filled += sum(self._rows(t) for t in turns[chunk.first : chunk.first + chunk.turns])
+        chunks: list[Chunk] = []
+        filled = 0
+        for index in range(self.table.conversations):
+            sizes = self.table.rows_of(index)
+            for chunk in cut(index, sizes, self.config.max_rows, self.config.max_rows):
+                if filled < rows:
+                    chunks.append(chunk)
+                    filled += sum(sizes[chunk.first : chunk.first + chunk.turns])
+            if filled >= rows:
+                break
         return self._build(self._plan_of(chunks, np.random.default_rng([self.seed, 12])))
 
-    def _usable(
-        self,
-        turns: Sequence[Turn],
-        encoded: Mapping[str, EncodedTurn],
-        speakers: Mapping[str, int],
-        ends: Mapping[str, torch.Tensor],
-    ) -> list[TurnFrames]:
-        """Returns a conversation's turns that have codes, frames and text; counts the others."""
-        usable = []
-        for turn in turns:
-            found = encoded.get(turn.id)
-            if found is None or not found.codes.shape[1] or not turn.text.strip():
-                self.left_out += 1
-                continue
-            speaker = speakers[turn.speaker]
-            frames = TurnFrames(turn.id, turn.text, speaker, found.codes.long(), found.prosody.float())
-            usable.append(frames._replace(ends=_ends_of_ids(ends.get(turn.id), frames)))
-            names = (shifted_id(turn.id, shift) for shift in range(1, self.config.time_shifts))
-            self._shifted[turn.id] = [encoded[name] for name in names if name in encoded]
-            if turn.speaker in self.config.exclude_speakers:
-                self.untrained.add(turn.id)
-        return usable
-
-    def _rows(self, turn: TurnFrames) -> int:
-        return len(self.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
+    def _sampler(self, micro_batches: int) -> ChunkSampler | WindowSampler:
+        rows, config = RowsOfConversations(self.table), self.config
+        sizes = {"max_rows": config.max_rows, "rows_per_micro_batch": config.rows_per_micro_batch}
+        if len(self.table) <= 2 * WINDOW_TURNS:
+            return ChunkSampler(rows[:], **sizes, micro_batches=micro_batches, seed=self.seed)
+        totals = totals_of(self.table.rows, self.table.arrays["conversations"], config.max_rows)
+        turns = len(self.table)
+        return WindowSampler(rows, totals, turns, **sizes, micro_batches=micro_batches, seed=self.seed)
 
     def _step_plan(self, step: int) -> StepPlan:
         """Draws a step. Each micro-batch has its own generators, one of them for time shifts alone."""
@@ -226,9 +194,10 @@ class ConversationDataset:
         """Draws one micro-batch; without `shifts` every turn keeps its first encoding."""
         planned = []
         for chunk in chunks:
-            turns = self.conversations[chunk.conversation]
-            past = turns[max(0, chunk.first - self.config.past_turns) : chunk.first]
-            drawn = turns[chunk.first : chunk.first + chunk.turns]
+            oldest = max(0, chunk.first - self.config.past_turns)
+            past = self.table.turns_of(chunk.conversation, oldest, chunk.first)
+            start = int(self.table.arrays["conversations"][chunk.conversation]) + chunk.first
+            drawn = range(start, start + chunk.turns)
             planned.append(PlannedChunk(past, [self._plan_of_turn(turn, rng, shifts) for turn in drawn]))
         counts = self._counts(turn for chunk in planned for turn in chunk.turns)
         frames = int(counts.frames)
@@ -237,30 +206,30 @@ class ConversationDataset:
         return MicroBatchPlan(planned, counts, depth_frames)
 
     def _plan_of_turn(
-        self, turn: TurnFrames, rng: np.random.Generator, shifts: np.random.Generator | None
+        self, number: int, rng: np.random.Generator, shifts: np.random.Generator | None
     ) -> PlannedTurn:
         share, jitter = rng.random(2)
-        shifted = turn if shifts is None else self._time_shifted(turn, shifts)
-        stretch = 0.0 if shifted.ends is not None else float(2 * jitter - 1) * LENGTH_JITTER
+        turn = self.table.turn(number) if shifts is None else self._time_shifted(number, shifts)
+        stretch = 0.0 if turn.ends is not None else float(2 * jitter - 1) * LENGTH_JITTER
         return PlannedTurn(
-            shifted,
+            turn,
             transcribed=bool(share < self.config.transcribe_share),
-            length=max(1, round(shifted.codes.shape[1] * (1 + stretch))),
-            trained=turn.id not in self.untrained,
+            length=max(1, round(turn.codes.shape[1] * (1 + stretch))),
+            trained=turn.speaker not in self.untrained,
         )
 
-    def _time_shifted(self, turn: TurnFrames, rng: np.random.Generator) -> TurnFrames:
+    def _time_shifted(self, number: int, rng: np.random.Generator) -> TurnFrames:
         """Draws one of a turn's encodings; a turn that has one only draws nothing."""
-        others = self._shifted[turn.id]
+        turn = self.table.turn(number)
+        others = self.table.encoded_turn(number).shifted[: self.config.time_shifts - 1]
         shift = int(rng.integers(len(others) + 1)) if others else 0
         if not shift:
             return turn
-        codes, prosody = others[shift - 1].codes.long(), others[shift - 1].prosody.float()
-        ends = turn.ends
+        codes, ends = others[shift - 1], turn.ends
         if ends is not None:
             # The sound begins so much later after the begin of its first frame.
-            ends = _within(ends + shift / self.config.time_shifts, codes.shape[1])
-        return turn._replace(codes=codes, prosody=prosody, ends=ends)
+            ends = ends_within(ends + shift / self.config.time_shifts, codes.shape[1])
+        return turn._replace(codes=codes, ends=ends)
 
     def _counts(self, turns: Iterable[PlannedTurn]) -> TargetCounts:
         voice = frames = text = spoken = pace = 0
@@ -301,15 +270,24 @@ def _counted(batch: RowBatch, counts: TargetCounts) -> RowBatch:
     return batch
 
 
-def _ends_of_ids(symbols: torch.Tensor | None, turn: TurnFrames) -> torch.Tensor | None:
-    """Returns the ends of the ids of `encode_turn` from those of the symbols; its begin lasts no time."""
-    if symbols is None:
-        return None
-    return _within(torch.cat([torch.zeros(1), symbols.float()]), turn.codes.shape[1])
+class RowsOfConversations(Sequence[Sequence[int]]):
+    """The rows of every turn of every conversation of a table, made where they are asked for."""
 
+    def __init__(self, table: TurnTable) -> None:
+        self.table = table
 
-def _within(ends: torch.Tensor, frames: int) -> torch.Tensor:
-    """Returns the ends limited to a number of frames, the first at 0 and the last at the turn's end."""
-    ends = ends.clamp(max=frames)
-    ends[0], ends[-1] = 0, frames
-    return ends
+    def __len__(self) -> int:
+        return self.table.conversations
+
+    @overload
+    def __getitem__(self, place: int) -> Sequence[int]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Sequence[int]]: ...
+
+    def __getitem__(self, place: int | slice) -> Sequence[int] | Sequence[Sequence[int]]:
+        if isinstance(place, slice):
+            return [self.table.rows_of(number) for number in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return self.table.rows_of(place)

@@ -27,6 +27,8 @@ SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
 REJECTS_NAME = "rejects.jsonl"
 CORPUS_NAME = "corpus.json"
+# Shares of the conversations that are held out unless the source or the user decides.
+TEST_SHARE, VALIDATION_SHARE = 0.10, 0.06
 HELD_OUT_KEY = "held_out_speakers"  # key in corpus.json
 
 _FILE_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -228,9 +230,16 @@ def split_of(conversation_id: str) -> str:
     The first 8 bytes of SHA-256("csm/id") as a fraction of 2^64 decide: below 0.10 test, below 0.16
     validation, else train. The percentages are of conversations, not of minutes.
     """
+    fraction = hash_fraction(conversation_id)
+    if fraction < TEST_SHARE:
+        return "test"
+    return "validation" if fraction < TEST_SHARE + VALIDATION_SHARE else "train"
+
+
+def hash_fraction(conversation_id: str) -> float:
+    """Returns a number from 0 to 1 that a conversation's id decides."""
     digest = hashlib.sha256(f"csm/{conversation_id}".encode("utf-8", "surrogatepass")).digest()
-    fraction = int.from_bytes(digest[:8], "big") / 2**64
-    return "test" if fraction < 0.10 else "validation" if fraction < 0.16 else "train"
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def file_safe(name: str) -> str:

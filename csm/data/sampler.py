@@ -90,7 +90,7 @@ class ChunkSampler:
         chunks: list[Chunk] = []
         for index, rows in enumerate(self.rows):
             limit = int(rng.integers(self.max_rows // 4, self.max_rows + 1))
-            chunks.extend(self.cut(index, rows, limit=limit))
+            chunks.extend(cut(index, rows, limit, self.max_rows))
         order = rng.permutation(len(chunks))
         micro_batches: list[list[Chunk]] = [[]]
         filled = 0
@@ -110,23 +110,24 @@ class ChunkSampler:
             )
         return micro_batches
 
-    def cut(self, conversation: int, rows: Sequence[int], limit: int) -> list[Chunk]:
-        """Returns a conversation's chunks, the first of at most `limit` rows, the others of at most max_rows.
 
-        A single turn may exceed `limit`; one above max_rows is left out and ends the chunk before it.
-        """
-        chunks: list[Chunk] = []
-        first, filled = 0, 0
-        for index, size in enumerate(rows):
-            if size > self.max_rows:
-                if index > first:
-                    chunks.append(Chunk(conversation, first, index - first))
-                first, filled = index + 1, 0
-                continue
-            if filled + size > limit and index > first:
+def cut(conversation: int, rows: Sequence[int], limit: int, max_rows: int) -> list[Chunk]:
+    """Returns a conversation's chunks, the first of at most `limit` rows, the others of at most max_rows.
+
+    A single turn may exceed `limit`; one above max_rows is left out and ends the chunk before it.
+    """
+    chunks: list[Chunk] = []
+    first, filled = 0, 0
+    for index, size in enumerate(rows):
+        if size > max_rows:
+            if index > first:
                 chunks.append(Chunk(conversation, first, index - first))
-                first, filled, limit = index, 0, self.max_rows
-            filled += size
-        if first < len(rows):
-            chunks.append(Chunk(conversation, first, len(rows) - first))
-        return chunks
+            first, filled = index + 1, 0
+            continue
+        if filled + size > limit and index > first:
+            chunks.append(Chunk(conversation, first, index - first))
+            first, filled, limit = index, 0, max_rows
+        filled += size
+    if first < len(rows):
+        chunks.append(Chunk(conversation, first, len(rows) - first))
+    return chunks

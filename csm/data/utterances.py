@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csm.audio.prosody import frame_prosody, prosody_statistics
 from csm.data.manifest import Corpus, Turn
-from csm.data.turn_audio import read_turn
-from csm.system.threads import one_thread
+from csm.data.turn_sounds import TurnSounds
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
 # Most turns whose order is held at a time.
 LONGEST_SPAN = 4_000_000
+# Turns whose prosody is measured before the first step, of a corpus that does not fit into memory.
+MEASURED = 1000
 # What the CTC head spells; index 0 is CTC's blank.
 CTC_ALPHABET = "_abcdefghijklmnopqrstuvwxyz' "
 
@@ -97,7 +97,7 @@ def spell(text: str) -> list[int]:
 
 
 class UtteranceDataset:
-    """All utterances of some splits, decoded once into memory as 16-bit samples.
+    """All utterances of some splits; their files are read as they come, or once where all fit into memory.
 
     `batch(step, micro_batch)` is a pure function: every epoch is one permutation, cut into pools of similar
     length so that little is padded.
@@ -141,14 +141,17 @@ class UtteranceDataset:
             )
         self._texts = {turn.id: turn.text for turn in self.turns}
         self.speakers = corpus.speakers()
-        waveforms = [read_turn(corpus, turn, sample_rate) for turn in self.turns]
-        # Resampling overshoots full scale, where 16 bits would wrap around.
-        self.waveforms = [(w[0].clamp(-1, 1) * 32767).round().to(torch.int16) for w in waveforms]
-        with one_thread():
-            raw = torch.stack([prosody_statistics(frame_prosody(w, sample_rate)) for w in waveforms])
+        self._numbers = {name: number for number, name in enumerate(self.speakers)}
+        self.sounds = TurnSounds(corpus, self.turns, sample_rate)
+        self.lengths = np.array(self.sounds.lengths)
+        measured = range(len(self.turns))
+        if self.sounds.fit:
+            self.lengths = np.array([len(self.sounds[place].samples) for place in measured])
+        else:
+            order = np.random.default_rng([seed, 4]).permutation(len(self.turns))
+            measured = order[:MEASURED].tolist()
+        raw = torch.stack([self.sounds[place].statistics for place in measured])
         self.statistics_mean, self.statistics_std = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-3)
-        self.statistics = (raw - self.statistics_mean) / self.statistics_std
-        self.lengths = np.array([len(w) for w in self.waveforms])
         self._span = lru_cache(maxsize=2)(self._batches_of)
 
     def __len__(self) -> int:
@@ -210,12 +213,17 @@ class UtteranceDataset:
             batches.extend(chosen[i : i + items] for i in range(0, len(chosen), items))
         return batches
 
+    def statistics(self, chosen: Sequence[int] | np.ndarray) -> Tensor:
+        """Returns the prosody statistics of turns, float32 [B, 6], standardised over the dataset."""
+        raw = torch.stack([self.sounds[int(place)].statistics for place in chosen])
+        return (raw - self.statistics_mean) / self.statistics_std
+
     def _collate(self, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator) -> UtteranceBatch:
         config, frame = self.config, self.samples_per_frame
         longest = int(config.max_seconds * self.sample_rate) // frame * frame
         clips, texts, starts, firsts = [], [], [], []
         for i in chosen:
-            clip, text, begin = self.waveforms[i].float() / 32767, spell(self.turns[i].text), 0
+            clip, text, begin = self.sounds[int(i)].samples.float() / 32767, spell(self.turns[i].text), 0
             if len(clip) > longest:
                 begin = int(rng.integers(0, len(clip) - longest + 1))
                 clip, text = clip[begin : begin + longest], []
@@ -238,8 +246,8 @@ class UtteranceDataset:
             audio=audio,
             lengths=lengths,
             first_sample=torch.tensor(firsts),
-            speaker=torch.tensor([self.speakers.index(self.turns[i].speaker) for i in chosen]),
-            statistics=self.statistics[torch.as_tensor(np.asarray(chosen))],
+            speaker=torch.tensor([self._numbers[self.turns[i].speaker] for i in chosen]),
+            statistics=self.statistics(chosen),
             text=symbols,
             text_lengths=torch.tensor([len(t) for t in texts]),
             slice_start=torch.tensor(starts),

@@ -13,6 +13,9 @@ from csm.generation.voices import Voice, find_voice
 from csm.sequences.turns import TurnFrames
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
+# Far beyond what clipping or resampling leaves: samples of another scale, such as 16-bit ones as floats.
+LOUDEST = 8.0
+
 
 class PromptTurn(NamedTuple):
     """A recorded turn that a generation continues from.
@@ -42,6 +45,17 @@ def check_prompt(turn: PromptTurn, voices: Mapping[str, Voice]) -> None:
         raise ValueError(
             f"waveform of a prompt or earlier turn has shape {tuple(turn.waveform.shape)}: expected [1, S] "
             f"with at least one sample; mix channels down first"
+        )
+    if not turn.waveform.is_floating_point():
+        raise ValueError(
+            f"waveform of a prompt or earlier turn has dtype {turn.waveform.dtype}: expected floating-point "
+            f"samples, full scale = 1; divide 16-bit samples by 32768"
+        )
+    loudest = float(turn.waveform.abs().max())
+    if not loudest <= LOUDEST:
+        raise ValueError(
+            f"waveform of a prompt or earlier turn reaches {loudest:.4g}: expected finite samples, full "
+            f"scale = 1; divide it by its own full scale"
         )
     find_voice(voices, turn.speaker)
 

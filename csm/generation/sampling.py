@@ -66,6 +66,11 @@ class SamplingConfig:
         if self.max_seconds <= 0:
             raise ValueError(f"max_seconds is {self.max_seconds}: expected above 0")
 
+    @property
+    def later_temperature(self) -> float:
+        """Temperature of the depth decoder's codes."""
+        return self.temperature if self.depth_temperature is None else self.depth_temperature
+
 
 def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generator: torch.Generator) -> Tensor:
     """Samples one index, on the CPU, so that all devices give the same index for a seed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import Tensor
 from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
-from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import KeyValueCache
@@ -28,13 +27,6 @@ from csm.sequences.turns import TurnFrames
 FRAMES_PER_SECOND = 12.5
 # Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
 TEXT_PER_FRAME = 3
-
-
-class ContextTurn(NamedTuple):
-    """A turn in the exact context: its frames, and the frames that its text was stretched over."""
-
-    turn: TurnFrames
-    length: int
 
 
 class Session:
@@ -150,9 +142,7 @@ class Session:
         self.refuse_while_speaking()
         model, longest = self.model, self.model.config.max_context
         if codes.ndim != 2 or codes.shape[1] == 0:
-            raise ValueError(
-                f"codes have shape {tuple(codes.shape)}: expected [K, T] with at least one frame"
-            )
+            raise ValueError(f"codes have shape {tuple(codes.shape)}: expected [K, T], at least one frame")
         builder = model.new_rows()
         builder.add_transcribed(TurnFrames("transcribed", "", speaker, codes), with_text=False)
         batch = builder.build().to(self.device)
@@ -182,6 +172,21 @@ class Session:
         context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
         return text
+
+    def take_back(self, count: int) -> list[TurnFrames]:
+        """Removes the newest turns and returns them, oldest first; raises ValueError if there are fewer.
+
+        Turns that made room for them stay in the memory, and drawn random numbers stay drawn.
+        """
+        self.refuse_while_speaking()
+        if not 0 <= count <= len(self.turns):
+            raise ValueError(f"count is {count}: expected 0..{len(self.turns)}, the turns in the context")
+        kept = len(self.turns) - count
+        taken = [context.turn for context in self.turns[kept:]]
+        # Rows attend to earlier rows alone: what the cache holds of the turns before stays valid.
+        self._cache.length -= sum(map(self._rows, taken))
+        del self.turns[kept:]
+        return taken
 
     # ---- the parts of `speak`, for drivers that run the rows of several sessions at once ----
 
@@ -372,9 +377,7 @@ class Session:
             hidden,
             code,
             limit=limit,
-            temperature=(
-                sampling.temperature if sampling.depth_temperature is None else sampling.depth_temperature
-            ),
+            temperature=sampling.later_temperature,
             top_k=sampling.top_k,
             generator=self._generator,
             next_code=self.next_code,

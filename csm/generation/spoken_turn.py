@@ -14,9 +14,17 @@ from csm.network.layers import KeyValueCache
 from csm.network.memory import MemoryState
 from csm.network.voice_reading import VoiceReading
 from csm.sequences.packed_batch import VoiceSpan
+from csm.sequences.turns import TurnFrames
 
 # Why a turn ended: the model chose the end code, it reached its limit, or its consumer stopped it.
 Ending = Literal["end_code", "limit", "stopped"]
+
+
+class ContextTurn(NamedTuple):
+    """A turn in the exact context: its frames, and the frames that its text was stretched over."""
+
+    turn: TurnFrames
+    length: int
 
 
 class PlannedTurn(NamedTuple):

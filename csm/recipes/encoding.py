@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.audio.prosody import frame_prosody
-from csm.data.code_shards import EncodedTurn, shifted_id
+from csm.data.code_shards import EncodedTurn
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.system.files import file_sha256
-from csm.system.log import progress
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
@@ -61,28 +60,23 @@ def sha256_of_weights(folder: Path) -> str:
 
 
 @torch.no_grad()
-def encoded_turns(corpus: Corpus, tokenizer: Tokenizer, time_shifts: int = 1) -> Iterator[EncodedTurn]:
-    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of every turn, the shortest first.
+def encoded_turns(
+    corpus: Corpus, turns: Sequence[Turn], tokenizer: Tokenizer, time_shifts: int = 1
+) -> Iterator[EncodedTurn]:
+    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of turns, the shortest first.
 
-    Training turns come in `time_shifts` encodings, each with silence of another part of a frame before it, as
-    many frames as the turn has without the silence.
+    Each comes in `time_shifts` encodings, with silence of another part of a frame before it, as many frames
+    as the turn has without the silence.
     """
     # Neighbours in length share a batch: little padding, and the codes do not depend on it.
-    ordered = sorted(corpus.turns(), key=lambda turn: (turn.duration, turn.id))
-    trained = {turn.id for turn in corpus.turns("train")}
-    with progress("encode", len(ordered), unit="turn") as counter:
-        for start in range(0, len(ordered), ENCODE_BATCH):
-            group = ordered[start : start + ENCODE_BATCH]
-            waveforms = [read_turn(corpus, turn, tokenizer.config.sample_rate) for turn in group]
-            plain = _encoded_group(group, waveforms, tokenizer)
-            yield from plain
-            for shift in range(1, time_shifts):
-                early = tokenizer.config.samples_per_frame * shift // time_shifts
-                codes = _shifted_codes(waveforms, tokenizer, early)
-                for turn, shifted in zip(plain, codes, strict=True):
-                    if turn.id in trained:
-                        yield turn._replace(id=shifted_id(turn.id, shift), codes=shifted)
-            counter.update(len(group))
+    ordered = sorted(turns, key=lambda turn: (turn.duration, turn.id))
+    for start in range(0, len(ordered), ENCODE_BATCH):
+        group = ordered[start : start + ENCODE_BATCH]
+        waveforms = [read_turn(corpus, turn, tokenizer.config.sample_rate) for turn in group]
+        early = [tokenizer.config.samples_per_frame * n // time_shifts for n in range(1, time_shifts)]
+        shifted = [_shifted_codes(waveforms, tokenizer, samples) for samples in early]
+        for row, turn in enumerate(_encoded_group(group, waveforms, tokenizer)):
+            yield turn._replace(shifted=tuple(codes[row] for codes in shifted))
 
 
 def _encoded_group(
@@ -121,20 +115,22 @@ def _padded(waveforms: Sequence[Tensor], before: int = 0) -> Float[Tensor, "B 1 
     return torch.stack([F.pad(w, (before, longest - w.shape[1])) for w in waveforms])
 
 
-def codebook_report(tokenizer: ConversationalRVQ, codes: list[Tensor]) -> dict[str, object]:
+def codebook_report(tokenizer: ConversationalRVQ, codes: Iterable[Tensor]) -> dict[str, object]:
     """Returns usage, perplexity 2^H and dead codes of every codebook over codes [K, T] of a corpus."""
-    size = tokenizer.config.codebook_size
-    joined = torch.cat([c.cpu() for c in codes], dim=1)
+    size, codebooks = tokenizer.config.codebook_size, tokenizer.config.n_codebooks
+    counts, frames = torch.zeros(codebooks, size, dtype=torch.int64), 0
+    for part in codes:
+        frames += part.shape[1]
+        counts += torch.stack([torch.bincount(row.cpu().long(), minlength=size) for row in part])
     usage, perplexity, dead = [], [], []
-    for row in joined:
-        count = torch.bincount(row, minlength=size).double()
+    for count in counts.double():
         share = count[count > 0] / count.sum()
         usage.append(round(float((count > 0).double().mean()), 4))
         perplexity.append(round(float(torch.exp(-(share * share.log()).sum())), 2))
         dead.append(int((count == 0).sum()))
     return {
         "codebook_size": size,
-        "frames": joined.shape[1],
+        "frames": frames,
         "usage": usage,
         "perplexity": perplexity,
         "dead": dead,

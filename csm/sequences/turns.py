@@ -14,7 +14,7 @@ class TurnFrames(NamedTuple):
         id: Turn id.
         text: Text of the turn.
         speaker: Speaker index.
-        codes: int64 [K, T], codes of the frames; T may be 0 for a turn about to be spoken.
+        codes: Integers [K, T], codes of the frames; T may be 0 for a turn about to be spoken.
         prosody: float32 [T, 3], log-F0 (0 where unvoiced), voicing and log energy of the frames; None if
             unknown.
         ends: float32 [L], frame at which each id of the codec's `encode_turn` ends, the last one with the

@@ -49,13 +49,16 @@ def record_digests(
     write_atomically(folder / DIGESTS_NAME, text + "\n")
 
 
-def damage(path: Path, *, folder: Path | None = None, listed: bool = False) -> str | None:
+def damage(
+    path: Path, *, folder: Path | None = None, listed: bool = False, hashed_bytes: int | None = None
+) -> str | None:
     """Returns what is wrong with a file, or None where it is what was entered.
 
     Args:
         path: The file.
         folder: Whose sha256.json names it; None is the file's own.
         listed: Whether a file without an entry counts as damaged.
+        hashed_bytes: Of a file above this size only the size is compared; None hashes every file.
 
     Raises:
         ValueError: sha256.json itself cannot be read.
@@ -69,22 +72,29 @@ def damage(path: Path, *, folder: Path | None = None, listed: bool = False) -> s
     size = path.stat().st_size
     if size != entry["size"]:
         return f"has {size} bytes, {DIGESTS_NAME} says {entry['size']}"
-    if sha256_of(path) != entry["sha256"]:
+    if (hashed_bytes is None or size <= hashed_bytes) and sha256_of(path) != entry["sha256"]:
         return f"has another SHA-256 than {DIGESTS_NAME} says: its bytes have changed on disk"
     return None
 
 
-def require_intact(path: Path, remedy: str, *, folder: Path | None = None, listed: bool = False) -> None:
+def require_intact(
+    path: Path,
+    remedy: str,
+    *,
+    folder: Path | None = None,
+    listed: bool = False,
+    hashed_bytes: int | None = None,
+) -> None:
     """Refuses a file that is not what was entered.
 
     Args:
-        path, folder, listed: As `damage` takes them.
+        path, folder, listed, hashed_bytes: As `damage` takes them.
         remedy: What to do about it, the end of the message.
 
     Raises:
         ValueError: It is damaged, or missing though it was entered.
     """
-    if (problem := damage(path, folder=folder, listed=listed)) is not None:
+    if (problem := damage(path, folder=folder, listed=listed, hashed_bytes=hashed_bytes)) is not None:
         raise ValueError(f"{path} {problem}; {remedy}")
 
 

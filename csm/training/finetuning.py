@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from csm.data.code_shards import EncodedTurn
+import numpy as np
+
+from csm.data.code_shards import CodeShards, EncodedTurn
 from csm.data.dataset import DatasetConfig
-from csm.data.manifest import Corpus
+from csm.data.turn_table import TurnTable
 from csm.model import CSMModel
 from csm.network.io import checkpoints
 from csm.network.lora import LoRAConfig, add_adapters, is_adapter
@@ -141,30 +143,22 @@ def _sizes(config: CSMConfig) -> dict[str, object]:
     return sizes
 
 
-def require_fit(
-    corpus: Corpus,
-    encoded: Mapping[str, EncodedTurn],
+def require_speakers(
+    source: Path | str,
+    speakers: Sequence[str],
+    numbers: Mapping[str, int],
     model: CSMModel,
     data: DatasetConfig,
-    numbers: Mapping[str, int],
 ) -> None:
-    """Checks a corpus and its codes against a model before any step; `numbers` are those of its speakers.
+    """Checks the speakers of a corpus, whose `numbers` in the model are given.
 
     Raises:
-        ValueError: Chunks beyond the context, a speaker that the text codec has no id for or that the corpus
-            lacks, a text longer than the context, codes of another tokenizer, or a conversation of which no
-            turn has voice.
+        ValueError: One that the text codec has no id for, or excluded ones that the corpus lacks.
     """
-    config = model.config
-    if data.max_rows > config.max_context:
-        raise ValueError(
-            f"data.max_rows is {data.max_rows}: expected at most the model's max_context {config.max_context}"
-        )
-    speakers = corpus.speakers()
     absent = sorted({*data.exclude_speakers} - {*speakers})
     if absent:
         raise ValueError(
-            f"data.exclude_speakers has {', '.join(absent)}, not in {corpus.root}: expected some of "
+            f"data.exclude_speakers has {', '.join(absent)}, not in {source}: expected some of "
             f"{', '.join(speakers[:20])}"
         )
     model.codec.encode_text("a")  # a model without its text tokenizer says so
@@ -173,45 +167,57 @@ def require_fit(
         model.codec.speaker_id(max(numbers.values(), default=0))
     except ValueError as error:
         raise ValueError(
-            f"{corpus.root} has {len(speakers)} speakers, too many for the model (model.max_speakers): "
-            f"{error}"
+            f"{source} has {len(speakers)} speakers, too many for the model (model.max_speakers): {error}"
         ) from error
-    long = [
-        t.id for t in corpus.turns() if t.text.strip() and _text_rows(model, t.text) + 2 > config.max_context
-    ]
-    if long:
+
+
+def require_fit(tables: Sequence[TurnTable], model: CSMModel, data: DatasetConfig) -> None:
+    """Checks the turns of a training against a model before any step.
+
+    Raises:
+        ValueError: Chunks beyond the context, a text longer than the context, codes of another tokenizer, or
+            a conversation of which no turn has voice.
+    """
+    config, facts = model.config, tables[0].facts
+    if data.max_rows > config.max_context:
         raise ValueError(
-            f"the text of {len(long)} turns ({', '.join(long[:5])}) is longer than the context of "
-            f"{config.max_context} rows: split them in the recordings' .json"
+            f"data.max_rows is {data.max_rows}: expected at most the model's max_context {config.max_context}"
         )
-    silent = [
-        conversation.id
-        for conversation in corpus.conversations
-        if not any(t.id in encoded and encoded[t.id].codes.shape[1] for t in conversation.turns)
-    ]
+    for table in tables:
+        _require_texts(table, config)
+    silent = sorted({name for table in tables for name in table.facts.silent})
     if silent:
         raise ValueError(
-            f"{len(silent)} conversations of {corpus.root} have no voice ({', '.join(silent[:5])}): encode "
+            f"{len(silent)} conversations of {facts.source} have no voice ({', '.join(silent[:5])}): encode "
             f"the corpus with launch/encode_corpus.py, or take them out of its manifest"
         )
-    for turn in encoded.values():
-        _require_codes(turn, config)
+    _require_codes(tables[0].encoded, config)
 
 
-def _text_rows(model: CSMModel, text: str) -> int:
-    return len(model.codec.encode_turn(text, 0))
-
-
-def _require_codes(turn: EncodedTurn, config: CSMConfig) -> None:
-    codes = turn.codes
-    if codes.shape[0] < config.num_codebooks:
+def _require_texts(table: TurnTable, config: CSMConfig) -> None:
+    long = np.flatnonzero(table.arrays["text_rows"] + 2 > config.max_context)
+    if len(long):
+        names = ", ".join(table.id_of(number) for number in long[:5].tolist())
         raise ValueError(
-            f"turn {turn.id} has {codes.shape[0]} codebooks, the model {config.num_codebooks}: encode the "
-            f"corpus with the model's own tokenizer"
+            f"the text of {len(long)} turns of the {table.facts.split} split ({names}) is longer than the "
+            f"context of {config.max_context} rows: split them in the recordings' .json"
         )
-    low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
-    if low < 0 or high >= config.codebook_size:
-        raise ValueError(
-            f"turn {turn.id}: codes range over {low}..{high}, expected 0..{config.codebook_size - 1}: encode "
-            f"the corpus with the model's own tokenizer"
-        )
+
+
+def _require_codes(encoded: Mapping[str, EncodedTurn], config: CSMConfig) -> None:
+    if isinstance(encoded, CodeShards):
+        found = [(f"shard {s.name}", s.codebooks, s.lowest, s.highest) for s in encoded.shards]
+    else:
+        codes = {name: turn.codes for name, turn in encoded.items() if turn.codes.numel()}
+        found = [(f"turn {n}", c.shape[0], int(c.min()), int(c.max())) for n, c in codes.items()]
+    for name, codebooks, low, high in found:
+        if codebooks < config.num_codebooks:
+            raise ValueError(
+                f"{name} has {codebooks} codebooks, the model {config.num_codebooks}: encode the corpus with "
+                f"the model's own tokenizer"
+            )
+        if low < 0 or high >= config.codebook_size:
+            raise ValueError(
+                f"{name}: codes range over {low}..{high}, expected 0..{config.codebook_size - 1}: encode the "
+                f"corpus with the model's own tokenizer"
+            )

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from csm.audio.resampling import resample
 from csm.system.extras import missing_package
 
 if TYPE_CHECKING:
@@ -120,9 +121,6 @@ class Teacher(nn.Module):
         self.width = int(model.config.hidden_size)
         self.sample_rate, self.frame_rate = sample_rate, frame_rate
         self.model_rate, self.normalise = model_rate, normalise
-        import torchaudio  # here: `csm train --help` answers without it
-
-        self.resample = torchaudio.transforms.Resample(sample_rate, model_rate)
         kernels, strides = list(model.config.conv_kernel), list(model.config.conv_stride)
         # A step reads `field` samples and comes every `stride`: 25 ms and 20 ms of all three.
         self.stride = math.prod(strides)
@@ -210,7 +208,10 @@ class Teacher(nn.Module):
 
     def _clips(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms [B, S2] as the model reads them, zeros beyond `samples` [B], at least one step long."""
-        values = self.resample(waveforms)
+        values = waveforms
+        if self.sample_rate != self.model_rate:
+            clips = (resample(row, self.sample_rate, self.model_rate) for row in waveforms.float().cpu())
+            values = torch.stack([*clips]).to(waveforms)
         values = nn.functional.pad(values, (0, max(0, self.field - values.shape[1])))
         samples = -(-lengths * self.model_rate // self.sample_rate)
         inside = _inside(values.shape[1], samples).to(values.dtype)

@@ -1,5 +1,6 @@
 """Reading and writing audio files, and the ways in which a file can be bad."""
 
+import logging
 import os
 import struct
 import sys
@@ -237,3 +238,20 @@ def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path) -> None:
     path.write_bytes(data)
     assert read_audio(path, sample_rate=16_000).equal(whole)
     assert check_audio(path).samples == whole.shape[1]
+
+
+def test_a_float_file_beyond_full_scale_is_made_quieter_and_not_clipped(
+    tmp_path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("csm"), "propagate", True)
+    time = np.arange(16_000) / 16_000
+    sound = (1.5 * np.sin(2 * np.pi * 200 * time)).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", sound, 16_000, subtype="FLOAT")
+    info = check_audio(tmp_path / "loud.wav")
+    assert info.loudest == pytest.approx(1.5, abs=1e-3) and info.clipped == 0
+    copy_audio(tmp_path / "loud.wav", tmp_path / "copy.flac", info)
+    assert "loud.wav: its samples reach 1.50 times full scale: its copy is 3.5 dB quieter" in caplog.text
+    copied = read_audio(tmp_path / "copy.flac", sample_rate=16_000)[0].numpy()
+    np.testing.assert_allclose(copied, sound / info.loudest, atol=1e-4)
+    soundfile.write(tmp_path / "fair.wav", sound / 2, 16_000, subtype="FLOAT")
+    assert check_audio(tmp_path / "fair.wav").loudest == pytest.approx(0.75, abs=1e-3)

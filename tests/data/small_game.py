@@ -1,4 +1,4 @@
-"""A small Debian package and its clip bundle in place of the real ones."""
+"""Small Debian packages and a clip bundle in place of the real ones."""
 
 import io
 import struct
@@ -27,11 +27,16 @@ def make_bundle(clips: dict[str, bytes]) -> bytes:
 
 
 def make_deb(path: Path, bundle: bytes, member: str = BUNDLE_MEMBER) -> None:
+    make_package(path, {member: bundle})
+
+
+def make_package(path: Path, files: dict[str, bytes]) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as tar:
-        info = tarfile.TarInfo(f"./{member}")
-        info.size = len(bundle)
-        tar.addfile(info, io.BytesIO(bundle))
+        for member, content in files.items():
+            info = tarfile.TarInfo(f"./{member}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": data.getvalue()}
     content = b"!<arch>\n"
     for name, blob in parts.items():

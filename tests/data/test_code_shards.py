@@ -4,15 +4,8 @@ import pytest
 import torch
 
 from csm.data import code_shards
-from csm.data.code_shards import (
-    EncodedTurn,
-    aligned_text,
-    read_alignment,
-    read_code_shards,
-    read_index,
-    write_alignment,
-    write_code_shards,
-)
+from csm.data.code_companions import aligned_text, read_alignment, write_alignment
+from csm.data.code_shards import EncodedTurn, read_code_shards, read_index, write_code_shards
 
 
 def encoded(count: int) -> list[EncodedTurn]:
@@ -30,16 +23,30 @@ def encoded(count: int) -> list[EncodedTurn]:
 
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_what_is_written_is_read(count, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(code_shards, "TURNS_PER_SHARD", 4)
+    monkeypatch.setattr(code_shards, "SHARD_BYTES", 2000)  # of about 530 bytes a turn
     turns = encoded(count)
     assert write_code_shards(tmp_path / "codes", iter(turns), {"corpus": "c"}) == count
     found = read_code_shards(tmp_path / "codes")
-    assert list(found) == [t.id for t in turns] or set(found) == {t.id for t in turns}
+    assert list(found) == [t.id for t in turns] and len(found) == count and "other" not in found
     for turn in turns:
-        for a, b in zip(turn[1:], found[turn.id][1:], strict=True):
+        for a, b in zip(turn[1:4], found[turn.id][1:4], strict=True):
             assert a.dtype == b.dtype and torch.equal(a, b)
+        assert found.frames_of(turn.id) == turn.codes.shape[1]
     assert len(list((tmp_path / "codes").glob("*.safetensors"))) == -(-count // 4)
-    assert read_index(tmp_path / "codes")["corpus"] == "c"
+    index = read_index(tmp_path / "codes")
+    assert index["corpus"] == "c"
+    assert sum(shard.frames for shard in index["shards"]) == sum(t.codes.shape[1] for t in turns)
+    assert max(s.highest for s in index["shards"]) == max(int(t.codes.max()) for t in turns)
+
+
+def test_time_shifts_and_keys_come_back(tmp_path) -> None:
+    turns = [
+        t._replace(shifted=(t.codes + 1, t.codes + 2), key=f"{i:032x}") for i, t in enumerate(encoded(3))
+    ]
+    write_code_shards(tmp_path, turns, {})
+    for name, turn in read_code_shards(tmp_path).items():
+        assert torch.equal(turn.shifted[0], turn.codes + 1) and torch.equal(turn.shifted[1], turn.codes + 2)
+        assert int(turn.key, 16) == int(name.removeprefix("turn_"))
 
 
 def test_an_encoding_that_stops_half_way_leaves_no_index(tmp_path) -> None:
@@ -60,7 +67,7 @@ def test_a_missing_shard_and_a_turn_that_comes_twice_are_named(tmp_path) -> None
     write_code_shards(tmp_path, encoded(2), {})
     (tmp_path / "codes_0000.safetensors").unlink()
     with pytest.raises(ValueError, match="codes_0000.safetensors is missing"):
-        read_code_shards(tmp_path)
+        read_code_shards(tmp_path)["turn_00"]
     with pytest.raises(ValueError, match="turn turn_00 came twice"):
         write_code_shards(tmp_path, encoded(1) * 2, {})
 
@@ -68,7 +75,7 @@ def test_a_missing_shard_and_a_turn_that_comes_twice_are_named(tmp_path) -> None
 def test_an_alignment_is_of_one_text_codec(tmp_path) -> None:
     assert aligned_text(tmp_path) is None and read_alignment(tmp_path, "bytes") is None
     write_alignment(tmp_path, {"a": torch.tensor([0.5, 2.0])}, "phones")
-    assert aligned_text(tmp_path) == "phones"
+    assert aligned_text(tmp_path) == ("phones", "")
     assert torch.equal(read_alignment(tmp_path, "phones")["a"], torch.tensor([0.5, 2.0]))
     with pytest.raises(
         ValueError, match="of the text codec 'phones', the model's is 'bytes': run launch/enc"

@@ -6,10 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from csm.data.code_shards import EncodedTurn, shifted_id
+from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.forced_alignment import symbols
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.speakers import speaker_numbers
+from csm.data.turn_table_file import table_of
 from csm.sequences.packed_batch import IGNORE
 from csm.text import ByteCodec
 
@@ -60,17 +62,15 @@ def dataset(
     corpus, encoded, split="train", *, micro_batches=2, seed=0, end_code=24, ends=None, **changes
 ) -> ConversationDataset:
     config = DatasetConfig(**{**{k: getattr(CONFIG, k) for k in CONFIG.__dataclass_fields__}, **changes})
+    numbers = speaker_numbers(corpus.speakers())
     return ConversationDataset(
-        corpus,
-        encoded,
-        split,
+        table_of(corpus, encoded, split, ByteCodec(), numbers=numbers, ends=ends),
         codec=ByteCodec(),
         num_codebooks=5,
         end_code=end_code,
         config=config,
         micro_batches=micro_batches,
         seed=seed,
-        ends=ends,
     )
 
 
@@ -118,10 +118,10 @@ def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
 
 def test_what_is_left_out_is_counted(corpus, encoded) -> None:
     data = dataset(corpus, encoded, micro_batches=1)
-    assert data.left_out == 3  # no text, no frames, no codes
+    assert data.table.facts.left_out == 3  # no text, no frames, no codes
     assert data.too_long == 1
     drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch(0))))
-    assert drawn + data.left_out + data.too_long == len(corpus.turns("train"))
+    assert drawn + data.table.facts.left_out + data.too_long == len(corpus.turns("train"))
 
 
 def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
@@ -149,7 +149,7 @@ def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:
 
 def test_excluded_speakers_are_heard_and_never_trained_on(corpus, encoded) -> None:
     plain, quiet = dataset(corpus, encoded), dataset(corpus, encoded, exclude_speakers=("Ana",))
-    assert quiet.untrained == {t.id for t in corpus.turns("train") if t.speaker == "Ana"} - {"c3_1"}
+    assert quiet.untrained == {0} and plain.untrained == set()
     a, b = plain.batch(1, 0), quiet.batch(1, 0)
     assert torch.equal(a.text, b.text) and torch.equal(a.codes, b.codes)
     speaker = ByteCodec().speaker_id(0)  # Ana; a row belongs to the last speaker id before it
@@ -188,7 +188,8 @@ def test_validation_is_the_same_every_time_and_about_as_long_as_asked(corpus, en
 
 def test_speakers_have_one_index_in_all_splits(corpus, encoded) -> None:
     for split in ("train", "validation"):
-        for turns in dataset(corpus, encoded, split, micro_batches=1).conversations:
+        table = dataset(corpus, encoded, split, micro_batches=1).table
+        for turns in (table.turns_of(c, 0, len(table.rows_of(c))) for c in range(table.conversations)):
             assert all(t.speaker == (0 if int(t.id.split("_")[1]) % 2 else 1) for t in turns)
 
 
@@ -211,12 +212,8 @@ def test_what_cannot_be_drawn_is_refused(corpus, encoded) -> None:
 
 
 def test_training_draws_among_a_turns_time_shifts_and_validation_takes_the_first(corpus, encoded) -> None:
-    other = {
-        shifted_id(turn.id, 1): encoded[turn.id]._replace(codes=encoded[turn.id].codes * 0 + 23)
-        for turn in corpus.turns()
-        if turn.id in encoded
-    }
-    both = dataset(corpus, encoded | other, time_shifts=2)
+    two_each = {name: turn._replace(shifted=(turn.codes * 0 + 23,)) for name, turn in encoded.items()}
+    both = dataset(corpus, two_each, time_shifts=2)
     single = dataset(corpus, encoded)
     changed = heard = 0
     for step in range(1, 30):
@@ -228,14 +225,14 @@ def test_training_draws_among_a_turns_time_shifts_and_validation_takes_the_first
         heard += int(frames.sum())
         assert torch.equal(a.codes, both.batch(step, 0).codes)
     assert 0.35 < changed / heard < 0.65
-    shifted = dataset(corpus, encoded | other, "validation", time_shifts=2)
+    shifted = dataset(corpus, two_each, "validation", time_shifts=2)
     one, two = (data.in_order(200) for data in (shifted, dataset(corpus, encoded, "validation")))
     assert torch.equal(one.codes, two.codes)
 
 
 def test_ends_are_counted_in_frames_and_move_with_the_time_shift(corpus, encoded) -> None:
-    other = {shifted_id(turn.id, 1): encoded[turn.id] for turn in corpus.turns() if turn.id in encoded}
-    data = dataset(corpus, encoded | other, time_shifts=2, ends=ends_of(corpus))
+    two_each = {name: turn._replace(shifted=(turn.codes,)) for name, turn in encoded.items()}
+    data = dataset(corpus, two_each, time_shifts=2, ends=ends_of(corpus))
     seen = set()
     for step in range(1, 12):
         batch = data.batch(step, 0)

@@ -119,7 +119,7 @@ def test_the_batch_contract(dataset):
 
 def test_a_turn_is_its_stretch_of_its_channel_and_nothing_else_of_the_file(dataset):
     for row, (channel, start) in enumerate([(0, 0.0), (0, 1.0), (1, 0.0), (1, 1.0)]):
-        wave = dataset.waveforms[22 + row].float() / 32767
+        wave = dataset.sounds[22 + row].samples.float() / 32767
         source = clip(100, 2.0) if channel == 0 else 0.5 * clip(101, 2.0)
         expected = source[0, int(start * RATE) : int((start + 0.5) * RATE)]
         torch.testing.assert_close(wave, expected, atol=1e-4, rtol=0)
@@ -132,7 +132,7 @@ def test_the_gain_stays_in_its_range(corpus):
     for step in range(8):
         batch = dataset.batch(step, 1)
         for row, name in enumerate(batch.ids):
-            source = dataset.waveforms[int(name[1:])].float() / 32767
+            source = dataset.sounds[int(name[1:])].samples.float() / 32767
             gains.append(float(batch.audio[row].norm() / source.norm()))
     assert 0.5 <= min(gains) < 0.8 and 1.25 < max(gains) <= 2.0
 
@@ -143,16 +143,16 @@ def test_a_clip_over_the_limit_is_cut_to_a_stretch_and_loses_its_text(corpus):
     for step in range(6):
         batch = dataset.batch(step, 0)
         for row, name in enumerate(batch.ids):
-            cut = len(dataset.waveforms[int(name[1:])]) > 5 * FRAME
+            cut = len(dataset.sounds[int(name[1:])].samples) > 5 * FRAME
             assert int(batch.lengths[row]) <= 5 * FRAME
             assert (int(batch.text_lengths[row]) == 0) == cut
 
 
 def test_samples_beyond_full_scale_are_limited_and_do_not_wrap_around(corpus, monkeypatch):
     loud = torch.full((1, 1600), 1.2)
-    monkeypatch.setattr("csm.data.utterances.read_turn", lambda *_: loud)
+    monkeypatch.setattr("csm.data.turn_sounds.read_turn", lambda *_: loud)
     dataset = UtteranceDataset(corpus, "train", config=UtteranceConfig(items=4), **SIZES)
-    assert all(int(wave.min()) == 32767 for wave in dataset.waveforms)
+    assert all(int(dataset.sounds[n].samples.min()) == 32767 for n in range(len(dataset)))
 
 
 def test_validation_comes_in_one_order_at_every_call(dataset):
@@ -168,7 +168,9 @@ def test_excluded_speakers_are_never_drawn_and_keep_their_index(corpus):
 
 
 def test_statistics_are_standardised_over_the_dataset(dataset):
-    torch.testing.assert_close(dataset.statistics.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        dataset.statistics(range(len(dataset))).mean(0), torch.zeros(6), atol=1e-4, rtol=0
+    )
 
 
 def test_spelling_keeps_letters_apostrophes_and_single_spaces():

@@ -50,6 +50,9 @@ def test_an_unknown_speaker_gets_the_index_of_the_nearest_voice(talker, nearest)
         (PromptTurn("La.", recording(8000)[0], 8000), r"shape \(8000,\): expected \[1, S\]"),
         (PromptTurn("La.", recording(8000).expand(2, -1), 8000), "mix channels down first"),
         (PromptTurn("La.", torch.zeros(1, 0), 8000), "at least one sample"),
+        (PromptTurn("La.", torch.ones(1, 8).short(), 8000), "dtype torch.int16: expected floating-point"),
+        (PromptTurn("La.", recording(8000) * 32768, 8000), r"reaches 1.\d+e\+04: expected finite samples"),
+        (PromptTurn("La.", torch.full((1, 8), float("nan")), 8000), "reaches nan: expected finite samples"),
         (PromptTurn("La.", recording(8000), 8000, "BOB"), "speaker is 'BOB': expected one of JOE, FAYE"),
     ],
 )

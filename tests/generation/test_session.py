@@ -284,3 +284,31 @@ def test_a_model_that_was_not_taught_the_pace_reads_evenly(tiny_model, random_tu
     session.listen(random_turn("a"))
     speak(session, "and back")
     assert session.turns and all(context.turn.ends is None for context in session.turns)
+
+
+def test_a_turn_taken_back_leaves_no_trace(tiny_model, random_turn) -> None:
+    model = tiny_model()
+
+    def conversation(*, taken_back: bool) -> torch.Tensor:
+        session = Session(model, SamplingConfig(temperature=0.0, max_seconds=1.2))
+        session.listen(random_turn("a"))
+        if taken_back:
+            frames = session.speak("never heard", 0)
+            next(frames)
+            frames.close()
+            session.listen(random_turn("b"))
+            assert [turn.text for turn in session.take_back(2)][0] == "never heard"
+        return speak(session, "again", 1)
+
+    assert torch.equal(conversation(taken_back=True), conversation(taken_back=False))
+
+
+def test_only_turns_of_the_context_are_taken_back(tiny_model, random_turn) -> None:
+    session = Session(tiny_model(), SHORT)
+    session.listen(random_turn("a"))
+    with pytest.raises(ValueError, match=r"count is 2: expected 0\.\.1"):
+        session.take_back(2)
+    frames = session.speak("hello", 0)
+    next(frames)
+    with pytest.raises(ValueError, match="still being spoken"):
+        session.take_back(1)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from csm.cli import COMMANDS as CSM_COMMANDS
 from csm.cli import main
-from csm.data.code_shards import read_alignment, read_code_vectors
+from csm.data.code_companions import read_alignment, read_code_vectors
 from csm.data.manifest import read_corpus, write_manifest
 from csm.evaluation.subjects.speech_folder import read_speech_folder
 from csm.generation.speech import Timing
@@ -35,6 +35,7 @@ COMMANDS = {
     "converse": "converse",
     "convert_checkpoint": "convert",
     "encode_corpus": "encode",
+    "evaluate_conversation": "evaluate-conversation",
     "evaluate_speech": "evaluate",
     "export_corpus": "export corpus",
     "export_tokenizer": "export tokenizer",

@@ -9,6 +9,7 @@ import torch
 from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.turn_table_file import table_of
 from csm.evaluation.parity.logits import align
 from csm.evaluation.parity.session import SessionAdapter
 from csm.generation.sampling import SamplingConfig
@@ -207,8 +208,7 @@ def dataset(long_corpus, **changes) -> ConversationDataset:
     """Chunks of at most two turns, of 50 rows each, one a step."""
     plain = {"rows_per_micro_batch": 100, "max_rows": 100, "transcribe_share": 0.0, "depth_share": 1.0}
     return ConversationDataset(
-        *long_corpus,
-        "train",
+        table_of(*long_corpus, "train", ByteCodec(), numbers={"A": 0, "B": 1}),
         codec=ByteCodec(),
         num_codebooks=5,
         end_code=24,
@@ -256,7 +256,7 @@ def test_gradients_pass_through_the_chosen_number_of_chunks_and_no_further(
         assert passed.tolist() == [False] * (16 - learning) + [True] * learning
     # They are read all the same: the turns before the chunk are there.
     first = int(batch.ids[0][1:])
-    newest = [data.conversations[0][index] for index in range(first - 16, first)]
+    newest = data.table.turns_of(0, first - 16, first)
     assert torch.equal(batch.past.codes, torch.cat([turn.codes.T for turn in newest]))
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from csm.audio.files import write_audio
-from csm.data.code_shards import shifted_id
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.recipes.encoding import codebook_report, encoded_turns
 from csm.recipes.named import recipe
@@ -33,17 +32,15 @@ def test_time_shifts_of_training_turns_are_as_long_and_begin_earlier(corpus):
     torch.manual_seed(0)
     tokenizer = ConversationalRVQ(recipe("tiny").tokenizer).eval()
     tokenizer.quantizer.semantic.codebooks.normal_()
-    plain = {turn.id: turn for turn in encoded_turns(corpus, tokenizer)}
-    found = {turn.id: turn for turn in encoded_turns(corpus, tokenizer, time_shifts=3)}
+    plain = {turn.id: turn for turn in encoded_turns(corpus, corpus.turns(), tokenizer)}
+    found = {turn.id: turn for turn in encoded_turns(corpus, corpus.turns("train"), tokenizer, 3)}
     assert set(plain) == {f"train{i}" for i in range(3)} | {"test0", "test1"}
-    assert set(found) == set(plain) | {shifted_id(f"train{i}", s) for i in range(3) for s in (1, 2)}
-    for name, turn in plain.items():
-        assert torch.equal(found[name].codes, turn.codes)
-    for index in range(3):
-        first, *others = (found[shifted_id(f"train{index}", version)] for version in range(3))
-        assert all(other.codes.shape == first.codes.shape for other in others)
-        assert all(torch.equal(other.prosody, first.prosody) for other in others)
-        assert not any(torch.equal(other.codes, first.codes) for other in others)
+    assert set(found) == {f"train{i}" for i in range(3)}
+    for name, turn in found.items():
+        assert torch.equal(plain[name].codes, turn.codes) and torch.equal(plain[name].prosody, turn.prosody)
+        assert len(turn.shifted) == 2 and not plain[name].shifted
+        assert all(other.shape == turn.codes.shape for other in turn.shifted)
+        assert not any(torch.equal(other, turn.codes) for other in turn.shifted)
 
 
 def test_the_codebook_report_counts_usage_perplexity_and_dead_codes():

@@ -21,6 +21,7 @@ from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shard
 from csm.data.dataset import DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.data.speakers import speaker_numbers
+from csm.data.turn_table_file import table_of
 from csm.losses import LossConfig
 from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig
@@ -35,6 +36,7 @@ from csm.training.finetuning import (
     load_for_training,
     make_trainable,
     require_fit,
+    require_speakers,
 )
 from csm.training.options import TrainingConfig
 
@@ -316,9 +318,15 @@ def test_wrong_key_files_are_refused_before_anything_is_read(material: Path, tmp
 
 
 def fit(folder: Path, model: CSMModel, data: DatasetConfig = DATA) -> None:
-    corpus = read_corpus(folder / "corpus")
+    fit_to(read_corpus(folder / "corpus"), read_code_shards(folder / "codes"), model, data)
+
+
+def fit_to(corpus, encoded, model: CSMModel, data: DatasetConfig = DATA) -> None:
     numbers = speaker_numbers(corpus.speakers())
-    require_fit(corpus, read_code_shards(folder / "codes"), model, data, numbers)
+    require_speakers("corpus", corpus.speakers(), numbers, model, data)
+    splits = ("train", "validation")
+    tables = [table_of(corpus, encoded, split, model.codec, numbers=numbers) for split in splits]
+    require_fit(tables, model, data)
 
 
 def test_a_corpus_that_fits_is_taken(material: Path) -> None:
@@ -335,7 +343,8 @@ def test_chunks_beyond_the_context_are_refused(material: Path) -> None:
 def test_a_text_longer_than_the_context_is_refused(tmp_path: Path) -> None:
     write_material(tmp_path, text="word " * 40)
     with pytest.raises(
-        ValueError, match=r"the text of 36 turns \(c0_0, .*longer than the context of 128 rows"
+        ValueError,
+        match=r"the text of 30 turns of the train split \(c0_0, .*longer than the context of 128 rows",
     ):
         fit(tmp_path, CSMModel(SMALL))
 
@@ -349,9 +358,10 @@ def test_speakers_out_of_range_are_refused(material: Path, tmp_path: Path) -> No
         match=r"has 4 speakers, too many for the model \(model.max_speakers\): speaker is 3: expected 0..2",
     ):
         fit(tmp_path, model)
-    corpus, codes = read_corpus(material / "corpus"), read_code_shards(material / "codes")
+    corpus = read_corpus(material / "corpus")
     with pytest.raises(ValueError, match="has 2 speakers, too many.*speaker is 7: expected 0..2"):
-        require_fit(corpus, codes, model, DATA, {"S000": 0, "S001": 7})  # as the model's voices are numbered
+        numbers = {"S000": 0, "S001": 7}  # as the model's voices are numbered
+        require_speakers("corpus", corpus.speakers(), numbers, model, DATA)
     with pytest.raises(
         ValueError, match="data.exclude_speakers has GODOT, not in .*: expected some of S000, S001"
     ):
@@ -365,10 +375,10 @@ def test_a_conversation_without_voice_is_refused(material: Path, tmp_path: Path)
     encoded = read_code_shards(tmp_path / "codes")
     silent = {n: t._replace(codes=t.codes[:, :0]) if n.startswith("c2") else t for n, t in encoded.items()}
     with pytest.raises(ValueError, match=r"1 conversations of .* have no voice \(c2\)"):
-        require_fit(corpus, silent, CSMModel(SMALL), DATA, speaker_numbers(corpus.speakers()))
+        fit_to(corpus, silent, CSMModel(SMALL))
     missing = {name: turn for name, turn in encoded.items() if name[:2] not in ("c1", "c3")}
     with pytest.raises(ValueError, match=r"2 conversations of .* have no voice \(c1, c3\)"):
-        require_fit(corpus, missing, CSMModel(SMALL), DATA, speaker_numbers(corpus.speakers()))
+        fit_to(corpus, missing, CSMModel(SMALL))
 
 
 def test_codes_of_another_tokenizer_are_refused(material: Path) -> None:

@@ -8,13 +8,14 @@ of 21 bytes: name (12 bytes, zero-padded), bundle (1), offset (4), size (4). Cli
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import struct
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+
+from csm.data.corpora.debian_package import seek_ar_member
 
 PACKAGE = "flight-of-the-amazon-queen"
 ARCHIVE_SHA256 = "40c08fd258d6fe95c46c1eaf5e9137f84ba330657995a281bd887c94a560a0f1"
@@ -50,7 +51,7 @@ def read_bundle(archive: str | Path) -> bytes:
             raise ValueError(
                 f"{path}: SHA-256 is {digest}: expected {ARCHIVE_SHA256}; get version 1.0.0-9 again"
             )
-        _seek_ar_member(file, b"data.tar.xz")
+        seek_ar_member(file, b"data.tar.xz")
         with tarfile.open(fileobj=file, mode="r|xz") as tar:
             for member in tar:
                 if member.name.removeprefix("./") == BUNDLE_MEMBER and member.size == BUNDLE_BYTES:
@@ -105,16 +106,3 @@ def _apt_download(folder: Path) -> Path:
         message = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"`apt-get download {PACKAGE}` failed ({message}); {advice}")
     return found[0]
-
-
-def _seek_ar_member(file: io.BufferedReader, wanted: bytes) -> None:
-    file.seek(0)
-    start = file.read(8)
-    if start != b"!<arch>\n":
-        raise ValueError(f"the archive begins with {start!r}: expected the header of a .deb; get it again")
-    while len(header := file.read(60)) == 60:
-        if header[:16].rstrip(b" /") == wanted:
-            return
-        size = int(header[48:58])
-        file.seek(size + size % 2, 1)
-    raise ValueError(f"the archive lacks {wanted.decode()}; get the .deb again")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from csm.audio.files import check_audio, copy_audio
+from csm.audio.files import check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.folder_transcripts import read_turns
 from csm.data.corpora.layouts import dailytalk, messages, turn_table
@@ -23,6 +23,7 @@ from csm.data.corpora.source_files import (
     shown,
     source_root,
 )
+from csm.data.corpora.split_choice import SplitChoice
 from csm.data.manifest import Corpus, Recording, file_safe
 from csm.system.log import progress_of
 
@@ -30,12 +31,13 @@ TEXT_SUFFIXES = (".json", ".txt")
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
 
-def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
+def prepare_folder(output: str | Path, *, source: str | Path, splits: SplitChoice | None = None) -> Corpus:
     """Builds a corpus folder from a folder of recordings.
 
     Args:
         output: Path of the corpus folder; a finished one of the same files is returned unchanged.
         source: Folder of the recordings, which is only read; `output` must lie outside.
+        splits: What is held out; None is a function of the names.
 
     Raises:
         ValueError: `source` is missing or has no usable recording, `output` lies inside it or holds another
@@ -45,7 +47,12 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
     files = find_files(root)
     writer = CorpusWriter(
         folder=Path(output),
-        identity={"name": "folder", "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}"},
+        identity={
+            "name": "folder",
+            "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}",
+            **(splits or SplitChoice()).identity(),
+        },
+        splits=splits or SplitChoice(),
         needed_bytes=sum(path.stat().st_size for path in files if readable(path)),
     )
     if finished := writer.finished():
@@ -58,7 +65,7 @@ def prepare_folder(output: str | Path, *, source: str | Path) -> Corpus:
                 f"--source holds the layout {layout.name} ({found}): expected recordings with .txt or .json "
                 "beside them; use --corpus recordings"
             )
-    writer.start()
+    writer.start(resume=True)
     texts = {path for path in files if path.suffix.lower() in TEXT_SUFFIXES and readable(path)}
     taken: set[str] = set()
     used: set[Path] = set()
@@ -106,7 +113,7 @@ def _add_recording(writer: CorpusWriter, root: Path, path: Path, name: str, side
     rejects: list[tuple[str, str]] = []
     turns = read_turns(sidecar, path, info, recording, path.parent.name or root.name, rejects)
     if turns:
-        copy_audio(path, writer.partial / recording.audio, info)
+        writer.copy(path, recording.audio, info)
     for turn in turns:
         writer.add(turn)
     for what, reason in rejects:

@@ -10,6 +10,7 @@ from csm.data.corpora.layouts.importing import Importer, Transcriber
 from csm.data.corpora.layouts.recognition import recognised
 from csm.data.corpora.layouts.tree import Tree
 from csm.data.corpora.source_files import find_files, fingerprint, readable, source_root
+from csm.data.corpora.split_choice import SplitChoice
 from csm.data.manifest import Corpus
 from csm.system.log import log, progress_of
 
@@ -31,6 +32,7 @@ def prepare_recordings(
     name: str = "recordings",
     transcriber: Transcriber | None = None,
     transcription: str = "none",
+    splits: SplitChoice | None = None,
 ) -> Corpus:
     """Builds a corpus folder from a folder of recordings in one of the known layouts.
 
@@ -41,6 +43,7 @@ def prepare_recordings(
         name: Name of the corpus.
         transcriber: Finds speakers and words of recordings without a transcript; None rejects these.
         transcription: Description of the transcriber for corpus.json.
+        splits: What is held out; None is what the layout states, else a function of the ids.
 
     Raises:
         ValueError: The folder fits no layout or several, nothing in it can be used, `output` lies inside it
@@ -55,7 +58,9 @@ def prepare_recordings(
             "source": f"{len(files)} files, SHA-256 {fingerprint(root, files)}",
             "layout": layout or "recognised",
             "transcription": transcription,
+            **(splits or SplitChoice()).identity(),
         },
+        splits=splits or SplitChoice(),
         notes={"licence": LICENCES[name]} if name in LICENCES else {},
         needed_bytes=sum(path.stat().st_size for path in files if readable(path)),
     )
@@ -66,7 +71,7 @@ def prepare_recordings(
     chosen, found = recognised(tree, layout)
     log.info("layout %s: %s", chosen.name, found.encode("ascii", "backslashreplace").decode())
     writer.notes["recognised"] = f"{chosen.name}: {found}"
-    writer.start()
+    writer.start(resume=True)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:

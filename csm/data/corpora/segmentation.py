@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchaudio.functional import resample
 
 from csm.audio.files import AudioInfo, iter_blocks
+from csm.audio.resampling import BlockResampler
 from csm.data.manifest import Recording, Segment, Turn
 from csm.system.extras import missing_package
 
 _VAD_RATE = 16_000  # required by silero-vad
 _VAD_WINDOW = 512
-_BLOCK_S = 20  # a whole number of windows at 16 kHz, so that times do not drift in long recordings
+_BLOCK_S = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +91,46 @@ def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) 
         ) from error
     detectors = [VADIterator(load_silero_vad(), sampling_rate=_VAD_RATE) for _ in speakers]
     edges: list[list[tuple[str, float]]] = [[] for _ in speakers]
+    windows = [_Windows(info.sample_rate) for _ in speakers]
+
+    def detect(channel: int, window: torch.Tensor) -> None:
+        found = detectors[channel](window) or {}
+        edges[channel].extend((kind, sample / _VAD_RATE) for kind, sample in found.items())
+
     with torch.no_grad():
         for block in iter_blocks(path, _BLOCK_S * info.sample_rate):
-            resampled = resample(torch.from_numpy(block.T.copy()), info.sample_rate, _VAD_RATE)
-            resampled = torch.nn.functional.pad(resampled, (0, -resampled.shape[1] % _VAD_WINDOW))
-            for channel, detector in enumerate(detectors):
-                for window in resampled[channel].split(_VAD_WINDOW):
-                    found = detector(window) or {}
-                    edges[channel] += [(kind, sample / _VAD_RATE) for kind, sample in found.items()]
+            for channel, source in enumerate(windows):
+                for window in source.push(torch.from_numpy(block[:, channel].copy())):
+                    detect(channel, window)
+        for channel, source in enumerate(windows):
+            for window in source.finish():
+                detect(channel, window)
     return [
         Segment(speaker=speakers[channel], start=start, end=end, channel=channel)
         for channel in range(info.channels)
         for start, end in _pairs(edges[channel], info.duration)
     ]
+
+
+class _Windows:
+    """Cuts a signal at the detector's rate into windows, over the edges of blocks."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._resampler = BlockResampler(sample_rate, _VAD_RATE)
+        self._rest = torch.zeros(0)
+
+    def push(self, block: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the windows that a block completes."""
+        signal = torch.cat([self._rest, self._resampler.push(block)])
+        whole = len(signal) // _VAD_WINDOW * _VAD_WINDOW
+        self._rest = signal[whole:]
+        return list(signal[:whole].split(_VAD_WINDOW)) if whole else []
+
+    def finish(self) -> list[torch.Tensor]:
+        """Returns the last windows, the last one filled with silence."""
+        signal = torch.cat([self._rest, self._resampler.finish()])
+        signal = torch.nn.functional.pad(signal, (0, -len(signal) % _VAD_WINDOW))
+        return list(signal.split(_VAD_WINDOW)) if len(signal) else []
 
 
 def merge_units(segments: Sequence[Segment], gap: float) -> list[Segment]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchaudio
+
+from csm.audio.resampling import resample
 
 EVALUATION_RATE = 16000  # Hz; every evaluator here was trained on 16 kHz speech
 Kind = Literal["lines", "turns", "dialogues"]
@@ -126,7 +127,7 @@ def at_rate(waveform: np.ndarray, sample_rate: int, target: int = EVALUATION_RAT
     array = mono(waveform)
     if sample_rate == target:
         return array
-    return torchaudio.functional.resample(torch.from_numpy(array), sample_rate, target).numpy()
+    return resample(torch.from_numpy(array), sample_rate, target).numpy()
 
 
 def prepared(clip: Clip, sample_rate: int = EVALUATION_RATE) -> Clip:

@@ -11,8 +11,8 @@ from types import ModuleType
 from csm.system.extras import missing_package
 
 PACKAGES = (
-    "torch numpy faster-whisper jiwer Resemblyzer speechmos distillmos pesq pystoi silero-vad "
-    "praat-parselmouth"
+    "torch numpy faster-whisper jiwer whisper-normalizer Resemblyzer speechmos distillmos pesq pystoi "
+    "silero-vad praat-parselmouth"
 ).split()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,15 +90,34 @@ class WhisperRecogniser:
         return " ".join(segment.text.strip() for segment in segments).strip()
 
 
-def aligned_words(reference: str, transcript: str) -> Any:
-    """Aligns two texts after `normalise_text`; returns jiwer's word alignment."""
+@cache
+def whisper_english() -> Callable[[str], str]:
+    """Returns Whisper's English normaliser (Radford et al. 2022, appendix C), whose rates are published.
+
+    It spells numbers in digits, expands contractions, takes British spellings and fillers out.
+
+    Raises:
+        EvaluatorUnavailable: The package is missing.
+    """
+    library = optional_import(
+        "whisper_normalizer.english", package="whisper-normalizer", metric="word error rate"
+    )
+    normalise: Callable[[str], str] = library.EnglishTextNormalizer()
+    return lambda text: " ".join(normalise(text).split())
+
+
+def aligned_words(reference: str, transcript: str, normalise: Callable[[str], str] = normalise_text) -> Any:
+    """Aligns two texts after normalisation; returns jiwer's word alignment."""
     jiwer = optional_import("jiwer", package="jiwer", metric="word error rate")
-    return jiwer.process_words(normalise_text(reference), normalise_text(transcript))
+    return jiwer.process_words(normalise(reference), normalise(transcript))
 
 
-def error_counts(reference: str, transcript: str) -> tuple[int, int]:
+def error_counts(
+    reference: str, transcript: str, normalise: Callable[[str], str] = normalise_text
+) -> tuple[int, int]:
     """Counts word errors (substitutions + deletions + insertions) and words of the reference."""
-    return _errors(aligned_words(reference, transcript)), len(normalise_text(reference).split())
+    errors = _errors(aligned_words(reference, transcript, normalise))
+    return errors, len(normalise(reference).split())
 
 
 def character_error_counts(reference: str, transcript: str) -> tuple[int, int]:
@@ -125,7 +145,12 @@ def transcribe_all(recogniser: SpeechRecogniser, clips: Sequence[Clip]) -> list[
 
 
 def error_scores(
-    clips: Sequence[Clip], transcripts: Sequence[Score], *, characters: bool = False, capped: bool = False
+    clips: Sequence[Clip],
+    transcripts: Sequence[Score],
+    *,
+    characters: bool = False,
+    capped: bool = False,
+    whisper: bool = False,
 ) -> list[Score]:
     """Computes the error rate of each clip, weighted by its length: the pooled mean is errors / words.
 
@@ -134,18 +159,21 @@ def error_scores(
         transcripts: Result of `transcribe_all` for the same clips.
         characters: Whether to count character instead of word errors.
         capped: Whether a clip counts at most as many errors as it has words. Only then has the scale an end.
+        whisper: Whether words are those of `whisper_english`.
     """
     scores = []
+    normalise = whisper_english() if whisper else normalise_text
     for clip, transcript in zip(clips, transcripts, strict=True):
-        words = normalise_text(clip.text)
+        words = normalise(clip.text)
         if not words:
             continue
         size = float(len(words) if characters else len(words.split()))
         if transcript.value is None:
             scores.append(failed(clip, transcript.reason, weight=size))
             continue
-        count = character_error_counts if characters else error_counts
-        rate = count(clip.text, transcript.detail or "")[0] / size
+        texts = clip.text, transcript.detail or ""
+        errors = character_error_counts(*texts) if characters else error_counts(*texts, normalise)
+        rate = errors[0] / size
         rate = min(rate, 1.0) if capped else rate
         scores.append(scored(clip, rate, weight=size, detail=transcript.detail))
     return scores
@@ -170,7 +198,7 @@ def word_error_rate(
 
 
 class Intelligibility(Metric):
-    """Word error rate, the same with a limit per clip, and optionally character error rate.
+    """Word error rate by two normalisers, with a limit per clip, and optionally character error rate.
 
     Args:
         asr: faster-whisper model name or folder; None for the packaged tiny.en.
@@ -180,7 +208,11 @@ class Intelligibility(Metric):
     def __init__(self, asr: str | None = None, *, characters: bool = False) -> None:
         super().__init__()
         self.recogniser = WhisperRecogniser(asr)
-        self.kinds: dict[str, dict[str, bool]] = {"wer": {}, "wer_capped": {"capped": True}}
+        self.kinds: dict[str, dict[str, bool]] = {
+            "wer": {},
+            "wer_whisper": {"whisper": True},
+            "wer_capped": {"capped": True},
+        }
         if characters:
             self.kinds["cer"] = {"characters": True}
 
@@ -207,6 +239,13 @@ def intelligibility_infos(evaluator: str) -> dict[str, MetricInfo]:
             name="wer",
             title="Word error rate",
             definition=f"(substitutions + deletions + insertions) / words, pooled over clips; {normalised}",
+            **shared,
+        ),
+        "wer_whisper": MetricInfo(
+            name="wer_whisper",
+            title="Word error rate, Whisper's normaliser",
+            definition="as word error rate, after Whisper's English normaliser (whisper-normalizer "
+            f"{package_version('whisper-normalizer')}): to compare with published figures",
             **shared,
         ),
         "wer_capped": MetricInfo(

@@ -2,109 +2,150 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from csm.data.code_shards import (
-    VECTORS_NAME,
-    aligned_text,
-    read_code_shards,
-    read_index,
-    shifted_id,
-    write_alignment,
-    write_code_shards,
-    write_code_vectors,
-)
+from csm.data.code_companions import VECTORS_NAME, aligned_text, write_alignment, write_code_vectors
+from csm.data.code_shards import CodeShards, read_code_shards, read_index
 from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
-from csm.recipes.encoding import Tokenizer, codebook_report, encoded_turns, open_tokenizer, sha256_of_weights
+from csm.recipes.encoding import Tokenizer, codebook_report, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
-from csm.system.digests import damage
+from csm.recipes.sharded_encoding import (
+    PlannedShard,
+    encode_shards,
+    finish_index,
+    is_written,
+    planned_shards,
+    remove_earlier,
+)
+from csm.system.digests import damage, record_digests
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.system.threads import one_thread
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.training.distributed import DistributedContext
 
 # Usage of every codebook over the corpus, beside the codes.
 USAGE_NAME = "codebooks.json"
 
 
 @torch.no_grad()
-def encode_corpus(run: RunConfig, tokenizer_folder: Path, output: Path, device: torch.device) -> int:
-    """Encodes every turn of the recipe's corpus to code shards; returns how many. Finished shards are kept.
+def encode_corpus(
+    run: RunConfig, tokenizer_folder: Path, output: Path, distributed: DistributedContext
+) -> int:
+    """Encodes every turn of the recipe's corpus to code shards; returns how many.
 
-    `output` then holds the shards with their index, the alignment of texts (for a model that reads letters or
-    phones) and, of a tokenizer of ours, the vectors of its codes and their usage.
+    Finished shards are kept, and of changed ones the turns whose sound is the same. Each rank encodes its
+    share; the first one then writes the rest: the index, the alignment of texts (for a model that reads
+    letters or phones) and, of a tokenizer of ours, the vectors of its codes and their usage.
 
     Raises:
         ValueError: No corpus or tokenizer, or `output` holds codes of another corpus or tokenizer.
     """
     corpus = read_corpus(run.corpus)
-    tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(device)
-    steps = (
-        write_codes(run, corpus, tokenizer, tokenizer_folder, output),
-        write_text_alignment(run, corpus, tokenizer, output),
-        write_codebooks(run, tokenizer, output),
-    )
-    if not any(steps):
-        log.info("%s: this corpus is encoded (%d turns); nothing to do", output, len(corpus.turns()))
+    if not corpus.turns("validation"):
+        log.warning(
+            "%s has no validation turns: a training would be watched on what it trains on; prepare it with "
+            "--validation",
+            corpus.root,
+        )
+    tokenizer = open_tokenizer(tokenizer_folder, run.model.num_codebooks).to(distributed.device)
+    description = {
+        "corpus": corpus.info.get("name", str(corpus.root)),
+        "tokenizer_sha256": sha256_of_weights(tokenizer_folder),
+        "time_shifts": run.data.time_shifts,
+    }
+    plans = planned_shards(corpus, tokenizer, str(description["tokenizer_sha256"]), run.data.time_shifts)
+    require_same_material(output, plans, description)
+    encode_shards(corpus, tokenizer, plans, output, rank=distributed.rank, ranks=distributed.size)
+    if distributed.rank == 0:
+        description["tokenizer"] = str(tokenizer_folder.absolute())
+        steps = (
+            write_codes_index(output, plans, description),
+            write_text_alignment(run, corpus, plans, tokenizer, output),
+            write_codebooks(run, tokenizer, output),
+        )
+        remove_earlier(output, plans)
+        if not any(steps):
+            log.info("%s: this corpus is encoded (%d turns); nothing to do", output, len(corpus.turns()))
     return len(corpus.turns())
 
 
-def write_codes(
-    run: RunConfig, corpus: Corpus, tokenizer: Tokenizer, tokenizer_folder: Path, output: Path
-) -> bool:
-    """Writes the code shards; returns False where they are there.
+def require_same_material(
+    output: Path, plans: Sequence[PlannedShard], description: dict[str, object]
+) -> None:
+    """Refuses a folder with codes of another tokenizer, or of a corpus that has no turn in common.
 
     Raises:
-        ValueError: The folder holds codes of another corpus or tokenizer.
+        ValueError: It is one.
     """
-    shifts = run.data.time_shifts
-    description: dict[str, Any] = {
-        "corpus": corpus.info.get("name", str(corpus.root)),
-        "tokenizer_sha256": sha256_of_weights(tokenizer_folder),
-    }
-    names = {turn.id for turn in corpus.turns()}
-    names |= {shifted_id(turn.id, shift) for turn in corpus.turns("train") for shift in range(shifts)}
     found = read_index(output)
     if found is None:
-        description["tokenizer"] = str(tokenizer_folder.absolute())
-        write_code_shards(output, encoded_turns(corpus, tokenizer, shifts), description)
-        return True
-    there = found["turns"]
-    assert isinstance(there, dict)
+        return
     differing = [name for name, value in description.items() if found.get(name) != value]
-    differing += ["turns"] if set(there) != names else []
+    names = {plan.name for plan in plans}
+    if not differing and not any(shard.name in names for shard in found["shards"]):
+        wanted = {key for plan in plans for key in plan.keys}
+        shards = CodeShards(output, found["shards"])
+        tables = (shards.tensors(number)["keys"].numpy() for number in range(len(shards.shards)))
+        if not any(bytes(key).hex() in wanted for table in tables for key in table):
+            differing.append("all turns")
     if differing:
         raise ValueError(
             f"{output} holds codes of another run: {', '.join(differing)} differ; choose another --output, "
             f"or delete it if no model needs it"
         )
-    return False
 
 
-def write_text_alignment(run: RunConfig, corpus: Corpus, tokenizer: Tokenizer, output: Path) -> bool:
+def write_codes_index(output: Path, plans: Sequence[PlannedShard], description: dict[str, object]) -> bool:
+    """Writes the index once all shards are there; returns False where it is written."""
+    found = read_index(output)
+    if found is not None and [shard.name for shard in found["shards"]] == [plan.name for plan in plans]:
+        if all(is_written(output / plan.name) for plan in plans):
+            return False
+    finish_index(output, plans, description)
+    return True
+
+
+def write_text_alignment(
+    run: RunConfig, corpus: Corpus, plans: Sequence[PlannedShard], tokenizer: Tokenizer, output: Path
+) -> bool:
     """Writes when each letter or phone is said; returns False where it is written or the text has none."""
     codec = text_codec(run.model.text, run.model.max_speakers)
-    if not isinstance(codec, ByteCodec) or aligned_text(output) == run.model.text:
+    if not isinstance(codec, ByteCodec):
+        return False
+    names = [plan.name for plan in plans]
+    texts = [turn.text for plan in plans for turn in plan.turns]
+    material = hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest()
+    if aligned_text(output) == (run.model.text, material):
         return False
     with one_thread():
         ends = align_corpus(corpus, tokenizer.config.sample_rate, codec)
     rate = tokenizer.config.frame_rate
-    write_alignment(output, {turn: seconds * rate for turn, seconds in ends.items()}, run.model.text)
+    frames = {turn: seconds * rate for turn, seconds in ends.items()}
+    write_alignment(output, frames, run.model.text, material)
     return True
 
 
 def write_codebooks(run: RunConfig, tokenizer: Tokenizer, output: Path) -> bool:
     """Writes the vectors of the codes and their usage; returns False where they are there, or for Mimi."""
-    complete = damage(output / VECTORS_NAME, listed=True) is None and (output / USAGE_NAME).is_file()
-    if complete or not isinstance(tokenizer, ConversationalRVQ):
+    names = (VECTORS_NAME, USAGE_NAME)
+    if not isinstance(tokenizer, ConversationalRVQ):
         return False
+    shards = read_code_shards(output)
+    material = hashlib.sha256("".join(shard.name for shard in shards.shards).encode()).hexdigest()
+    if all(damage(output / name, listed=True) is None for name in names):
+        if json.loads((output / USAGE_NAME).read_text(encoding="utf-8")).get("material") == material:
+            return False
     write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
-    codes = [turn.codes.long() for turn in read_code_shards(output).values()]
-    write_atomically(output / USAGE_NAME, json.dumps(codebook_report(tokenizer, codes)) + "\n")
+    parts = (version.T for n in range(len(shards.shards)) for version in shards.tensors(n)["codes"])
+    report = {**codebook_report(tokenizer, parts), "material": material}
+    write_atomically(output / USAGE_NAME, json.dumps(report) + "\n")
+    record_digests(output, [USAGE_NAME])
     return True

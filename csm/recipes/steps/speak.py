@@ -9,6 +9,7 @@ import torch
 from csm import config as config_files
 from csm.data.code_shards import read_code_shards, read_index
 from csm.data.manifest import Corpus, read_corpus
+from csm.data.speakers import speaker_numbers
 from csm.generation.corpus_voices import CorpusVoices
 from csm.generation.sampling import SamplingConfig
 from csm.generation.speech_folder import write_speech_folder
@@ -17,7 +18,7 @@ from csm.model import CSMModel
 from csm.network.predicted_latent import latent_vectors
 from csm.recipes.encoding import sha256_of_weights
 from csm.recipes.run_files import WEIGHTS, load_run, tokenizer_folder
-from csm.recipes.steps.train_model import numbers_of_speakers
+from csm.recipes.steps.turn_tables import known_speakers
 from csm.system.files import file_sha256
 from csm.system.log import log
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -60,7 +61,7 @@ def trained_talker(
     if model.config.latent_dim:
         # The tokenizer that run.json names need not lie in or beside the run's folder.
         model.set_code_vectors(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks].cpu()))
-    numbers = numbers_of_speakers(run, material)
+    numbers = speaker_numbers(material.speakers(), known_speakers(run))
     voices = CorpusVoices(material, encoded, numbers, tokenizer, without=run.data.exclude_speakers)
     return Talker(
         model=model.to(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,11 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.code_shards import (
-    EncodedTurn,
-    codes_digests,
-    read_alignment,
-    read_code_shards,
-    read_code_vectors,
-    read_index,
-)
+from csm.data.code_companions import read_code_vectors
+from csm.data.code_shards import codes_digests, read_code_shards, read_index
 from csm.data.corpus_digests import corpus_digests
 from csm.data.dataset import ConversationDataset
-from csm.data.manifest import Corpus, read_corpus
-from csm.data.speakers import speaker_numbers
-from csm.generation.voices import known_numbers
+from csm.data.turn_table import TurnTable
 from csm.model import CSMModel
 from csm.network.code_embedding_init import start_from_code_vectors
 from csm.network.execution import apply_execution
@@ -30,9 +23,9 @@ from csm.network.model_config import CSMConfig
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, start_digests, start_folder
 from csm.recipes.steps.finish_model import finish_model
+from csm.recipes.steps.turn_tables import training_tables
 from csm.recipes.steps.voice_samples import voice_samples
 from csm.system.log import log
-from csm.text import ByteCodec
 from csm.training.distributed import start_distributed
 from csm.training.finetuning import load_for_training, make_trainable, require_fit, without_idle_layers
 from csm.training.loop import train
@@ -62,22 +55,21 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     distributed = start_distributed(device.type)
     if found_complete(output, run.training.steps):
         return output
-    corpus, encoded = read_corpus(run.corpus), read_code_shards(codes)
+    encoded = read_code_shards(codes)
     model = start_model(run)
-    require_fit(corpus, encoded, model, run.data, numbers_of_speakers(run, corpus))
+    tables = training_tables(run, codes, encoded, model, distributed)
+    require_fit(list(tables.values()), model, run.data)
     vectors = read_code_vectors(codes)
     if run.model_start == "scratch" and vectors is not None:
         start_from_code_vectors(model, vectors)
     # ZeRO-3 changes the parameters: their names are listed before.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
-    if not corpus.turns("validation"):
-        log.info("%s has no validation turns: the validation loss is that of training turns", corpus.root)
     inputs = {"corpus": run.corpus, "codes": str(codes.absolute()), "tokenizer": index.get("tokenizer")}
     speaker = None
-    if distributed.rank == 0:
-        speaker = voice_samples(run, corpus, encoded, numbers_of_speakers(run, corpus), inputs["tokenizer"])
-    task = model_task(run, model, (corpus, encoded), codes, distributed.device, speaker)
+    if distributed.rank == 0 and run.training.samples:
+        speaker = voice_samples(run, encoded, tables["train"].numbers, inputs["tokenizer"])
+    task = model_task(run, model, tables, vectors, distributed.device, speaker)
 
     def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
         return finish_model(run, task, weights["model"], trained, output)
@@ -97,47 +89,37 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
 def model_task(
     run: RunConfig,
     model: CSMModel,
-    material: tuple[Corpus, dict[str, EncodedTurn]],
-    codes: Path,
+    tables: Mapping[str, TurnTable],
+    vectors: Tensor | None,
     device: torch.device,
     speaker: SampleSpeaker | None = None,
 ) -> ModelTask:
-    """Returns what a recipe trains a model on: its losses on a corpus and the turns' codes.
+    """Returns what a recipe trains a model on: its losses on the turns' codes.
 
     Args:
         run, model: Recipe and model.
-        material: The corpus, and `read_code_shards(codes)`.
-        codes: Folder of the alignment and the code vectors, if there are any.
+        tables: Turns that are trained on, "train", and those whose loss is watched, "watched".
+        vectors: Those of the codes, if there are any.
         device: Where validation runs.
         speaker: Speaks lines to listen to at each validation.
-
-    Raises:
-        ValueError: Codes that do not fit the model, or an alignment of another text codec.
     """
-    corpus, encoded = material
     dataset = partial(
         ConversationDataset,
-        corpus,
-        encoded,
         codec=model.codec,
         num_codebooks=model.config.num_codebooks,
         end_code=model.config.end_code,
         config=run.data,
         seed=run.training.seed,
-        speakers=numbers_of_speakers(run, corpus),
-        ends=read_alignment(codes, model.config.text) if isinstance(model.codec, ByteCodec) else None,
     )
-    # A few recordings of one's own may all be for training: the split follows the hash of their names.
-    watched = "validation" if corpus.turns("validation") else "train"
-    return ModelTask(
-        model,
-        dataset("train", micro_batches=run.training.micro_batches),
-        dataset(watched, micro_batches=1),
-        run.loss,
-        device=device,
-        vectors=read_code_vectors(codes),
-        speaker=speaker,
-    )
+    train_data = dataset(tables["train"], micro_batches=run.training.micro_batches)
+    if train_data.too_long:
+        log.warning(
+            "%d turns have more than data.max_rows = %d rows: they are context and never a target",
+            train_data.too_long,
+            run.data.max_rows,
+        )
+    watched = dataset(tables["watched"], micro_batches=1)
+    return ModelTask(model, train_data, watched, run.loss, device=device, vectors=vectors, speaker=speaker)
 
 
 def start_model(run: RunConfig) -> CSMModel:
@@ -153,14 +135,6 @@ def start_model(run: RunConfig) -> CSMModel:
         model = load_for_training(start_folder(run.model_start, "voice"), run.model, run.finetune)
     make_trainable(model, run.finetune)
     return model
-
-
-def numbers_of_speakers(run: RunConfig, corpus: Corpus) -> dict[str, int]:
-    """Returns the model's number of every speaker of a corpus; those of the start's voice keep theirs."""
-    known: dict[str, int] = {}
-    if run.model_start != "scratch":
-        known = known_numbers(start_folder(run.model_start, "voice"))
-    return speaker_numbers(corpus.speakers(), known)
 
 
 def trained_shape(run: RunConfig) -> CSMConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from csm.data.code_shards import EncodedTurn
-from csm.data.manifest import Corpus, Turn
+from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.data.turn_audio import read_turn
 from csm.generation.corpus_voices import main_speaker, voice_of, with_emotion
 from csm.generation.evaluation_lines import held_out_lines
@@ -89,7 +89,6 @@ class VoiceSamples:
 
 def voice_samples(
     run: RunConfig,
-    corpus: Corpus,
     encoded: Mapping[str, EncodedTurn],
     numbers: Mapping[str, int],
     tokenizer: str | None,
@@ -103,10 +102,12 @@ def voice_samples(
         return None
     if not (Path(tokenizer) / WEIGHTS).is_file() or is_mimi(Path(tokenizer)):
         return None
+    corpus = read_corpus(run.corpus)
     name = main_speaker(corpus)
     lines = held_out_lines(corpus, name, LINES)
     if not lines or name in run.data.exclude_speakers:
         return None
     codec = ConversationalRVQ.from_pretrained(tokenizer)
     voice = with_emotion(voice_of(corpus, encoded, name, numbers[name]), corpus, codec)
-    return VoiceSamples(lines, corpus, codec, voice, run.sampling, run.finetune)
+    # The lines alone are kept of the corpus.
+    return VoiceSamples(lines, replace(corpus, conversations=()), codec, voice, run.sampling, run.finetune)

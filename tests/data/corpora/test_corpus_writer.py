@@ -3,11 +3,19 @@
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
+import torch
 
+from csm.audio import files
+from csm.audio.files import write_audio
+from csm.data.corpora import corpus_writer
 from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.layouts.source import SourceConversation, SourceTurn
+from csm.data.corpora.recordings import prepare_recordings
 from csm.data.manifest import Turn, read_corpus
+from csm.data.word_times import Word
 
 
 def turn(name: str, conversation: str = "c") -> Turn:
@@ -69,7 +77,7 @@ def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path) -> None:
     assert writer_for(tmp_path / "empty").finished() is None
 
 
-def test_files_of_an_interrupted_run_do_not_appear_in_the_next(tmp_path) -> None:
+def test_other_files_of_an_interrupted_run_do_not_appear_in_the_next(tmp_path) -> None:
     first = writer_for(tmp_path / "corpus")
     first.start()
     (first.partial / "audio").mkdir()
@@ -103,3 +111,73 @@ def test_a_corpus_without_turns_is_an_error_with_the_first_reasons(tmp_path) -> 
     with pytest.raises(ValueError, match=r"a\.wav: is empty"):
         writer.finish()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_a_killed_preparation_is_resumed_with_the_same_bytes(tmp_path, monkeypatch, killed_at) -> None:
+    source = tmp_path / "source"
+    for number in range(3):
+        noise = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(number)) * 0.1
+        write_audio(source / f"r{number}.wav", noise, 16_000)
+    monkeypatch.setattr(files, "BLOCK_SAMPLES", 4000)
+    heard: list[str] = []
+
+    def transcriber(recording, path, info, tree) -> SourceConversation:
+        heard.append(recording.id)
+        tree.reject_turn(f"{recording.id}, 0.9 s", "is like no speaker")
+        if recording.id == "r1":
+            raise ValueError("no speech is detected")
+        words = (Word("hello", 0.1, 0.2),)
+        turn = SourceTurn(speaker="Zo\u00eb", text="hello", audio=recording.audio, end=0.5, words=words)
+        return SourceConversation(id=recording.id, turns=[turn], timeline=True)
+
+    def prepared(name: str):
+        return prepare_recordings(tmp_path / name, source=source, transcriber=transcriber)
+
+    prepared("whole")
+    copy = corpus_writer.copy_audio
+
+    def killed(path, target, info) -> None:
+        if path.name == f"r{killed_at}.wav" or killed_at == 1:
+            target.parent.mkdir(exist_ok=True)
+            target.with_name(f"{target.name}.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        copy(path, target, info)
+
+    monkeypatch.setattr(corpus_writer, "copy_audio", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepared("again")
+    monkeypatch.setattr(corpus_writer, "copy_audio", copy)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / ".again.partial").rglob("*.flac")}
+    heard.clear()
+    prepared("again")
+    assert len(heard) < 3, "what is transcribed is not transcribed again"
+    contents = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("whole", "again")
+    ]
+    assert contents[0] == contents[1] and len(contents[0]) > 5
+    for path, changed in before.items():
+        assert (tmp_path / "again" / "audio" / path.name).stat().st_mtime_ns == changed
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "problem"),
+    [
+        ("word " * 30, 3.0, "40 letters per second, expected at most 28"),
+        ("no", 6.0, "2 letters in 6.0 s, expected at least 1 per second"),
+        ("word " * 10, 3.0, None),
+        ("Yes!", 0.1, None),
+        ("", 30.0, None),
+        ("no", 4.0, None),
+    ],
+)
+def test_a_text_that_does_not_fit_its_sound_is_named_with_its_figure(
+    tmp_path, text, seconds, problem
+) -> None:
+    writer = writer_for(tmp_path / "corpus")
+    writer.start()
+    writer.add(replace(turn("a"), text=text, end=seconds))
+    found = writer.finish().info.get("implausible_texts")
+    assert found == (None if problem is None else [f"a: {problem}"])

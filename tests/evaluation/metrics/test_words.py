@@ -10,6 +10,7 @@ from csm.evaluation.metrics.words import (
     WhisperRecogniser,
     error_counts,
     error_scores,
+    intelligibility_infos,
     packaged_model,
     transcribe_all,
     word_error_rate,
@@ -42,6 +43,24 @@ def test_errors_are_pooled_over_words():
 def test_substitutions_deletions_and_insertions_count():
     assert error_counts("a b c d", "a x c d e") == (2, 4)
     assert error_counts("a b", "") == (2, 2)
+
+
+def test_the_rate_by_whispers_normaliser_is_that_of_published_figures():
+    pairs = [
+        (
+            "Mr. Park's 2nd TV cost twenty dollars, um, didn't it?",
+            "mister park is 2nd tv cost $20 did not it",
+        ),
+        ("The grey colour", "the gray color"),
+        ("[laughs] one two", "one three"),
+    ]
+    clips = [Clip(id=str(n), text=text, waveform=TONE) for n, (text, _) in enumerate(pairs)]
+    transcripts = transcribe_all(Parrot(*(heard for _, heard in pairs)), clips)
+    plain, whisper = error_scores(clips, transcripts), error_scores(clips, transcripts, whisper=True)
+    assert [score.value for score in whisper] == [0.0, 0.0, 1.0]  # "12" and "13" are one word
+    assert all(score.value > 0 for score in plain)
+    assert [score.weight for score in whisper] == [10.0, 3.0, 1.0]
+    assert "whisper-normalizer 0." in intelligibility_infos("asr")["wer_whisper"].definition
 
 
 def test_a_missing_output_is_an_error_of_all_its_words_and_never_helps():

@@ -18,8 +18,10 @@ from csm.recipes.steps.encode import encode_corpus
 from csm.recipes.steps.train_model import train_model
 from csm.recipes.steps.train_tokenizer import train_tokenizer
 from csm.training import engine as engine_file
+from csm.training.distributed import DistributedContext
 
 CPU = torch.device("cpu")
+ALONE = DistributedContext(rank=0, size=1, local_size=1, device=CPU)
 
 
 class Steps(NamedTuple):
@@ -80,7 +82,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
         patch.setattr(engine_file, "deepspeed_installed", lambda: False)
         patch.setattr("csm.training.distributed.available_cores", lambda: 1)
         train_tokenizer(made.run, made.tokenizer, CPU)
-        encode_corpus(made.run, made.tokenizer, made.codes, CPU)
+        encode_corpus(made.run, made.tokenizer, made.codes, ALONE)
         train_model(made.run, made.codes, made.model, CPU)
     yield made
     torch.set_num_threads(threads)

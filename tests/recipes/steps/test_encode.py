@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from csm.data.code_shards import read_code_shards, read_index, shifted_id
+from csm.data.code_shards import read_code_shards, read_index
 from csm.recipes.steps.encode import encode_corpus
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.training.distributed import DistributedContext
 
-CPU = torch.device("cpu")
+ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 
 
 def contents(folder):
@@ -23,26 +24,31 @@ def contents(folder):
 def test_codes_alignment_vectors_and_usage_lie_in_the_codes_folder(steps):
     names = {path.name for path in steps.codes.iterdir()}
     assert names == {
-        *("index.json", "codes_0000.safetensors", "alignment.safetensors"),
-        *("code_vectors.safetensors", "codebooks.json", "sha256.json"),
+        *("index.json", "alignment.safetensors", "code_vectors.safetensors"),
+        *(
+            "codebooks.json",
+            "sha256.json",
+            "tables",
+            *(shard.name for shard in read_index(steps.codes)["shards"]),
+        ),
     }
     assert not (steps.tokenizer / "codebooks.json").exists()
     usage = json.loads((steps.codes / "codebooks.json").read_text())
     assert len(usage["usage"]) == 4 and usage["codebook_size"] == 32
     assert (read_index(steps.codes) or {})["tokenizer"] == str(steps.tokenizer)
     turns = read_code_shards(steps.codes)
-    assert len(turns) == 40 and shifted_id("train0", 1) in turns and shifted_id("test0", 1) not in turns
+    assert len(turns) == 30 and len(turns["train0"].shifted) == 1 and not turns["test0"].shifted
 
 
 def test_encoding_again_changes_nothing_of_its_inputs_and_makes_what_is_missing(steps, tmp_path):
     codes = tmp_path / "codes"
     shutil.copytree(steps.codes, codes)
     before = contents(steps.tokenizer), contents(steps.codes)
-    encode_corpus(steps.run, steps.tokenizer, steps.codes, CPU)
+    encode_corpus(steps.run, steps.tokenizer, steps.codes, ALONE)
     assert before == (contents(steps.tokenizer), contents(steps.codes))
     for name in ("codebooks.json", "alignment.safetensors"):
         (codes / name).unlink()
-    encode_corpus(steps.run, steps.tokenizer, codes, CPU)
+    encode_corpus(steps.run, steps.tokenizer, codes, ALONE)
     assert {path.name: data for path, (_, data) in contents(codes).items()} == {
         path.name: data for path, (_, data) in before[1].items()
     }
@@ -50,10 +56,10 @@ def test_encoding_again_changes_nothing_of_its_inputs_and_makes_what_is_missing(
 
 def test_codes_of_other_time_shifts_or_another_tokenizer_are_refused(steps, tmp_path):
     more = replace(steps.run, data=replace(steps.run.data, time_shifts=3))
-    with pytest.raises(ValueError, match="holds codes of another run: turns differ"):
-        encode_corpus(more, steps.tokenizer, steps.codes, CPU)
+    with pytest.raises(ValueError, match="holds codes of another run: time_shifts differ"):
+        encode_corpus(more, steps.tokenizer, steps.codes, ALONE)
     other = tmp_path / "tokenizer"
     shutil.copytree(steps.tokenizer, other)
     ConversationalRVQ(steps.run.tokenizer).save_pretrained(other)
     with pytest.raises(ValueError, match="tokenizer_sha256 differ"):
-        encode_corpus(steps.run, other, steps.codes, CPU)
+        encode_corpus(steps.run, other, steps.codes, ALONE)

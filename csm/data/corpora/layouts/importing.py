@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from csm.audio.containers import playable
-from csm.audio.files import AudioInfo, check_audio, copy_audio
+from csm.audio.files import AudioInfo, check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, Untranscribed
 from csm.data.corpora.layouts.tree import Tree
@@ -92,12 +93,34 @@ class Importer:
         try:
             path = playable(recording.audio, self.tree.scratch)
             info = _usable(check_audio(path))
-            made = self.transcribe(recording, path, info, self.tree)
+            made = self._remembered(self.transcribe, recording, path, info)
             self._copy(recording.audio, path, info)
         except ValueError as error:
             self.tree.reject_file(recording.audio, error)
             return None
         return made
+
+    def _remembered(
+        self, transcribe: Transcriber, recording: Untranscribed, path: Path, info: AudioInfo
+    ) -> SourceConversation:
+        """Returns the conversation of a transcriber, which an interrupted run leaves to the next one."""
+
+        def make() -> dict[str, Any]:
+            before = len(self.tree.turns_rejected)
+            made = transcribe(recording, path, info, self.tree)
+            rejected = self.tree.turns_rejected[before:]
+            del self.tree.turns_rejected[before:]
+            turns = [{**asdict(turn), "audio": None} for turn in made.turns]
+            return {**vars(made), "turns": turns, "rejected": rejected}
+
+        kept = self.writer.remembered(self.tree.shown(recording.audio), make)
+        for what, reason in kept.pop("rejected"):
+            self.tree.reject_turn(what, reason)
+        turns = [
+            SourceTurn(**{**turn, "audio": recording.audio, "words": tuple(map(_word, turn["words"]))})
+            for turn in kept.pop("turns")
+        ]
+        return SourceConversation(**kept, turns=turns)
 
     def _whole(self, recording: Untranscribed) -> SourceConversation | None:
         """Makes one turn of a recording of one channel whose text is known."""
@@ -145,7 +168,7 @@ class Importer:
         target = f"audio/{file_safe(self.tree.shown(path.with_suffix('')))}.flac"
         if target in {copy for copy, _ in self.copies.values()}:
             target = f"audio/{file_safe(self.tree.shown(path))}.flac"
-        copy_audio(source, self.writer.partial / target, info)
+        self.writer.copy(source, target, info)
         if source.is_relative_to(self.tree.scratch):
             source.unlink()  # constant disk for any number of containers
         self.copies[path] = target, info
@@ -230,6 +253,10 @@ def _inside(turn: Turn, pairs: list[tuple[Segment, SourceTurn]]) -> tuple[Word, 
         if turn.start - 1e-6 <= segment.start and segment.end <= turn.end + 1e-6
     ]
     return tuple(sorted(words, key=lambda word: word.start))
+
+
+def _word(fields: Sequence[Any]) -> Word:
+    return Word(*fields)
 
 
 def _usable(info: AudioInfo) -> AudioInfo:

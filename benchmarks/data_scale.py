@@ -1,0 +1,170 @@
+"""Memory and time of a training rank's data at 10, 1,000 and 100,000 hours, on made-up codes.
+
+    python benchmarks/data_scale.py --folder /tmp/scale --hours 10 1000 100000
+
+Turns last 3 s and stand in conversations of 30. All shards of the index are one file of random codes of the
+real size, and texts repeat: what a rank maps and reads is as large as with a real corpus. Each size runs in a
+process of its own, which opens table and shards, draws step 1 and then step 1,000,000 of 8 micro-batches.
+"Anonymous" memory is what the process itself holds; mapped pages are the system's cache, which it may drop.
+100,000 hours take 10 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from csm.data.code_shards import CodeShards, EncodedTurn, write_shard
+from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.turn_table import TableFacts
+from csm.data.turn_table_file import read_table
+from csm.system.digests import record_digests
+from csm.text import ByteCodec
+
+TURN_S, FRAMES, CODEBOOKS, TURNS_PER_CONVERSATION, SHARD_TURNS = 3.0, 37, 32, 30, 90_000
+TEXT = b"this is what is said now"
+BLOCK = 1 << 22
+NAMES = {np.dtype(kind): name for kind, name in ((np.int64, "I64"), (np.int32, "I32"), (np.uint8, "U8"))}
+FACTS = TableFacts(
+    split="train",
+    source="made-up",
+    speakers=("A", "B"),
+    left_out=0,
+    left_out_minutes=0.0,
+    left_out_ids=(),
+    silent=(),
+)
+
+
+def columns(turns: int) -> dict[str, tuple[type, int, object]]:
+    """Returns element type, length, and the function of a range of places, of every array of a table."""
+    size = len(ByteCodec().encode_turn(TEXT.decode(), 0))
+    text, ident = np.frombuffer(TEXT, np.uint8), np.frombuffer(b"turn_0000", np.uint8)
+    conversations = turns // TURNS_PER_CONVERSATION
+
+    def of(value: int):
+        return lambda places: np.full(len(places), value)
+
+    return {
+        "conversations": (np.int64, conversations + 1, lambda p: p * TURNS_PER_CONVERSATION),
+        "id_starts": (np.int64, turns + 1, lambda p: p * len(ident)),
+        "text_starts": (np.int64, turns + 1, lambda p: p * len(text)),
+        "ends_starts": (np.int64, turns + 1, of(0)),
+        "speaker": (np.int32, turns, lambda p: p % 2),
+        "frames": (np.int32, turns, of(FRAMES)),
+        "text_rows": (np.int32, turns, of(size)),
+        "shard": (np.int32, turns, lambda p: p // SHARD_TURNS),
+        "row": (np.int32, turns, lambda p: p % SHARD_TURNS),
+        "id": (np.uint8, turns * len(ident), lambda p: ident[p % len(ident)]),
+        "text": (np.uint8, turns * len(text), lambda p: text[p % len(text)]),
+    }
+
+
+def write_made_up(path: Path, hours: float) -> None:
+    """Writes a table of a size in blocks, as safetensors."""
+    made = columns(int(hours * 3600 / TURN_S) // TURNS_PER_CONVERSATION * TURNS_PER_CONVERSATION)
+    facts = json.dumps(asdict(FACTS)).encode()
+    header: dict[str, object] = {"ends": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}
+    offset = 0
+    for name, (kind, length, _) in made.items():
+        end = offset + length * np.dtype(kind).itemsize
+        header[name] = {"dtype": NAMES[np.dtype(kind)], "shape": [length], "data_offsets": [offset, end]}
+        offset = end
+    end = offset + len(facts)
+    header["facts"] = {"dtype": "U8", "shape": [len(facts)], "data_offsets": [offset, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for kind, length, of in made.values():
+            for first in range(0, length, BLOCK):
+                of_block = of(np.arange(first, min(first + BLOCK, length)))
+                file.write(of_block.astype(kind).tobytes())
+        file.write(facts)
+
+
+def write_codes(folder: Path) -> None:
+    """Writes one shard of random codes and its index entry."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 1024, (SHARD_TURNS, CODEBOOKS, FRAMES), generator=generator, dtype=torch.int16)
+    rest = torch.zeros(FRAMES, 3).half(), torch.zeros(64).half()
+    turns = [EncodedTurn(f"t{n}", row, *rest) for n, row in enumerate(codes)]
+    info = write_shard(folder / "codes_0000.safetensors", turns)
+    record_digests(folder, ["codes_0000.safetensors"])
+    (folder / "shard.json").write_text(json.dumps(asdict(info)))
+
+
+def memory() -> dict[str, float]:
+    """Returns anonymous and mapped memory of this process in MB."""
+    lines = (line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    found = {name: int(value.split()[0]) / 1e3 for name, value in lines if name in ("RssAnon", "RssFile")}
+    return {"anonymous": found["RssAnon"], "mapped": found["RssFile"]}
+
+
+def measure(folder: Path, hours: float) -> dict[str, float]:
+    """Opens the data of a size and draws two steps; returns times in s and memory in MB."""
+    from csm.data.code_shards import ShardInfo
+
+    before, began = memory(), time.perf_counter()
+    shard = ShardInfo(**json.loads((folder / "shard.json").read_text()))
+    path = folder / f"table_{hours:g}.safetensors"
+    encoded = CodeShards(folder, [shard] * (int(hours * 3600 / TURN_S) // SHARD_TURNS + 1))
+    config = DatasetConfig(rows_per_micro_batch=1200, max_rows=400)
+    data = ConversationDataset(
+        read_table(path, encoded, {"A": 0, "B": 1}),
+        codec=ByteCodec(),
+        num_codebooks=CODEBOOKS,
+        end_code=1024,
+        config=config,
+        micro_batches=8,
+        seed=0,
+    )
+    found = {"open_s": time.perf_counter() - began}
+    for step in (1, 1_000_000):
+        began = time.perf_counter()
+        for micro_batch in range(8):
+            data.batch(step, micro_batch)
+        found[f"step_{step}_s"] = time.perf_counter() - began
+    after = memory()
+    grown = {f"{name}_mb": after[name] - before[name] for name in after}
+    return {"table_gb": path.stat().st_size / 1e9, **found, **grown}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="for the made-up corpus")
+    parser.add_argument("--hours", type=float, nargs="+", default=[10, 1000, 100_000])
+    parser.add_argument("--measure", type=float, help="used inside: measure one size in this process")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.measure is not None:
+        print(json.dumps(measure(options.folder, options.measure)))
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not (options.folder / "shard.json").is_file():
+        write_codes(options.folder)
+    print("| hours | table, GB | open, s | step 1, s | step 1,000,000, s | anonymous, MB | mapped, MB |")
+    print("|" + "---|" * 7)
+    for hours in options.hours:
+        path = options.folder / f"table_{hours:g}.safetensors"
+        if not path.is_file():
+            write_made_up(path, hours)
+            record_digests(options.folder, [path.name])
+        command = [sys.executable, __file__, "--folder", str(options.folder), "--measure", str(hours)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        row = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {hours:g} | " + " | ".join(f"{value:.2f}" for value in row.values()) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Opens a page on which a voice is talked with, and an HTTP server for programs.
+
+    csm serve                                    the packaged voice: http://127.0.0.1:8765
+    csm serve --voice my_voice --script lines.txt
+    csm serve --chat http://127.0.0.1:8000/v1    words from an OpenAI-compatible endpoint
+    csm serve --host 0.0.0.0 --token WORD        for other machines; the page is then /?token=WORD
+
+docs/serving.md describes the page, the WebSocket and the endpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+
+from csm.conversation.repliers import ChatReplier
+from csm.conversation.transcriber import FastTranscriber
+from csm.generation.talker import Talker
+from csm.serving.app import make_app
+from csm.serving.service import Service
+from csm.serving.settings import ServerSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    defaults = ServerSettings()
+    parser.add_argument("--voice", type=Path, metavar="FOLDER", help="(default: the packaged voice)")
+    parser.add_argument("--host", default=defaults.host, help="address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=defaults.port, help="(default: %(default)s)")
+    parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="(default: $CSM_TOKEN)")
+    parser.add_argument("--sessions", type=int, default=0, metavar="N", help="speakers (default: measured)")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
+    parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
+    parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serves until it is interrupted."""
+    settings = ServerSettings(
+        host=options.host, port=options.port, token=options.token, sessions=options.sessions
+    )
+    # Each conversation has a thread: more inside one only delay the others.
+    torch.set_num_threads(1)
+    service = _service(options, settings)
+    where = f"http://{settings.host}:{settings.port}/"
+    print(f"talk with {next(iter(service.talker.voices))}: {where}", flush=True)
+    print(f"{service.admission.places} speakers at once ({service.admission.reason})", flush=True)
+    uvicorn.run(
+        make_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        ws_max_size=2**18,
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=2**14,
+    )
+
+
+def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
+    chosen: dict[str, Any] = {}
+    if options.script is not None:
+        if not options.script.is_file():
+            raise ValueError(f"no file {options.script}: --script takes a text file, one reply a line")
+        lines = options.script.read_text(encoding="utf-8").splitlines()
+        chosen["script"] = tuple(line.strip() for line in lines if line.strip())
+    if options.chat is not None:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        chosen["chat"] = ChatReplier(url=options.chat, model=options.chat_model, key=key)
+    return Service(
+        talker=Talker.from_pretrained(options.voice),
+        transcriber=FastTranscriber(),
+        settings=settings,
+        **chosen,
+    )

@@ -1,0 +1,1 @@
+"""A live conversation: the voice listens, answers, and falls silent when it is interrupted."""

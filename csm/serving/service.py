@@ -1,0 +1,63 @@
+"""What all requests of a server share: the voice, the recogniser, places, limits and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
+from csm.conversation.transcriber import Transcriber
+from csm.generation.talker import Talker
+from csm.serving.admission import Admission, measured_places
+from csm.serving.metrics import Metrics
+from csm.serving.settings import ServerSettings
+
+SCRIPT = (
+    "Hello, it is good to talk with you. What brings you here?",
+    "I see, tell me more about that. I have all the time in the world.",
+    "That is a good one. I had a plane to catch once, and no time to lose.",
+    "All right, go on.",
+)
+
+
+@dataclass(kw_only=True)
+class Service:
+    """Parts of a server.
+
+    Attributes:
+        talker: Voice.
+        transcriber: Recogniser.
+        settings: Limits.
+        script: Lines of the script.
+        chat: Chat endpoint; None offers none.
+        metrics: Numbers.
+    """
+
+    talker: Talker
+    transcriber: Transcriber
+    settings: ServerSettings
+    script: tuple[str, ...] = SCRIPT
+    chat: ChatReplier | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.repliers: dict[str, Replier] = {"script": ScriptReplier(self.script), "echo": EchoReplier()}
+        if self.chat is not None:
+            self.repliers = {"chat": self.chat, **self.repliers}
+        count, reason = self.settings.sessions, "as the server was started"
+        if not count:
+            count, reason = measured_places(self.talker)
+        self.admission = Admission(count, reason, self.metrics)
+        self.metrics.set("places", count)
+
+    def replier(self, name: Any) -> Replier:
+        """Returns a replier by its name; None is the first.
+
+        Raises:
+            ValueError: The name is unknown.
+        """
+        if name is None:
+            return next(iter(self.repliers.values()))
+        if not isinstance(name, str) or name not in self.repliers:
+            raise ValueError(f"replier is {name!r}: expected one of {', '.join(self.repliers)}")
+        return self.repliers[name]

@@ -1,0 +1,88 @@
+"""The funnel's totals add up, whatever the corpus: nothing is lost between two rows."""
+
+import random
+
+import pytest
+import torch
+
+from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.funnel import Training, funnel_lines, stages
+from csm.data.manifest import SPLITS, Turn
+from csm.data.turn_table_file import table_of
+from csm.text import ByteCodec
+
+NUMBERS = {"A": 0, "B": 1}
+TRAINING = Training(codec=ByteCodec(), max_rows=60, exclude_speakers=("B",))
+
+
+def made(folder, seed: int):
+    """A corpus of random turns with rejects, and codes of most of them."""
+    draw = random.Random(seed)
+    writer = CorpusWriter(folder=folder / "corpus", identity={"name": "made"})
+    writer.start()
+    encoded = []
+    for number in range(draw.randrange(5, 60)):
+        conversation = f"c{number // 4}"
+        turn = Turn(
+            id=f"t{number}",
+            conversation=conversation,
+            index=0,
+            speaker=draw.choice("AB"),
+            text=draw.choice(("", "hi", "a longer text", "word " * 12)),
+            audio="audio/a.flac",
+            end=draw.uniform(0.2, 6.0),
+        )
+        split = ("train", "train", "validation", "test")[number // 4 % 4]
+        writer.add(turn, split=split)
+        if draw.random() < 0.9:
+            frames = draw.choice((0, 5, 20, 70))
+            codes = torch.zeros(3, frames, dtype=torch.int16)
+            encoded.append(EncodedTurn(turn.id, codes, torch.zeros(frames, 3), torch.zeros(1)))
+    for number in range(draw.randrange(4)):
+        reason, unit = draw.choice(("is silent", "is empty")), draw.choice(("turn", "file"))
+        writer.reject(f"bad {number}", reason, unit=unit)
+    writer.use_file()
+    corpus = writer.finish()
+    write_code_shards(folder / "codes", encoded, {})
+    return corpus, read_code_shards(folder / "codes")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_totals_add_up_from_the_corpus_to_trained_frames(tmp_path, seed):
+    corpus, encoded = made(tmp_path, seed)
+    info = corpus.info
+    assert info["turns_in"] == info["turns_used"] + info["turns_rejected"]
+    turns = 0
+    for split in SPLITS:
+        for materials in ((), (encoded,), (encoded, TRAINING, NUMBERS)):
+            first, *others, last = stages(corpus.turns(split), *materials)
+            assert all(row.left_out for row in others) and not last.left_out
+            assert first.turns == sum(row.turns for row in others) + last.turns
+            assert first.minutes == pytest.approx(sum(row.minutes for row in others) + last.minutes)
+        turns += first.turns
+        assert first.minutes == pytest.approx(info["splits"][split]["minutes"], abs=0.006)
+    assert turns == info["turns_used"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_row_is_what_the_dataset_trains_on(tmp_path, seed):
+    corpus, encoded = made(tmp_path, seed)
+    *_, trained = stages(corpus.turns("train"), encoded, TRAINING, NUMBERS)
+    config = DatasetConfig(rows_per_micro_batch=60, max_rows=60, exclude_speakers=("B",))
+    table = table_of(corpus, encoded, "train", ByteCodec(), numbers=NUMBERS)
+    sizes = {"codec": ByteCodec(), "num_codebooks": 3, "end_code": 9, "micro_batches": 1, "seed": 0}
+    data = ConversationDataset(table, config=config, **sizes)
+    plans = [data.plan(n + 1).micro_batches[0] for n in range(len(data.sampler.epoch(0)))]
+    drawn = [turn for plan in plans for chunk in plan.chunks for turn in chunk.turns if turn.trained]
+    assert len(drawn) == trained.turns
+    assert sum(turn.turn.codes.shape[1] for turn in drawn) == trained.frames
+
+
+def test_the_lines_name_what_is_left_out(tmp_path):
+    corpus, encoded = made(tmp_path, 3)
+    text = "\n".join(funnel_lines(corpus, encoded, TRAINING, NUMBERS))
+    assert "files in the source: " in text and "train:\n" in text and "frames trained on" in text
+    silent = [turn.id for turn in corpus.turns("train") if not turn.text]
+    assert f"- {len(silent)} turns" in text and silent[0] in text

@@ -1,0 +1,98 @@
+"""The endpoints answer as OpenAI's clients expect, and refuse what is wrong in one line."""
+
+import io
+import json
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile
+
+
+def ask(address: str, path: str, body=None, **headers: str) -> tuple[int, bytes]:
+    """Asks the server; returns status and body."""
+    data = json.dumps(body).encode() if isinstance(body, dict) else body
+    request = urllib.request.Request(f"http://{address}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def message(answer: tuple[int, bytes]) -> str:
+    return json.loads(answer[1])["error"]["message"]
+
+
+def test_speech_is_what_the_talker_says(serve, talker) -> None:
+    address = serve()
+    expected = (talker.generate("You and whose army?", "FAYE").waveform[0].clamp(-1, 1) * 32767).round()
+    request = {"model": "csm", "input": "You and whose army?", "voice": "FAYE"}
+    status, wav = ask(address, "/v1/audio/speech", request)
+    assert status == 200
+    samples, rate = soundfile.read(io.BytesIO(wav), dtype="int16")
+    assert rate == 8000 and np.array_equal(samples, expected.short().numpy())
+    status, pcm = ask(address, "/v1/audio/speech", {**request, "response_format": "pcm"})
+    assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples)
+    assert b"csm_first_audio_seconds_count 2" in ask(address, "/metrics")[1]
+    assert json.loads(ask(address, "/health")[1])["taken"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"input": " "}, "input is"),
+        ({"input": 3}, "input is"),
+        ({"input": "x" * 2001}, "2001 characters: expected at most 2000"),
+        ({"voice": "JO"}, "did you mean"),
+        ({"response_format": "mp3"}, "expected one of wav, pcm"),
+        ({"speed": 2}, "speed is 2: expected 1"),
+    ],
+)
+def test_a_wrong_field_is_named(serve, wrong, reason) -> None:
+    answer = ask(serve(), "/v1/audio/speech", {"input": "hello", "voice": "JOE", **wrong})
+    assert answer[0] == 400 and reason in message(answer)
+
+
+def test_garbage_is_refused_and_the_next_request_is_served(serve) -> None:
+    address = serve(largest_upload=1000)
+    for body in (b"\xff\x00{", b"[1]", b"[" * 900):
+        assert ask(address, "/v1/audio/speech", body)[0] == 400
+    assert "more than 1000 bytes" in message(ask(address, "/v1/audio/speech", b"x" * 5000))
+    assert ask(address, "/v1/audio/speech", {"input": "hello"})[0] == 200
+
+
+def test_a_token_is_asked_for(serve) -> None:
+    address = serve(token="secret")
+    assert ask(address, "/metrics")[0] == 401
+    assert ask(address, "/metrics", Authorization="Bearer wrong")[0] == 401
+    assert ask(address, "/metrics", Authorization="Bearer secret")[0] == 200
+    assert ask(address, "/metrics?token=secret")[0] == 200
+
+
+def test_an_upload_is_transcribed(serve) -> None:
+    wav = io.BytesIO()
+    soundfile.write(wav, np.sin(np.arange(8000)).astype(np.float32), 8000, format="WAV")
+    address = serve()
+
+    def upload(data: bytes) -> tuple[int, bytes]:
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        body = head + data + b"\r\n--x--\r\n"
+        return ask(
+            address, "/v1/audio/transcriptions", body, **{"Content-Type": "multipart/form-data; boundary=x"}
+        )
+
+    assert json.loads(upload(wav.getvalue())[1]) == {"text": "hello"}
+    bad = upload(b"no audio")
+    assert bad[0] == 400 and message(bad).startswith("upload: is no audio")
+    assert "file is missing" in message(ask(address, "/v1/audio/transcriptions", b"x"))
+
+
+def test_the_page_comes_from_the_server_alone(serve) -> None:
+    address = serve()
+    html = ask(address, "/")[1].decode()
+    assert "Talk with a voice" in html and "http://" not in html and "https://" not in html
+    for name in ("talk.js", "talk.css", "worklet.js"):
+        assert ask(address, f"/page/{name}")[0] == 200
+    assert ask(address, "/page/../../app.py")[0] == 404
