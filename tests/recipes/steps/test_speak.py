@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from csm.cli import main
 from csm.recipes.steps.speak import trained_talker
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -37,3 +38,14 @@ def test_sampling_of_the_recipe_is_the_default(steps):
     stored = json.loads((steps.model / "run.json").read_text())["config"]["run"]["sampling"]
     talker = trained_talker(steps.model, CPU)
     assert talker.sampling.max_seconds == stored["max_seconds"] == 0.8
+
+
+def test_an_exported_voice_carries_its_speakers_consent_and_who_gave_none_is_named(steps, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(steps.run.corpus, corpus)
+    (corpus / "corpus.json").write_text(json.dumps({"name": "tones", "consent": {"A": "signed 2026-11-01"}}))
+    words = ["export", "voice", "--run", str(steps.model), "--corpus", str(corpus)]
+    assert main([*words, "--output", str(tmp_path / "voice")]) == 0
+    assert "no consent of B is on record" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "voice" / "voices.json").read_text())
+    assert rows["A"]["consent"] == "signed 2026-11-01" and "consent" not in rows["B"]
