@@ -156,9 +156,9 @@ def test_what_is_not_spoken_is_removed_from_a_text(written: str, spoken: str) ->
     [
         (b"", "holds no text"),
         (b"plain", "cannot be read"),
-        (gzip.compress(b"\xff\xfe"), "cannot be read"),
-        (gzip.compress(b"; only a comment\n"), "holds no text"),
-        (gzip.compress(b"vm-and and\n"), "line 1 is 'vm-and and': expected NAME: text"),
+        (gzip.compress(b"\xff\xfe", mtime=0), "cannot be read"),
+        (gzip.compress(b"; only a comment\n", mtime=0), "holds no text"),
+        (gzip.compress(b"vm-and and\n", mtime=0), "line 1 is 'vm-and and': expected NAME: text"),
     ],
 )
 def test_a_broken_list_of_texts_is_refused(content: bytes, message: str) -> None:
