@@ -265,7 +265,8 @@ class LiveConversation:
         self._due = since / self.rate + gap
 
     def _user_turn(self, end: int) -> UserTurn:
-        return UserTurn(*(self._kept(rate, self._onset, end) for rate in self._past))
+        voice, words = (self._kept(rate, self._onset, end) for rate in (self.rate, listening.RATE))
+        return UserTurn(voice, words)
 
     def _kept(self, rate: int, start: int, end: int) -> Tensor:
         """Audio of an interval in samples of the clock, with a margin on both sides."""

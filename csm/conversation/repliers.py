@@ -101,8 +101,9 @@ class ChatReplier:
                     if left <= 0:
                         return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            plain = isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError)
-            reason = error.reason if plain else error
+            reason: object = error
+            if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+                reason = error.reason
             raise ValueError(
                 f"chat endpoint {self.url}: {reason}; check the address and the model"
             ) from error

@@ -42,6 +42,7 @@ COMMANDS = {
     "export_voice": "export voice",
     "generate_speech": "generate",
     "prepare_data": "prepare",
+    "serve": "serve",
     "speak": "speak",
     "train": "train",
     "train_semantic": "train-semantic",
