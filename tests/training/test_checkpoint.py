@@ -349,14 +349,16 @@ def test_until_its_files_are_written_the_checkpoint_before_is_the_newest_and_no_
 def test_a_kill_while_files_are_written_leaves_the_checkpoint_before_to_resume_from(tmp_path: Path) -> None:
     engines = saved(tmp_path, 1)
     before = state(engines)
+    stepped(engines)  # before the fork: autograd's threads are the parent's
     child = os.fork()
     if child == 0:
-        # The first file is written, the second one never.
-        checkpoint_shard.write_flushed = lambda path, _: path.write_bytes(b"{") and time.sleep(60)
-        stepped(engines)
-        Checkpoints(tmp_path, engines, ALONE, keep=1).begin(2)
-        time.sleep(60)
-        os._exit(1)
+        try:
+            # The first file is written, the second one never.
+            checkpoint_shard.write_flushed = lambda path, _: path.write_bytes(b"{") and time.sleep(60)
+            Checkpoints(tmp_path, engines, ALONE, keep=1).begin(2)
+            time.sleep(60)
+        finally:
+            os._exit(1)  # a child that raises would run the other tests once more
     deadline = time.monotonic() + 20
     while not list(tmp_path.glob("*.tmp-*/rank_00000.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
