@@ -106,10 +106,9 @@ def test_a_saved_tokenizer_has_the_same_codes_and_its_packaged_form_almost(tmp_p
     assert (half[:, 0] == codes[:, 0]).float().mean() > 0.8
 
 
-@pytest.mark.parametrize("block_frames", [1, 2])
 @torch.no_grad()
-def test_an_exported_encoder_gives_the_same_codes_at_any_length(block_frames: int, tmp_path) -> None:
-    tokenizer = made(block_frames)
+def test_an_exported_encoder_gives_the_same_codes_at_any_length(tmp_path) -> None:
+    tokenizer = made(block_frames=2)
     export_tokenizer(tokenizer, tmp_path, onnx=True)
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "encoder.onnx")
