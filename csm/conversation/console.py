@@ -30,7 +30,7 @@ def typed_replies(live: LiveConversation, lines: Iterable[str]) -> Iterator[Repl
     """Types lines as they arrive; yields the whole reply to each. Empty lines are skipped.
 
     Args:
-        live: Conversation whose worker charges nothing: nobody waits for its clock.
+        live: Conversation whose worker charges nothing: no caller waits for its clock.
         lines: The user's turns.
     """
     for line in lines:

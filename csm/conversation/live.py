@@ -167,7 +167,7 @@ class LiveConversation:
         return audio
 
     def step(self, samples: Float[Tensor, " S"], rate: int) -> Float[Tensor, " S"]:
-        """Returns the voice's audio of the time in which the user's samples come, and hears them.
+        """Returns the voice's audio of the time in which the user's samples come, and processes these.
 
         What the voice does in this step depends on earlier steps alone, as it must in real time.
         """

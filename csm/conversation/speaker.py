@@ -91,7 +91,7 @@ class Speaker:
         self._listened = self._clauses = 0
 
     def reply(self, user: UserTurn) -> Task:
-        """Hears the user's turn and speaks a reply; yields Words, Chunks and ReplyEnd."""
+        """Encodes the user's turn and speaks a reply; yields Words, Chunks and ReplyEnd."""
         self._listened = self._clauses = 0
         self._heard = user.text or (self.transcriber(user.words) if user.words is not None else "")
         yield Words(self._heard, "typed" if user.text else self.transcriber.name)

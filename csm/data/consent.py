@@ -21,7 +21,7 @@ def parsed_consents(texts: Sequence[str], speakers: Sequence[str]) -> dict[str, 
         speakers: Of the corpus.
 
     Raises:
-        ValueError: A text has another form, or names nobody of the corpus.
+        ValueError: A text has another form, or names no speaker of the corpus.
     """
     found: dict[str, str] = {}
     for text in texts:

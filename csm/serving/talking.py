@@ -96,7 +96,7 @@ class Talk:
             await self._socket.send_json({"type": "event", **event._asdict()})
 
     async def _audio(self, live: LiveConversation, data: bytes) -> None:
-        """Hears PCM16 samples and answers with the voice's of the same time."""
+        """Takes PCM16 samples and answers with the voice's of the same time."""
         if len(data) % 2:
             raise ValueError(f"audio has {len(data)} bytes: expected 16-bit samples, an even number")
         self._heard_s += len(data) / 2 / self._rate

@@ -1,4 +1,4 @@
-"""Memory that runs out: at the first step micro-batches are cut into pieces; later it is told in one line."""
+"""Memory that runs out: at the first step micro-batches are cut into pieces; later one line reports it."""
 
 from __future__ import annotations
 

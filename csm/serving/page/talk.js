@@ -31,7 +31,7 @@ async function begin() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new WebSocket(`${scheme}://${location.host}/talk?token=${encodeURIComponent(token)}`);
   socket.binaryType = "arraybuffer";
-  socket.onmessage = ({ data }) => (typeof data === "string" ? told(JSON.parse(data)) : spoken(data));
+  socket.onmessage = ({ data }) => (typeof data === "string" ? received(JSON.parse(data)) : spoken(data));
   socket.onclose = closed;
   await new Promise((resolve) => { socket.onopen = resolve; });
   const speaker = id("speaker").value || null;
@@ -57,7 +57,7 @@ function spoken(buffer) {
   line.port.postMessage(Float32Array.from(block, (x) => x / 32767));
 }
 
-function told(message) {
+function received(message) {
   if (message.type === "ready") { say("Talk: the voice answers when you pause."); ready(); }
   else if (message.type === "error") say(message.message);
   else if (message.type === "event") happened(message);
