@@ -148,7 +148,7 @@ class Speaker:
                 stream.close()
 
     def _keep(self, frames: Sequence[int]) -> str:
-        """Keeps so many frames of each clause; returns their words."""
+        """Keeps the first `frames` frames of each clause; returns their words."""
         turns = [context.turn for context in self.session.turns[len(self.session.turns) - len(frames) :]]
         whole = 0
         while whole < len(turns) and frames[whole] >= turns[whole].codes.shape[1]:

@@ -96,7 +96,7 @@ class WindowSampler:
         return np.cumsum(self._size(np.concatenate(sums)))
 
     def _size(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns how many micro-batches windows of so many rows have."""
+        """Returns the number of micro-batches of windows with these numbers of rows."""
         return np.maximum(1, np.ceil(rows / (self.filled * self.rows_per_micro_batch))).astype(np.int64)
 
     def _planned(self, epoch: int, window: int) -> list[list[Chunk]]:

@@ -24,7 +24,7 @@ class Admission:
 
     Args:
         places: Number of speakers at once.
-        reason: Why there are so many, for the one who is refused.
+        reason: The measurement behind `places`, which a refused user reads.
         metrics: Where speakers are counted.
     """
 

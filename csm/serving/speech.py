@@ -129,6 +129,6 @@ async def _body(request: Request, service: Service) -> None:
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise ValueError(f"body has more than {limit} bytes: expected at most so many")
+            raise ValueError(f"body has more than {limit} bytes: expected no more; send less")
         parts.append(part)
     request._body = b"".join(parts)

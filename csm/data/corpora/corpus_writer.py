@@ -34,7 +34,7 @@ NOTHING_LEFT = {
     "validation": ": a training would be watched on what it trains on; hold some out with --validation",
 }
 IDENTITY_NAME = "identity.json"
-# Letters per second of a text, of at least so many letters or seconds.
+# Most letters per second of a text of MANY_LETTERS or more, fewest of a turn of LONG_TURN seconds or more.
 HIGHEST_PACE, MANY_LETTERS = 28.0, 20
 LOWEST_PACE, LONG_TURN = 1.0, 5.0
 

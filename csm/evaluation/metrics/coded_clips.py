@@ -110,11 +110,6 @@ class CodeVectors:
             return cls(tokenizer.stack, None)
         return cls(tokenizer.quantizer.semantic, tokenizer.quantizer.acoustic)
 
-    @property
-    def semantic_stream(self) -> str:
-        """Name of all semantic codebooks."""
-        return named(0, self.semantic.num_codebooks - 1)
-
     def rows(self, clip: CodedClip, stream: str) -> Float[Tensor, "T C"]:
         """Returns what a probe reads of each frame of a clip, float32 on the CPU."""
         if stream == UNQUANTIZED:
