@@ -28,11 +28,13 @@ class MemoryState(NamedTuple):
     Attributes:
         semantic, style: float32 [S, M, D], slots of each kind.
         turns: int64 [S], number of turns written so far.
+        seen: bool [S, 1, 1, 2 M + 1], which slots of both kinds, and the empty one, rows attend to.
     """
 
     semantic: Tensor
     style: Tensor
     turns: Tensor
+    seen: Tensor
 
 
 def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
@@ -48,6 +50,25 @@ def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
     weights = torch.where(slot == 0, gist * (place < faded), kept.float())
     owner = torch.arange(len(past.counts), device=counts.device).view(-1, 1, 1) == past.sequence
     return weights * owner
+
+
+class Folding(NamedTuple):
+    """How the past turns of a batch go into the slots.
+
+    Attributes:
+        weights: float32 [S, M, P].
+        turns: int64 [S], number of past turns of each sequence.
+        seen: As of MemoryState.
+    """
+
+    weights: Tensor
+    turns: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, past: PastTurns, slots: int) -> Folding:
+        """Returns the folding of these turns into so many slots of each kind."""
+        return cls(folding_weights(past, slots), past.counts, seen_slots(past.counts, slots))
 
 
 class TurnWriter(nn.Module):
@@ -82,23 +103,23 @@ class TurnWriter(nn.Module):
             semantic, acoustic: Summed embeddings of the semantic and acoustic codes of all frames.
             speaker: Embedding of each turn's speaker.
         """
-        count = len(past.sequence)
         said = torch.cat(
-            [_mean(text, past.text_turn, count), _mean(semantic, past.codes_turn, count)], dim=-1
+            [
+                _mean(text, past.text_turn, past.text_count),
+                _mean(semantic, past.codes_turn, past.frame_count),
+            ],
+            dim=-1,
         )
-        mean = _mean(acoustic, past.codes_turn, count)
-        spread = (
-            _mean((acoustic.float() - mean[past.codes_turn]).square(), past.codes_turn, count)
-            .add(1e-6)
-            .sqrt()
-        )
+        mean = _mean(acoustic, past.codes_turn, past.frame_count)
+        apart = acoustic.float() - mean[past.codes_turn]
+        spread = _mean(apart.square(), past.codes_turn, past.frame_count).add(1e-6).sqrt()
         return self.semantic(said), self.style(torch.cat([mean, spread, speaker.float()], dim=-1))
 
 
-def _mean(rows: Tensor, turn: Tensor, count: int) -> Tensor:
-    """Returns the mean of the rows of each turn, [count, D] in fp32."""
-    total = rows.new_zeros(count, rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
-    return total / torch.bincount(turn, minlength=count).clamp_min(1).unsqueeze(1)
+def _mean(rows: Tensor, turn: Tensor, counts: Tensor) -> Tensor:
+    """Returns the mean of the rows of each turn, [P, D] in fp32; `counts` [P, 1] are at least 1."""
+    total = rows.new_zeros(len(counts), rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
+    return total / counts
 
 
 class MemoryRead(nn.Module):
@@ -129,17 +150,15 @@ class MemoryRead(nn.Module):
 
     def forward(self, x: Float[Tensor, "R D"], layout: RowLayout, state: MemoryState) -> Float[Tensor, "R D"]:
         """Returns the rows with what they read of their own sequence's slots added."""
-        count, slots, width = state.semantic.shape
+        count, _, width = state.semantic.shape
         nothing = state.semantic.new_zeros(count, 1, width)
         source = (torch.cat([state.semantic, state.style, nothing], dim=1) + self.places).to(x.dtype)
-        filled = filled_slots(state.turns, slots)
-        mask = torch.cat([filled, filled, torch.ones_like(filled[:, :1])], dim=1)
         heads = (self.n_heads, width // self.n_heads)
         k, v = (
             project(source).unflatten(-1, heads).transpose(1, 2) for project in (self.k_proj, self.v_proj)
         )
         q = layout.pad(self.q_proj(self.norm(x))).unflatten(-1, heads).transpose(1, 2)
-        out = attend_few(q, k, v, mask=mask[:, None, None])
+        out = attend_few(q, k, v, mask=state.seen)
         return x + torch.tanh(self.gate) * self.o_proj(layout.unpad(out.transpose(1, 2).flatten(2)))
 
 
@@ -148,6 +167,12 @@ def filled_slots(turns: Tensor, slots: int) -> Tensor:
     place = torch.arange(slots, device=turns.device)
     newest = (place >= 1) & (place <= turns.unsqueeze(1))
     return newest | ((place == 0) & (turns.unsqueeze(1) >= slots))
+
+
+def seen_slots(turns: Tensor, slots: int) -> Tensor:
+    """Returns bool [S, 1, 1, 2 M + 1], the slots of both kinds that hold a turn, and the empty slot."""
+    filled = filled_slots(turns, slots)
+    return torch.cat([filled, filled, torch.ones_like(filled[:, :1])], dim=1)[:, None, None]
 
 
 class ConversationMemory(nn.Module):
@@ -166,7 +191,8 @@ class ConversationMemory(nn.Module):
     def empty(self, count: int, device: torch.device) -> MemoryState:
         """Returns the state of `count` conversations without past turns."""
         zeros = torch.zeros(count, self.slots, self.width, device=device)
-        return MemoryState(zeros, zeros.clone(), torch.zeros(count, dtype=torch.int64, device=device))
+        turns = torch.zeros(count, dtype=torch.int64, device=device)
+        return MemoryState(zeros, zeros.clone(), turns, seen_slots(turns, self.slots))
 
     def write(
         self, state: MemoryState, semantic: Float[Tensor, "S D"], style: Float[Tensor, "S D"]
@@ -185,11 +211,13 @@ class ConversationMemory(nn.Module):
             fold(state.semantic, semantic.float(), leaves, first),
             fold(state.style, style.float(), leaves, first),
             state.turns + 1,
+            seen_slots(state.turns + 1, self.slots),
         )
 
     def fold(
-        self, past: PastTurns, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
+        self, folding: Folding, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
     ) -> MemoryState:
         """Returns the state after writing all past turns, in one product."""
-        weights = folding_weights(past, self.slots)
-        return MemoryState(weights @ semantic.float(), weights @ style.float(), past.counts)
+        return MemoryState(
+            folding.weights @ semantic.float(), folding.weights @ style.float(), folding.turns, folding.seen
+        )

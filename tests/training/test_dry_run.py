@@ -165,7 +165,7 @@ def test_a_block_keeps_what_is_said_for_its_backward_pass(precision: str, sizes:
 
     rows = 211
     x = torch.randn(rows, width, requires_grad=True)
-    attend = PackedSequences(torch.tensor([0, rows], dtype=torch.int32), rows)
+    attend = PackedSequences.of(torch.tensor([0, rows], dtype=torch.int32), rows)
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
