@@ -7,7 +7,7 @@ listen, speaker | voice frames | one end row | text, end. A batch packs sequence
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,7 +113,9 @@ class RowBatch:
         """Returns the same batch on a device, all its tensors in one copy; spans stay on the host."""
         tensors = {k: v for k, v in vars(self).items() if isinstance(v, (Tensor, PastTurns))}
         names = [*tensors, "layout"]
-        return replace(self, **dict(zip(names, moved([*tensors.values(), self.layout], device), strict=True)))
+        values = moved([*tensors.values(), self.layout], device)
+        changed: dict[str, Any] = dict(zip(names, values, strict=True))
+        return replace(self, **changed)
 
     def trained_frames(self) -> Tensor:
         """Returns int64 [F], the rows whose following frame trains the depth decoder."""
