@@ -151,7 +151,9 @@ def run(options: argparse.Namespace) -> None:
     if corpus and (info := corpus.info):
         minutes = 60 * info["hours"]
         print(f"{corpus.root}: {info['turns_used']} turns, {minutes:.1f} minutes of {info['name']}")
-        print(f"rejected: {info['turns_rejected']} turns, {info['files_rejected']} files (rejects.jsonl)")
+        minutes = f"{info['minutes_rejected']:.1f} minutes of " if "minutes_rejected" in info else ""
+        files = f"{info['files_rejected']} files (rejects.jsonl)"
+        print(f"rejected: {minutes}{info['turns_rejected']} turns, {files}")
 
 
 def stats_lines(options: argparse.Namespace) -> list[str]:
