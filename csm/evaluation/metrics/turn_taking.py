@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
+from csm.audio.voice_activity import Interval, SpeechProbabilities, load_detector
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, at_rate
-from csm.evaluation.core.evaluators import optional_import, package_version
+from csm.evaluation.core.evaluators import EvaluatorUnavailable, package_version
+from csm.system.extras import missing_package
 
 MERGE_UNDER = 0.2  # seconds
-Interval = tuple[float, float]
 
 
 class VoiceActivity:
@@ -30,26 +30,18 @@ class VoiceActivity:
     """
 
     def __init__(self) -> None:
-        threads = torch.get_num_threads()
-        self._library = optional_import("silero_vad", package="silero-vad", metric="turn taking")
-        torch.set_num_threads(threads)  # importing it sets one thread for the whole process
-        self._model: Any = self._library.load_silero_vad()
+        try:
+            self._detector = load_detector()
+        except ImportError as error:
+            raise EvaluatorUnavailable(missing_package("silero-vad", "turn taking")) from error
         self.evaluator = f"silero-vad {package_version('silero-vad')}"
 
     def intervals(self, waveform: np.ndarray, sample_rate: int) -> list[Interval]:
-        """Finds speech in a waveform [S], as (start, end) in seconds.
-
-        The package's padding of 30 ms on both sides is switched off, since it shifts every offset.
-        """
-        speech = self._library.get_speech_timestamps(
-            torch.from_numpy(np.ascontiguousarray(at_rate(waveform, sample_rate))),
-            self._model,
-            sampling_rate=EVALUATION_RATE,
-            speech_pad_ms=0,
-            min_silence_duration_ms=100,
-            min_speech_duration_ms=100,
-        )
-        return [(part["start"] / EVALUATION_RATE, part["end"] / EVALUATION_RATE) for part in speech]
+        """Finds speech in a waveform [S], as (start, end) in seconds."""
+        speech = SpeechProbabilities(self._detector, EVALUATION_RATE)
+        speech.push(torch.from_numpy(np.ascontiguousarray(at_rate(waveform, sample_rate))))
+        speech.finish()
+        return speech.intervals()
 
 
 def inter_pausal_units(intervals: Sequence[Interval], merge_under: float = MERGE_UNDER) -> list[Interval]:
