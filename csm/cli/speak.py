@@ -20,6 +20,7 @@ from csm.generation.playback import play
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.talker import Talker
 from csm.generation.typed_conversation import free_path
+from csm.generation.voice_card import is_marked, mark_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
     parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
+    parser.add_argument(
+        "--watermark", action="store_true", help="an inaudible one (default: where the voice's card says so)"
+    )
     parser.add_argument("--int8", action="store_true", help="int8 weights: faster, less exact")
 
 
@@ -55,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
     stream = talker.generate(text, options.speaker, prompt=prompt_of(options, talker), stream=True)
     output = options.output or free_path(Path("speech"), ".wav")
     timing = stream.write(output)
+    if options.watermark or is_marked(options.voice):
+        mark_file(output)
     print(
         f"{output}: {stream.voice.name}, {timing.audio_s:.2f} s of speech in {timing.generation_s:.2f} s, "
         f"the first after {timing.first_audio_s:.2f} s"
