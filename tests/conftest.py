@@ -50,6 +50,12 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what commands share out of the user's folder."""
+    os.environ["CSM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def tiny_model() -> Callable[..., CSMModel]:
     """Makes a tiny model in eval mode whose every parameter is random and whose every gate is open."""

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.forced_alignment import align_corpus, symbols
+from csm.data.alignment_cache import aligned_corpus
+from csm.data.forced_alignment import symbols
 from csm.data.manifest import Corpus
 from csm.text import ByteCodec, text_codec
 
@@ -53,4 +54,4 @@ def align_phones(corpus: Corpus, sample_rate: int) -> tuple[ByteCodec, dict[str,
     """Returns the phone codec and the aligned ends of all turns of a corpus with text."""
     codec = text_codec("phones", 256)
     assert isinstance(codec, ByteCodec)
-    return codec, align_corpus(corpus, sample_rate, codec)
+    return codec, aligned_corpus(corpus, sample_rate, codec, "phones")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from csm.data.alignment_cache import aligned_corpus
 from csm.data.code_companions import VECTORS_NAME, aligned_text, write_alignment, write_code_vectors
 from csm.data.code_shards import CodeShards, read_code_shards, read_index
-from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
 from csm.recipes.encoding import Tokenizer, codebook_report, open_tokenizer, sha256_of_weights
 from csm.recipes.run_config import RunConfig
@@ -126,7 +126,7 @@ def write_text_alignment(
     if aligned_text(output) == (run.model.text, material):
         return False
     with one_thread():
-        ends = align_corpus(corpus, tokenizer.config.sample_rate, codec)
+        ends = aligned_corpus(corpus, tokenizer.config.sample_rate, codec, run.model.text)
     rate = tokenizer.config.frame_rate
     frames = {turn: seconds * rate for turn, seconds in ends.items()}
     write_alignment(output, frames, run.model.text, material)
