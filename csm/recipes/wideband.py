@@ -8,7 +8,7 @@ from csm.network.model_config import CSMConfig
 from csm.recipes.run_config import RunConfig
 from csm.recipes.telephone import TELEPHONE_LOSS
 from csm.tokenizer import presets
-from csm.tokenizer.training.semantic_heads import SemanticLossConfig
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.options import TrainingConfig
 
 

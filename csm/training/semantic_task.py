@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from csm.data.phone_labels import NONE, PhoneLabels
 from csm.data.utterances import CTC_ALPHABET, UtteranceBatch, UtteranceDataset
 from csm.tokenizer.semantic.log_mel import BANDS
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.tokenizer.semantic.speech_encoder import STEPS_PER_FRAME
-from csm.tokenizer.training.semantic_heads import SemanticHeads, SemanticLossConfig, letter_loss, phone_loss
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig, letter_loss, phone_loss
 from csm.tokenizer.usage import perplexity
 from csm.training.optimizer import scale_learning_rate
 from csm.training.recogniser import Recogniser

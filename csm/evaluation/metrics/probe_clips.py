@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from csm.evaluation.metrics.coded_clips import (
 from csm.evaluation.metrics.twins import twin_turns
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.recogniser import Recogniser
 
@@ -42,7 +44,7 @@ class Coded:
         tokenizer: Tokenizer in eval mode.
         corpus: The corpus.
         config: Sizes.
-        recogniser: See `what_the_codes_carry`.
+        recogniser, heads: See `what_the_codes_carry`.
 
     Attributes:
         vectors: What probes read.
@@ -56,9 +58,15 @@ class Coded:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, corpus: Corpus, config: ProbeConfig, recogniser: Path | None = None
+        self,
+        tokenizer: Tokenizer,
+        corpus: Corpus,
+        config: ProbeConfig,
+        recogniser: Path | None = None,
+        heads: SemanticHeads | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.corpus = config, tokenizer, corpus
+        self.config, self.tokenizer, self.corpus, self.heads = config, tokenizer, corpus, heads
+        self.recogniser = None if recogniser is None else Recogniser(recogniser, torch.device("cpu"))
         self.vectors = CodeVectors.of(tokenizer)
         self.read, self.tested, self.voices = _draw(corpus, config)
         self.train = self.read[: config.train_clips]
@@ -78,6 +86,19 @@ class Coded:
     def rows(self, stream: str) -> Callable[[CodedClip], Float[Tensor, "T C"]]:
         """Returns the function from a clip to what a probe reads of it."""
         return partial(self.vectors.rows, stream=stream)
+
+    def steps(self, stream: str) -> Callable[[CodedClip], Float[Tensor, "N D"]] | None:
+        """Returns the function from a clip to features that the recogniser's decoder reads, 50 a second.
+
+        None where there are none: the tokenizer has no heads, or its features are of another width. The
+        unquantized features are none either: of a clip without silence behind it Whisper repeats the text.
+        """
+        rows, heads, recogniser = self.rows(stream), self.heads, self.recogniser
+        if recogniser is None or heads is None or stream == UNQUANTIZED:
+            return None
+        if heads.norm.normalized_shape[0] != recogniser.width:
+            return None
+        return lambda clip: heads.steps(rows(clip).unsqueeze(0))[0]
 
 
 def whole_clip_encoder(recogniser: Path, tokenizer: Tokenizer) -> SemanticEncoder:

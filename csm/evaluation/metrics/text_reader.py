@@ -108,15 +108,22 @@ def word_scores(
         reader = TextReader(len(mean))
         examples = _Examples(clips, [texts[i] for i in usable], lambda clip: (rows(clip) - mean) / scale)
         _train(reader, examples, config.reader_epochs, say)
-    scores = []
+    texts = []
     with torch.no_grad():
         for clip in held_out:
-            if count := len(normalise_text(clip.turn.text).split()):
-                vectors = ((rows(clip) - mean) / scale).unsqueeze(0)
-                read = letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0])
-                found = aligned_words(clip.turn.text, read)
-                errors = found.substitutions + found.deletions + found.insertions
-                scores.append(scored(clip_of(clip.turn), errors / count, weight=count, detail=read))
+            vectors = ((rows(clip) - mean) / scale).unsqueeze(0)
+            texts.append(letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0]))
+    return word_errors(held_out, texts)
+
+
+def word_errors(clips: Sequence[CodedClip], texts: Sequence[str]) -> list[Score]:
+    """Scores word errors / words of what was read of each clip with words; `detail` is what was read."""
+    scores = []
+    for clip, read in zip(clips, texts, strict=True):
+        if count := len(normalise_text(clip.turn.text).split()):
+            found = aligned_words(clip.turn.text, read)
+            errors = found.substitutions + found.deletions + found.insertions
+            scores.append(scored(clip_of(clip.turn), errors / count, weight=count, detail=read))
     return scores
 
 

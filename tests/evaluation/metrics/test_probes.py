@@ -8,6 +8,7 @@ import torch
 from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.phone_labels import PhoneLabels
+from csm.data.utterances import CTC_ALPHABET
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.coded_clips import CodedClip, CodeVectors, ProbeConfig, encode_clips
 from csm.evaluation.metrics.phone_probe import phone_scores
@@ -19,6 +20,7 @@ from csm.evaluation.metrics.verification import VerificationConfig
 from csm.text import ByteCodec
 from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 from csm.tokenizer.codebook import CodebookStack
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
 FAST = ProbeConfig(phone_epochs=60, reader_epochs=14)
@@ -268,9 +270,15 @@ def test_a_semantic_tokenizer_alone_is_probed_without_acoustic_codebooks(corpus)
         sample_rate=24_000, hops_per_frame=8, strides=(4, 2), semantic_layers=1, semantic_width=16,
         semantic_heads=2,
     )  # fmt: skip
-    tables = what_the_codes_carry(SemanticTokenizer(config).eval(), corpus, probes=SIZES["probes"])
+    heads = SemanticHeads(config.codebook_dim, 16, num_phones=5, num_letters=len(CTC_ALPHABET)).eval()
+    tables = what_the_codes_carry(
+        SemanticTokenizer(config).eval(), corpus, probes=SIZES["probes"], heads=heads
+    )
     assert [table.title for table in tables] == list(HEADERS)
     assert [row[0].text for row in tables[0].rows[:-1]] == ["0", "0-1"]
+    reader, letters, decoder = ([row[place].text for row in tables[1].rows[:-1]] for place in (1, 2, 3))
+    assert reader[0] == "-" and reader[1] != "-", "a reader is trained on all semantic codebooks"
+    assert all(float(text) > 0 for text in letters) and decoder == ["-", "-"]
 
 
 def test_a_corpus_that_is_too_small_says_so_in_the_note(corpus) -> None:
