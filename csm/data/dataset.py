@@ -17,6 +17,7 @@ from csm.data.window_sampler import BLOCK, WINDOW_TURNS, WindowSampler, totals_o
 from csm.sequences.packed_batch import IGNORE, RowBatch
 from csm.sequences.row_builder import RowBuilder
 from csm.sequences.turns import TurnFrames
+from csm.spelling import spell
 from csm.text import TextCodec
 
 # Share by which the length that a text is spread over varies, plus and minus, where the times of its letters
@@ -232,19 +233,20 @@ class ConversationDataset:
         return turn._replace(codes=codes, ends=ends)
 
     def _counts(self, turns: Iterable[PlannedTurn]) -> TargetCounts:
-        voice = frames = text = spoken = pace = 0
+        voice = frames = text = spoken = pace = letters = 0
         for turn, transcribed, _, trained in turns:
             if not trained:
                 continue
             if transcribed:
                 text += len(self.codec.encode_text(turn.text))
+                letters += len(spell(turn.text))
                 continue
             voice += turn.codes.shape[1] + 1
             # An end row of zeros trains the depth decoder too: see RowBuilder.
             frames += turn.codes.shape[1] + int(self.end_code == 0)
             spoken += 1
             pace += 0 if turn.ends is None else len(turn.ends) - 1
-        return TargetCounts(voice, frames, text, spoken, pace)
+        return TargetCounts(voice, frames, text, spoken, pace, letters)
 
     def _build(self, plan: MicroBatchPlan) -> RowBatch:
         """Returns the rows of a plan."""
@@ -266,8 +268,15 @@ class ConversationDataset:
 
 
 def _counted(batch: RowBatch, counts: TargetCounts) -> RowBatch:
-    batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count, batch.pace_count = counts
-    return batch
+    return replace(
+        batch,
+        voice_count=counts.voice,
+        frame_count=counts.frames,
+        text_count=counts.text,
+        turn_count=counts.turns,
+        pace_count=counts.pace,
+        letter_count=counts.letters,
+    )
 
 
 class RowsOfConversations(Sequence[Sequence[int]]):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_sounds import TurnSounds
+from csm.spelling import spell
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
@@ -20,8 +21,6 @@ FRAME_STEP = 10
 LONGEST_SPAN = 4_000_000
 # Turns whose prosody is measured before the first step, of a corpus that does not fit into memory.
 MEASURED = 1000
-# What the CTC head spells; index 0 is CTC's blank.
-CTC_ALPHABET = "_abcdefghijklmnopqrstuvwxyz' "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +83,6 @@ class UtteranceBatch:
         """Returns the same batch on a device."""
         moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
         return UtteranceBatch(ids=self.ids, **moved)
-
-
-def spell(text: str) -> list[int]:
-    """Returns CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
-
-    Returns:
-        Indices into CTC_ALPHABET, none of them 0 (the blank).
-    """
-    kept = "".join(c if c in CTC_ALPHABET[1:] else " " for c in text.lower())
-    return [CTC_ALPHABET.index(c) for c in " ".join(kept.split())]
 
 
 class UtteranceDataset:

@@ -51,6 +51,7 @@ class CSMConfig:
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
         cross_window: Frames to each side that a voice row reads of its text.
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
+        letters_per_frame: Letters that a heard frame may spell, as soon as it is heard; 0: no letter head.
         memory_slots: Slots of each kind.
         gate: Initial gates of cross-attention and memory (tanh of it).
         dropout: On the residual branches.
@@ -88,6 +89,7 @@ class CSMConfig:
     memory_layers: tuple[int, ...] = (-1,)
     cross_window: int = 12
     frames_per_text_id: float = 0.85
+    letters_per_frame: int = 0
     memory_slots: int = 16
     gate: float = 0.5
     dropout: float = 0.0
@@ -101,7 +103,7 @@ class CSMConfig:
         for name in ("codebook_size", "max_context"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
-        for name in ("extra_codes", "cross_window"):
+        for name in ("extra_codes", "cross_window", "letters_per_frame"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
         for name in ("dropout", "frame_dropout"):

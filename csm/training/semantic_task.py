@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from csm.data.phone_labels import NONE, PhoneLabels
-from csm.data.utterances import CTC_ALPHABET, UtteranceBatch, UtteranceDataset
+from csm.data.utterances import UtteranceBatch, UtteranceDataset
+from csm.spelling import LETTERS
 from csm.tokenizer.semantic.log_mel import BANDS
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
@@ -69,7 +70,7 @@ class SemanticTrainer(nn.Module):
         super().__init__()
         config = tokenizer.config
         self.tokenizer = tokenizer
-        self.heads = SemanticHeads(config.codebook_dim, config.semantic_width, num_phones, len(CTC_ALPHABET))
+        self.heads = SemanticHeads(config.codebook_dim, config.semantic_width, num_phones, len(LETTERS))
 
     def forward(
         self, batch: SemanticBatch, loss: SemanticLossConfig, recogniser: Recogniser | None

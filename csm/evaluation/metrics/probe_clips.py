@@ -15,7 +15,6 @@ from torch import Tensor
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.phone_labels import PhoneLabels, align_phones
-from csm.data.utterances import spell
 from csm.evaluation.core.draws import held_out_speakers
 from csm.evaluation.metrics.coded_clips import (
     UNQUANTIZED,
@@ -25,6 +24,7 @@ from csm.evaluation.metrics.coded_clips import (
     encode_clips,
 )
 from csm.evaluation.metrics.twins import twin_turns
+from csm.spelling import spell
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from csm.data.utterances import CTC_ALPHABET, spell
 from csm.evaluation.core.metric import Score, scored
 from csm.evaluation.core.statistics import seed_for
 from csm.evaluation.metrics.coded_clips import CodedClip, ProbeConfig, clip_of, scale_of
 from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.evaluation.metrics.words import aligned_words
+from csm.spelling import LETTERS, outputs_needed, read_letters, spell
 from csm.system.threads import one_thread
 
 #: CTC outputs in a frame: 20 ms hold one letter of fast speech.
@@ -44,7 +44,7 @@ class TextReader(nn.Module):
         self.into = nn.Linear(width_in, WIDTH)
         self.blocks = nn.ModuleList(_Block() for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(WIDTH)
-        self.letters = nn.Linear(WIDTH, OUTPUTS * len(CTC_ALPHABET))
+        self.letters = nn.Linear(WIDTH, OUTPUTS * len(LETTERS))
 
     def forward(self, vectors: Float[Tensor, "B T C"], mask: Float[Tensor, "B T"]) -> Tensor:
         """Returns log probabilities; `mask` is 0 on padding, which the convolutions read as zeros."""
@@ -95,7 +95,7 @@ def word_scores(
     """
     texts = [spell(clip.turn.text) for clip in train]
     usable = [
-        i for i, clip in enumerate(train) if 0 < _outputs_needed(texts[i]) <= OUTPUTS * clip.codes.shape[1]
+        i for i, clip in enumerate(train) if 0 < outputs_needed(texts[i]) <= OUTPUTS * clip.codes.shape[1]
     ]
     if not usable:
         raise ValueError(
@@ -129,13 +129,7 @@ def word_errors(clips: Sequence[CodedClip], texts: Sequence[str]) -> list[Score]
 
 def letters_of(scores: Float[Tensor, "N A"]) -> str:
     """Returns the text of a clip's letter scores by argmax, single spaces between words."""
-    symbols = torch.unique_consecutive(scores.argmax(-1)).tolist()
-    return " ".join("".join(CTC_ALPHABET[symbol] for symbol in symbols if symbol).split())
-
-
-def _outputs_needed(symbols: Sequence[int]) -> int:
-    """Counts the letters and the blanks that CTC needs between two equal ones."""
-    return len(symbols) + sum(a == b for a, b in zip(symbols, symbols[1:], strict=False))
+    return read_letters(scores.argmax(-1).tolist())
 
 
 class _Examples(NamedTuple):

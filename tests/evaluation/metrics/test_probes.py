@@ -8,7 +8,6 @@ import torch
 from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.phone_labels import PhoneLabels
-from csm.data.utterances import CTC_ALPHABET
 from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.coded_clips import CodedClip, CodeVectors, ProbeConfig, encode_clips
 from csm.evaluation.metrics.phone_probe import phone_scores
@@ -17,6 +16,7 @@ from csm.evaluation.metrics.speaker_probe import speaker_scores
 from csm.evaluation.metrics.text_reader import letters_of, word_scores
 from csm.evaluation.metrics.twins import equal_codes, twin_turns
 from csm.evaluation.metrics.verification import VerificationConfig
+from csm.spelling import LETTERS
 from csm.text import ByteCodec
 from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 from csm.tokenizer.codebook import CodebookStack
@@ -270,7 +270,7 @@ def test_a_semantic_tokenizer_alone_is_probed_without_acoustic_codebooks(corpus)
         sample_rate=24_000, hops_per_frame=8, strides=(4, 2), semantic_layers=1, semantic_width=16,
         semantic_heads=2,
     )  # fmt: skip
-    heads = SemanticHeads(config.codebook_dim, 16, num_phones=5, num_letters=len(CTC_ALPHABET)).eval()
+    heads = SemanticHeads(config.codebook_dim, 16, num_phones=5, num_letters=len(LETTERS)).eval()
     tables = what_the_codes_carry(
         SemanticTokenizer(config).eval(), corpus, probes=SIZES["probes"], heads=heads
     )
