@@ -104,7 +104,7 @@ class Recogniser:
         places = min(int(longest.max()), len(self.decoder.positions) - len(self._before))
         for place in range(places):
             ended |= place >= longest.to(device)
-            following = self.decoder(ids, steps, mask)[:, -1].argmax(-1)
+            following = self.decoder.following(ids, steps, mask).argmax(-1)
             ids = torch.cat([ids, following.masked_fill(ended, self._end).unsqueeze(1)], dim=1)
             ended |= following == self._end
             if bool(ended.all()):

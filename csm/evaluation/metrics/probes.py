@@ -169,6 +169,12 @@ def voice_table(coded: Coded) -> Table:
     """Trains a speaker probe on every stream of codes."""
     config, tested = coded.config, coded.clips(coded.voices)
     known = {turn.speaker for turn in coded.voices}
+    if len(known) < 2:
+        raise ValueError(
+            f"{coded.corpus.root} has {len(tested)} clips to test speakers on: expected two speakers with "
+            f"{config.fewest_clips} of {len(coded.train)} training clips each; raise train_clips or lower "
+            f"fewest_clips"
+        )
     train = coded.clips([turn for turn in coded.train if turn.speaker in known])
     streams = [name for name in coded.streams if name != UNQUANTIZED]
     rows: list[tuple[Cell, ...]] = []
