@@ -35,7 +35,13 @@ def wideband_tokenizer() -> RunConfig:
         recipe="wideband_tokenizer",
         corpus=CORPORA,
         tokenizer=presets.wideband(),
-        semantic_utterances=UtteranceConfig(items=16, max_seconds=15.0, exclude_speakers=HELD_OUT_SPEAKERS),
+        semantic_utterances=UtteranceConfig(
+            items=16,
+            max_seconds=15.0,
+            exclude_speakers=HELD_OUT_SPEAKERS,
+            speeds=(0.85, 0.92, 1.0, 1.0, 1.08, 1.15),
+            narrow_share=0.4,
+        ),
         semantic_loss=SemanticLossConfig(),
         semantic_training=TrainingConfig(
             steps=4000,

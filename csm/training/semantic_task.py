@@ -228,12 +228,11 @@ class SemanticTask:
         frames = utterances.audio.shape[-1] // dataset.samples_per_frame
         phones = torch.full((len(utterances.ids), frames * STEPS_PER_FRAME), NONE)
         rate, size = dataset.sample_rate, dataset.samples_per_frame
-        places = zip(
-            utterances.ids, utterances.lengths.tolist(), utterances.first_sample.tolist(), strict=True
-        )
-        for row, (turn, length, first) in enumerate(places):
+        parts = (utterances.lengths, utterances.first_sample, utterances.speed)
+        places = zip(utterances.ids, *(part.tolist() for part in parts), strict=True)
+        for row, (turn, length, first, speed) in enumerate(places):
             count = -(-length // size) * STEPS_PER_FRAME
-            phones[row, :count] = self.labels.steps(turn, first / rate, count)
+            phones[row, :count] = self.labels.steps(turn, first / rate, count, speed)
         whole = (utterances.text_lengths > 0).tolist()
         texts = [
             dataset.text_of(turn) if kept else "" for turn, kept in zip(utterances.ids, whole, strict=True)

@@ -152,7 +152,7 @@ def _draw(corpus: Corpus, config: ProbeConfig) -> tuple[list[Turn], list[Turn], 
     voices = [turn for number, turn in numbered if number < config.tested_per_speaker]
     if not tested:
         raise ValueError(
-            f"{corpus.root} has no clip of up to {config.max_seconds:g} s with a new line to test on: expected "
-            f"one at least, of a held-out speaker or of the test split"
+            f"{corpus.root} has no clip of up to {config.max_seconds:g} s with a new line to test on: "
+            f"expected one at least, of a held-out speaker or of the test split"
         )
     return train, tested[: config.tested_clips], voices
