@@ -46,6 +46,7 @@ class CSMConfig:
             "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
         max_speakers: Speakers that "bytes" and "phones" have ids for.
+        local_speakers: How many numbers of speakers are local to a conversation instead of naming a voice.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
@@ -82,6 +83,7 @@ class CSMConfig:
     text: str = "bytes"
     text_vocab_size: int = 0
     max_speakers: int = MAX_SPEAKERS
+    local_speakers: int = 0
     rope_base: float = 500_000.0
     rope_scaling: float = 1.0
     max_context: int = 2048
@@ -103,6 +105,12 @@ class CSMConfig:
         for name in ("codebook_size", "max_context"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
+        most = self.max_speakers if self.text in ("bytes", "phones") else 0
+        if not 0 <= self.local_speakers <= most:
+            raise ValueError(
+                f"local_speakers is {self.local_speakers}: expected 0 to {most}, the speakers that the text "
+                f"codec {self.text!r} has ids for (a tokenizer.json spells their numbers)"
+            )
         for name in ("extra_codes", "cross_window", "letters_per_frame"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
@@ -171,6 +179,11 @@ class CSMConfig:
                 self.depth_d_ff or feed_forward_width(self.depth_d_model),
             ),
         )
+
+    @property
+    def local_numbers(self) -> tuple[int, ...]:
+        """Numbers of speakers that are local to a conversation: the highest ones, the highest first."""
+        return tuple(range(self.max_speakers - 1, self.max_speakers - 1 - self.local_speakers, -1))
 
     @property
     def audio_vocab_size(self) -> int:

@@ -17,8 +17,11 @@ from csm.training.options import TrainingConfig
 
 CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 
-# The latent of the tokenizer's two halves side by side; letters of heard frames.
-WIDEBAND_MODEL = replace(TELEPHONE_MODEL, latent_dim=256, letters_per_frame=4)
+# The latent of the tokenizer's two halves side by side; letters of heard frames; voices known from the turns
+# before, beside those of 140 names.
+WIDEBAND_MODEL = replace(
+    TELEPHONE_MODEL, latent_dim=256, letters_per_frame=4, max_speakers=192, local_speakers=4
+)
 
 
 def wideband_tokenizer() -> RunConfig:
@@ -93,6 +96,7 @@ def wideband_model() -> RunConfig:
             max_rows=450,
             depth_share=0.1,
             transcribe_share=0.3,
+            local_speaker_share=0.4,
             time_shifts=3,
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),

