@@ -46,11 +46,13 @@ class CSMConfig:
             "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
         max_speakers: Speakers that "bytes" and "phones" have ids for.
+        local_speakers: How many numbers of speakers are local to a conversation instead of naming a voice.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
         cross_window: Frames to each side that a voice row reads of its text.
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
+        letters_per_frame: Letters that a heard frame may spell, as soon as it is heard; 0: no letter head.
         memory_slots: Slots of each kind.
         gate: Initial gates of cross-attention and memory (tanh of it).
         dropout: On the residual branches.
@@ -81,6 +83,7 @@ class CSMConfig:
     text: str = "bytes"
     text_vocab_size: int = 0
     max_speakers: int = MAX_SPEAKERS
+    local_speakers: int = 0
     rope_base: float = 500_000.0
     rope_scaling: float = 1.0
     max_context: int = 2048
@@ -88,6 +91,7 @@ class CSMConfig:
     memory_layers: tuple[int, ...] = (-1,)
     cross_window: int = 12
     frames_per_text_id: float = 0.85
+    letters_per_frame: int = 0
     memory_slots: int = 16
     gate: float = 0.5
     dropout: float = 0.0
@@ -101,7 +105,13 @@ class CSMConfig:
         for name in ("codebook_size", "max_context"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
-        for name in ("extra_codes", "cross_window"):
+        most = self.max_speakers if self.text in ("bytes", "phones") else 0
+        if not 0 <= self.local_speakers <= most:
+            raise ValueError(
+                f"local_speakers is {self.local_speakers}: expected 0 to {most}, the speakers that the text "
+                f"codec {self.text!r} has ids for (a tokenizer.json spells their numbers)"
+            )
+        for name in ("extra_codes", "cross_window", "letters_per_frame"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
         for name in ("dropout", "frame_dropout"):
@@ -169,6 +179,11 @@ class CSMConfig:
                 self.depth_d_ff or feed_forward_width(self.depth_d_model),
             ),
         )
+
+    @property
+    def local_numbers(self) -> tuple[int, ...]:
+        """Numbers of speakers that are local to a conversation: the highest ones, the highest first."""
+        return tuple(range(self.max_speakers - 1, self.max_speakers - 1 - self.local_speakers, -1))
 
     @property
     def audio_vocab_size(self) -> int:
