@@ -69,8 +69,8 @@ class Importer:
         name = file_safe(conversation.id)
         if name.casefold() in self.ids:
             reason = f"another conversation is called {conversation.id!r}; rename one"
-            for number, turn in enumerate(conversation.turns):
-                length = None if turn.end is None else turn.end - turn.start
+            for number, source in enumerate(conversation.turns):
+                length = None if source.end is None else source.end - source.start
                 self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, length)
             return
         self.ids.add(name.casefold())
