@@ -62,6 +62,10 @@ CONDITIONS = (
     Condition(name="the same, noise -15 dB", noise_db=15),
     Condition(name="mono, 2 speakers, gaps -1 to +1 s", gaps=(-1.0, 1.0)),
     Condition(name="mono, 3 speakers, no overlap", speakers=3),
+    *(
+        Condition(name=f"mono, {count}, number found", speakers=int(count[0]), speakers_given=False)
+        for count in ("1 speaker", "3 speakers", "4 speakers")
+    ),
     Condition(
         name="2 channels, gaps -1 to +1 s, backchannels", mono=False, gaps=(-1.0, 1.0), backchannels=0.6
     ),
