@@ -54,6 +54,7 @@ class CSMConfig:
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
         letters_per_frame: Letters that a heard frame may spell, as soon as it is heard; 0: no letter head.
         memory_slots: Slots of each kind.
+        memory_kinds: Kinds of slots that are read: "semantic", "style" or both.
         gate: Initial gates of cross-attention and memory (tanh of it).
         dropout: On the residual branches.
         frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
@@ -93,6 +94,7 @@ class CSMConfig:
     frames_per_text_id: float = 0.85
     letters_per_frame: int = 0
     memory_slots: int = 16
+    memory_kinds: tuple[str, ...] = ("semantic", "style")
     gate: float = 0.5
     dropout: float = 0.0
     frame_dropout: float = 0.0
@@ -143,6 +145,11 @@ class CSMConfig:
             raise ValueError(
                 f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
                 f"expected at least 2 codebooks and 1 to all of them semantic"
+            )
+        if not self.memory_kinds or not {*self.memory_kinds} <= {"semantic", "style"}:
+            raise ValueError(
+                f"memory_kinds is {self.memory_kinds}: expected 'semantic', 'style' or both; "
+                f"memory_layers=[] leaves the memory out"
             )
         if self.memory_slots < 2:
             raise ValueError(
