@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from csm.generation.talker import Talker
 from csm.sequences.turns import TurnFrames
 from csm.system.threads import one_thread
 from csm.text import TextCodec
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
 class UserTurn(NamedTuple):
@@ -86,7 +84,7 @@ class Speaker:
         self.talker, self.replier, self.transcriber = talker, replier, transcriber
         self.session = talker.session(seed)
         self.turns: list[Said] = []
-        self._decoder, self._encoder = (own_state(talker.tokenizer) for _ in range(2))
+        self._decoder, self._encoder = (talker.tokenizer.with_own_state() for _ in range(2))
         self._heard: str | None = None
         self._listened = self._clauses = 0
 
@@ -102,7 +100,8 @@ class Speaker:
             with one_thread():
                 turn = PromptTurn(self._heard, user.voice[None], self.talker.tokenizer.config.sample_rate)
                 codebooks = self.talker.model.config.num_codebooks
-                frames, _ = encoded_prompt(turn, self._encoder, self.talker.voices, codebooks)
+                voices = self.talker.voices
+                frames, _ = encoded_prompt(turn, self._encoder, voices, codebooks, beside=self.voice)
                 self.session.listen(frames)
             self._listened = 1
             yield None
@@ -191,9 +190,3 @@ def _ends(turn: TurnFrames, codec: TextCodec) -> Float[Tensor, " L"]:
 def _last_id(words: Sequence[str], speaker: int, codec: TextCodec, limit: int) -> int:
     """Index of the last id of these first words of a text, without the end id."""
     return min(len(codec.encode_turn(" ".join(words), speaker)) - 2, limit - 1)
-
-
-def own_state(tokenizer: ConversationalRVQ) -> ConversationalRVQ:
-    """Returns a tokenizer with the same weights and a streaming state of its own."""
-    shared = {id(tensor): tensor for tensor in (*tokenizer.parameters(), *tokenizer.buffers())}
-    return copy.deepcopy(tokenizer, shared)
