@@ -97,7 +97,8 @@ class Talker:
             self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER, half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
         write_voices(folder, self.voices)
-        record_digests(folder, [*folder.glob("*.safetensors"), VOICES_FILE, "config.json"])
+        weights = [path.name for path in folder.glob("*.safetensors")]
+        record_digests(folder, [*weights, VOICES_FILE, "config.json"])
 
     def voice(self, name: str | None = None) -> Voice:
         """Returns the voice of a name; None takes the main one.
