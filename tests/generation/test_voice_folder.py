@@ -21,12 +21,8 @@ TEXT = "Hello there. Who are you?"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
+    """Returns the folder of the weights that the fixture csm_1b has."""
     return write_csm_1b(tmp_path_factory.mktemp("csm_1b") / "csm-1b")
-
-
-@pytest.fixture(scope="module")
-def csm_1b(published):
-    return short(Talker.from_pretrained(published))
 
 
 def short(talker: Talker) -> Talker:

@@ -12,9 +12,7 @@ from csm.evaluation.subjects import voice_speech
 from csm.evaluation.subjects.voice import VoiceOptions, measure_voice
 from csm.evaluation.subjects.voice_lines import UNSEEN
 from csm.generation.speech_rows import read_rows
-from csm.generation.talker import Talker
 from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
-from tests.small_csm_1b import write_csm_1b
 
 SMALL = VoiceOptions(lines=1, ablations=False, runner=RunnerOptions(repeats=20))
 
@@ -57,11 +55,8 @@ def test_everything_is_measured_and_a_second_run_reads_what_was_kept(
         measure_voice(talker, corpus, tmp_path / "out", other)
 
 
-def test_csm_1b_is_measured_on_speakers_that_prompt_it(corpus, tmp_path):
-    pytest.importorskip("transformers")
-    published = Talker.from_pretrained(write_csm_1b(tmp_path / "csm-1b"))
-    talker = replace(published, sampling=replace(published.sampling, max_seconds=0.8))
-    evaluated = measure_voice(talker, corpus, tmp_path / "out", replace(SMALL, ablations=True))
+def test_csm_1b_is_measured_on_speakers_that_prompt_it(corpus, csm_1b, tmp_path):
+    evaluated = measure_voice(csm_1b, corpus, tmp_path / "out", replace(SMALL, ablations=True))
     report, _, prompts = evaluated
     assert {one.group for one in report.metrics} == {UNSEEN} and prompts
     assert {one.condition for one in report.metrics} == {"recording", "resynthesis", "generated"}
