@@ -138,10 +138,20 @@ def event_infos(evaluator: str, *, floor: bool) -> list[tuple[MetricInfo, Value]
             lambda e: (e.per_minute(len(e.fto)), e.duration),
         ),
         (
+            "shift_share",
+            "Silences that change the speaker",
+            "share of silences",
+            "mutual silences between a second of one speaker alone and a second of the other alone, of these "
+            "and of those between two seconds of one",
+            lambda e: (
+                (e.shifts / (e.shifts + e.holds), float(e.shifts + e.holds)) if e.shifts + e.holds else None
+            ),
+        ),
+        (
             "backchannels_per_minute",
             "Backchannels",
             "per minute",
-            "units of at most 1 s with 1 s of own silence on both sides",
+            "units of at most 1 s with 1 s of own silence on both sides, own pauses filled",
             lambda e: (e.per_minute(e.backchannels), e.duration),
         ),
     ]
