@@ -138,14 +138,18 @@ def event_infos(evaluator: str, *, floor: bool) -> list[tuple[MetricInfo, Value]
             lambda e: (e.per_minute(len(e.fto)), e.duration),
         ),
         (
-            "shift_share",
+            "shifts_per_minute",
             "Silences that change the speaker",
-            "share of silences",
-            "mutual silences between a second of one speaker alone and a second of the other alone, of these "
-            "and of those between two seconds of one",
-            lambda e: (
-                (e.shifts / (e.shifts + e.holds), float(e.shifts + e.holds)) if e.shifts + e.holds else None
-            ),
+            "per minute",
+            "mutual silences between a second of one speaker alone and a second of the other alone",
+            lambda e: (e.per_minute(e.shifts), e.duration),
+        ),
+        (
+            "holds_per_minute",
+            "Silences that one speaker keeps",
+            "per minute",
+            "mutual silences between two seconds of one speaker alone",
+            lambda e: (e.per_minute(e.holds), e.duration),
         ),
         (
             "backchannels_per_minute",
