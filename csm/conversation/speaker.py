@@ -113,11 +113,12 @@ class Speaker:
             return
         yield ReplyEnd()
 
-    def settle(self, played: Sequence[int], *, keep_user: bool = True) -> Task:
+    def settle(self, played: Sequence[int], skipped: int = 0, *, keep_user: bool = True) -> Task:
         """Makes the context what was heard; yields the words of it as Spoken.
 
         Args:
             played: Samples of each clause that were played.
+            skipped: Of these, silence before the first sound that was not.
             keep_user: Whether the user's turn stays; without it the user spoke on.
         """
         size = self.talker.tokenizer.config.samples_per_frame
@@ -128,7 +129,7 @@ class Speaker:
             yield None
             return
         with one_thread():
-            text = self._keep(frames)
+            text = self._keep(frames, round(skipped / size))
         if self._heard is not None:
             self.turns.append(Said(True, self._heard))
         if text:
@@ -146,17 +147,26 @@ class Speaker:
             finally:
                 stream.close()
 
-    def _keep(self, frames: Sequence[int]) -> str:
-        """Keeps the first `frames` frames of each clause; returns their words."""
+    def _keep(self, frames: Sequence[int], skipped: int) -> str:
+        """Keeps the first `frames` frames of each clause, without the `skipped` first ones of all.
+
+        Returns:
+            Their words.
+        """
         turns = [context.turn for context in self.session.turns[len(self.session.turns) - len(frames) :]]
         whole = 0
         while whole < len(turns) and frames[whole] >= turns[whole].codes.shape[1]:
             whole += 1
-        self.session.take_back(len(turns) - whole)
         kept = turns[:whole]
         if whole < len(turns) and frames[whole]:
             kept.append(heard_part(turns[whole], frames[whole], self.talker.model.codec))
-            self.session.listen(kept[-1])
+        same = 0 if skipped else whole
+        if kept and skipped:
+            codes = kept[0].codes
+            kept[0] = kept[0]._replace(codes=codes[:, min(skipped, codes.shape[1] - 1) :].clone(), ends=None)
+        self.session.take_back(len(turns) - same)
+        for turn in kept[same:]:
+            self.session.listen(turn)
         return " ".join(turn.text for turn in kept)
 
 
