@@ -10,8 +10,8 @@ from torch import Tensor
 
 BLOCK_SAMPLES = 1 << 18  # in one block of `resample`
 # "HQ" has 20 bits: what lies above the lower Nyquist frequency is 120 dB down and more, and what lies below
-# 0.9 of it stays. "LQ" arrives in half the time, after at most 20 to 44 ms: what lies above is 105 dB down, and 2 dB
-# are lost at 0.8 of the Nyquist frequency, 20 dB at 0.9 (docs/MEASURED.md).
+# 0.9 of it stays. "LQ" arrives in half the time, after at most 20 to 44 ms: what lies above is 105 dB down,
+# and 2 dB are lost at 0.8 of the Nyquist frequency, 20 dB at 0.9 (docs/MEASURED.md).
 Quality = Literal["HQ", "LQ"]
 
 

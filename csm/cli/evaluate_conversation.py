@@ -13,12 +13,18 @@ met. The subjects ignores_users and always_stops show the ends of the scales.
 
 answer the samples of Full-Duplex-Bench (`recorded`: score the output.wav beside each input.wav), and write
 TurnBench's predictions.json for its own scorer.
+
+    csm evaluate-conversation --corpus FOLDER --output DIR --load URL --sessions 4 --minutes 30
+
+loads a running server in real time, and tells the delay of each block of 20 ms and the server's memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +37,16 @@ from csm.data.manifest import read_corpus
 from csm.evaluation.conversation import full_duplex, turn_bench
 from csm.evaluation.conversation.answering import Answers
 from csm.evaluation.conversation.bench import run_bench, summary
+from csm.evaluation.conversation.load import LoadOptions, run_load
 from csm.evaluation.conversation.stubs import AlwaysStops, IgnoresUsers
 from csm.evaluation.conversation.subject import BenchConversation
-from csm.evaluation.conversation.users import scripted_users
+from csm.evaluation.conversation.users import ScriptedUser, scripted_users
 from csm.generation.talker import Talker
 from csm.system.files import write_atomically
 
 STUBS: dict[str, Any] = {"ignores_users": IgnoresUsers, "always_stops": AlwaysStops}
 REPORT_FILE, AXES_FILE, PREDICTIONS_FILE = "conversation.json", "full_duplex.json", "predictions.json"
-RECORDED = "recorded"
+RECORDED, LOAD_FILE = "recorded", "load.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subject", choices=["voice", RECORDED, *STUBS], default="voice", help="who is measured"
     )
+    parser.add_argument("--load", metavar="URL", help="of a running csm serve, which the users talk to")
+    parser.add_argument("--sessions", type=int, default=1, metavar="N", help="users at once (--load)")
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of the load (%(default)s)")
+    parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="the server's ($CSM_TOKEN)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of turns")
 
 
@@ -75,6 +86,9 @@ def _bench(options: argparse.Namespace) -> None:
     if options.subject == RECORDED:
         raise ValueError("--subject is recorded: expected --full-duplex-bench with it")
     users = scripted_users(read_corpus(options.corpus), options.users, options.seed)
+    if options.load is not None:
+        _load(options, users)
+        return
     outcomes = run_bench(users, _maker(options))
     report = {
         "schema": 1,
@@ -85,6 +99,14 @@ def _bench(options: argparse.Namespace) -> None:
         "outcomes": [outcome._asdict() for outcome in outcomes],
     }
     _write(options.output / REPORT_FILE, report, {"summary": report["summary"], "axes": report["axes"]})
+
+
+def _load(options: argparse.Namespace, users: Sequence[ScriptedUser]) -> None:
+    settings = LoadOptions(
+        url=options.load, sessions=options.sessions, minutes=options.minutes, token=options.token
+    )
+    report = {"schema": 1, "minutes": options.minutes, **run_load(settings, users)}
+    _write(options.output / LOAD_FILE, report, report)
 
 
 def _full_duplex(options: argparse.Namespace) -> None:
