@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,20 +66,23 @@ def encoded_prompt(
     tokenizer: VoiceTokenizer,
     voices: Mapping[str, Voice],
     num_codebooks: int,
+    local_numbers: Sequence[int] = (),
     *,
     beside: Voice | None = None,
 ) -> tuple[TurnFrames, Voice]:
     """Returns a turn as frames of the model, and the voice of its recording.
 
-    An unknown speaker gets the index of the known voice with the nearest speaker embedding: the model has
-    trained on such indices, and the recording in its context carries the rest of the voice. Mimi gives no
-    embedding: there it gets the first index, or with `beside` another one than that voice's.
+    An unknown speaker gets the model's first local number: the recording in the context carries the voice. In
+    a model without local numbers it gets that of the known voice with the nearest speaker embedding, as the
+    model has trained on such numbers. Mimi gives no embedding: there it gets the first voice's number, with
+    `beside` another one than that voice's.
 
     Args:
         turn: Checked turn.
         tokenizer: Tokenizer in eval mode.
         voices: Known voices.
         num_codebooks: Codebooks of the model.
+        local_numbers: Numbers that the model has trained on as local to a conversation.
         beside: Voice of the other side of a conversation.
     """
     device = tokenizer.device
@@ -87,13 +90,13 @@ def encoded_prompt(
     codes, info = tokenizer.encode(waveform[None, None].to(device))
     if turn.speaker is not None:
         number = find_voice(voices, turn.speaker).number
+    elif local_numbers:
+        number = local_numbers[0]
     elif not info.speaker.shape[1]:
         number = _other_number(voices, beside)
     else:
-        nearest = max(
-            voices.values(), key=lambda known: float((known.speaker.to(device) * info.speaker).sum())
-        )
-        number = nearest.number
+        near = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
+        number = near.number
     voice = Voice(turn.speaker or "prompt", number, info.speaker, info.emotion)
     return TurnFrames("heard", turn.text, number, codes[0, :num_codebooks].cpu()), voice
 

@@ -99,6 +99,7 @@ GROUPS = (
             "latent_refiner",
             "latent_mean",
             "latent_gain",
+            "letter_head",
         )
     ),
     *(
