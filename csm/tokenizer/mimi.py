@@ -143,13 +143,18 @@ class MimiTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"] | None = None
+        self,
+        audio: Float[Tensor, "B 1 S"],
+        lengths: Int[Tensor, " B"] | None = None,
+        *,
+        num_codebooks: int | None = None,
     ) -> tuple[Int[Tensor, "B K T"], MimiInfo]:
         """Returns the codes of waveforms at `config.sample_rate`, full scale = 1.
 
         Args:
             audio: [B, 1, S]; an incomplete last frame is filled with zeros.
             lengths: int64 [B], samples of each item before padding with zeros. None: all S.
+            num_codebooks: Codebooks to search, a prefix with the semantic ones. None: all.
 
         Returns:
             Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and the number of frames. Mimi is
@@ -157,15 +162,21 @@ class MimiTokenizer(nn.Module):
 
         Raises:
             ValueError: `audio` has another shape or dtype, no samples or a value that is not finite, or
-                lengths are out of range.
+                lengths or num_codebooks are out of range.
         """
+        config = self.config
+        count = config.n_codebooks if num_codebooks is None else num_codebooks
+        if not config.semantic_codebooks <= count <= config.n_codebooks:
+            raise ValueError(
+                f"num_codebooks is {count}: expected {config.semantic_codebooks} to {config.n_codebooks}"
+            )
         if self._stream is not None:
             raise ValueError("encode inside streaming: expected decode alone; leave the `with` block first")
         check_audio(audio, self.config)
         lengths = checked_lengths(lengths, audio)
         frame = self.config.samples_per_frame
         padded = nn.functional.pad(audio, (0, -audio.shape[-1] % frame))
-        codes = self.model.encode(padded, num_quantizers=self.config.n_codebooks).audio_codes
+        codes = self.model.encode(padded, num_quantizers=count).audio_codes
         none = torch.zeros(len(audio), 0, device=audio.device)
         return codes, MimiInfo((lengths + frame - 1) // frame, none, none)
 

@@ -119,6 +119,15 @@ def test_codes_of_another_form_are_refused(mimi):
             mimi.decode(torch.zeros(1, count, 2, dtype=torch.int64))
 
 
+def test_fewer_codebooks_may_be_searched_in_one_call(mimi):
+    codes, _ = mimi.encode(audio(1, 5000))
+    for count in (1, 3, 6):
+        assert torch.equal(mimi.encode(audio(1, 5000), num_codebooks=count)[0], codes[:, :count])
+    for count in (0, 7):
+        with pytest.raises(ValueError, match=f"num_codebooks is {count}: expected 1 to 6"):
+            mimi.encode(audio(1, 5000), num_codebooks=count)
+
+
 def test_the_semantic_codebook_decodes_alone(mimi):
     codes, _ = mimi.encode(audio(1, 5000))
     assert float(mimi.decode(codes[:, :1]).abs().max()) > 0
