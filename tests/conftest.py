@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,11 +29,13 @@ from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
 from csm.data.dataset import ConversationDataset, DatasetConfig  # noqa: E402
 from csm.data.manifest import Conversation, Corpus, Turn  # noqa: E402
 from csm.data.turn_table_file import table_of  # noqa: E402
+from csm.generation.talker import Talker  # noqa: E402
 from csm.losses import LossConfig  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
 from csm.sequences.turns import TurnFrames  # noqa: E402
 from csm.training.model_task import ModelTask  # noqa: E402
+from tests.small_csm_1b import write_csm_1b  # noqa: E402
 
 TINY = {
     "d_model": 32,
@@ -78,6 +81,15 @@ def tiny_model() -> Callable[..., CSMModel]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def csm_1b(tmp_path_factory):
+    """Returns the talker of a random csm-1b in transformers' layout, whose turns end after 0.8 s."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    talker = Talker.from_pretrained(write_csm_1b(tmp_path_factory.mktemp("csm_1b") / "csm-1b"))
+    return replace(talker, sampling=replace(talker.sampling, max_seconds=0.8, seed=3))
 
 
 @pytest.fixture

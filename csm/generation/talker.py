@@ -21,16 +21,16 @@ from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
-from csm.generation.voices import VOICES_FILE, Voice, find_voice, read_voices, write_voices
+from csm.generation.voice_folder import SAMPLING_FILE, TOKENIZER_FOLDER, read_voice_folder
+from csm.generation.voices import VOICES_FILE, Voice, find_voice, write_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
 from csm.sequences.turns import TurnFrames
 from csm.system.digests import record_digests
 from csm.text import PhoneCodec
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-SAMPLING_FILE = "sampling.json"
 # Silence between sentences: a pause for breath is 0.2 s and more, and the sentences' own ends add to it.
 PAUSE_FRAMES = 2
 
@@ -51,7 +51,7 @@ class Talker:
     """
 
     model: ConversationNetwork
-    tokenizer: ConversationalRVQ
+    tokenizer: VoiceTokenizer
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
     weights: WeightKind = "fp32"
@@ -71,25 +71,16 @@ class Talker:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
-        """Reads a folder of `save_pretrained`; None reads the packaged voice.
+        """Reads a folder of `save_pretrained`, or csm-1b with Mimi (`csm.generation.voice_folder`).
+
+        Args:
+            folder: Folder; None reads the packaged voice.
 
         Raises:
             ValueError: A file is missing or does not fit the others.
         """
-        folder = PACKAGED / "voice" if folder is None else Path(folder)
-        for name in (VOICES_FILE, SAMPLING_FILE):
-            if not (folder / name).is_file():
-                raise ValueError(
-                    f"no voice in {folder}: expected {name}; make one of a run with launch/export_voice.py"
-                )
-        # The packaged voice and the packaged tokenizer lie side by side, so that each is kept once.
-        own = folder / "tokenizer"
-        return cls(
-            model=checkpoints.load(ConversationNetwork, folder),
-            tokenizer=ConversationalRVQ.from_pretrained(own if own.is_dir() else folder.parent / "tokenizer"),
-            voices=read_voices(folder),
-            sampling=config_files.load(SamplingConfig, folder / SAMPLING_FILE),
-        )
+        parts = read_voice_folder(PACKAGED / "voice" if folder is None else Path(folder))
+        return cls(**parts._asdict())
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False, tokenizer: bool = True) -> None:
         """Writes a folder that `from_pretrained` reads.
@@ -103,10 +94,11 @@ class Talker:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.save(self.model, folder, half=half)
         if tokenizer:
-            self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
+            self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER, half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
         write_voices(folder, self.voices)
-        record_digests(folder, [*folder.glob("*.safetensors"), VOICES_FILE, "config.json"])
+        weights = [path.name for path in folder.glob("*.safetensors")]
+        record_digests(folder, [*weights, VOICES_FILE, "config.json"])
 
     def voice(self, name: str | None = None) -> Voice:
         """Returns the voice of a name; None takes the main one.
@@ -120,9 +112,8 @@ class Talker:
     def pause(self) -> list[Int[Tensor, " K"]]:
         """Frames of silence between sentences."""
         silence = torch.zeros(1, 1, PAUSE_FRAMES * self.tokenizer.config.samples_per_frame)
-        device = self.tokenizer.decoder.embed.weight.device
         with torch.no_grad():
-            codes, _ = self.tokenizer.encode(silence.to(device))
+            codes, _ = self.tokenizer.encode(silence.to(self.tokenizer.device))
         return list(codes[0, : self.model.config.num_codebooks].cpu().unbind(dim=1))
 
     def session(self, seed: int | None = None) -> Session:

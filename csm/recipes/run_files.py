@@ -75,7 +75,15 @@ def load_run(folder: Path) -> RunConfig:
 def tokenizer_folder(run: Path) -> Path:
     """Returns the folder of the tokenizer of a model run: its own, else the one that run.json names."""
     own = run / "tokenizer"
-    if (own / WEIGHTS).is_file():
-        return own
-    inputs = json.loads((run / "run.json").read_text(encoding="utf-8")).get("inputs", {})
-    return Path(inputs.get("tokenizer", own))
+    return own if (own / WEIGHTS).is_file() else Path(_inputs(run).get("tokenizer", own))
+
+
+def codes_folder(run: Path) -> Path:
+    """Returns the folder of the codes that a model run was trained on: its own, else the one in run.json."""
+    own = run / "codes"
+    return own if own.is_dir() else Path(_inputs(run).get("codes", own))
+
+
+def _inputs(run: Path) -> dict[str, str]:
+    inputs: dict[str, str] = json.loads((run / "run.json").read_text(encoding="utf-8")).get("inputs", {})
+    return inputs

@@ -13,6 +13,7 @@ from csm.audio.files import read_audio
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
 from csm.generation.talker import Talker
+from csm.system.digests import folder_digests
 
 TEXT = "Hello there. Who are you?"
 
@@ -159,6 +160,17 @@ def test_a_saved_talker_says_the_same(talker, tmp_path, half):
         torch.testing.assert_close(loaded.model.state_dict()[name], value, atol=bound, rtol=1e-3)
 
 
+def test_a_relative_path_is_a_place_like_any_other(talker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    talker.save_pretrained("voices/mine")
+    assert set(folder_digests(tmp_path / "voices/mine")) == {
+        "model.safetensors",
+        "voices.json",
+        "config.json",
+    }
+    assert list(Talker.from_pretrained("voices/mine").voices) == ["JOE", "FAYE"]
+
+
 def test_two_voices_may_share_a_tokenizer_beside_them(talker, tmp_path):
     talker.tokenizer.save_pretrained(tmp_path / "tokenizer")
     talker.save_pretrained(tmp_path / "voice", tokenizer=False)
@@ -248,6 +260,7 @@ sys.meta_path.insert(0, Blocked())
 sys.path[:0] = {[str(root), str(root / "kernels")]!r}
 from csm.generation import playback, typed_conversation
 from csm.generation.talker import Talker
+from csm.system.digests import folder_digests
 print(Talker.from_pretrained().generate("Hi.").timing.frames)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)

@@ -9,6 +9,7 @@ import torch
 
 from csm.audio.resampling import resample
 from csm.evaluation.core.clips import Clip, ClipSet, ClipSets, mono
+from csm.evaluation.core.evaluators import NotMeasurable
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, scored
 from csm.evaluation.metrics.words import error_scores
 from csm.generation.session import Session
@@ -29,7 +30,13 @@ class Hearing(Metric):
         self.talker = talker
 
     def choose(self, sets: ClipSets) -> list[ClipSet]:
-        """Returns the recordings of single lines."""
+        """Returns the recordings of single lines.
+
+        Raises:
+            NotMeasurable: The model has csm-1b's form, which speaks and does not write.
+        """
+        if self.talker.model.config.zeros_end:
+            raise NotMeasurable("hearing: a model of csm-1b's form speaks and does not write")
         return [one for one in sets if one.condition == sets.reference and one.kind == "lines"]
 
     def measure(self, clips: ClipSet, recording: ClipSet | None) -> Iterator[Scores]:
