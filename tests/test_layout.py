@@ -16,7 +16,7 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 TIERS = (
     ("system",),
     ("text_normalisation",),
-    ("pronunciation", "config", "int8_tables"),
+    ("pronunciation", "spelling", "config", "int8_tables"),
     ("text",),
     ("audio",),
     ("sequences",),

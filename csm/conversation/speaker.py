@@ -101,8 +101,11 @@ class Speaker:
         if user.voice is not None:
             with one_thread():
                 turn = PromptTurn(self._heard, user.voice[None], self.talker.tokenizer.config.sample_rate)
-                codebooks = self.talker.model.config.num_codebooks
-                frames, _ = encoded_prompt(turn, self._encoder, self.talker.voices, codebooks)
+                config = self.talker.model.config
+                # The first local number is that of a prompted voice.
+                spare = config.local_numbers[1:]
+                voices, count = self.talker.voices, config.num_codebooks
+                frames, _ = encoded_prompt(turn, self._encoder, voices, count, spare)
                 self.session.listen(frames)
             self._listened = 1
             yield None

@@ -36,15 +36,21 @@ class PhoneLabels:
         place[self.classes] = torch.arange(len(self.classes))
         self._of = {turn: (place[ids], ends[turn].contiguous()) for turn, ids in spoken.items()}
 
-    def steps(self, turn: str, start: float, count: int) -> Int[Tensor, " N"]:
+    def steps(self, turn: str, start: float, count: int, speed: float = 1.0) -> Int[Tensor, " N"]:
         """Returns the class at the middle of each of `count` steps from `start` seconds on.
 
         It is NONE after the last symbol, and everywhere in a turn without alignment.
+
+        Args:
+            turn: Id of the turn.
+            start: Seconds of the sound before the first step.
+            count: Number of steps.
+            speed: Factor by which the sound is faster than the turn.
         """
         if turn not in self._of:
             return torch.full((count,), NONE)
         classes, ends = self._of[turn]
-        middles = start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP
+        middles = speed * (start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP)
         place = torch.searchsorted(ends, middles.to(ends.dtype), right=True)
         return torch.where(place < len(ends), classes[place.clamp(max=len(ends) - 1)], NONE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,19 +62,27 @@ def check_prompt(turn: PromptTurn, voices: Mapping[str, Voice]) -> None:
 
 @torch.no_grad()
 def encoded_prompt(
-    turn: PromptTurn, tokenizer: ConversationalRVQ, voices: Mapping[str, Voice], num_codebooks: int
+    turn: PromptTurn,
+    tokenizer: ConversationalRVQ,
+    voices: Mapping[str, Voice],
+    num_codebooks: int,
+    local_numbers: Sequence[int] = (),
 ) -> tuple[TurnFrames, Voice]:
     """Returns a turn as frames of the model, and the voice of its recording.
 
-    An unknown speaker gets the index of the known voice with the nearest speaker embedding: the model has
-    trained on such indices, and the recording in its context carries the rest of the voice.
+    An unknown speaker gets the model's first local number: the recording in the context carries the voice. In
+    a model without local numbers it gets that of the known voice with the nearest speaker embedding, as the
+    model has trained on such numbers.
     """
     device = tokenizer.decoder.embed.weight.device
     waveform = resample(turn.waveform[0], turn.sample_rate, tokenizer.config.sample_rate)
     codes, info = tokenizer.encode(waveform[None, None].to(device))
     if turn.speaker is not None:
-        known = find_voice(voices, turn.speaker)
+        number = find_voice(voices, turn.speaker).number
+    elif local_numbers:
+        number = local_numbers[0]
     else:
-        known = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
-    voice = Voice(turn.speaker or "prompt", known.number, info.speaker, info.emotion)
-    return TurnFrames("heard", turn.text, known.number, codes[0, :num_codebooks].cpu()), voice
+        near = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
+        number = near.number
+    voice = Voice(turn.speaker or "prompt", number, info.speaker, info.emotion)
+    return TurnFrames("heard", turn.text, number, codes[0, :num_codebooks].cpu()), voice

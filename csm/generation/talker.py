@@ -262,4 +262,5 @@ class Talker:
         return speak_simultaneously(self.tokenizer, spoken, self.pause)
 
     def _encoded(self, turn: PromptTurn) -> tuple[TurnFrames, Voice]:
-        return encoded_prompt(turn, self.tokenizer, self.voices, self.model.config.num_codebooks)
+        config = self.model.config
+        return encoded_prompt(turn, self.tokenizer, self.voices, config.num_codebooks, config.local_numbers)

@@ -16,6 +16,7 @@ from csm.network.cross_entropy import Head, linear_cross_entropy
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.initialise import branch_std, draw
 from csm.network.layers import PackedSequences, constants_device
+from csm.network.letter_head import LetterHead, heard_rows
 from csm.network.memory import ConversationMemory, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.outputs import CSMCrossEntropies, CSMLogits
@@ -36,6 +37,7 @@ class _Regressions(TypedDict):
     pace: Tensor
     latent: Tensor | None
     refined: Tensor | None
+    letters: Tensor | None
 
 
 class _Inputs(NamedTuple):
@@ -89,6 +91,8 @@ class ConversationNetwork(nn.Module):
         self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
         self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
         self.latent_refiner = ResidualLatentHead(width, c.latent_dim) if c.latent_dim else None
+        # The last one drawn: a model without it starts as before.
+        self.letter_head = LetterHead(width, c.letters_per_frame) if c.letters_per_frame else None
         self.register_buffer("code_vectors", None, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
         self.register_buffer("latent_gain", torch.ones(c.latent_dim) if c.latent_dim else None)
@@ -112,6 +116,8 @@ class ConversationNetwork(nn.Module):
         self.pace_head.reset_parameters()
         if self.predicted_latent is not None:
             self.predicted_latent.reset_parameters()
+        if self.letter_head is not None:
+            self.letter_head.reset_parameters()
 
     # ---- batches ----
 
@@ -168,7 +174,8 @@ class ConversationNetwork(nn.Module):
             batch.codes.clamp_min(0) + self.codebook_offsets,
             (target[:, :-1] + self.codebook_offsets[:-1]).view(-1, 1),
         )
-        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames))
+        heard = heard_rows(batch.text_spans).to(batch.text.device)
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, heard))
         voice = hidden[batch.code_target[:, 0] != IGNORE]
         inputs = _Inputs(
             voice=voice,
@@ -182,6 +189,7 @@ class ConversationNetwork(nn.Module):
             "pace": self._phone_durations(hidden, batch),
             "latent": None,
             "refined": None,
+            "letters": None if self.letter_head is None else self.letter_head(hidden[heard]),
         }
         if (latent := self.predicted_latent) is not None:
             follows = batch.code_target[:, 1] != IGNORE
@@ -229,11 +237,18 @@ class ConversationNetwork(nn.Module):
         sums = F.embedding_bag(places, self.audio_embedding.weight, lengths.cumsum(0) - lengths, mode="sum")
         return sums.split(sizes)
 
-    def _text_or_frames(self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    def _text_or_frames(
+        self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"], heard: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "R D"]:
+        """Embeds rows.
+
+        Training hides a share of the frames, but none of the heard ones, which are all there is to read.
+        """
         is_text = text >= 0
         words = self.text_embedding(text.clamp_min(0))
         if self.training and self.config.frame_dropout:
-            frames = frames * (torch.rand_like(frames[:, :1]) >= self.config.frame_dropout)
+            kept = torch.rand_like(frames[:, :1]) >= self.config.frame_dropout
+            frames = frames * (kept if heard is None else kept.index_fill(0, heard, True))
         return torch.where(is_text.unsqueeze(1), words, frames.to(words.dtype))
 
     # ---- readings of the other modality, and the memory ----

@@ -8,6 +8,7 @@ with fixed weights: training computes it in one product, generation turn by turn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
 GIST_DECAY = 0.8
+# Kinds of slots: what was said, and how.
+KINDS = ("semantic", "style")
 
 
 class MemoryState(NamedTuple):
@@ -109,11 +112,15 @@ class MemoryRead(nn.Module):
         n_heads: Number of heads.
         slots: Number of slots of each kind.
         gate: Initial gate; its tanh weighs what is read.
+        kinds: Kinds of slots that are read, of KINDS.
     """
 
-    def __init__(self, width: int, n_heads: int, slots: int, gate: float) -> None:
+    def __init__(
+        self, width: int, n_heads: int, slots: int, gate: float, kinds: Sequence[str] = KINDS
+    ) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.read_kinds = tuple(kind in kinds for kind in KINDS)
         self.norm = RMSNorm(width)
         # One embedding per age and kind of slot; the last row is the empty slot.
         self.places = nn.Parameter(torch.randn(2 * slots + 1, width) * 0.02)
@@ -133,7 +140,8 @@ class MemoryRead(nn.Module):
         nothing = state.semantic.new_zeros(count, 1, width)
         source = (torch.cat([state.semantic, state.style, nothing], dim=1) + self.places).to(x.dtype)
         filled = filled_slots(state.turns, slots)
-        mask = torch.cat([filled, filled, torch.ones_like(filled[:, :1])], dim=1)
+        kinds = [filled if read else torch.zeros_like(filled) for read in self.read_kinds]
+        mask = torch.cat([*kinds, torch.ones_like(filled[:, :1])], dim=1)
         heads = (self.n_heads, width // self.n_heads)
         k, v = (
             project(source).unflatten(-1, heads).transpose(1, 2) for project in (self.k_proj, self.v_proj)

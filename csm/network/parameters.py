@@ -97,6 +97,7 @@ GROUPS = (
             "latent_refiner",
             "latent_mean",
             "latent_gain",
+            "letter_head",
         )
     ),
     *(

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csm.data.utterances import CTC_ALPHABET, UtteranceBatch
+from csm.data.utterances import UtteranceBatch
+from csm.spelling import LETTERS
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import Quantized
 from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME, TokenizerLossConfig, distillation_loss
@@ -39,7 +40,7 @@ class TokenizerTrainer(nn.Module):
         self.text_context = nn.Conv1d(config.codebook_dim, 256, 5, padding=2)
         # The same lines come every epoch: without dropout the head overfits to them (docs/LOG.md).
         self.text_dropout = nn.Dropout(0.3)
-        self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(CTC_ALPHABET))
+        self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(LETTERS))
         self.reversal_head = nn.Sequential(
             nn.Linear(config.codebook_dim, 128), nn.ReLU(), nn.Linear(128, num_speakers)
         )
@@ -154,9 +155,7 @@ class TokenizerTrainer(nn.Module):
 
     def _text_loss(self, semantic: Tensor, valid: Tensor, batch: UtteranceBatch) -> Tensor:
         hidden = F.gelu(self.text_context((semantic * valid.unsqueeze(-1)).transpose(1, 2))).transpose(1, 2)
-        symbols = (
-            self.text_head(self.text_dropout(hidden)).reshape(len(hidden), -1, len(CTC_ALPHABET)).float()
-        )
+        symbols = self.text_head(self.text_dropout(hidden)).reshape(len(hidden), -1, len(LETTERS)).float()
         lengths = valid.sum(dim=1) * CTC_OUTPUTS_PER_FRAME
         loss = F.ctc_loss(
             symbols.log_softmax(-1).transpose(0, 1),

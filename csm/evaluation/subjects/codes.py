@@ -15,6 +15,7 @@ from csm.evaluation.metrics.probes import what_the_codes_carry
 from csm.evaluation.metrics.verification import VerificationConfig
 from csm.evaluation.metrics.words import packaged_model
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
 KIND = "codes"
@@ -64,6 +65,7 @@ def evaluate_codes(options: CodesOptions) -> Report:
         probes=options.probes,
         verification=VerificationConfig(speakers=options.speakers),
         recogniser=recogniser,
+        heads=SemanticHeads.read(options.tokenizer),
     )
     folder = options.tokenizer.resolve()
     # The tokenizers of runs are all called "tokenizer", so the folder above is part of the name.

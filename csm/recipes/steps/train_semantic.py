@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole
 from csm.system.log import log
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.distributed import start_distributed
 from csm.training.loop import train
@@ -30,7 +32,7 @@ PARTS = ("corpus", "tokenizer", "semantic_utterances", "semantic_loss", "recogni
 
 
 def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
-    """Trains the semantic tokenizer; leaves config.json and model.safetensors in `output`.
+    """Trains the semantic tokenizer; leaves config.json, model.safetensors and heads.safetensors in `output`.
 
     Raises:
         ValueError: No corpus or recogniser, or `output` belongs to another run.
@@ -46,10 +48,9 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
 
     def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
         # A new one: ZeRO-3 has cut the trained one's weights into pieces.
-        tokenizer, prefix = SemanticTokenizer(run.tokenizer), "tokenizer."
-        state = {k[len(prefix) :]: v for k, v in weights["semantic"].items() if k.startswith(prefix)}
-        tokenizer.load_state_dict(state)
-        return save_whole(tokenizer, output)
+        tokenizer = SemanticTokenizer(run.tokenizer)
+        tokenizer.load_state_dict(_part(weights["semantic"], "tokenizer."))
+        return save_whole(_Trained(tokenizer, SemanticHeads.of(_part(weights["semantic"], "heads."))), output)
 
     return train(
         task,
@@ -61,6 +62,22 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         materials=materials,
         finish=finish,
     )
+
+
+class _Trained(NamedTuple):
+    """What a training leaves: the tokenizer, and the heads that read text from its codes."""
+
+    tokenizer: SemanticTokenizer
+    heads: SemanticHeads
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes both; makes the folder."""
+        self.tokenizer.save_pretrained(folder)
+        self.heads.save(Path(folder))
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def semantic_task(run: RunConfig, device: torch.device) -> SemanticTask:
