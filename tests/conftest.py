@@ -1,7 +1,7 @@
 """Tiny random models and turns for the tests of the model, its data, losses and generation."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -34,6 +34,7 @@ from csm.losses import LossConfig  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
 from csm.sequences.turns import TurnFrames  # noqa: E402
+from csm.training import tokenizer_task  # noqa: E402
 from csm.training.model_task import ModelTask  # noqa: E402
 from tests.small_csm_1b import write_csm_1b  # noqa: E402
 
@@ -119,6 +120,14 @@ def random_turn() -> Callable[..., TurnFrames]:
 def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The packaged excerpt as a corpus folder, made once for all tests."""
     return prepare_excerpt(tmp_path_factory.mktemp("corpora") / "amazon_queen_excerpt")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_start() -> Iterator[None]:
+    """A tokenizer starts from 8 batches: the corpora of the tests have no more, and 128 would repeat them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_task, "START_BATCHES", 8)
+        yield
 
 
 @pytest.fixture(autouse=True)

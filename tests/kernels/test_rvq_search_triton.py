@@ -95,11 +95,13 @@ def check(x: Tensor, codebooks: Tensor) -> Tensor:
 
 
 SHAPES = [(1, 7, 45), (8, 64, 33), (3, 130, 70), (32, 9, 13), (2, 65, 129)]  # levels, codes, rows
+WIDTHS = [1, 8, 12, 64, 128, 192]
+# Every shape at every width, and every width at other scales.
+CASES = [(1.0, width, *shape) for shape in SHAPES for width in WIDTHS]
+CASES += [(scale, width, *SHAPES[2]) for scale in (1e-6, 1e6) for width in WIDTHS]
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("width", [1, 8, 12, 64, 128, 192])
-@pytest.mark.parametrize(("levels", "size", "rows"), SHAPES)
+@pytest.mark.parametrize(("scale", "width", "levels", "size", "rows"), CASES)
 def test_both_kernels_find_the_oracles_codes_and_each_others_bits(scale, width, levels, size, rows):
     x, codebooks = quantizer(levels, size, width, rows, seed=width)
     check(x * scale, codebooks * scale)

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from csm.data.corpora.transcription.recogniser import packaged_model as verified_model
-from csm.evaluation.core.clips import EVALUATION_RATE, Clip, ClipSet, as_clips, at_rate
+from csm.evaluation.core.clips import EVALUATION_RATE, Clip, ClipSet, at_rate
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, optional_import, package_version
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, score_each, scored
-from csm.evaluation.core.statistics import pooled_mean
 from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.system.files import file_sha256
 
@@ -177,24 +176,6 @@ def error_scores(
         rate = min(rate, 1.0) if capped else rate
         scores.append(scored(clip, rate, weight=size, detail=transcript.detail))
     return scores
-
-
-def word_error_rate(
-    recogniser: SpeechRecogniser, items: Sequence[Clip | tuple[np.ndarray, int, str]]
-) -> tuple[float | None, list[Score]]:
-    """Computes the pooled word error rate and the score of each clip.
-
-    Args:
-        recogniser: For example `WhisperRecogniser()`.
-        items: `(waveform [S], sample_rate, text)` tuples or clips.
-
-    Returns:
-        Errors / words over all clips, None if one failed (insertions have no limit, so no value would be
-        fair), and one score for each clip with its transcript in `detail`.
-    """
-    clips = as_clips(items)
-    scores = error_scores(clips, transcribe_all(recogniser, clips))
-    return pooled_mean(scores, None), scores
 
 
 class Intelligibility(Metric):

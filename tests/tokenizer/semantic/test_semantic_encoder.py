@@ -9,7 +9,9 @@ import torch
 
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, centred_norm
-from csm.tokenizer.io.export import export_tokenizer
+from csm.tokenizer.io.export import export_encoder
+from csm.tokenizer.io.export_programs import DecoderProgram
+from csm.tokenizer.spectrum import COMPRESSION
 from csm_kernels import rvq_search
 
 FRAME = 1280
@@ -109,7 +111,7 @@ def test_a_saved_tokenizer_has_the_same_codes_and_its_packaged_form_almost(tmp_p
 @torch.no_grad()
 def test_an_exported_encoder_gives_the_same_codes_at_any_length(tmp_path) -> None:
     tokenizer = made(block_frames=2)
-    export_tokenizer(tokenizer, tmp_path, onnx=True)
+    export_encoder(tokenizer, tmp_path, 6, onnx=True)
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "encoder.onnx")
     for batch, samples in ((1, 1), (1, FRAME), (2, 3 * FRAME - 7), (1, 21 * FRAME + 5)):
@@ -117,6 +119,16 @@ def test_an_exported_encoder_gives_the_same_codes_at_any_length(tmp_path) -> Non
         codes, _ = tokenizer.encode(audio)
         assert torch.equal(program(audio), codes)
         assert torch.equal(torch.from_numpy(session.run(None, {"audio": audio.numpy()})[0]), codes)
+
+
+@torch.no_grad()
+def test_the_decoder_to_export_computes_the_magnitudes_of_both_halves() -> None:
+    tokenizer = made()
+    codes, own = tokenizer.encode(speech(2, 9, seed=6))[0], tokenizer.decoder
+    compressed = own.compressed(own.frames(tokenizer.quantizer.decode(codes)))
+    expected = own.magnitude_head.linear_magnitudes(compressed) ** COMPRESSION
+    found = DecoderProgram(tokenizer, 6, fourier_matrix=True)(codes) ** COMPRESSION
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [{"sample_rate": 8000}, {"semantic_layers": -1}])
