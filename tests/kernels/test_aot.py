@@ -42,9 +42,9 @@ def program(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
 def test_the_shipped_search_and_update_pass_on_every_target():
     done = run("-m", "csm_kernels.aot", "--check", "--operations", *MINE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("11 kernels on 4 targets: 0 violations\n")
+    assert done.stdout.endswith("10 kernels on 4 targets: 0 violations\n")
     rows = [line for line in done.stdout.splitlines() if line.startswith(MINE)]
-    assert len(rows) == 44
+    assert len(rows) == 40
 
 
 def test_the_golden_table_has_every_kernel_of_every_operation_on_every_target():
@@ -200,7 +200,7 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
         for width in (1, 5, 8, 16, 100, 256):
             for levels, size in ((1, 1), (2, 100), (16, 64)):
                 codebooks = torch.zeros(levels, size, width)
-                for rows in (1, 16, 13, 4096):
+                for rows in (1, 16, 13, 8192):
                     search.search(torch.zeros(rows, width), codebooks, None)
                     off = torch.zeros(rows * width + 1)[1:].view(rows, width)
                     search.search(off, codebooks, None)
@@ -219,7 +219,7 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
         """,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "11\n"
+    assert done.stdout == "10\n"
 
 
 @pytest.mark.parametrize(
