@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csm_kernels.device import on_device, processors
+from csm_kernels.device import launches, processors
 from csm_kernels.shipped import FP_FUSION, Shipped
 
 ROWS, CODES = 64, 64  # of one product: 32 sums per thread, which leave every target room for its operands
@@ -244,6 +244,7 @@ def allocate(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     return codes, torch.empty_like(x), torch.empty_like(x), codes.new_empty(shape, dtype=torch.float64)
 
 
+@launches
 def launch(
     x: Tensor,
     codebooks: Tensor,
@@ -268,16 +269,15 @@ def launch(
     (rows, width), (levels, size, _) = x.shape, codebooks.shape
     if not rows:
         return
-    with on_device(x):
-        tiles, (tables, half_norms) = _laid_out(x[None], False)[0], _laid_out(codebooks, True)
-        sizes = levels, size, width // ALIGN
-        if few_rows(rows, x.device) if split is None else split:
-            _launch_split(tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, sizes)
-        else:
-            _search_levels[(tiles.shape[1],)](
-                tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, rows, *sizes,
-                **_PRODUCT, **_options(STAGES_LEVELS),
-            )  # fmt: skip
+    tiles, (tables, half_norms) = _laid_out(x[None], False)[0], _laid_out(codebooks, True)
+    sizes = levels, size, width // ALIGN
+    if few_rows(rows, x.device) if split is None else split:
+        _launch_split(tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, sizes)
+    else:
+        _search_levels[(tiles.shape[1],)](
+            tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, rows, *sizes,
+            **_PRODUCT, **_options(STAGES_LEVELS),
+        )  # fmt: skip
 
 
 def few_rows(rows: int, device: torch.device) -> bool:
