@@ -25,7 +25,8 @@ def test_losses_and_gradients_have_the_same_bits_twice(tiny_model, random_turn, 
             model.zero_grad()
             with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
                 targets = ConversationTargets.of(batch, model.config.semantic_codebooks, None)
-                loss = conversational_loss(model(batch=batch, label_smoothing=0.0), targets, LossConfig()).total
+                outputs = model(batch=batch, label_smoothing=0.0)
+                loss = conversational_loss(outputs, targets, LossConfig()).total
             loss.backward()
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             results.append([loss.detach(), *(gradient.clone() for gradient in gradients)])
