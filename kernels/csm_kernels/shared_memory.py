@@ -2,24 +2,23 @@
 
 A request of a warp takes as many cycles (wavefronts) as the most distinct 4-byte words that one of the 32
 banks holds of it; an SM serves one wavefront a cycle beside four fused multiply-adds of a warp. Which words a
-request touches follows from the numbers of its threads: the integer instructions of the PTX are evaluated for
-all threads of a program at once, every block in turn and without branches, until no address is unknown. Where
-a loop moves an address on, all threads move alike, which changes no conflict. ptxas keeps these addresses.
-The count is a least one: that lanes of a wide request share a word is taken to cost nothing.
+request touches follows from the numbers of its threads (`ptx.evaluated`). Where a loop moves an address on,
+all threads move alike, which changes no conflict. ptxas keeps these addresses and joins reads of neighbouring
+words. The count is a least one: that lanes of a wide request share a word is taken to cost nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-Lanes = npt.NDArray[np.int64]
+from csm_kernels.ptx import Instruction, Lanes, Registers, evaluated, loops_of, parsed, value_of
+
 BANKS, WORD, WARP = 32, 4, 32
-PARAMETER = 1024  # stands for every argument: aligned as pointers are, and no bound of a small block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +38,6 @@ class InnerLoop:
     conflicts: int
 
 
-@dataclass(frozen=True)
-class _Instruction:
-    guard: str
-    name: str
-    operands: tuple[str, ...]
-
-
-_LINE = re.compile(r"^\s*(?:@(!?%p\d+)\s+)?([a-z][\w.:]*)(?:\s+(.*?))?;")
-_LABEL = re.compile(r"^(\$L__BB\w+):")
-_OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 _SHARED = re.compile(r"(?:ld|st)(?:\.volatile)?\.shared(?:::cta)?(?:\.v(\d))?\.[bfus](\d+)$")
 _MATRIX = re.compile(r"(?:ld|st)matrix\.sync\.aligned\.m8n8\.x(\d)(?:\.trans)?\.shared")
 _COPY = re.compile(r"cp\.async\.c[ag]\.shared\.global")
@@ -60,9 +49,9 @@ def inner_loop(ptx: str) -> InnerLoop:
     threads = re.search(r"\.reqntid (\d+)", ptx)
     if threads is None:
         raise RuntimeError("PTX: expected .reqntid in its head")
-    program, labels = _parsed(ptx)
-    chosen = _hottest(program, _loops(program, labels))
-    requests = _requests(program, set(chosen), int(threads[1]))
+    program, labels = parsed(ptx)
+    chosen = _hottest(program, loops_of(program, labels))
+    requests = _requests(program, chosen, int(threads[1]))
     body = [program[place] for place in chosen]
     warps = int(threads[1]) // WARP
     wavefronts, least = (sum(column) for column in zip(*requests, strict=True)) if requests else (0, 0)
@@ -74,29 +63,7 @@ def inner_loop(ptx: str) -> InnerLoop:
     )
 
 
-def _parsed(ptx: str) -> tuple[list[_Instruction], dict[str, int]]:
-    """Instructions in order, and the place of the first one behind each label."""
-    program: list[_Instruction] = []
-    labels: dict[str, int] = {}
-    for line in ptx.splitlines():
-        if label := _LABEL.match(line):
-            labels[label[1]] = len(program)
-        elif found := _LINE.match(line):
-            operands = (operand.strip() for operand in _OPERAND.findall(found[3] or ""))
-            program.append(_Instruction(found[1] or "", found[2], tuple(operands)))
-    return program, labels
-
-
-def _loops(program: list[_Instruction], labels: dict[str, int]) -> list[range]:
-    """Stretches that a branch at their end repeats; the whole kernel is the last."""
-    found = {}
-    for place, each in enumerate(program):
-        if each.name.startswith("bra") and labels.get(each.operands[0], place + 1) <= place:
-            found[labels[each.operands[0]]] = place + 1  # of several branches back to one place the last
-    return [*(range(start, end) for start, end in found.items()), range(len(program))]
-
-
-def _hottest(program: list[_Instruction], loops: list[range]) -> list[int]:
+def _hottest(program: list[Instruction], loops: list[range]) -> list[int]:
     """The instructions of the loop with the most multiplications, without those of loops inside it."""
     bodies = []
     for loop in loops:
@@ -109,36 +76,56 @@ def _hottest(program: list[_Instruction], loops: list[range]) -> list[int]:
     return bodies[weights.index(max(weights))]
 
 
-def _fused(instruction: _Instruction) -> int:
+def _fused(instruction: Instruction) -> int:
     if not instruction.name.startswith("fma.rn") or ".f64" in instruction.name:
         return 0
     return 2 if instruction.name.endswith("x2") else 1
 
 
-def _requests(program: list[_Instruction], wanted: set[int], threads: int) -> list[tuple[int, int]]:
+def _requests(program: list[Instruction], wanted: list[int], threads: int) -> list[tuple[int, int]]:
     """Wavefronts of the wanted requests of all warps, and the least that they could take."""
-    registers: dict[str, Lanes | None] = {"%tid.x": np.arange(threads)}
-    for _ in range(2):  # a block may stand before the block that it follows
-        for each in program:
-            if each.operands and each.operands[0].startswith("%"):
-                _execute(each, registers, threads)
-    counts = []
-    for place in sorted(wanted):
-        each = program[place]
-        shape = _shape(each)
-        if shape is None:
+    registers = evaluated(program, threads)
+    counts: list[tuple[int, int]] = []
+    for each in _joined([program[place] for place in wanted]):
+        if (shape := _shape(each)) is None:
             continue
         address = _address(each, registers, threads)
         if address is None:
             raise RuntimeError(
                 f"PTX: the address of {each.name} {each.operands} does not follow from threads"
             )
-        active = _active(each.guard, registers, threads)
-        counts += _of_warps(address, active, *shape)
+        counts += _of_warps(address, _active(each.guard, registers, threads), *shape)
     return counts
 
 
-def _shape(instruction: _Instruction) -> tuple[int, int, int] | None:
+def _joined(body: list[Instruction]) -> Iterator[Instruction]:
+    """The same with reads of neighbouring words, between two barriers or writes, joined as ptxas does."""
+    narrow: dict[tuple[str, str], set[int]] = {}
+    for each in body:
+        if each.name.startswith("ld.shared") and each.name.endswith("32") and ".v" not in each.name:
+            base, offset = _place(each)
+            narrow.setdefault((each.guard, base), set()).add(offset)
+            continue
+        if each.name.startswith(("bar", "st.shared", "cp.async")):
+            yield from _wide_reads(narrow)
+            narrow.clear()
+        yield each
+    yield from _wide_reads(narrow)
+
+
+def _wide_reads(narrow: dict[tuple[str, str], set[int]]) -> Iterator[Instruction]:
+    """Reads of 4, 2 or 1 words that lie where such a read may begin."""
+    for (guard, base), offsets in narrow.items():
+        left = set(offsets)
+        for words in (4, 2, 1):
+            for start in sorted(left):
+                group = {start + WORD * word for word in range(words)}
+                if start % (WORD * words) == 0 and group <= left:
+                    left -= group
+                    yield Instruction(guard, f"ld.shared.v{words}.b32", ("{}", f"[{base}+{start}]"))
+
+
+def _shape(instruction: Instruction) -> tuple[int, int, int] | None:
     """Bytes a thread touches, threads served together, and threads of a warp that count; None for others."""
     if found := _SHARED.match(instruction.name):
         return int(found[1] or 1) * int(found[2]) // 8, WARP, WARP
@@ -147,14 +134,20 @@ def _shape(instruction: _Instruction) -> tuple[int, int, int] | None:
     return (int(instruction.operands[2], 0), WARP, WARP) if _COPY.match(instruction.name) else None
 
 
-def _address(instruction: _Instruction, registers: dict[str, Lanes | None], threads: int) -> Lanes | None:
+def _place(instruction: Instruction) -> tuple[str, int]:
+    """Register and offset of an address."""
     place = next(operand for operand in instruction.operands if operand.startswith("["))
     base, _, offset = place.strip("[] ").replace(" ", "").partition("+")
-    lanes = _value(base, registers, threads)
-    return None if lanes is None else lanes + int(offset or 0)
+    return base, int(offset or 0)
 
 
-def _active(guard: str, registers: dict[str, Lanes | None], threads: int) -> npt.NDArray[np.bool_]:
+def _address(instruction: Instruction, registers: Registers, threads: int) -> Lanes | None:
+    base, offset = _place(instruction)
+    lanes = value_of(base, registers, threads)
+    return None if lanes is None else lanes + offset
+
+
+def _active(guard: str, registers: Registers, threads: int) -> npt.NDArray[np.bool_]:
     held = registers.get(guard.lstrip("!")) if guard else None
     if held is None:
         return np.ones(threads, dtype=bool)
@@ -171,91 +164,3 @@ def _of_warps(
         words = np.unique((lanes[:, None] + np.arange(0, size, min(size, WORD))).ravel() // WORD)
         if len(words):
             yield int(np.bincount(words % BANKS).max()), -(-len(words) // BANKS)
-
-
-def _value(text: str, registers: dict[str, Lanes | None], threads: int) -> Lanes | None:
-    if text.startswith("%"):
-        return np.zeros(threads, dtype=np.int64) if text.startswith("%ctaid") else registers.get(text)
-    try:
-        return np.full(threads, int(text, 0))
-    except ValueError:  # the name of an array in shared memory, which begins at 0
-        return np.zeros(threads, dtype=np.int64) if re.fullmatch(r"[A-Za-z_]\w*", text) else None
-
-
-def _wrapped(lanes: Lanes, name: str) -> Lanes:
-    """Numbers as a register of this kind holds them, with a sign."""
-    if name.endswith("64"):
-        return lanes
-    bits = 16 if name.endswith("16") else 32
-    return ((lanes + (1 << bits - 1)) & ((1 << bits) - 1)) - (1 << bits - 1)
-
-
-def _bits(lanes: Lanes, name: str) -> Lanes:
-    """The same numbers without a sign; 64 bits are taken to have none."""
-    return lanes if name.endswith("64") else lanes & (0xFFFF if name.endswith("16") else 0xFFFFFFFF)
-
-
-def _field(name: str, a: Lanes, start: Lanes, length: Lanes) -> Lanes:
-    """A field of bits, for .s32 with its sign."""
-    field = (_bits(a, name) >> start) & ((1 << length) - 1)
-    return field - ((field >> (length - 1)) << length) if ".s" in name else field
-
-
-def _logic(a: Lanes, b: Lanes, c: Lanes, table: Lanes) -> Lanes:
-    """lop3: bit 4 a + 2 b + c of the table, for each bit."""
-    result = np.zeros_like(a)
-    for place in range(8):
-        if int(table[0]) >> place & 1:
-            result |= (a if place & 4 else ~a) & (b if place & 2 else ~b) & (c if place & 1 else ~c)
-    return result
-
-
-_COMPARE: dict[str, Callable[[Lanes, Lanes], npt.NDArray[np.bool_]]] = {
-    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
-    "ne": np.not_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
-}  # fmt: skip
-_OPERATIONS: dict[str, Callable[..., Lanes]] = {
-    "mov": lambda name, a: a,
-    "cvt": lambda name, a: _bits(a, name) if re.search(r"\.u\d+$", name) else a,
-    "cvta": lambda name, a: a,
-    "add": lambda name, a, b: a + b,
-    "sub": lambda name, a, b: a - b,
-    "mul": lambda name, a, b: a * b,
-    "mad": lambda name, a, b, c: a * b + c,
-    "shl": lambda name, a, b: a << b,
-    "shr": lambda name, a, b: (a if ".s" in name else _bits(a, name)) >> b,
-    "and": lambda name, a, b: a & b,
-    "or": lambda name, a, b: a | b,
-    "xor": lambda name, a, b: a ^ b,
-    "not": lambda name, a: 1 - a if "pred" in name else ~a,
-    "neg": lambda name, a: -a,
-    "min": lambda name, a, b: np.minimum(a, b),
-    "max": lambda name, a, b: np.maximum(a, b),
-    "bfe": _field,
-    "lop3": lambda name, *operands: _logic(*operands),
-    "selp": lambda name, a, b, chosen: np.where(chosen != 0, a, b),
-    "setp": lambda name, a, b: _COMPARE[name.split(".")[1]](a, b).astype(np.int64),
-}
-_NOT_WHOLE = re.compile(r"\.(?:f\d+|bf16|hi)")
-
-
-def _execute(instruction: _Instruction, registers: dict[str, Lanes | None], threads: int) -> None:
-    """Writes the register of an integer instruction; those of others are unknown."""
-    name, (to, *sources) = instruction.name, instruction.operands
-    if name.startswith("ld.param"):
-        registers[to] = np.full(threads, PARAMETER)
-        return
-    operation = _OPERATIONS.get(name.split(".")[0])
-    values = [_value(source, registers, threads) for source in sources]
-    known = [value for value in values if value is not None]
-    if operation is None or _NOT_WHOLE.search(name) or len(known) < len(values):
-        for register in re.findall(r"%\w+", to):
-            registers[register] = None
-    elif name.startswith(("mul.wide", "mad.wide")):
-        registers[to] = operation(name, *(_wide(value, name) for value in known[:2]), *known[2:])
-    else:
-        registers[to] = _wrapped(operation(name, *known), "b64" if ".pred" in name else name)
-
-
-def _wide(lanes: Lanes, name: str) -> Lanes:
-    return _bits(lanes, name) if ".u" in name else lanes
