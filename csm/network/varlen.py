@@ -29,7 +29,9 @@ def _of_torch() -> Kernel | None:
         q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, most_q: int, most_k: int, band: Band
     ) -> Tensor:
         grouped = q.shape[1] != k.shape[1]
-        return varlen_attn(q, k, v, ends_q, ends_k, most_q, most_k, window_size=band, enable_gqa=grouped)
+        out = varlen_attn(q, k, v, ends_q, ends_k, most_q, most_k, window_size=band, enable_gqa=grouped)
+        assert isinstance(out, Tensor)  # no auxiliary output was asked for
+        return out
 
     return attend
 
