@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.network.cross_attention import CrossAttention, Reading, query_rows, resampled_positions, starts
+from csm.network.cross_attention import (
+    CrossAttention,
+    FlatReading,
+    Reading,
+    query_rows,
+    resampled_positions,
+    starts,
+)
 from csm.sequences.packed_batch import TextSpan
 
 
@@ -53,6 +60,7 @@ class TextReading(Reading):
             keys=[keys for keys, _ in pairs],
             values=[values for _, values in pairs],
             window=None,
+            flat=FlatReading.of(spans, [s.num_keys for s in spans], 0, None),
             frames_per_id=frames_per_id,
         )
 
@@ -64,4 +72,5 @@ class TextReading(Reading):
             cu_seqlens_q=self.cu_seqlens_q.new_tensor([0, 1]),
             query_offsets=self.query_offsets.new_tensor([place]),
             query_positions=self.query_positions.new_tensor([place * self.frames_per_id]),
+            flat=None,
         )

@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.network.cross_attention import CrossAttention, Reading, query_rows, resampled_positions, starts
+from csm.network.cross_attention import (
+    CrossAttention,
+    FlatReading,
+    Reading,
+    query_rows,
+    resampled_positions,
+    starts,
+)
 from csm.sequences.packed_batch import VoiceSpan
 
 # A voice row predicts the frame after its own: it reads one place ahead.
@@ -86,6 +93,7 @@ class VoiceReading(Reading):
             keys=[keys for keys, _ in pairs],
             values=[values for _, values in pairs],
             window=window,
+            flat=FlatReading.of(spans, [s.length for s in spans], AHEAD, window),
             frame_text=frame_text,
             key_of_query=_keys_of_queries(spans).to(device),
             beyond=None if beyond is None else BeyondText(*(part.to(device) for part in beyond)),
@@ -104,6 +112,7 @@ class VoiceReading(Reading):
             query_offsets=self.query_offsets.new_tensor([seen]),
             query_positions=self.query_positions.new_tensor([float(min(place, length))]),
             key_of_query=key.to(self.queries.device),
+            flat=None,
             beyond=None,
         )
 

@@ -1,7 +1,10 @@
 """Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
 
 import dataclasses
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch

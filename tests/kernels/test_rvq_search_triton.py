@@ -199,10 +199,13 @@ def test_many_rows_take_one_launch_and_few_rows_one_a_level(monkeypatch):
         def __call__(self, *_: object, **__: object) -> None:
             started.append(self.name)
 
-    for name in ("_half_norms", "_search_levels", "_search_split"):
+    for name in ("_lay_out", "_search_levels", "_search_split"):
         monkeypatch.setattr(triton_kernel, name, Recorder(name))
     codebooks = torch.zeros(8, 4, 8, device=DEVICE)
-    for rows, launches in ((triton_kernel.FILLED, ["_search_levels"]), (64, 9 * ["_search_split"])):
+    processors = 132  # of an H100
+    monkeypatch.setattr(triton_kernel, "processors", lambda device: processors)
+    many = triton_kernel.PROGRAMS * processors * triton_kernel.ROWS
+    for rows, launches in ((many, ["_search_levels"]), (many - 1, 8 * ["_search_split"])):
         started.clear()
         triton_kernel.search(torch.zeros(rows, 8, device=DEVICE), codebooks, None)
-        assert started == ["_half_norms", *launches]
+        assert started == ["_lay_out", "_lay_out", *launches]
