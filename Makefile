@@ -1,5 +1,5 @@
 # make train, make speak, make talk, make test, make bench, make check, make audit: each sets up .venv by itself,
-# once.
+# once. make gpu takes the python3 that is there: a GPU machine may be offline.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -16,6 +16,9 @@ SPEAKER ?=
 SAY ?=
 # More options of make talk: TALK="--chat http://127.0.0.1:8000/v1"
 TALK ?=
+# Folder of the results of make gpu, and more of its options: GPU="--steps kernels,training"
+OUT ?= runs/gpu_day
+GPU ?=
 # One rank on a machine with one GPU, two otherwise (two CPU ranks where there is none).
 RANKS ?= $(if $(filter 1,$(shell nvidia-smi -L 2>/dev/null | wc -l)),1,2)
 
@@ -32,7 +35,7 @@ FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 CSM = $(BIN)/python -m csm
 
-.PHONY: help train speak talk test bench check audit
+.PHONY: help train speak talk test bench gpu check audit
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +44,7 @@ help:
 	@echo "make talk    opens a page on which you talk with the voice: http://127.0.0.1:8765"
 	@echo "make test    the tests"
 	@echo "make bench   the benchmarks"
+	@echo "make gpu     every check that needs a GPU, offline, in 25 minutes: $(OUT)/gpu_day.md"
 	@echo "make check   ruff and mypy"
 	@echo "make audit   known vulnerabilities of the installed packages (pip-audit asks PyPI)"
 	@echo "Settings: PYTHON=$(PYTHON) RECIPE=$(RECIPE) RUN=$(RUN) CORPUS=$(CORPUS) RANKS=$(RANKS)"
@@ -67,6 +71,9 @@ test: $(READY)
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only
+
+gpu:
+	$(PYTHON) benchmarks/gpu_day.py --out $(OUT) $(GPU)
 
 check: $(READY)
 	$(BIN)/ruff check .
