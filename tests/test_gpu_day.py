@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -169,3 +170,48 @@ except ModuleNotFoundError as error:
     named, error = done.stdout.splitlines()
     assert {"jaxtyping", "soundfile", "safetensors", "num2words"} <= {*named.split()}
     assert error == "soundfile.read was called, and the package soundfile is missing"
+
+
+def load(name: str):
+    """Imports a file of benchmarks/gpu, which are no package."""
+    sys.path.insert(0, str(SCRIPT.parent / "gpu"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+def test_the_page_of_predictions_holds_what_its_script_computes():
+    predictions = load("predictions")
+    page = predictions.PAGE.read_text(encoding="utf-8")
+    assert predictions.filled(page, predictions.TABLES) == page, "run benchmarks/gpu/predictions.py"
+    written = json.loads(predictions.PREDICTED.read_text())
+    assert written == {row.name: float(f"{row.ms:.3g}") for row in predictions.predictions()}
+
+
+def test_every_step_of_the_day_stands_on_the_page_with_its_limit():
+    page = (ROOT / "docs/GPU.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ")]
+    limits = {name.strip(): limit.strip() for names, limit in rows for name in names.split(",")}
+    for step in gpu_day.STEPS:
+        assert limits[step.name].split()[0] == f"{step.seconds:.0f}", step.name
+
+
+def test_loops_are_counted_without_the_loops_inside_them():
+    sass = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/                   LDS.128 R4, [R2] ;
+.L_x_0:
+        /*0020*/                   FFMA R0, R1, R2, R3 ;
+        /*0030*/                   MUFU.EX2 R0, R1 ;
+        /*0040*/               @P0 BRA `(.L_x_0) ;
+        /*0050*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0060*/              @!P1 BRA `(.L_x_1) ;
+        /*0070*/                   EXIT ;
+.L_x_2:
+        /*0080*/                   BRA `(.L_x_2);
+"""
+    outer, inner = load("compiled_loops").loops_of(sass)
+    assert outer == dict(depth=1, instructions=3, fused=0, matrix=0, shared=1, special=0, barriers=1)
+    assert inner == dict(depth=2, instructions=3, fused=1, matrix=0, shared=0, special=1, barriers=0)
