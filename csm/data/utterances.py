@@ -237,8 +237,9 @@ class UtteranceDataset:
             clip, text, begin = self.sounds[int(i)].samples.float() / 32767, spell(self.turns[i].text), 0
             speed = 1.0
             if changes is not None:
-                kinds = {"speeds": config.speeds, "narrow_share": config.narrow_share}
-                clip, speed = augmented(clip, self.sample_rate, changes, **kinds)
+                clip, speed = augmented(
+                    clip, self.sample_rate, changes, speeds=config.speeds, narrow_share=config.narrow_share
+                )
             speeds.append(speed)
             if len(clip) > longest:
                 begin = int(rng.integers(0, len(clip) - longest + 1))

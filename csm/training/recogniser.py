@@ -49,8 +49,12 @@ class Recogniser:
         self.decoder.eval().requires_grad_(False).to(device)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         special = (START, *(MULTILINGUAL if self._multilingual else ()), WITHOUT_TIMES)
-        self._before = [self._tokenizer.token_to_id(name) for name in special]
-        self._end = self._tokenizer.token_to_id(END)
+        ids = {name: self._tokenizer.token_to_id(name) for name in (*special, END)}
+        if absent := [name for name, found in ids.items() if found is None]:
+            raise ValueError(
+                f"recogniser: {folder / TOKENIZER} has no {', '.join(absent)}; expected a Whisper's"
+            )
+        self._before, self._end = [int(ids[name] or 0) for name in special], int(ids[END] or 0)
 
     @property
     def width(self) -> int:

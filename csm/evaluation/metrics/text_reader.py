@@ -108,12 +108,12 @@ def word_scores(
         reader = TextReader(len(mean))
         examples = _Examples(clips, [texts[i] for i in usable], lambda clip: (rows(clip) - mean) / scale)
         _train(reader, examples, config.reader_epochs, say)
-    texts = []
+    read = []
     with torch.no_grad():
         for clip in held_out:
             vectors = ((rows(clip) - mean) / scale).unsqueeze(0)
-            texts.append(letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0]))
-    return word_errors(held_out, texts)
+            read.append(letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0]))
+    return word_errors(held_out, read)
 
 
 def word_errors(clips: Sequence[CodedClip], texts: Sequence[str]) -> list[Score]:
