@@ -25,9 +25,11 @@ from csm.generation.voice_folder import SAMPLING_FILE, TOKENIZER_FOLDER, read_vo
 from csm.generation.voices import VOICES_FILE, Voice, find_voice, write_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
+from csm.network.predicted_latent import latent_vectors
 from csm.sequences.turns import TurnFrames
 from csm.system.digests import record_digests
 from csm.text import PhoneCodec
+from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
@@ -65,7 +67,11 @@ class Talker:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Loads the lexicon of a model of phones, which takes half a second, before the first sound."""
+        """Gives the model what its codes add to a latent, and loads the lexicon before the first sound."""
+        config = self.model.config
+        if config.latent_dim and isinstance(self.tokenizer, ConversationalRVQ):
+            vectors = self.tokenizer.code_vectors()[: config.num_codebooks]
+            self.model.set_code_vectors(latent_vectors(vectors))
         if isinstance(self.model.codec, PhoneCodec):
             self.model.codec.encode_turn("a", 0)
 

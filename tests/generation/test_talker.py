@@ -1,5 +1,6 @@
 """Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -265,3 +266,10 @@ print(Talker.from_pretrained().generate("Hi.").timing.frames)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
+
+
+def test_a_model_that_comes_without_code_vectors_gets_those_of_the_talkers_tokenizer(talker):
+    model = copy.deepcopy(talker.model)
+    model.code_vectors = None
+    complete = dataclasses.replace(talker, model=model)
+    assert torch.equal(complete.model.code_vectors, talker.model.code_vectors)

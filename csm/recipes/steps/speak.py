@@ -15,13 +15,11 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.speech_folder import write_speech_folder
 from csm.generation.talker import Talker
 from csm.model import CSMModel
-from csm.network.predicted_latent import latent_vectors
 from csm.recipes.encoding import sha256_of_weights
 from csm.recipes.run_files import WEIGHTS, codes_folder, load_run, tokenizer_folder
 from csm.recipes.steps.turn_tables import known_speakers
 from csm.system.files import file_sha256
 from csm.system.log import log
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import open_tokenizer
 
 
@@ -59,9 +57,6 @@ def trained_talker(
             f"corpus with it, or put back the tokenizer of the codes"
         )
     model = CSMModel.from_pretrained(folder)
-    if model.config.latent_dim and isinstance(tokenizer, ConversationalRVQ):
-        # The tokenizer that run.json names need not lie in or beside the run's folder.
-        model.set_code_vectors(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks].cpu()))
     numbers = speaker_numbers(material.speakers(), known_speakers(run))
     voices = CorpusVoices(material, encoded, numbers, tokenizer, without=run.data.exclude_speakers)
     return Talker(

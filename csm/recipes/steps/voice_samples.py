@@ -17,11 +17,9 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
 from csm.model import CSMModel
-from csm.network.predicted_latent import latent_vectors
 from csm.recipes.run_config import RunConfig
 from csm.recipes.steps.finish_model import assembled
 from csm.system.log import log
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer, open_tokenizer
 from csm.training.finetuning import FinetuneConfig
 from csm.training.samples import Clips
@@ -64,9 +62,6 @@ class VoiceSamples:
         """Returns the lines as the model speaks them now; none where a line cannot be spoken."""
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         copy = assembled(model.config, weights, self.finetune).eval()
-        if copy.config.latent_dim and isinstance(self.tokenizer, ConversationalRVQ):
-            vectors = self.tokenizer.code_vectors()[: copy.config.num_codebooks]
-            copy.set_code_vectors(latent_vectors(vectors))
         talker = Talker(
             model=copy,
             tokenizer=self.tokenizer,
