@@ -152,7 +152,7 @@ class LiveConversation:
         self._forget_past()
 
     def _resampler(self, source: int, target: int) -> BlockResampler:
-        """Returns the one of a rate: what only the listener hears arrives earlier at a lower quality."""
+        """Returns the one of a rate: the listener gets audio earlier at a lower quality."""
         return BlockResampler(source, target, quality="LQ" if target != self.rate else "HQ")
 
     def speak(self, count: int) -> Float[Tensor, " S"]:

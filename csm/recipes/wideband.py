@@ -1,4 +1,4 @@
-"""Recipes at 24 kHz: a tokenizer with semantic codes trained by text, and a model that speaks and hears."""
+"""Recipes at 24 kHz: a tokenizer whose semantic codes are trained by text, and a voice that transcribes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def wideband_tokenizer() -> RunConfig:
 
 
 def wideband_model() -> RunConfig:
-    """A voice at 24 kHz that also writes what it hears, from real and synthetic conversations.
+    """A voice at 24 kHz that also transcribes, from real and synthetic conversations.
 
     Hardware: two CPU cores.
     Time: not measured as a whole yet.

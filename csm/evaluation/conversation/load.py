@@ -19,7 +19,7 @@ from csm.evaluation.conversation.users import RATE, ScriptedUser
 from csm.system.extras import missing_package
 
 BLOCK = RATE // 50  # 20 ms
-DEADLINE_MS = 20.0  # a block that comes later leaves a gap in what the user hears
+DEADLINE_MS = 20.0  # a block that comes later leaves a gap in playback
 LISTENS_S, AFTER_S, ASKS_EVERY_S = 2.5, 3.5, 10.0
 
 

@@ -178,7 +178,7 @@ def _mutual_silences(units: Sequence[Sequence[Interval]], duration: float) -> li
 
 
 def _alone(units: Sequence[Sequence[Interval]], start: float, end: float) -> int | None:
-    """Returns who alone is active in a whole interval up to 1 ms; None for nobody or both."""
+    """Returns who alone is active in a whole interval up to 1 ms; None where neither or both are."""
     active = [any(a < end and b > start for a, b in own) for own in units]
     if sum(active) != 1:
         return None

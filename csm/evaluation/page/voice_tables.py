@@ -80,7 +80,7 @@ def _hearing(report: Report) -> Table:
         "writes without listening; and of the recogniser on the same recordings. Writing nothing scores 1."
     )
     header = ("group", *(column.head for column in HEARING), "N", "failed")
-    return Table("What the model hears", header, rows, note, 1)
+    return Table("Transcription by the model", header, rows, note, 1)
 
 
 def _conditions(report: Report) -> Table:
