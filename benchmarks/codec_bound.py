@@ -4,8 +4,8 @@
 
 The start of the packaged tokenizers is linear: the compressed magnitudes of a codec frame, weighted
 by audibility, projected to principal components. For Gaussian components of these variances
-Shannon's rate-distortion function says how much of the weighted variance any quantizer of so many
-bits a frame must lose ("reverse water-filling", Cover & Thomas 2006, section 10.3.3); the
+Shannon's rate-distortion function says how much of the weighted variance any quantizer of a
+given number of bits must lose ("reverse water-filling", Cover & Thomas 2006, section 10.3.3); the
 components beyond the width of the codebooks are lost whole. A decoder that predicts from earlier
 frames can lose less.
 """

@@ -10,7 +10,7 @@ from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
 from csm.recipes.run_config import RunConfig
-from csm.recipes.telephone import TELEPHONE_LOSS, TELEPHONE_MODEL
+from csm.recipes.telephone import TELEPHONE_LOSS, TELEPHONE_MODEL, VOICE_TRAINING
 from csm.tokenizer import presets
 from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.options import TrainingConfig
@@ -101,17 +101,7 @@ def wideband_model() -> RunConfig:
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
         loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
-        training=TrainingConfig(
-            steps=5000,
-            micro_batches=2,
-            learning_rate=1.5e-3,
-            warmup_steps=200,
-            weight_decay=0.05,
-            ema_decay=0.998,
-            checkpoint_every=500,
-            validate_every=250,
-            log_every=25,
-        ),
+        training=VOICE_TRAINING,
         sampling=SamplingConfig(
             temperature=0.15, later_codes="nearest", variance_restoration=0.5, contrast=1.27
         ),

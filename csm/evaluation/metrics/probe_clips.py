@@ -72,7 +72,7 @@ class Coded:
         self.train = self.read[: config.train_clips]
         self.twins = twin_turns(corpus, config.tested_clips)
         turns = [*self.read, *self.tested, *self.voices, *(turn for pair in self.twins for turn in pair)]
-        unquantized = None if recogniser is None else whole_clip_encoder(recogniser, tokenizer)
+        unquantized = None if self.recogniser is None else whole_clip_encoder(self.recogniser, tokenizer)
         coded = encode_clips(tokenizer, corpus, list({turn.id: turn for turn in turns}.values()), unquantized)
         self._clips = {clip.turn.id: clip for clip in coded}
         self.streams = [*self.vectors.streams, *([] if unquantized is None else [UNQUANTIZED])]
@@ -101,7 +101,7 @@ class Coded:
         return lambda clip: heads.steps(rows(clip).unsqueeze(0))[0]
 
 
-def whole_clip_encoder(recogniser: Path, tokenizer: Tokenizer) -> SemanticEncoder:
+def whole_clip_encoder(recogniser: Recogniser, tokenizer: Tokenizer) -> SemanticEncoder:
     """Returns a recogniser's encoder whose attention sees the whole clip, up to 30 s."""
     device = next(tokenizer.parameters()).device
     config = replace(
@@ -113,7 +113,7 @@ def whole_clip_encoder(recogniser: Path, tokenizer: Tokenizer) -> SemanticEncode
         semantic_past_frames=LONGEST,
     )
     encoder = SemanticEncoder(config).to(device)
-    Recogniser(recogniser, device).start(encoder)
+    recogniser.start(encoder)
     return encoder.eval()
 
 
