@@ -125,7 +125,8 @@ def add_transcription(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--asr",
         metavar="MODEL",
-        help="--transcribe: faster-whisper model, name or folder (default: tiny.en)",
+        help="--transcribe: recogniser: base (Whisper base, fetched once), or another model of faster-"
+        "whisper by name or folder (default: tiny.en of the wheel)",
     )
     parser.add_argument(
         "--language", default="en", metavar="CODE", help="--transcribe: language (default: %(default)s)"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.corpora.transcription.recogniser import packaged_model
 from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
+from csm.data.recogniser_models import tiny_model
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import found_complete, save_whole
@@ -124,4 +124,4 @@ def start_recogniser(name: str, device: torch.device) -> Recogniser | None:
     """
     if not name:
         return None
-    return Recogniser(packaged_model("csm train-semantic") if name == "packaged" else Path(name), device)
+    return Recogniser(tiny_model("csm train-semantic") if name == "packaged" else Path(name), device)
