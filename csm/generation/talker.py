@@ -128,8 +128,10 @@ class Talker:
         Raises:
             ValueError: The speed is out of its range.
         """
-        given = {name: value for name, value in (("seed", seed), ("speed", speed)) if value is not None}
-        sampling = replace(self.sampling, **given) if given else self.sampling
+        own = self.sampling
+        sampling = replace(
+            own, seed=own.seed if seed is None else seed, speed=own.speed if speed is None else speed
+        )
         return Session(self.model, sampling, sampler=DepthSampler(self.model, self.weights))
 
     @overload
