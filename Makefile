@@ -82,7 +82,8 @@ check: $(READY)
 
 audit: $(READY)
 	$(PIP) install -qq pip-audit
-	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+	$(PIP) freeze --exclude-editable > $(VENV)/.installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/.installed.txt
 
 # The compiled kernels are rebuilt with their sources.
 NATIVE := $(wildcard kernels/csm_kernels/*.cpp kernels/csm_kernels/*.h kernels/csm_kernels/*/*.cpp kernels/csm_kernels/*/*.h)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import scipy.signal
 import torch
 
 from csm.audio.files import read_audio, write_audio
@@ -48,6 +49,8 @@ def compose(
     gaps: tuple[float, float] = (0.1, 1.0),
     backchannels: float = 0.0,
     noise_db: float | None = None,
+    crosstalk_db: float | None = None,
+    echo: float = 0.0,
 ) -> Conversation:
     """Composes a conversation with one channel a speaker.
 
@@ -59,6 +62,8 @@ def compose(
         gaps: Bounds in seconds of the uniform draw of a gap; below 0 is overlap.
         backchannels: Share of turns during which another one says something of less than a second.
         noise_db: Level of white noise below the speech, None for none.
+        crosstalk_db: Level of each speaker on the other channels below that on their own, None for none.
+        echo: Reverberation time of the leak in seconds; 0 is a leak without a room.
     """
     draw = random.Random(seed)
     clips = _clips(corpus)
@@ -81,6 +86,8 @@ def compose(
             )
         position, last = end, speaker
     made.waveform = _mixed(parts, speakers, noise_db, seed)
+    if crosstalk_db is not None:
+        made.waveform = _leaking(made.waveform, crosstalk_db, echo, seed)
     return made
 
 
@@ -138,3 +145,20 @@ def _mixed(parts: list, channels: int, noise_db: float | None, seed: int) -> tor
         noise = np.random.default_rng(seed).standard_normal(waveform.shape)
         waveform += (speech * 10 ** (-noise_db / 20) * noise).astype(np.float32)
     return torch.from_numpy(waveform)
+
+
+def _leaking(waveform: torch.Tensor, crosstalk_db: float, echo: float, seed: int) -> torch.Tensor:
+    """Adds every channel to every other one: 3 ms later, through a room of its own where there is an echo."""
+    generator = np.random.default_rng(seed)
+    found = waveform.numpy().copy()
+    delay = round(0.003 * RATE)
+    for target in range(len(found)):
+        for source in range(len(found)):
+            room = np.zeros(delay + max(1, round(echo * RATE)))
+            decay = 10 ** (-3 * np.arange(len(room) - delay) / max(1, len(room) - delay))
+            room[delay:] = generator.standard_normal(len(decay)) * decay if echo else 1.0
+            room *= 10 ** (-crosstalk_db / 20) / np.sqrt((room**2).sum())
+            if source != target:
+                leak = scipy.signal.fftconvolve(waveform[source].numpy(), room)[: found.shape[1]]
+                found[target] += leak.astype(np.float32)
+    return torch.from_numpy(found)

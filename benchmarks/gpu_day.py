@@ -110,7 +110,7 @@ def run_step(step: Step, out: Path, seconds: float) -> Outcome:
             process.wait()
     outcome = Outcome(step.name, seconds=time.monotonic() - start, rows=rows_of(rows))
     outcome.output = log.read_text(errors="replace")
-    judge(outcome, status, seconds)
+    verdict_of(outcome, status, seconds)
     rows.unlink(missing_ok=True)
     log.unlink()
     return outcome
@@ -123,7 +123,7 @@ def _end_group(group: int) -> None:
         pass
 
 
-def judge(outcome: Outcome, status: int | None, limit: float) -> None:
+def verdict_of(outcome: Outcome, status: int | None, limit: float) -> None:
     """Sets state and reason of an outcome from the exit status (None: at the limit) and the rows' gates."""
     red = [row["name"] for row in outcome.rows if row.get("gate") is False]
     skipped = [row["skipped"] for row in outcome.rows if "skipped" in row]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -23,6 +24,7 @@ from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.transcription.recogniser import WordRecogniser
 from csm.data.corpora.transcription.transcriber import RecordingTranscriber
 from csm.data.manifest import Corpus, Turn, read_corpus
+from csm.data.word_times import Word
 from csm.evaluation.metrics.words import error_counts
 
 STEP, COLLAR, EDGE = 0.01, 0.25, 0.5  # seconds
@@ -38,10 +40,20 @@ class Condition:
     gaps: tuple[float, float] = (0.1, 1.0)
     backchannels: float = 0.0
     noise_db: float | None = None
+    crosstalk_db: float | None = None
+    echo: float = 0.0
     rate: int = 16_000
     speakers_given: bool = True  # whether --speakers is given
 
 
+LEAKING = Condition(
+    name="2 channels that leak, -20 dB",
+    mono=False,
+    gaps=(-1, 1),
+    backchannels=0.6,
+    noise_db=50,
+    crosstalk_db=20,
+)
 CONDITIONS = (
     Condition(name="mono, 2 speakers, no overlap"),
     Condition(name="the same, number found", speakers_given=False),
@@ -50,6 +62,10 @@ CONDITIONS = (
     Condition(name="the same, noise -15 dB", noise_db=15),
     Condition(name="mono, 2 speakers, gaps -1 to +1 s", gaps=(-1.0, 1.0)),
     Condition(name="mono, 3 speakers, no overlap", speakers=3),
+    *(
+        Condition(name=f"mono, {count}, number found", speakers=int(count[0]), speakers_given=False)
+        for count in ("1 speaker", "3 speakers", "4 speakers")
+    ),
     Condition(
         name="2 channels, gaps -1 to +1 s, backchannels", mono=False, gaps=(-1.0, 1.0), backchannels=0.6
     ),
@@ -61,7 +77,18 @@ CONDITIONS = (
         noise_db=20,
         rate=8_000,
     ),
+    LEAKING,
+    replace(LEAKING, name="2 channels that leak, -20 dB, room of 0.3 s", echo=0.3),
+    replace(LEAKING, name="2 channels that leak, -12 dB, room of 0.3 s", crosstalk_db=12, echo=0.3),
 )
+
+
+class Wordless:
+    """Recognises no words."""
+
+    def words(self, pieces: list, read: object) -> list[tuple[Word, ...]]:
+        """Returns no words of each piece."""
+        return [()] * len(pieces)
 
 
 def main() -> None:
@@ -73,17 +100,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="conversations a condition")
     parser.add_argument("--minutes", type=float, default=2.0, help="length of each")
     parser.add_argument("--work", type=Path, default=Path("runs/recordings"), help="folder of what is made")
+    parser.add_argument("--only", default="", help="conditions whose names hold this")
+    parser.add_argument("--turns-only", action="store_true", help="recognise no words: a tenth of the time")
     options = parser.parse_args()
-    corpus, recogniser = read_corpus(options.corpus), WordRecogniser()
+    corpus = read_corpus(options.corpus)
+    recogniser: Any = Wordless() if options.turns_only else WordRecogniser()
     print(
         "| recordings | DER | of it missed, false, confused | turn F1 | backchannels | WER | of real time |"
     )
     print("|---|---|---|---|---|---|---|")
-    for condition in CONDITIONS:
+    for condition in (c for c in CONDITIONS if options.only in c.name):
         print(row(condition, corpus, recogniser, options), flush=True)
 
 
-def row(condition: Condition, corpus: Corpus, recogniser: WordRecogniser, options: argparse.Namespace) -> str:
+def row(condition: Condition, corpus: Corpus, recogniser: Any, options: argparse.Namespace) -> str:
     """Returns the figures of a condition, pooled over its conversations."""
     shutil.rmtree(options.work, ignore_errors=True)
     made = {}
@@ -96,6 +126,8 @@ def row(condition: Condition, corpus: Corpus, recogniser: WordRecogniser, option
             gaps=condition.gaps,
             backchannels=condition.backchannels,
             noise_db=condition.noise_db,
+            crosstalk_db=condition.crosstalk_db,
+            echo=condition.echo,
         )
         write(conversation, options.work / f"in/c{seed}.wav", rate=condition.rate, mono=condition.mono)
         made[f"c{seed}"] = conversation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from csm.network.letter_head import letter_cross_entropy
 from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
 from csm.sequences.packed_batch import RowBatch
 
@@ -26,6 +28,7 @@ class LossConfig:
         pitch, voicing, energy: Weights of the prosody of the frame that follows.
         duration: Weight of a turn's log frames, before it is spoken.
         pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
+        letters: Weight of the letters of heard turns, for models with a letter head.
         latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
             the deviation of codebook 0, before and given its code 0; for models that predict it.
         label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
@@ -43,6 +46,7 @@ class LossConfig:
     energy: float = 0.05
     duration: float = 0.1
     pace: float = 0.2
+    letters: float = 0.5
     latent: float = 3.0
     refined: float = 3.0
     label_smoothing: float = 0.0
@@ -72,6 +76,9 @@ class ConversationTargets(NamedTuple):
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.
+        letters: Letters of each heard turn; none where they are no target.
+        heard: Rows of each of these turns.
+        letter_count: Divisor of their sum, as the others.
     """
 
     codebook0: Tensor
@@ -89,6 +96,9 @@ class ConversationTargets(NamedTuple):
     turn_count: float
     pace_count: float
     latent: Tensor | None = None
+    letters: Sequence[Sequence[int]] = ()
+    heard: Sequence[int] = ()
+    letter_count: float = 1.0
 
     @classmethod
     def of(
@@ -112,6 +122,7 @@ class ConversationTargets(NamedTuple):
         def count(given: float | None, own: int) -> float:
             return max(1.0, float(own) if given is None else given)
 
+        spans = [span for span in batch.text_spans if span.num_keys]
         return cls(
             codebook0=batch.code_target[:, 0].index_select(0, rows.voice),
             depth=batch.code_target.index_select(0, rows.depth)[:, 1:],
@@ -128,6 +139,9 @@ class ConversationTargets(NamedTuple):
             turn_count=count(batch.turn_count, len(rows.duration)),
             pace_count=count(batch.pace_count, len(rows.pace)),
             latent=latent,
+            letters=[span.letters for span in spans],
+            heard=[span.num_keys + 1 for span in spans],
+            letter_count=count(batch.letter_count, sum(len(span.letters) for span in spans)),
         )
 
 
@@ -180,6 +194,9 @@ def conversational_loss(
         for name in ("latent", "refined"):
             found = getattr(outputs, name).float()
             parts[name] = (found - targets.latent).square().sum() / targets.frame_count
+    if outputs.letters is not None:
+        letters = letter_cross_entropy(outputs.letters, targets.heard, targets.letters)
+        parts["letters"] = letters / targets.letter_count
     share = share_of_codebooks(targets.depth.shape[1], targets.semantic_codebooks)
     scale = {"semantic": share, "acoustic": 1 - share}
     total = torch.stack([getattr(weights, n) * scale.get(n, 1.0) * value for n, value in parts.items()]).sum()

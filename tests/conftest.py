@@ -1,7 +1,8 @@
 """Tiny random models and turns for the tests of the model, its data, losses and generation."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,11 +29,14 @@ from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
 from csm.data.dataset import ConversationDataset, DatasetConfig  # noqa: E402
 from csm.data.manifest import Conversation, Corpus, Turn  # noqa: E402
 from csm.data.turn_table_file import table_of  # noqa: E402
+from csm.generation.talker import Talker  # noqa: E402
 from csm.losses import LossConfig  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
 from csm.network.model_config import CSMConfig  # noqa: E402
 from csm.sequences.turns import TurnFrames  # noqa: E402
+from csm.training import tokenizer_task  # noqa: E402
 from csm.training.model_task import ModelTask  # noqa: E402
+from tests.small_csm_1b import write_csm_1b  # noqa: E402
 
 TINY = {
     "d_model": 32,
@@ -48,6 +52,12 @@ TINY = {
     "cross_window": 3,
     "memory_slots": 4,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps what commands share out of the user's folder."""
+    os.environ["CSM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -72,6 +82,15 @@ def tiny_model() -> Callable[..., CSMModel]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def csm_1b(tmp_path_factory):
+    """Returns the talker of a random csm-1b in transformers' layout, whose turns end after 0.8 s."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    talker = Talker.from_pretrained(write_csm_1b(tmp_path_factory.mktemp("csm_1b") / "csm-1b"))
+    return replace(talker, sampling=replace(talker.sampling, max_seconds=0.8, seed=3))
 
 
 @pytest.fixture
@@ -101,6 +120,14 @@ def random_turn() -> Callable[..., TurnFrames]:
 def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The packaged excerpt as a corpus folder, made once for all tests."""
     return prepare_excerpt(tmp_path_factory.mktemp("corpora") / "amazon_queen_excerpt")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_start() -> Iterator[None]:
+    """A tokenizer starts from 8 batches: the corpora of the tests have no more, and 128 would repeat them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_task, "START_BATCHES", 8)
+        yield
 
 
 @pytest.fixture(autouse=True)

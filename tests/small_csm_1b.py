@@ -11,7 +11,7 @@ from csm.data.manifest import split_of
 
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|AUDIO|>", "<|audio_eos|>"]
 CODEBOOKS, CODES = 4, 16
-# What the recipe has to be told of the small model's sizes, in an order in which each fits those before it.
+# The small model's sizes as fields of the recipe, in an order in which each fits those before it.
 SIZES = {
     "model.cross_layers": "1",
     "model.memory_layers": "2",

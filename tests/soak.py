@@ -1,6 +1,7 @@
 """Kills a training at random until a time is over; every restart must go on as if nothing had happened.
 
     python tests/soak.py --minutes 120 --record soak.json
+    python tests/soak.py --what data --minutes 120          preparations and encodings: soak_data.py
 
 trains the recipe `tiny` on random codes on two ranks, through DeepSpeed's launcher, torchrun, `csm train
 --ranks` and two processes as srun starts them. Each session is ended at a random moment, half of the times
@@ -284,6 +285,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--what", choices=("training", "data"), default="training")
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--steps", type=int, default=600, help="of a run")
     parser.add_argument("--kills", type=int, default=10**9, help="end after this number of kills")
@@ -297,11 +299,19 @@ def main() -> int:
     )  # ignored where this runs in a shell's background
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        chosen = {"minutes": options.minutes, "steps": options.steps, "kills": options.kills}
-        record = soak(folder, **chosen, launchers=tuple(options.launchers), seed=options.seed)
+        chosen = {"minutes": options.minutes, "kills": options.kills, "seed": options.seed}
+        if options.what == "data":
+            from soak_data import soak_data
+
+            record = soak_data(folder, **chosen)
+        else:
+            record = soak(folder, **chosen, steps=options.steps, launchers=tuple(options.launchers))
     if options.record is not None:
         options.record.write_text(json.dumps(record, indent=1) + "\n")
-    killed = sum(session["victim"] != "none" for session in record["sessions"])
+    killed = sum(
+        session.get("victim", "none") != "none" or str(session.get("end")).startswith("SIG")
+        for session in record["sessions"]
+    )
     print(f"{killed} kills, {record['finished_runs']} runs finished, {len(record['failures'])} failures")
     return 1 if record["failures"] else 0
 

@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy
 import pytest
 import soundfile
 import torch
@@ -100,6 +101,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "launch").symlink_to(ROOT / "launch")
     write_csm_1b(folder / "models" / "csm-1b")
     write_recordings(folder / "my_recordings")
+    soundfile.write(folder / "me.wav", 0.1 * numpy.random.default_rng(0).standard_normal(9600), 24_000)
     before, threads = Path.cwd(), torch.get_num_threads()
     os.chdir(folder)
     ranked = 0
@@ -125,7 +127,8 @@ def test_the_page_has_the_commands_of_every_step() -> None:
     found = commands()
     assert all(command.startswith(("python launch/", "deepspeed launch/train.py")) for command in found)
     files = {name for command in found for name in re.findall(r"launch/(\w+)\.py", command)}
-    assert files == {"prepare_data", "encode_corpus", "train", "convert_checkpoint"}
+    spoken = {"export_voice", "speak", "generate_speech"}
+    assert files == {"prepare_data", "encode_corpus", "train", "convert_checkpoint", *spoken}
     assert "`hf download" in PAGE, "the only command that is not run: it downloads the weights"
 
 
@@ -187,8 +190,31 @@ def test_the_dry_run_prints_the_memory_and_the_size_of_a_step(page: Path) -> Non
 
 
 @pytest.mark.processes
+def test_the_exported_voice_has_the_speakers_the_mimi_and_the_weights_of_the_run(page: Path) -> None:
+    from csm.generation.talker import Talker
+    from csm.tokenizer.mimi import MimiTokenizer
+
+    voice = Talker.from_pretrained(page / "voices/mine")
+    assert list(voice.voices) == ["ANN", "BEN"] and [v.number for v in voice.voices.values()] == [0, 1]
+    base = MimiTokenizer.from_pretrained(page / "models/csm-1b")
+    kept, theirs = voice.tokenizer.state_dict(), base.state_dict()
+    assert kept.keys() == theirs.keys() and all(torch.equal(kept[name], theirs[name]) for name in kept)
+    run = load_file(page / "runs/mine/model.safetensors")
+    largest = run["backbone.blocks.0.attention.q_proj.weight"]
+    assert torch.allclose(
+        voice.model.state_dict()["backbone.blocks.0.attention.q_proj.weight"], largest, atol=2e-3
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["ben.wav", "ann.wav", "me_too.wav"])
+def test_every_command_that_speaks_wrote_its_line(page: Path, name: str) -> None:
+    info = soundfile.info(page / name)
+    assert info.samplerate == 24_000 and info.frames and info.frames % 1920 == 0
+
+
+@pytest.mark.processes
 def test_the_python_block_writes_audio(page: Path) -> None:
-    torch.manual_seed(0)
     exec(compile(blocks("python")[0], "finetune.md", "exec"), {})
     info = soundfile.info(page / "hello.wav")
     assert info.samplerate == 24_000 and info.frames and info.frames % 1920 == 0

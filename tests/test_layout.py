@@ -16,7 +16,7 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 TIERS = (
     ("system",),
     ("text_normalisation",),
-    ("pronunciation", "config", "int8_tables"),
+    ("pronunciation", "spelling", "config", "int8_tables"),
     ("text",),
     ("audio",),
     ("sequences",),
@@ -40,7 +40,7 @@ HOMES = {  # who alone imports a heavy or optional package
     "triton": ("triton_kernel.py", "kernels/csm_kernels/aot.py"),
     "deepspeed": ("csm/training/engine.py",),
     "transformers": ("csm/tokenizer/mimi.py", "csm/training/teacher.py"),
-    "flash_attn": ("csm/network/layers.py",),
+    "flash_attn": ("csm/network/varlen.py",),
     "liger_kernel": ("csm/network/cross_entropy.py",),
     "gruut": ("csm/pronunciation.py",),
     "gruut_lang_en": ("csm/pronunciation.py",),

@@ -9,8 +9,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from num2words import num2words
 
-from csm.pronunciation import pronounced
+from csm.pronunciation import PHONES, pronounced
 from csm.text_normalisation import spoken_text
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("text_cases.jsonl").read_text().splitlines()]
@@ -55,6 +56,78 @@ def test_every_letter_and_digit_of_glued_words_is_kept() -> None:
             for i in range(draw.randint(2, 6))
         ]
         assert spoken_text("".join(runs)).split() == runs
+
+
+NUMBERS = (  # how a number is written
+    "{}", "{},", "({})", '"{}"', "{}!", "{}kg", "{} km", "{}%", "{} %", "#{}", "No. {}", "${}M", "\u20ac{}",
+    "\u00a5{}", "{}x", "{}MB", "{}\u00b0C", "x{}q", "q{}", "{}qz", "+{}", "-{}", "{:,}",
+)  # fmt: skip
+SEPARATORS = (
+    " ",
+    "  ",
+    ", ",
+    "; ",
+    ". ",
+    " - ",
+    " \u2014 ",
+    "\n",
+    "\u200b ",
+    " \U0001f600 ",
+    " \u2026 ",
+    "! ",
+)
+LETTERS = "qzjxvw\u00e9\u00fc"
+
+
+def written(draw: random.Random) -> tuple[str, list[set[str]]]:
+    """A text of numbers and letters, and what may stand for each of them, in order."""
+    text, expected = "", []
+    for _ in range(draw.randrange(1, 8)):
+        if draw.random() < 0.5:
+            word = "q" + "".join(draw.choice(LETTERS) for _ in range(draw.randrange(1, 9)))
+            word = draw.choice((str, str.upper, str.capitalize))(word)
+            text += draw.choice(("{}", "({})", "'{}'", "{}?", "\u00ab{}\u00bb")).format(word)
+            expected.append({word.lower()})
+        else:
+            form = draw.choice(NUMBERS)
+            number = draw.choice(
+                (draw.randrange(1, 100), draw.randrange(1, 10**6), 10 ** draw.randrange(1, 12))
+            )
+            text += unicodedata.normalize(draw.choice(("NFC", "NFD")), form.format(number))
+            words = str(num2words(number)).replace("-", " ").replace(",", "")
+            expected.append({words, str(number), f"{number:,}"})
+        text += draw.choice(SEPARATORS)
+    return text, expected
+
+
+def normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_letter_and_digit_of_a_text_is_accounted_for_in_order(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(250):
+        text, expected = written(draw)
+        spoken, place = normalised(spoken_text(text)), 0
+        for forms in expected:
+            found = [(spoken.find(form, place), len(form)) for form in forms]
+            at = [(start, -length) for start, length in found if start >= 0]
+            assert at, (text, spoken, forms)
+            start, length = min(at)
+            place = start - length
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_word_and_number_has_a_sound(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(10):
+        text, expected = written(draw)
+        symbols = pronounced(text)
+        words = "".join(
+            " " if s == " " else "x" if s in PHONES or s.isalnum() else "" for s in symbols
+        ).split()
+        assert len(words) >= len(expected), (text, symbols)
 
 
 def test_every_text_is_accepted() -> None:

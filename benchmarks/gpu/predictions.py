@@ -54,7 +54,7 @@ def products_loop(kernel: str) -> dict[str, int]:
 
 
 def waves(programs: int, per_program: float) -> float:
-    """Seconds of programs that issue so many warp instructions each: the fullest processor ends last."""
+    """Returns the seconds of the processor that runs most of the programs."""
     return math.ceil(programs / SMS) * per_program / (ISSUE * CLOCK)
 
 

@@ -31,6 +31,19 @@ def channels_of(path: Path) -> int:
         return len(container.stream.layout.channels)
 
 
+def length_of(path: Path) -> float | None:
+    """Returns the length in seconds that an audio file states, None where libsndfile reads none."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
+    try:
+        with open(path, "rb") as file:
+            info = soundfile.info(file)
+    except (OSError, soundfile.SoundFileError, RuntimeError, TypeError):
+        return None
+    # A WAV from a pipe states 2**32 bytes.
+    return float(info.duration) if 0 < info.frames < 2**31 else None
+
+
 def playable(path: Path, folder: Path) -> Path:
     """Returns a path that libsndfile reads: the file itself, or its audio as FLAC in `folder`.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from csm.cli.options import add_recipe, resolved_recipe
 from csm.cli.ranks import add_ranks, run_ranks, starts_ranks
 from csm.recipes.steps.encode import encode_corpus
-from csm.training.distributed import start_distributed
+from csm.training.distributed import failing_together, start_distributed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int | None:
         return run_ranks(options)
     tokenizer = options.tokenizer or Path("runs") / options.recipe / "tokenizer"
     distributed = start_distributed(options.device)
-    count = encode_corpus(resolved_recipe(options), tokenizer, options.output, distributed)
+    with failing_together():
+        count = encode_corpus(resolved_recipe(options), tokenizer, options.output, distributed)
     if distributed.rank == 0:
         print(f"{options.output}: {count} turns")
     return None

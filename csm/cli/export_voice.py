@@ -3,7 +3,8 @@
     csm export voice --run runs/quickstart --output my_voice
     csm speak --voice my_voice "I had a plane to catch."
 
-A speaker's consent, entered by csm prepare --consent, is kept with the voice in voices.json.
+A speaker's consent, entered by csm prepare --consent, is kept with the voice in voices.json and card.json.
+With --watermark, the card asks csm speak for an inaudible watermark (resemble-perth); streams carry none.
 
 From Python: Talker.from_pretrained("my_voice").generate("I had a plane to catch.").
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from csm.audio.watermark import Watermark
 from csm.cli.options import add_run, device_of
-from csm.data.consent import without_consent
+from csm.data.consent import consents, without_consent
+from csm.generation.voice_card import write_card
 from csm.recipes.steps.speak import run_corpus, trained_talker
 from csm.system.log import log
 
@@ -27,15 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-tokenizer", action="store_true", help="leave the tokenizer out: use the one beside OUTPUT"
     )
+    parser.add_argument("--watermark", action="store_true", help="csm speak marks this voice's speech")
 
 
 def run(options: argparse.Namespace) -> None:
     """Writes the folder."""
     if (options.output / "voices.json").exists():
         raise ValueError(f"{options.output} holds a voice already: choose another --output")
+    if options.watermark:
+        Watermark()  # is installed
     talker = trained_talker(options.run, device_of(options), corpus=options.corpus, all_voices=True)
     talker.save_pretrained(options.output, half=not options.whole, tokenizer=not options.no_tokenizer)
     corpus = run_corpus(options.run, options.corpus)
+    write_card(options.output, corpus=corpus.info, consent=consents(corpus), mark=options.watermark)
     if asked := [name for name in without_consent(corpus) if name in talker.voices]:
         log.warning(
             "no consent of %s is on record: a voice is to be shared only with the speaker's; enter it with "

@@ -21,9 +21,11 @@ import uvicorn
 from csm.conversation.repliers import ChatReplier
 from csm.conversation.transcriber import FastTranscriber
 from csm.generation.talker import Talker
+from csm.generation.voice_card import is_marked
 from csm.serving.app import make_app
 from csm.serving.service import Service
 from csm.serving.settings import ServerSettings
+from csm.system.log import log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +73,10 @@ def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
     if options.chat is not None:
         key = os.environ.get("OPENAI_API_KEY", "")
         chosen["chat"] = ChatReplier(url=options.chat, model=options.chat_model, key=key)
+    if is_marked(options.voice):
+        log.warning(
+            "the card of %s asks for a watermark: speech that is streamed carries none", options.voice
+        )
     return Service(
         talker=Talker.from_pretrained(options.voice),
         transcriber=FastTranscriber(),

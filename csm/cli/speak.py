@@ -2,6 +2,7 @@
 
     csm speak "I had a plane to catch."
     csm speak "You and whose army?" --speaker FAYE --output line.wav
+    csm speak "I said NOW." --speed 0.8                a word in capitals is stressed
     csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
     some_program | csm speak -      speaks each sentence as soon as it has arrived
 
@@ -20,6 +21,7 @@ from csm.generation.playback import play
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.talker import Talker
 from csm.generation.typed_conversation import free_path
+from csm.generation.voice_card import is_marked, mark_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,15 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: speech/000.wav, 001.wav, ...")
     parser.add_argument("--quiet", action="store_true", help="do not play it")
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
+    parser.add_argument("--speed", type=float, help="rate of speech: 1 is the voice's own, 0.5 to 2")
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
     parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
+    parser.add_argument(
+        "--watermark", action="store_true", help="an inaudible one (default: where the voice's card says so)"
+    )
     parser.add_argument("--int8", action="store_true", help="int8 weights: faster, less exact")
 
 
 def run(options: argparse.Namespace) -> None:
     """Speaks."""
     talker = Talker.from_pretrained(options.voice)
-    given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k")}
+    given = {name: getattr(options, name) for name in ("seed", "speed", "temperature", "top_k")}
     sampling = replace(talker.sampling, **{k: v for k, v in given.items() if v is not None})
     talker = replace(talker, sampling=sampling, weights="int8" if options.int8 else "fp32")
     if options.list:
@@ -55,6 +61,8 @@ def run(options: argparse.Namespace) -> None:
     stream = talker.generate(text, options.speaker, prompt=prompt_of(options, talker), stream=True)
     output = options.output or free_path(Path("speech"), ".wav")
     timing = stream.write(output)
+    if options.watermark or is_marked(options.voice):
+        mark_file(output)
     print(
         f"{output}: {stream.voice.name}, {timing.audio_s:.2f} s of speech in {timing.generation_s:.2f} s, "
         f"the first after {timing.first_audio_s:.2f} s"

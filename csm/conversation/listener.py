@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csm.audio.voice_activity import load_detector
 from csm.system.extras import missing_package
 
 RATE = 16_000  # required by silero-vad
@@ -87,12 +88,9 @@ class SileroActivity:
 
     def __init__(self) -> None:
         try:
-            from silero_vad import load_silero_vad
+            self._model: Any = load_detector()
         except ImportError as error:
             raise ValueError(missing_package("silero-vad", "a live conversation")) from error
-        threads = torch.get_num_threads()
-        self._model: Any = load_silero_vad()
-        torch.set_num_threads(threads)  # importing it sets one thread for the whole process
 
     @torch.no_grad()
     def __call__(self, window: Tensor) -> float:

@@ -143,13 +143,17 @@ class LiveConversation:
             raise ValueError(f"rate is {rate}: expected 4000 to 192000 Hz")
         if rate != self._source:
             self._source = rate
-            self._resamplers = [BlockResampler(rate, target) for target in self._past]
+            self._resamplers = [self._resampler(rate, target) for target in self._past]
         for (kept, past), resampler in zip(list(self._past.items()), self._resamplers, strict=True):
             new = resampler.push(samples.float())
             self._past[kept] = torch.cat([past, new])
         for change in self._listener.push(new):
             self._hear_change(change)
         self._forget_past()
+
+    def _resampler(self, source: int, target: int) -> BlockResampler:
+        """Returns the one of a rate: the listener gets audio earlier at a lower quality."""
+        return BlockResampler(source, target, quality="LQ" if target != self.rate else "HQ")
 
     def speak(self, count: int) -> Float[Tensor, " S"]:
         """Returns the voice's next `count` samples and advances the clock by them."""
@@ -349,7 +353,7 @@ class LiveConversation:
         if reply.begun:
             self.log.add(self.now, "voice_ends", since=self._last_voice)
         self._log_words()
-        self.worker.begin(self.speaker.settle(self._heard_of(reply)))
+        self.worker.begin(self.speaker.settle(self._heard_of(reply), reply.skipped))
 
     def _cancel(self) -> Playout:
         """Ends the reply and its task, if that is not over."""

@@ -26,6 +26,7 @@ class Playout:
         released: Whether the reply may be heard.
         whole: Whether no more chunks will come.
         underruns: Times at which the audio ran out in this reply.
+        skipped: Samples of silence before the first sound, which count as played and are not heard.
     """
 
     def __init__(self, start: int, fade: int) -> None:
@@ -33,7 +34,7 @@ class Playout:
         self._chunks: deque[Chunk] = deque()
         self.played: list[int] = []
         self.held = self.released = self.whole = self.begun = False
-        self.underruns = 0
+        self.underruns = self.skipped = 0
         self._dry = self._resumed = self._sounded = False
 
     @property
@@ -57,6 +58,7 @@ class Playout:
             first = max(0, int(loud[0]) - self._fade) if len(loud) else len(chunk.samples)
             self._sounded = bool(len(loud))
             self._count(chunk.clause, first)
+            self.skipped += first
             chunk = Chunk(chunk.clause, chunk.samples[first:])
         if len(chunk.samples):
             self._chunks.append(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from csm.generation.talker import Talker
 from csm.sequences.turns import TurnFrames
 from csm.system.threads import one_thread
 from csm.text import TextCodec
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
 class UserTurn(NamedTuple):
@@ -86,7 +84,7 @@ class Speaker:
         self.talker, self.replier, self.transcriber = talker, replier, transcriber
         self.session = talker.session(seed)
         self.turns: list[Said] = []
-        self._decoder, self._encoder = (own_state(talker.tokenizer) for _ in range(2))
+        self._decoder, self._encoder = (talker.tokenizer.with_own_state() for _ in range(2))
         self._heard: str | None = None
         self._listened = self._clauses = 0
 
@@ -101,8 +99,11 @@ class Speaker:
         if user.voice is not None:
             with one_thread():
                 turn = PromptTurn(self._heard, user.voice[None], self.talker.tokenizer.config.sample_rate)
-                codebooks = self.talker.model.config.num_codebooks
-                frames, _ = encoded_prompt(turn, self._encoder, self.talker.voices, codebooks)
+                config = self.talker.model.config
+                # The first local number is that of a prompted voice.
+                spare = config.local_numbers[1:]
+                voices, count = self.talker.voices, config.num_codebooks
+                frames, _ = encoded_prompt(turn, self._encoder, voices, count, spare, beside=self.voice)
                 self.session.listen(frames)
             self._listened = 1
             yield None
@@ -114,11 +115,12 @@ class Speaker:
             return
         yield ReplyEnd()
 
-    def settle(self, played: Sequence[int], *, keep_user: bool = True) -> Task:
+    def settle(self, played: Sequence[int], skipped: int = 0, *, keep_user: bool = True) -> Task:
         """Makes the context what was heard; yields the words of it as Spoken.
 
         Args:
             played: Samples of each clause that were played.
+            skipped: Of these, silence before the first sound that was not.
             keep_user: Whether the user's turn stays; without it the user spoke on.
         """
         size = self.talker.tokenizer.config.samples_per_frame
@@ -129,7 +131,7 @@ class Speaker:
             yield None
             return
         with one_thread():
-            text = self._keep(frames)
+            text = self._keep(frames, round(skipped / size))
         if self._heard is not None:
             self.turns.append(Said(True, self._heard))
         if text:
@@ -147,17 +149,26 @@ class Speaker:
             finally:
                 stream.close()
 
-    def _keep(self, frames: Sequence[int]) -> str:
-        """Keeps the first `frames` frames of each clause; returns their words."""
+    def _keep(self, frames: Sequence[int], skipped: int) -> str:
+        """Keeps the first `frames` frames of each clause, without the `skipped` first ones of all.
+
+        Returns:
+            Their words.
+        """
         turns = [context.turn for context in self.session.turns[len(self.session.turns) - len(frames) :]]
         whole = 0
         while whole < len(turns) and frames[whole] >= turns[whole].codes.shape[1]:
             whole += 1
-        self.session.take_back(len(turns) - whole)
         kept = turns[:whole]
         if whole < len(turns) and frames[whole]:
             kept.append(heard_part(turns[whole], frames[whole], self.talker.model.codec))
-            self.session.listen(kept[-1])
+        same = 0 if skipped else whole
+        if kept and skipped:
+            codes = kept[0].codes
+            kept[0] = kept[0]._replace(codes=codes[:, min(skipped, codes.shape[1] - 1) :].clone(), ends=None)
+        self.session.take_back(len(turns) - same)
+        for turn in kept[same:]:
+            self.session.listen(turn)
         return " ".join(turn.text for turn in kept)
 
 
@@ -191,9 +202,3 @@ def _ends(turn: TurnFrames, codec: TextCodec) -> Float[Tensor, " L"]:
 def _last_id(words: Sequence[str], speaker: int, codec: TextCodec, limit: int) -> int:
     """Index of the last id of these first words of a text, without the end id."""
     return min(len(codec.encode_turn(" ".join(words), speaker)) - 2, limit - 1)
-
-
-def own_state(tokenizer: ConversationalRVQ) -> ConversationalRVQ:
-    """Returns a tokenizer with the same weights and a streaming state of its own."""
-    shared = {id(tensor): tensor for tensor in (*tokenizer.parameters(), *tokenizer.buffers())}
-    return copy.deepcopy(tokenizer, shared)

@@ -10,6 +10,7 @@ from typing import overload
 import numpy as np
 import torch
 
+from csm.data.local_speakers import with_local_speakers
 from csm.data.sampler import Chunk, ChunkSampler, cut
 from csm.data.step_plan import MicroBatchPlan, PlannedChunk, PlannedTurn, StepPlan, TargetCounts
 from csm.data.turn_table import TurnTable, ends_within
@@ -17,6 +18,7 @@ from csm.data.window_sampler import BLOCK, WINDOW_TURNS, WindowSampler, totals_o
 from csm.sequences.packed_batch import IGNORE, RowBatch
 from csm.sequences.row_builder import RowBuilder
 from csm.sequences.turns import TurnFrames
+from csm.spelling import spell
 from csm.text import TextCodec
 
 # Share by which the length that a text is spread over varies, plus and minus, where the times of its letters
@@ -37,6 +39,8 @@ class DatasetConfig:
             the newest 64 turns has less than 1/10,000 of the gist, where generation still has it.
         past_gradient_turns: The newest of these, through which gradients pass; 0: the memory is read and its
             writing not trained.
+        local_speaker_share: Share of chunks whose speakers have numbers of their conversation instead of
+            their own, so that a voice is learned from the turns before; needs model.local_speakers.
         exclude_speakers: Speakers whose turns are context and never a target.
         time_shifts: Encodings of each training turn, of which every visit draws one: encoding n begins
             n/time_shifts of a frame earlier, so that frames are cut elsewhere and most codes are others for
@@ -52,6 +56,7 @@ class DatasetConfig:
     depth_share: float = 0.25
     past_turns: int = 64
     past_gradient_turns: int = 24
+    local_speaker_share: float = 0.0
     exclude_speakers: tuple[str, ...] = ()
     time_shifts: int = 1
 
@@ -62,6 +67,8 @@ class DatasetConfig:
             )
         if not 0 <= self.transcribe_share <= 1:
             raise ValueError(f"transcribe_share is {self.transcribe_share}: expected 0 to 1")
+        if not 0 <= self.local_speaker_share <= 1:
+            raise ValueError(f"local_speaker_share is {self.local_speaker_share}: expected 0 to 1")
         if self.past_turns < 0:
             raise ValueError(f"past_turns is {self.past_turns}: expected 0 (no memory) or above")
         if self.past_gradient_turns < 0:
@@ -85,6 +92,7 @@ class ConversationDataset:
         codec, num_codebooks, end_code: Those of the model.
         config: How to draw.
         micro_batches, seed: Those of the run.
+        local_numbers: Numbers of speakers that are local to a conversation, of the model.
 
     Attributes:
         too_long: Number of turns of more than max_rows rows: written to memories, never a target.
@@ -104,7 +112,14 @@ class ConversationDataset:
         config: DatasetConfig,
         micro_batches: int,
         seed: int,
+        local_numbers: Sequence[int] = (),
     ) -> None:
+        if config.local_speaker_share and not local_numbers:
+            raise ValueError(
+                f"data.local_speaker_share is {config.local_speaker_share} with model.local_speakers 0: "
+                f"expected a model with local numbers; set model.local_speakers=4"
+            )
+        self.local_numbers = tuple(local_numbers)
         self.table, self.codec, self.num_codebooks, self.end_code = table, codec, num_codebooks, end_code
         self.config, self.seed = config, seed
         self.untrained = {table.numbers[name] for name in config.exclude_speakers if name in table.numbers}
@@ -183,22 +198,33 @@ class ConversationDataset:
                     chunks,
                     np.random.default_rng([self.seed, 11, step, number]),
                     np.random.default_rng([self.seed, 13, step, number]),
+                    np.random.default_rng([self.seed, 14, step, number]),
                 )
                 for number, chunks in enumerate(self.sampler.step(step))
             ]
         )
 
     def _plan_of(
-        self, chunks: Sequence[Chunk], rng: np.random.Generator, shifts: np.random.Generator | None = None
+        self,
+        chunks: Sequence[Chunk],
+        rng: np.random.Generator,
+        shifts: np.random.Generator | None = None,
+        names: np.random.Generator | None = None,
     ) -> MicroBatchPlan:
-        """Draws one micro-batch; without `shifts` every turn keeps its first encoding."""
+        """Draws one micro-batch.
+
+        Without `shifts` every turn keeps its first encoding, without `names` every speaker its number.
+        """
         planned = []
         for chunk in chunks:
             oldest = max(0, chunk.first - self.config.past_turns)
             past = self.table.turns_of(chunk.conversation, oldest, chunk.first)
             start = int(self.table.arrays["conversations"][chunk.conversation]) + chunk.first
             drawn = range(start, start + chunk.turns)
-            planned.append(PlannedChunk(past, [self._plan_of_turn(turn, rng, shifts) for turn in drawn]))
+            whole = PlannedChunk(past, [self._plan_of_turn(turn, rng, shifts) for turn in drawn])
+            if names is not None and names.random() < self.config.local_speaker_share:
+                whole = with_local_speakers(whole, self.local_numbers, names)
+            planned.append(whole)
         counts = self._counts(turn for chunk in planned for turn in chunk.turns)
         frames = int(counts.frames)
         count = max(1, round(frames * self.config.depth_share)) if frames else 0
@@ -232,19 +258,20 @@ class ConversationDataset:
         return turn._replace(codes=codes, ends=ends)
 
     def _counts(self, turns: Iterable[PlannedTurn]) -> TargetCounts:
-        voice = frames = text = spoken = pace = 0
+        voice = frames = text = spoken = pace = letters = 0
         for turn, transcribed, _, trained in turns:
             if not trained:
                 continue
             if transcribed:
                 text += len(self.codec.encode_text(turn.text))
+                letters += len(spell(turn.text))
                 continue
             voice += turn.codes.shape[1] + 1
             # An end row of zeros trains the depth decoder too: see RowBuilder.
             frames += turn.codes.shape[1] + int(self.end_code == 0)
             spoken += 1
             pace += 0 if turn.ends is None else len(turn.ends) - 1
-        return TargetCounts(voice, frames, text, spoken, pace)
+        return TargetCounts(voice, frames, text, spoken, pace, letters)
 
     def _build(self, plan: MicroBatchPlan) -> RowBatch:
         """Returns the rows of a plan."""
@@ -266,8 +293,15 @@ class ConversationDataset:
 
 
 def _counted(batch: RowBatch, counts: TargetCounts) -> RowBatch:
-    batch.voice_count, batch.frame_count, batch.text_count, batch.turn_count, batch.pace_count = counts
-    return batch
+    return replace(
+        batch,
+        voice_count=counts.voice,
+        frame_count=counts.frames,
+        text_count=counts.text,
+        turn_count=counts.turns,
+        pace_count=counts.pace,
+        letter_count=counts.letters,
+    )
 
 
 class RowsOfConversations(Sequence[Sequence[int]]):

@@ -135,14 +135,26 @@ def _source_lines(corpus: Corpus) -> Iterator[str]:
         return
     rejects = list(read_rejects(corpus.root / REJECTS_NAME))
     for unit in ("file", "turn"):
-        counts = (info[f"{unit}s_{what}"] for what in ("in", "used", "rejected"))
-        yield "{} in the source: {}, used: {}, left out: {}".format(f"{unit}s", *counts)
-        reasons = Counter(entry["reason"] for entry in rejects if entry["unit"] == unit)
-        for reason, count in reasons.most_common(NAMED):
-            yield f"  - {count}: {reason}"
+        left_out = [entry for entry in rejects if entry["unit"] == unit]
+        used = f" ({info['minutes_used']:.1f} minutes)" if unit == "turn" and "minutes_used" in info else ""
+        yield (
+            f"{unit}s in the source: {info[f'{unit}s_in']}, used: {info[f'{unit}s_used']}{used}, left out: "
+            f"{info[f'{unit}s_rejected']}{_lengths(left_out)}"
+        )
+        for reason, count in Counter(entry["reason"] for entry in left_out).most_common(NAMED):
+            yield f"  - {count}{_lengths([e for e in left_out if e['reason'] == reason])}: {reason}"
 
 
-def read_rejects(path: Path) -> Iterable[dict[str, str]]:
+def _lengths(rejects: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the length of rejects in brackets, and how many have none."""
+    known = [entry["seconds"] for entry in rejects if entry["seconds"] is not None]
+    if not rejects:
+        return ""
+    unknown = f", {len(rejects) - len(known)} of unknown length" if len(known) < len(rejects) else ""
+    return f" ({sum(known) / 60:.1f} minutes{unknown})"
+
+
+def read_rejects(path: Path) -> Iterable[dict[str, Any]]:
     """Returns the lines of a ledger.
 
     Raises:
@@ -152,6 +164,12 @@ def read_rejects(path: Path) -> Iterable[dict[str, str]]:
         return []
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [{key: str(entry[key]) for key in ("source", "unit", "reason")} for entry in found]
+        return [
+            {
+                **{key: str(entry[key]) for key in ("source", "unit", "reason")},
+                "seconds": None if entry.get("seconds") is None else float(entry["seconds"]),
+            }
+            for entry in found
+        ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): prepare the corpus again") from error

@@ -5,7 +5,7 @@ A corpus folder holds:
     manifest.jsonl   one Conversation per line
     words.jsonl      times of words, where they are known (csm/data/word_times.py)
     audio/...        FLAC or WAV at the native sample rate
-    rejects.jsonl    one line {"source", "unit", "reason"} for each turn or file that was left out
+    rejects.jsonl    one line {"source", "unit", "reason", "seconds"} for each turn or file that was left out
     corpus.json      name, licence, consent, totals; written last, so a folder with this file is complete
 """
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.data.forced_alignment import align_corpus, symbols
+from csm.data.alignment_cache import aligned_corpus
+from csm.data.forced_alignment import symbols
 from csm.data.manifest import Corpus
 from csm.text import ByteCodec, text_codec
 
@@ -36,15 +37,21 @@ class PhoneLabels:
         place[self.classes] = torch.arange(len(self.classes))
         self._of = {turn: (place[ids], ends[turn].contiguous()) for turn, ids in spoken.items()}
 
-    def steps(self, turn: str, start: float, count: int) -> Int[Tensor, " N"]:
+    def steps(self, turn: str, start: float, count: int, speed: float = 1.0) -> Int[Tensor, " N"]:
         """Returns the class at the middle of each of `count` steps from `start` seconds on.
 
         It is NONE after the last symbol, and everywhere in a turn without alignment.
+
+        Args:
+            turn: Id of the turn.
+            start: Seconds of the sound before the first step.
+            count: Number of steps.
+            speed: Factor by which the sound is faster than the turn.
         """
         if turn not in self._of:
             return torch.full((count,), NONE)
         classes, ends = self._of[turn]
-        middles = start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP
+        middles = speed * (start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP)
         place = torch.searchsorted(ends, middles.to(ends.dtype), right=True)
         return torch.where(place < len(ends), classes[place.clamp(max=len(ends) - 1)], NONE)
 
@@ -53,4 +60,4 @@ def align_phones(corpus: Corpus, sample_rate: int) -> tuple[ByteCodec, dict[str,
     """Returns the phone codec and the aligned ends of all turns of a corpus with text."""
     codec = text_codec("phones", 256)
     assert isinstance(codec, ByteCodec)
-    return codec, align_corpus(corpus, sample_rate, codec)
+    return codec, aligned_corpus(corpus, sample_rate, codec, "phones")

@@ -50,6 +50,7 @@ class TargetCounts(NamedTuple):
         text: Text ids that are transcribed.
         turns: Turns whose voice is the target.
         pace: Text ids whose duration is known.
+        letters: Letters of the turns that are transcribed.
     """
 
     voice: float
@@ -57,6 +58,7 @@ class TargetCounts(NamedTuple):
     text: float
     turns: float
     pace: float
+    letters: float
 
 
 class MicroBatchPlan(NamedTuple):

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csm.data.augmentation import augmented
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_sounds import TurnSounds
+from csm.spelling import spell
 
 # Batches are padded to a multiple of this many frames.
 FRAME_STEP = 10
@@ -20,8 +22,6 @@ FRAME_STEP = 10
 LONGEST_SPAN = 4_000_000
 # Turns whose prosody is measured before the first step, of a corpus that does not fit into memory.
 MEASURED = 1000
-# What the CTC head spells; index 0 is CTC's blank.
-CTC_ALPHABET = "_abcdefghijklmnopqrstuvwxyz' "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class UtteranceConfig:
         slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
         gain_db: Random gain, plus and minus.
         exclude_speakers: Speakers that are never trained on.
+        speeds: Factors of speed and pitch, one of which is drawn for each clip of the training.
+        narrow_share: Share of the training's clips that are cut to the band of a telephone.
     """
 
     items: int = 16
@@ -41,8 +43,14 @@ class UtteranceConfig:
     slice_frames: int = 18
     gain_db: float = 6.0
     exclude_speakers: tuple[str, ...] = ()
+    speeds: tuple[float, ...] = (1.0,)
+    narrow_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise ValueError(f"speeds is {self.speeds}: expected one factor from 0.5 to 2 or more")
+        if not 0 <= self.narrow_share <= 1:
+            raise ValueError(f"narrow_share is {self.narrow_share}: expected a share from 0 to 1")
         if self.items < 1 or self.slice_frames < 2 or self.max_seconds <= 0:
             raise ValueError(
                 f"items={self.items}, slice_frames={self.slice_frames}, max_seconds={self.max_seconds}: "
@@ -59,6 +67,7 @@ class UtteranceBatch:
         audio: float32 [B, 1, S], padded with zeros to whole frames.
         lengths: int64 [B], samples before padding.
         first_sample: int64 [B], where a stretch that was cut out begins in its turn; 0 for a whole turn.
+        speed: float32 [B], factor of speed of each clip.
         speaker: int64 [B], index into `UtteranceDataset.speakers`.
         statistics: float32 [B, 6], prosody statistics, standardised over the dataset.
         text: int64 [B, L], CTC symbols, 0 beyond text_lengths (0 long where a stretch was cut out).
@@ -72,6 +81,7 @@ class UtteranceBatch:
     audio: Tensor
     lengths: Tensor
     first_sample: Tensor
+    speed: Tensor
     speaker: Tensor
     statistics: Tensor
     text: Tensor
@@ -84,16 +94,6 @@ class UtteranceBatch:
         """Returns the same batch on a device."""
         moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
         return UtteranceBatch(ids=self.ids, **moved)
-
-
-def spell(text: str) -> list[int]:
-    """Returns CTC symbols of a text: letters, apostrophe and single spaces; anything else counts as a space.
-
-    Returns:
-        Indices into CTC_ALPHABET, none of them 0 (the blank).
-    """
-    kept = "".join(c if c in CTC_ALPHABET[1:] else " " for c in text.lower())
-    return [CTC_ALPHABET.index(c) for c in " ".join(kept.split())]
 
 
 class UtteranceDataset:
@@ -170,8 +170,13 @@ class UtteranceDataset:
         """
         index = step * self.micro_batches + micro_batch
         span, place = divmod(index, len(self.turns) * self.epochs // self.config.items)
-        rng = np.random.default_rng([self.seed, 1, index])
-        return self._collate(self._span(span)[place], rng)
+        rng, changes = (np.random.default_rng([self.seed, part, index]) for part in (1, 5))
+        return self._collate(self._span(span)[place], rng, changes if self.augments else None)
+
+    @property
+    def augments(self) -> bool:
+        """Whether the training's clips are changed."""
+        return self.config.speeds != (1.0,) or self.config.narrow_share > 0
 
     def in_order(self, first: int, count: int) -> UtteranceBatch:
         """Returns utterances from a fixed random order, for validation: the same at every call.
@@ -218,12 +223,24 @@ class UtteranceDataset:
         raw = torch.stack([self.sounds[int(place)].statistics for place in chosen])
         return (raw - self.statistics_mean) / self.statistics_std
 
-    def _collate(self, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator) -> UtteranceBatch:
+    def _collate(
+        self,
+        chosen: Sequence[int] | np.ndarray,
+        rng: np.random.Generator,
+        changes: np.random.Generator | None = None,
+    ) -> UtteranceBatch:
+        """Makes a batch; clips are changed only where `changes`, which draws how, is given."""
         config, frame = self.config, self.samples_per_frame
         longest = int(config.max_seconds * self.sample_rate) // frame * frame
-        clips, texts, starts, firsts = [], [], [], []
+        clips, texts, starts, firsts, speeds = [], [], [], [], []
         for i in chosen:
             clip, text, begin = self.sounds[int(i)].samples.float() / 32767, spell(self.turns[i].text), 0
+            speed = 1.0
+            if changes is not None:
+                clip, speed = augmented(
+                    clip, self.sample_rate, changes, speeds=config.speeds, narrow_share=config.narrow_share
+                )
+            speeds.append(speed)
             if len(clip) > longest:
                 begin = int(rng.integers(0, len(clip) - longest + 1))
                 clip, text = clip[begin : begin + longest], []
@@ -246,6 +263,7 @@ class UtteranceDataset:
             audio=audio,
             lengths=lengths,
             first_sample=torch.tensor(firsts),
+            speed=torch.tensor(speeds, dtype=torch.float32),
             speaker=torch.tensor([self._numbers[self.turns[i].speaker] for i in chosen]),
             statistics=self.statistics(chosen),
             text=symbols,

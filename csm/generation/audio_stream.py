@@ -21,12 +21,12 @@ from csm.generation.speech import (
 from csm.generation.spoken_turn import Ending
 from csm.generation.voices import Voice
 from csm.system.threads import one_thread
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 
 @torch.no_grad()
 def stream_audio(
-    tokenizer: ConversationalRVQ,
+    tokenizer: VoiceTokenizer,
     frames: Iterator[Int[Tensor, " K"]],
     *,
     speaker: Float[Tensor, "1 E"] | None = None,
@@ -56,7 +56,7 @@ def stream_audio(
     """
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames is {chunk_frames}: expected 1 or more")
-    device = tokenizer.decoder.embed.weight.device
+    device = tokenizer.device
 
     def decoded(waiting: list[Tensor]) -> Iterator[Tensor]:
         codes = torch.stack(waiting, dim=1).unsqueeze(0).to(device)
@@ -97,7 +97,7 @@ class SpeechStream(Iterator[Tensor]):
 
     def __init__(
         self,
-        tokenizer: ConversationalRVQ,
+        tokenizer: VoiceTokenizer,
         session: Session,
         voice: Voice,
         turns: Iterable[str],

@@ -15,7 +15,7 @@ from csm.data.manifest import Corpus
 from csm.data.turn_audio import read_turn
 from csm.generation.voices import Voice
 from csm.system.log import progress_of
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 # Recordings whose emotion embedding is averaged: more change the mean by little, and each has to be read and
 # encoded.
@@ -43,7 +43,7 @@ class CorpusVoices(Mapping[str, Voice]):
         corpus: Corpus,
         encoded: Mapping[str, EncodedTurn],
         numbers: Mapping[str, int],
-        tokenizer: ConversationalRVQ,
+        tokenizer: VoiceTokenizer,
         *,
         without: Sequence[str] = (),
     ) -> None:
@@ -116,10 +116,15 @@ def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, numb
 
 
 @torch.no_grad()
-def with_emotion(voice: Voice, corpus: Corpus, tokenizer: ConversationalRVQ) -> Voice:
-    """Returns the voice with the mean emotion embedding of some of the speaker's train recordings."""
+def with_emotion(voice: Voice, corpus: Corpus, tokenizer: VoiceTokenizer) -> Voice:
+    """Returns the voice with the mean emotion embedding of some of the speaker's train recordings.
+
+    A voice without a speaker embedding is of a tokenizer without either: it stays as it is.
+    """
+    if not voice.speaker.shape[1]:
+        return voice
     turns = [turn for turn in corpus.turns("train") if turn.speaker == voice.name]
-    device = tokenizer.decoder.embed.weight.device
+    device = tokenizer.device
     rows: list[Float[Tensor, "1 M"]] = []
     for turn in turns[:: max(1, len(turns) // EMOTION_CLIPS)][:EMOTION_CLIPS]:
         waveform = read_turn(corpus, turn, tokenizer.config.sample_rate).to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from csm.audio.resampling import resample
 from csm.generation.voices import Voice, find_voice
 from csm.sequences.turns import TurnFrames
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 # Far beyond what clipping or resampling leaves: samples of another scale, such as 16-bit ones as floats.
 LOUDEST = 8.0
@@ -62,19 +62,45 @@ def check_prompt(turn: PromptTurn, voices: Mapping[str, Voice]) -> None:
 
 @torch.no_grad()
 def encoded_prompt(
-    turn: PromptTurn, tokenizer: ConversationalRVQ, voices: Mapping[str, Voice], num_codebooks: int
+    turn: PromptTurn,
+    tokenizer: VoiceTokenizer,
+    voices: Mapping[str, Voice],
+    num_codebooks: int,
+    local_numbers: Sequence[int] = (),
+    *,
+    beside: Voice | None = None,
 ) -> tuple[TurnFrames, Voice]:
     """Returns a turn as frames of the model, and the voice of its recording.
 
-    An unknown speaker gets the index of the known voice with the nearest speaker embedding: the model has
-    trained on such indices, and the recording in its context carries the rest of the voice.
+    An unknown speaker gets the model's first local number: the recording in the context carries the voice. In
+    a model without local numbers it gets that of the known voice with the nearest speaker embedding, as the
+    model has trained on such numbers. Mimi gives no embedding: there it gets the first voice's number, with
+    `beside` another one than that voice's.
+
+    Args:
+        turn: Checked turn.
+        tokenizer: Tokenizer in eval mode.
+        voices: Known voices.
+        num_codebooks: Codebooks of the model.
+        local_numbers: Numbers that the model has trained on as local to a conversation.
+        beside: Voice of the other side of a conversation.
     """
-    device = tokenizer.decoder.embed.weight.device
+    device = tokenizer.device
     waveform = resample(turn.waveform[0], turn.sample_rate, tokenizer.config.sample_rate)
     codes, info = tokenizer.encode(waveform[None, None].to(device))
     if turn.speaker is not None:
-        known = find_voice(voices, turn.speaker)
+        number = find_voice(voices, turn.speaker).number
+    elif local_numbers:
+        number = local_numbers[0]
+    elif not info.speaker.shape[1]:
+        number = _other_number(voices, beside)
     else:
-        known = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
-    voice = Voice(turn.speaker or "prompt", known.number, info.speaker, info.emotion)
-    return TurnFrames("heard", turn.text, known.number, codes[0, :num_codebooks].cpu()), voice
+        near = max(voices.values(), key=lambda voice: float((voice.speaker.to(device) * info.speaker).sum()))
+        number = near.number
+    voice = Voice(turn.speaker or "prompt", number, info.speaker, info.emotion)
+    return TurnFrames("heard", turn.text, number, codes[0, :num_codebooks].cpu()), voice
+
+
+def _other_number(voices: Mapping[str, Voice], beside: Voice | None) -> int:
+    numbers = [voice.number for voice in voices.values() if beside is None or voice.number != beside.number]
+    return numbers[0] if numbers else max(voice.number for voice in voices.values()) + 1

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
+from csm.generation.heard_turn import TEXT_PER_FRAME, heard_turn, spelled_text
 from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
@@ -25,8 +26,6 @@ from csm.sequences.turns import TurnFrames
 
 # Frame rate of csm-1b's and the project's tokenizers.
 FRAMES_PER_SECOND = 12.5
-# Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
-TEXT_PER_FRAME = 3
 
 
 class Session:
@@ -131,6 +130,8 @@ class Session:
     def transcribe(self, codes: Int[Tensor, "K T"], speaker: int = 0) -> str:
         """Transcribes a voice, and keeps the turn in the context with the transcript as its text.
 
+        A model with a letter head spells while it reads the frames; another writes the text after them.
+
         Args:
             codes: int64 [K, T] with K at least the model's, T at least 1.
             speaker: Speaker index.
@@ -141,22 +142,24 @@ class Session:
         """
         self.refuse_while_speaking()
         model, longest = self.model, self.model.config.max_context
-        if codes.ndim != 2 or codes.shape[1] == 0:
-            raise ValueError(f"codes have shape {tuple(codes.shape)}: expected [K, T], at least one frame")
-        builder = model.new_rows()
-        builder.add_transcribed(TurnFrames("transcribed", "", speaker, codes), with_text=False)
-        batch = builder.build().to(self.device)
-        # Kept in the context, the turn needs a row for at least one id and one more for its end id.
-        if len(batch.text) + 2 > longest:
-            raise ValueError(
-                f"a voice of {codes.shape[1]} frames does not fit max_context {longest} rows: split it into "
-                "turns"
-            )
+        batch = heard_turn(model, codes, speaker).to(self.device)
         limit = TEXT_PER_FRAME * codes.shape[1] + 16
         self._make_room(min(len(batch.text) + limit + 1, longest))
         rows = model.embed_rows(batch.text, batch.codes)
         reading = model.text_reading(rows, batch.text_spans)
-        hidden = self._forward(rows, text=reading)[-1]
+        states = self._forward(rows, text=reading)
+        if model.letter_head is not None:
+            text = spelled_text(model.letter_head, states, batch)
+        else:
+            text = self._write(states[-1], reading, limit)
+        # From now on the turn counts like any other: as text and voice.
+        context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
+        self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
+        return text
+
+    def _write(self, hidden: Float[Tensor, " D"], reading: TextReading | None, limit: int) -> str:
+        """Writes the text of the voice that the end row's state has read, id after id by argmax."""
+        model, longest = self.model, self.model.config.max_context
         written: list[int] = []
         while len(written) < limit and self._cache.length + 1 < longest:
             token = int(F.linear(hidden, model.text_embedding.weight[: model.codec.vocab_size]).argmax())
@@ -167,11 +170,7 @@ class Session:
             if reading is not None:
                 reading = reading.step(len(written))
             hidden = self._forward(row, text=reading)[-1]
-        text = model.codec.decode(written).strip()
-        # From now on the turn counts like any other: as text and voice.
-        context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
-        self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
-        return text
+        return model.codec.decode(written).strip()
 
     def take_back(self, count: int) -> list[TurnFrames]:
         """Removes the newest turns and returns them, oldest first; raises ValueError if there are fewer.
@@ -227,7 +226,7 @@ class Session:
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
         rows = self._forward(model.embed_rows(ids, codes))
         phones = phone_log_frames(model, rows)
-        expected = min(plan.frames or expected_frames(model, rows, phones), longest)
+        expected = min(plan.frames or expected_frames(model, rows, phones, self.sampling.speed), longest)
         timed = plan.frames is not None or model.predicts_durations()
         ends = None if phones is None else text_ends(phones, expected)
         turn = SpokenTurn(

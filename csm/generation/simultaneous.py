@@ -15,7 +15,7 @@ from csm.generation.speech import Speech, StreamClock, joined_codes, speech_endi
 from csm.generation.spoken_turn import Ending
 from csm.generation.voices import Voice
 from csm.system.threads import one_thread
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class SpokenText:
 
 
 def speak_simultaneously(
-    tokenizer: ConversationalRVQ, texts: Sequence[SpokenText], pause: Sequence[Int[Tensor, " K"]]
+    tokenizer: VoiceTokenizer, texts: Sequence[SpokenText], pause: Sequence[Int[Tensor, " K"]]
 ) -> list[Speech]:
     """Speaks texts at once, sentence n of all texts together, and returns the speech of each.
 
@@ -75,13 +75,13 @@ def _speak_sentence(texts: Sequence[SpokenText], number: int, pause: Sequence[In
 
 
 @torch.no_grad()
-def _decoded(tokenizer: ConversationalRVQ, text: SpokenText) -> Speech:
+def _decoded(tokenizer: VoiceTokenizer, text: SpokenText) -> Speech:
     config = tokenizer.config
     codes = joined_codes(text.frames, text.session.model.config.num_codebooks)
     waveform = torch.zeros(1, 0)
     if text.frames:
         decoded = tokenizer.decode(
-            codes[None].to(tokenizer.decoder.embed.weight.device),
+            codes[None].to(tokenizer.device),
             speaker=text.voice.speaker,
             emotion=text.voice.emotion,
             contrast=text.session.sampling.contrast,

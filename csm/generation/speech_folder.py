@@ -26,7 +26,7 @@ from csm.generation.speech import Speech
 from csm.generation.speech_rows import SPEECH_FILE, Row, read_rows, require_same_origin, write_rows
 from csm.generation.talker import Talker
 from csm.system.log import progress
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 PART_FILE = "speech.jsonl.part"
 CONDITIONS = ("recording", "resynthesis", "generated")
@@ -209,9 +209,9 @@ class Track:
 
 
 @torch.no_grad()
-def resynthesised(tokenizer: ConversationalRVQ, waveform: Tensor) -> Tensor:
+def resynthesised(tokenizer: VoiceTokenizer, waveform: Tensor) -> Tensor:
     """Returns a waveform [1, S] encoded and decoded with its own speaker and emotion embedding."""
-    device = tokenizer.decoder.embed.weight.device
+    device = tokenizer.device
     codes, info = tokenizer.encode(waveform.unsqueeze(0).to(device))
     decoded = tokenizer.decode(codes, speaker=info.speaker, emotion=info.emotion)
     return decoded[0, :, : waveform.shape[1]].cpu()

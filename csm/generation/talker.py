@@ -21,16 +21,18 @@ from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
-from csm.generation.voices import VOICES_FILE, Voice, find_voice, read_voices, write_voices
+from csm.generation.voice_folder import SAMPLING_FILE, TOKENIZER_FOLDER, read_voice_folder
+from csm.generation.voices import VOICES_FILE, Voice, find_voice, write_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
+from csm.network.predicted_latent import latent_vectors
 from csm.sequences.turns import TurnFrames
 from csm.system.digests import record_digests
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
-SAMPLING_FILE = "sampling.json"
 # Silence between sentences: a pause for breath is 0.2 s and more, and the sentences' own ends add to it.
 PAUSE_FRAMES = 2
 
@@ -51,7 +53,7 @@ class Talker:
     """
 
     model: ConversationNetwork
-    tokenizer: ConversationalRVQ
+    tokenizer: VoiceTokenizer
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
     weights: WeightKind = "fp32"
@@ -65,31 +67,26 @@ class Talker:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Loads the lexicon of a model of phones, which takes half a second, before the first sound."""
+        """Gives the model what its codes add to a latent, and loads the lexicon before the first sound."""
+        config = self.model.config
+        if config.latent_dim and isinstance(self.tokenizer, ConversationalRVQ):
+            vectors = self.tokenizer.code_vectors()[: config.num_codebooks]
+            self.model.set_code_vectors(latent_vectors(vectors))
         if isinstance(self.model.codec, PhoneCodec):
             self.model.codec.encode_turn("a", 0)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
-        """Reads a folder of `save_pretrained`; None reads the packaged voice.
+        """Reads a folder of `save_pretrained`, or csm-1b with Mimi (`csm.generation.voice_folder`).
+
+        Args:
+            folder: Folder; None reads the packaged voice.
 
         Raises:
             ValueError: A file is missing or does not fit the others.
         """
-        folder = PACKAGED / "voice" if folder is None else Path(folder)
-        for name in (VOICES_FILE, SAMPLING_FILE):
-            if not (folder / name).is_file():
-                raise ValueError(
-                    f"no voice in {folder}: expected {name}; make one of a run with launch/export_voice.py"
-                )
-        # The packaged voice and the packaged tokenizer lie side by side, so that each is kept once.
-        own = folder / "tokenizer"
-        return cls(
-            model=checkpoints.load(ConversationNetwork, folder),
-            tokenizer=ConversationalRVQ.from_pretrained(own if own.is_dir() else folder.parent / "tokenizer"),
-            voices=read_voices(folder),
-            sampling=config_files.load(SamplingConfig, folder / SAMPLING_FILE),
-        )
+        parts = read_voice_folder(PACKAGED / "voice" if folder is None else Path(folder))
+        return cls(**parts._asdict())
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False, tokenizer: bool = True) -> None:
         """Writes a folder that `from_pretrained` reads.
@@ -103,10 +100,11 @@ class Talker:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.save(self.model, folder, half=half)
         if tokenizer:
-            self.tokenizer.save_pretrained(folder / "tokenizer", half=half)
+            self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER, half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
         write_voices(folder, self.voices)
-        record_digests(folder, [*folder.glob("*.safetensors"), VOICES_FILE, "config.json"])
+        weights = [path.name for path in folder.glob("*.safetensors")]
+        record_digests(folder, [*weights, VOICES_FILE, "config.json"])
 
     def voice(self, name: str | None = None) -> Voice:
         """Returns the voice of a name; None takes the main one.
@@ -120,14 +118,20 @@ class Talker:
     def pause(self) -> list[Int[Tensor, " K"]]:
         """Frames of silence between sentences."""
         silence = torch.zeros(1, 1, PAUSE_FRAMES * self.tokenizer.config.samples_per_frame)
-        device = self.tokenizer.decoder.embed.weight.device
         with torch.no_grad():
-            codes, _ = self.tokenizer.encode(silence.to(device))
+            codes, _ = self.tokenizer.encode(silence.to(self.tokenizer.device))
         return list(codes[0, : self.model.config.num_codebooks].cpu().unbind(dim=1))
 
-    def session(self, seed: int | None = None) -> Session:
-        """Returns a new conversation; None takes the seed of `sampling`."""
-        sampling = self.sampling if seed is None else replace(self.sampling, seed=seed)
+    def session(self, seed: int | None = None, speed: float | None = None) -> Session:
+        """Returns a new conversation; None takes the seed and the speed of `sampling`.
+
+        Raises:
+            ValueError: The speed is out of its range.
+        """
+        own = self.sampling
+        sampling = replace(
+            own, seed=own.seed if seed is None else seed, speed=own.speed if speed is None else speed
+        )
         return Session(self.model, sampling, sampler=DepthSampler(self.model, self.weights))
 
     @overload
@@ -140,6 +144,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: Literal[False] = False,
     ) -> Speech: ...
 
@@ -153,6 +158,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: Literal[True],
     ) -> SpeechStream: ...
 
@@ -165,6 +171,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: bool = False,
     ) -> Speech | SpeechStream:
         """Speaks a text sentence by sentence; each sentence is a turn, with a pause of silence between two.
@@ -177,6 +184,7 @@ class Talker:
                 written to its memory.
             session: Conversation to continue, which keeps the spoken turns; None begins a new one.
             seed: Seed of a new session; None takes `sampling.seed`.
+            speed: Rate of speech of a new session, 0.5 to 2; None takes `sampling.speed`.
             stream: Whether to return waveforms as they are generated, 80 ms of speech at a time.
                 The same seed gives the same codes, and the concatenated chunks equal the whole waveform.
 
@@ -186,19 +194,22 @@ class Talker:
 
         Raises:
             ValueError: The text is empty, the speaker is unknown, both speaker and prompt are given, a prompt
-                or context turn has no text or a wrong shape, or both session and seed are given. While
-                speaking: a word is too long.
+                or context turn has no text or a wrong shape, the speed is out of its range, or a session is
+                given beside seed or speed. While speaking: a word is too long.
         """
         if isinstance(text, str) and not text.strip():
             raise ValueError("text is empty: expected words to speak")
         if prompt is not None and speaker is not None:
             raise ValueError(f"speaker is {speaker!r} and a prompt is given: expected only one of them")
-        if session is not None and seed is not None:
-            raise ValueError(f"seed is {seed} and a session, which has its own, is given: expected only one")
+        for name, value in (("seed", seed), ("speed", speed)):
+            if session is not None and value is not None:
+                raise ValueError(
+                    f"{name} is {value} and a session, which has its own, is given: expected only one"
+                )
         for turn in (*context, *([] if prompt is None else [prompt])):
             check_prompt(turn, self.voices)
         voice = self.voice(speaker)
-        session = session or self.session(seed)
+        session = session or self.session(seed, speed)
         clock = StreamClock()
         for turn in context:
             session.listen(self._encoded(turn)[0])
@@ -262,4 +273,5 @@ class Talker:
         return speak_simultaneously(self.tokenizer, spoken, self.pause)
 
     def _encoded(self, turn: PromptTurn) -> tuple[TurnFrames, Voice]:
-        return encoded_prompt(turn, self.tokenizer, self.voices, self.model.config.num_codebooks)
+        config = self.model.config
+        return encoded_prompt(turn, self.tokenizer, self.voices, config.num_codebooks, config.local_numbers)

@@ -44,7 +44,9 @@ class Backbone(nn.Module):
         self.voice_reads, self.text_reads = cross_attention(), cross_attention()
         self.memory_reads = nn.ModuleDict(
             {
-                str(i): MemoryRead(shape.width, shape.heads, config.memory_slots, config.gate)
+                str(i): MemoryRead(
+                    shape.width, shape.heads, config.memory_slots, config.gate, config.memory_kinds
+                )
                 for i in config.layers_of("memory_layers")
             }
         )

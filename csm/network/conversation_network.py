@@ -18,6 +18,7 @@ from csm.network.cross_entropy import Head, linear_cross_entropy
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.initialise import branch_std, draw
 from csm.network.layers import constants_device
+from csm.network.letter_head import LetterHead
 from csm.network.memory import ConversationMemory, Folding, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.outputs import CSMCrossEntropies, CSMLogits
@@ -39,6 +40,7 @@ class _Regressions(TypedDict):
     pace: Tensor
     latent: Tensor | None
     refined: Tensor | None
+    letters: Tensor | None
 
 
 class _Inputs(NamedTuple):
@@ -92,6 +94,8 @@ class ConversationNetwork(nn.Module):
         self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
         self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
         self.latent_refiner = ResidualLatentHead(width, c.latent_dim) if c.latent_dim else None
+        # The last one drawn: a model without it starts as before.
+        self.letter_head = LetterHead(width, c.letters_per_frame) if c.letters_per_frame else None
         self.register_buffer("code_vectors", None, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
         self.register_buffer("latent_gain", torch.ones(c.latent_dim) if c.latent_dim else None)
@@ -115,6 +119,8 @@ class ConversationNetwork(nn.Module):
         self.pace_head.reset_parameters()
         if self.predicted_latent is not None:
             self.predicted_latent.reset_parameters()
+        if self.letter_head is not None:
+            self.letter_head.reset_parameters()
 
     # ---- batches ----
 
@@ -181,7 +187,7 @@ class ConversationNetwork(nn.Module):
         layout = cast(BatchLayout, batch.layout)
         rows = layout.targets
         frames, codes = self.gather_sums(layout.codes)
-        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames))
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, layout.heard))
         voice = hidden.index_select(0, rows.voice)
         depth = hidden.index_select(0, rows.depth)
         inputs = _Inputs(
@@ -196,6 +202,9 @@ class ConversationNetwork(nn.Module):
             "pace": self._phone_durations(hidden, layout.pace),
             "latent": None,
             "refined": None,
+            "letters": None
+            if self.letter_head is None
+            else self.letter_head(hidden.index_select(0, layout.heard)),
         }
         if (latent := self.predicted_latent) is not None:
             before = hidden.index_select(0, rows.frames)
@@ -236,11 +245,18 @@ class ConversationNetwork(nn.Module):
         sums = F.embedding_bag(codes.places, self.audio_embedding.weight, codes.starts, mode="sum")
         return sums.split(codes.sizes)
 
-    def _text_or_frames(self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    def _text_or_frames(
+        self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"], heard: Int[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "R D"]:
+        """Embeds rows.
+
+        Training hides a share of the frames, but none of the heard ones, which are all there is to read.
+        """
         is_text = text >= 0
         words = self.text_embedding(text.clamp_min(0))
         if self.training and self.config.frame_dropout:
-            frames = frames * (torch.rand_like(frames[:, :1]) >= self.config.frame_dropout)
+            kept = torch.rand_like(frames[:, :1]) >= self.config.frame_dropout
+            frames = frames * (kept if heard is None else kept.index_fill(0, heard, True))
         return torch.where(is_text.unsqueeze(1), words, frames.to(words.dtype))
 
     # ---- readings of the other modality, and the memory ----

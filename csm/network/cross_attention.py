@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,38 @@ from csm.network.layers import (
     rotate,
     rotation,
 )
+from csm.network.varlen import Band, band_of, kernel_for
 from csm.sequences.packed_batch import TextSpan, VoiceSpan
 from csm_kernels import interpolated_attention
+
+
+class FlatReading(NamedTuple):
+    """A reading without resampling: plain attention inside each turn.
+
+    Attributes:
+        longest_q: Queries of the longest turn.
+        longest_k: Keys of the longest turn.
+        band: Keys that a query sees, see `varlen.band_of`.
+    """
+
+    longest_q: int
+    longest_k: int
+    band: Band
+
+    @classmethod
+    def of(
+        cls,
+        spans: Sequence[VoiceSpan] | Sequence[TextSpan],
+        lengths: Sequence[int],
+        first_place: int,
+        window: int | None,
+    ) -> FlatReading | None:
+        """Returns the reading of spans whose keys are stretched to `lengths`, or None where one needs it."""
+        queries, keys = [s.num_queries for s in spans], [s.num_keys for s in spans]
+        band = band_of(queries, keys, first_place, window)
+        if band is None or keys != list(lengths):
+            return None
+        return cls(max(queries), max(keys), band)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +68,7 @@ class ReadingLayout:
         read: int64 [M], rows that are read.
         sequences: Where the read rows of each turn lie.
         key_positions: float32 [M2], rotary position of each key.
-        queries, cu_seqlens_q, cu_seqlens_k, lengths, query_offsets, query_positions: As of Reading.
+        queries, cu_seqlens_q, cu_seqlens_k, lengths, query_offsets, query_positions, flat: As of Reading.
     """
 
     read: Tensor
@@ -49,6 +80,7 @@ class ReadingLayout:
     lengths: Tensor
     query_offsets: Tensor
     query_positions: Tensor
+    flat: FlatReading | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +97,7 @@ class Reading:
         rotation: Rotation to these positions; None in a model without cross-attention layers.
         keys, values: [M, N, H] for each cross-attention layer.
         window: Resampled keys to each side that a query sees; None: all.
+        flat: What flash attention needs where the keys of every turn already have its length, else None.
     """
 
     queries: Tensor
@@ -77,13 +110,17 @@ class Reading:
     keys: list[Tensor]
     values: list[Tensor]
     window: int | None
+    flat: FlatReading | None = None
 
     def attend(self, q: Float[Tensor, "Q N H"], layer: int) -> Float[Tensor, "Q N H"]:
         """Returns what the queries take from the values of one cross-attention layer."""
+        keys, values = self.keys[layer].to(q.dtype), self.values[layer].to(q.dtype)
+        if self.flat is not None and (kernel := kernel_for(q)):
+            return kernel(q, keys, values, self.cu_seqlens_q, self.cu_seqlens_k, *self.flat)
         return interpolated_attention(
             q,
-            self.keys[layer].to(q.dtype),
-            self.values[layer].to(q.dtype),
+            keys,
+            values,
             cu_seqlens_q=self.cu_seqlens_q,
             cu_seqlens_k=self.cu_seqlens_k,
             lengths=self.lengths,

@@ -18,11 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from csm.network.initialise import draw
 from csm.network.model_config import TransformerShape
-
-try:
-    from flash_attn import flash_attn_varlen_func
-except ImportError:
-    flash_attn_varlen_func = None
+from csm.network.varlen import HALF, kernel_for
 
 
 class RMSNorm(nn.Module):
@@ -114,6 +110,26 @@ class _Rotate(torch.autograd.Function):
         return exchanged.add_(exact * cos).to(gradient.dtype), None, None
 
 
+def attend_grouped(
+    q: Float[Tensor, "B N Q H"],
+    k: Float[Tensor, "B M J H"],
+    v: Float[Tensor, "B M J H"],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B N Q H"]:
+    """SDPA, M a divisor of N.
+
+    On CUDA only flash attention takes groups of heads, and it takes neither fp32 nor a mask: keys and values
+    are repeated there, else SDPA would form all scores (its math backend; pytorch#181528: 23.1 ms for 7.5).
+    """
+    share = q.shape[1] // k.shape[1]
+    if share > 1 and q.is_cuda and (q.dtype not in HALF or mask is not None):
+        k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
+        share = 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=share > 1)
+
+
 def attend_few(
     q: Float[Tensor, "B N Q H"],
     k: Float[Tensor, "B M J H"],
@@ -133,8 +149,7 @@ def attend_few(
         causal: Query i sees keys 0..i; excludes `mask`.
     """
     if q.device.type != "cpu":
-        grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        return attend_grouped(q, k, v, mask=mask, causal=causal)
     share = q.shape[1] // k.shape[1]
     if share > 1:
         k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
@@ -184,8 +199,8 @@ def near_rows(rows: Float[Tensor, "M D"], layout: PackedSequences, neighbours: i
 class PackedSequences:
     """Causal attention inside each of several sequences packed end to end.
 
-    flash-attn's varlen kernel where it is installed and the rows are on CUDA in half precision; elsewhere the
-    rows are laid out padded on the right, where a causal mask alone keeps padding out of every real row.
+    Flash attention (`csm.network.varlen`) where the rows are on CUDA in half precision; elsewhere the rows
+    are laid out padded on the right, where a causal mask alone keeps padding out of every real row.
 
     Attributes:
         cu_seqlens: int32 [S + 1], starts of the sequences and the total.
@@ -221,13 +236,11 @@ class PackedSequences:
         return x.flatten(0, 1).index_select(0, self.places)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if flash_attn_varlen_func is not None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-            return flash_attn_varlen_func(
-                q, k, v, self.cu_seqlens, self.cu_seqlens, self.longest, self.longest, causal=True
-            )
+        if kernel := kernel_for(q):
+            ends = self.cu_seqlens
+            return kernel(q, k, v, ends, ends, self.longest, self.longest, (-1, 0))
         q, k, v = (self.pad(t).transpose(1, 2) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        return self.unpad(out.transpose(1, 2))
+        return self.unpad(attend_grouped(q, k, v, causal=True).transpose(1, 2))
 
 
 class KeyValueCache:
@@ -262,12 +275,11 @@ class KeyValueCache:
         if new > 1:
             rows = torch.arange(new, device=q.device).unsqueeze(1) + self.length
             mask = torch.arange(end, device=q.device) <= rows
-        out = F.scaled_dot_product_attention(
+        out = attend_grouped(
             q.transpose(0, 1).unsqueeze(0),
             keys[:, :end].unsqueeze(0),
             values[:, :end].unsqueeze(0),
-            attn_mask=mask,
-            enable_gqa=q.shape[1] != k.shape[1],
+            mask=mask,
         )
         return out[0].transpose(0, 1)
 

@@ -8,6 +8,7 @@ with fixed weights: training computes it in one product, generation turn by turn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.network.initialise import draw
-from csm.network.layers import RMSNorm, RowLayout, attend_few
+from csm.network.layers import RMSNorm, RowLayout, attend_few, constants_device
 from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
 GIST_DECAY = 0.8
+# Kinds of slots: what was said, and how.
+KINDS = ("semantic", "style")
 
 
 class MemoryState(NamedTuple):
@@ -130,11 +133,18 @@ class MemoryRead(nn.Module):
         n_heads: Number of heads.
         slots: Number of slots of each kind.
         gate: Initial gate; its tanh weighs what is read.
+        kinds: Kinds of slots that are read, of KINDS.
     """
 
-    def __init__(self, width: int, n_heads: int, slots: int, gate: float) -> None:
+    readable: Tensor
+
+    def __init__(
+        self, width: int, n_heads: int, slots: int, gate: float, kinds: Sequence[str] = KINDS
+    ) -> None:
         super().__init__()
         self.n_heads = n_heads
+        readable = [kind in kinds for kind in KINDS for _ in range(slots)] + [True]
+        self.register_buffer("readable", torch.tensor(readable, device=constants_device()), persistent=False)
         self.norm = RMSNorm(width)
         # One embedding per age and kind of slot; the last row is the empty slot.
         self.places = nn.Parameter(torch.randn(2 * slots + 1, width) * 0.02)
@@ -158,7 +168,7 @@ class MemoryRead(nn.Module):
             project(source).unflatten(-1, heads).transpose(1, 2) for project in (self.k_proj, self.v_proj)
         )
         q = layout.pad(self.q_proj(self.norm(x))).unflatten(-1, heads).transpose(1, 2)
-        out = attend_few(q, k, v, mask=state.seen)
+        out = attend_few(q, k, v, mask=state.seen & self.readable)
         return x + torch.tanh(self.gate) * self.o_proj(layout.unpad(out.transpose(1, 2).flatten(2)))
 
 

@@ -46,12 +46,15 @@ class CSMConfig:
             "none" for a model that came without one.
         text_vocab_size: 0 takes the codec's.
         max_speakers: Speakers that "bytes" and "phones" have ids for.
+        local_speakers: How many numbers of speakers are local to a conversation instead of naming a voice.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
         cross_window: Frames to each side that a voice row reads of its text.
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
+        letters_per_frame: Letters that a heard frame may spell, as soon as it is heard; 0: no letter head.
         memory_slots: Slots of each kind.
+        memory_kinds: Kinds of slots that are read: "semantic", "style" or both.
         gate: Initial gates of cross-attention and memory (tanh of it).
         dropout: On the residual branches.
         frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
@@ -81,6 +84,7 @@ class CSMConfig:
     text: str = "bytes"
     text_vocab_size: int = 0
     max_speakers: int = MAX_SPEAKERS
+    local_speakers: int = 0
     rope_base: float = 500_000.0
     rope_scaling: float = 1.0
     max_context: int = 2048
@@ -88,7 +92,9 @@ class CSMConfig:
     memory_layers: tuple[int, ...] = (-1,)
     cross_window: int = 12
     frames_per_text_id: float = 0.85
+    letters_per_frame: int = 0
     memory_slots: int = 16
+    memory_kinds: tuple[str, ...] = ("semantic", "style")
     gate: float = 0.5
     dropout: float = 0.0
     frame_dropout: float = 0.0
@@ -101,7 +107,13 @@ class CSMConfig:
         for name in ("codebook_size", "max_context"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
-        for name in ("extra_codes", "cross_window"):
+        most = self.max_speakers if self.text in ("bytes", "phones") else 0
+        if not 0 <= self.local_speakers <= most:
+            raise ValueError(
+                f"local_speakers is {self.local_speakers}: expected 0 to {most}, the speakers that the text "
+                f"codec {self.text!r} has ids for (a tokenizer.json spells their numbers)"
+            )
+        for name in ("extra_codes", "cross_window", "letters_per_frame"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or above")
         for name in ("dropout", "frame_dropout"):
@@ -133,6 +145,11 @@ class CSMConfig:
             raise ValueError(
                 f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
                 f"expected at least 2 codebooks and 1 to all of them semantic"
+            )
+        if not self.memory_kinds or not {*self.memory_kinds} <= {"semantic", "style"}:
+            raise ValueError(
+                f"memory_kinds is {self.memory_kinds}: expected 'semantic', 'style' or both; "
+                f"memory_layers=[] leaves the memory out"
             )
         if self.memory_slots < 2:
             raise ValueError(
@@ -169,6 +186,11 @@ class CSMConfig:
                 self.depth_d_ff or feed_forward_width(self.depth_d_model),
             ),
         )
+
+    @property
+    def local_numbers(self) -> tuple[int, ...]:
+        """Numbers of speakers that are local to a conversation: the highest ones, the highest first."""
+        return tuple(range(self.max_speakers - 1, self.max_speakers - 1 - self.local_speakers, -1))
 
     @property
     def audio_vocab_size(self) -> int:

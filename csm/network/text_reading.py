@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csm.network.cross_attention import (
     CrossAttention,
+    FlatReading,
     Reading,
     ReadingLayout,
     key_rows,
@@ -73,6 +74,7 @@ class TextReading(Reading):
             keys=keys,
             values=values,
             window=None,
+            flat=layout.flat,
             frames_per_id=frames_per_id,
         )
 
@@ -85,6 +87,7 @@ class TextReading(Reading):
             query_offsets=self.query_offsets.new_tensor([place]),
             query_positions=self.query_positions.new_tensor([place * self.frames_per_id]),
             rotation=None,
+            flat=None,
         )
 
 
@@ -103,4 +106,5 @@ def text_layout(spans: Sequence[TextSpan], frames_per_id: float) -> ReadingLayou
         lengths=torch.tensor(keys),
         query_offsets=torch.zeros(len(spans), dtype=torch.int64),
         query_positions=places.float() * frames_per_id,
+        flat=FlatReading.of(spans, keys, 0, None),
     )

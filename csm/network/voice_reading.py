@@ -18,6 +18,7 @@ from torch import Tensor
 
 from csm.network.cross_attention import (
     CrossAttention,
+    FlatReading,
     Reading,
     ReadingLayout,
     key_rows,
@@ -96,6 +97,7 @@ class VoiceLayout(ReadingLayout):
             query_positions=torch.cat(places).float(),
             key_of_query=_keys_of_queries(spans),
             beyond=_beyond_text(spans, window),
+            flat=FlatReading.of(spans, [s.length for s in spans], AHEAD, window),
         )
 
 
@@ -154,6 +156,7 @@ class VoiceReading(Reading):
             keys=keys,
             values=values,
             window=window,
+            flat=layout.flat,
             frame_text=frame_text,
             key_of_query=layout.key_of_query,
             beyond=layout.beyond,
@@ -173,6 +176,7 @@ class VoiceReading(Reading):
             query_positions=self.query_positions.new_tensor([float(min(place, length))]),
             rotation=None,
             key_of_query=key.to(self.queries.device),
+            flat=None,
             beyond=None,
         )
 

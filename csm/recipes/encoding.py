@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,34 +19,10 @@ from csm.data.turn_audio import read_turn
 from csm.system.files import file_sha256
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.tokenizer.mimi import MimiInfo, MimiTokenizer
-
-Tokenizer: TypeAlias = ConversationalRVQ | MimiTokenizer
+from csm.tokenizer.opening import VoiceTokenizer
 
 # Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
 ENCODE_BATCH = 32
-
-
-def open_tokenizer(folder: Path, num_codebooks: int) -> Tokenizer:
-    """Returns the tokenizer of a folder: ours, or Mimi in transformers' layout (alone, or inside its CSM).
-
-    Args:
-        folder: Folder with config.json.
-        num_codebooks: Number of Mimi's codebooks that are encoded.
-
-    Raises:
-        ValueError: No tokenizer in the folder.
-    """
-    if is_mimi(folder):
-        return MimiTokenizer.from_pretrained(folder, n_codebooks=num_codebooks)
-    return ConversationalRVQ.from_pretrained(folder)
-
-
-def is_mimi(folder: Path) -> bool:
-    """Returns whether a folder holds Mimi, or a CSM with Mimi in it, in transformers' layout."""
-    path = folder / "config.json"
-    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return raw.get("model_type") in ("mimi", "csm")
 
 
 def sha256_of_weights(folder: Path) -> str:
@@ -61,7 +36,7 @@ def sha256_of_weights(folder: Path) -> str:
 
 @torch.no_grad()
 def encoded_turns(
-    corpus: Corpus, turns: Sequence[Turn], tokenizer: Tokenizer, time_shifts: int = 1
+    corpus: Corpus, turns: Sequence[Turn], tokenizer: VoiceTokenizer, time_shifts: int = 1
 ) -> Iterator[EncodedTurn]:
     """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of turns, the shortest first.
 
@@ -80,7 +55,7 @@ def encoded_turns(
 
 
 def _encoded_group(
-    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: Tokenizer
+    turns: Sequence[Turn], waveforms: Sequence[Tensor], tokenizer: VoiceTokenizer
 ) -> list[EncodedTurn]:
     config = tokenizer.config
     codes, info = _encode(waveforms, tokenizer)
@@ -89,24 +64,23 @@ def _encoded_group(
         with one_thread():
             prosody = frame_prosody(waveform, config.sample_rate, frame_rate=config.frame_rate)
         frames = _frames(waveform, tokenizer)
-        speaker = torch.zeros(0) if isinstance(info, MimiInfo) else info.speaker[row].cpu()
+        speaker = info.speaker[row].cpu()
         encoded.append(EncodedTurn(turn.id, codes[row, :, :frames].cpu(), prosody[:frames], speaker))
     return encoded
 
 
-def _shifted_codes(waveforms: Sequence[Tensor], tokenizer: Tokenizer, early: int) -> list[Tensor]:
+def _shifted_codes(waveforms: Sequence[Tensor], tokenizer: VoiceTokenizer, early: int) -> list[Tensor]:
     """Returns the codes of each clip after `early` samples of silence."""
     codes, _ = _encode(waveforms, tokenizer, early)
     return [row[:, : _frames(clip, tokenizer)].cpu() for row, clip in zip(codes, waveforms, strict=True)]
 
 
-def _encode(waveforms: Sequence[Tensor], tokenizer: Tokenizer, before: int = 0) -> tuple[Tensor, Any]:
+def _encode(waveforms: Sequence[Tensor], tokenizer: VoiceTokenizer, before: int = 0) -> tuple[Tensor, Any]:
     lengths = torch.tensor([waveform.shape[1] for waveform in waveforms]) + before
-    device = next(tokenizer.parameters()).device
-    return tokenizer.encode(_padded(waveforms, before).to(device), lengths)
+    return tokenizer.encode(_padded(waveforms, before).to(tokenizer.device), lengths)
 
 
-def _frames(waveform: Tensor, tokenizer: Tokenizer) -> int:
+def _frames(waveform: Tensor, tokenizer: VoiceTokenizer) -> int:
     return -(-waveform.shape[1] // tokenizer.config.samples_per_frame)
 
 

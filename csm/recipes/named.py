@@ -10,7 +10,7 @@ from csm.recipes.run_config import RunConfig
 from csm.recipes.speech_24khz import speech_24khz
 from csm.recipes.telephone import quickstart, telephone_model, telephone_tokenizer
 from csm.recipes.tiny import tiny
-from csm.recipes.wideband import wideband_tokenizer
+from csm.recipes.wideband import wideband_model, wideband_tokenizer
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
@@ -19,6 +19,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         telephone_tokenizer,
         telephone_model,
         wideband_tokenizer,
+        wideband_model,
         speech_24khz,
         finetune_csm_1b,
         tiny,

@@ -12,7 +12,7 @@ from csm.network.execution import ExecutionConfig
 from csm.network.model_config import CSMConfig
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.training.losses import TokenizerLossConfig
-from csm.tokenizer.training.semantic_heads import SemanticLossConfig
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.finetuning import FinetuneConfig
 from csm.training.options import TrainingConfig
 from csm.training.teacher import TeacherConfig

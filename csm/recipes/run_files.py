@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from csm import config as config_files
 from csm.generation.talker import PACKAGED
@@ -12,6 +12,7 @@ from csm.recipes.run_config import RunConfig
 from csm.system.digests import record_digests, sha256_of
 from csm.system.files import move_files
 from csm.system.log import log
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.training.run_folder import is_complete
 
 CONFIG, WEIGHTS = PRETRAINED_FILES = ("config.json", "model.safetensors")
@@ -21,6 +22,18 @@ class Pretrained(Protocol):
     """What can be saved for use without training code."""
 
     def save_pretrained(self, folder: Path | str) -> None: ...
+
+
+class WithHeads(NamedTuple):
+    """A tokenizer and the heads that read phones and letters from its semantic codes, saved side by side."""
+
+    tokenizer: Pretrained
+    heads: SemanticHeads
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes both; makes the folder."""
+        self.tokenizer.save_pretrained(folder)
+        self.heads.save(Path(folder))
 
 
 def save_whole(module: Pretrained, folder: Path) -> list[Path]:
@@ -75,7 +88,15 @@ def load_run(folder: Path) -> RunConfig:
 def tokenizer_folder(run: Path) -> Path:
     """Returns the folder of the tokenizer of a model run: its own, else the one that run.json names."""
     own = run / "tokenizer"
-    if (own / WEIGHTS).is_file():
-        return own
-    inputs = json.loads((run / "run.json").read_text(encoding="utf-8")).get("inputs", {})
-    return Path(inputs.get("tokenizer", own))
+    return own if (own / WEIGHTS).is_file() else Path(_inputs(run).get("tokenizer", own))
+
+
+def codes_folder(run: Path) -> Path:
+    """Returns the folder of the codes that a model run was trained on: its own, else the one in run.json."""
+    own = run / "codes"
+    return own if own.is_dir() else Path(_inputs(run).get("codes", own))
+
+
+def _inputs(run: Path) -> dict[str, str]:
+    inputs: dict[str, str] = json.loads((run / "run.json").read_text(encoding="utf-8")).get("inputs", {})
+    return inputs

@@ -27,11 +27,12 @@ from csm.data.code_shards import (
     write_shard,
 )
 from csm.data.manifest import SPLITS, Corpus, Turn
-from csm.recipes.encoding import Tokenizer, encoded_turns
+from csm.recipes.encoding import encoded_turns
 from csm.system.digests import damage, folder_digests, record_digests, sha256_of
 from csm.system.files import remove_leftovers
 from csm.system.log import log, progress
 from csm.system.threads import one_thread
+from csm.tokenizer.opening import VoiceTokenizer
 
 # Seconds between two looks for the shards of the other ranks.
 LOOK_S = 0.5
@@ -54,7 +55,7 @@ class PlannedShard(NamedTuple):
 
 
 def planned_shards(
-    corpus: Corpus, tokenizer: Tokenizer, tokenizer_sha256: str, time_shifts: int
+    corpus: Corpus, tokenizer: VoiceTokenizer, tokenizer_sha256: str, time_shifts: int
 ) -> list[PlannedShard]:
     """Returns the shards of a corpus: whole conversations of one split, in the order of the manifest.
 
@@ -101,7 +102,7 @@ def _key(corpus: Corpus, turn: Turn, material: str, digests: dict[str, str]) -> 
 
 def encode_shards(
     corpus: Corpus,
-    tokenizer: Tokenizer,
+    tokenizer: VoiceTokenizer,
     plans: Sequence[PlannedShard],
     output: Path,
     *,
@@ -144,7 +145,7 @@ def _encoded_before(output: Path, planned: set[str]) -> dict[str, tuple[CodeShar
 
 def _encoded(
     corpus: Corpus,
-    tokenizer: Tokenizer,
+    tokenizer: VoiceTokenizer,
     plan: PlannedShard,
     made: Mapping[str, tuple[CodeShards, int, int]],
 ) -> Iterator[EncodedTurn]:

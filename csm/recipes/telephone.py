@@ -35,6 +35,19 @@ TELEPHONE_MODEL = CSMConfig(
     dropout=0.1,
 )
 
+# How a voice is trained from scratch.
+VOICE_TRAINING = TrainingConfig(
+    steps=5000,
+    micro_batches=2,
+    learning_rate=1.5e-3,
+    warmup_steps=200,
+    weight_decay=0.05,
+    ema_decay=0.998,
+    checkpoint_every=500,
+    validate_every=250,
+    log_every=25,
+)
+
 # Means lack spread and contrast. Given back, words stay as clear and the sound is less dull (docs/LOG.md).
 TELEPHONE_SAMPLING = SamplingConfig(
     temperature=0.15, later_codes="nearest", variance_restoration=0.5, contrast=1.4
@@ -111,17 +124,7 @@ def telephone_model() -> RunConfig:
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
         loss=LossConfig(semantic=1.0, acoustic=0.5, latent=5.0, refined=5.0),
-        training=TrainingConfig(
-            steps=5000,
-            micro_batches=2,
-            learning_rate=1.5e-3,
-            warmup_steps=200,
-            weight_decay=0.05,
-            ema_decay=0.998,
-            checkpoint_every=500,
-            validate_every=250,
-            log_every=25,
-        ),
+        training=VOICE_TRAINING,
         sampling=TELEPHONE_SAMPLING,
     )
 

@@ -1,15 +1,27 @@
-"""Recipe of the 24 kHz tokenizer whose semantic codes are trained by text."""
+"""Recipes at 24 kHz: a tokenizer whose semantic codes are trained by text, and a voice that transcribes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from csm.data.corpora.amazon_queen import HELD_OUT_SPEAKERS
+from csm.data.dataset import DatasetConfig
 from csm.data.utterances import UtteranceConfig
-from csm.network.model_config import CSMConfig
+from csm.generation.sampling import SamplingConfig
+from csm.losses import LossConfig
 from csm.recipes.run_config import RunConfig
-from csm.recipes.telephone import TELEPHONE_LOSS
+from csm.recipes.telephone import TELEPHONE_LOSS, TELEPHONE_MODEL, VOICE_TRAINING
 from csm.tokenizer import presets
-from csm.tokenizer.training.semantic_heads import SemanticLossConfig
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.options import TrainingConfig
+
+CORPORA = "data/amazon_queen,data/synthetic_dialogues"
+
+# The latent of the tokenizer's two halves side by side; letters of heard frames; voices known from the turns
+# before, beside those of 140 names.
+WIDEBAND_MODEL = replace(
+    TELEPHONE_MODEL, latent_dim=256, letters_per_frame=4, max_speakers=192, local_speakers=4
+)
 
 
 def wideband_tokenizer() -> RunConfig:
@@ -24,9 +36,15 @@ def wideband_tokenizer() -> RunConfig:
     """
     return RunConfig(
         recipe="wideband_tokenizer",
-        corpus="data/amazon_queen,data/synthetic_dialogues",
+        corpus=CORPORA,
         tokenizer=presets.wideband(),
-        semantic_utterances=UtteranceConfig(items=16, max_seconds=15.0, exclude_speakers=HELD_OUT_SPEAKERS),
+        semantic_utterances=UtteranceConfig(
+            items=16,
+            max_seconds=15.0,
+            exclude_speakers=HELD_OUT_SPEAKERS,
+            speeds=(0.85, 0.92, 1.0, 1.0, 1.08, 1.15),
+            narrow_share=0.4,
+        ),
         semantic_loss=SemanticLossConfig(),
         semantic_training=TrainingConfig(
             steps=4000,
@@ -55,5 +73,36 @@ def wideband_tokenizer() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
-        model=CSMConfig(num_codebooks=32, codebook_size=1024),
+        model=WIDEBAND_MODEL,
+    )
+
+
+def wideband_model() -> RunConfig:
+    """A voice at 24 kHz that also transcribes, from real and synthetic conversations.
+
+    Hardware: two CPU cores.
+    Time: not measured as a whole yet.
+
+    After `wideband_tokenizer` and `csm encode --recipe wideband_model --tokenizer runs/wideband/tokenizer
+    --output runs/wideband/codes`: `csm train --recipe wideband_model --output runs/wideband`
+    """
+    return RunConfig(
+        recipe="wideband_model",
+        corpus=CORPORA,
+        tokenizer=presets.wideband(),
+        model=replace(WIDEBAND_MODEL, frame_dropout=0.3),
+        data=DatasetConfig(
+            rows_per_micro_batch=1000,
+            max_rows=450,
+            depth_share=0.1,
+            transcribe_share=0.3,
+            local_speaker_share=0.4,
+            time_shifts=3,
+            exclude_speakers=HELD_OUT_SPEAKERS,
+        ),
+        loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
+        training=VOICE_TRAINING,
+        sampling=SamplingConfig(
+            temperature=0.15, later_codes="nearest", variance_restoration=0.5, contrast=1.27
+        ),
     )

@@ -46,12 +46,14 @@ class TextSpan(NamedTuple):
     Attributes:
         first_query, num_queries: Text rows that read, the end row of the voice first.
         first_key, num_keys: Voice rows that are read.
+        letters: Letters of the text (`csm.spelling`); none where they are no target.
     """
 
     first_query: int
     num_queries: int
     first_key: int
     num_keys: int
+    letters: tuple[int, ...] = ()
 
 
 @dataclass
@@ -74,9 +76,9 @@ class RowBatch:
         duration_target: float32 [R], log frames at the row before a spoken turn's voice, NaN elsewhere.
         pace_target: float32 [R], log frames of each text id of a spoken turn that is aligned, NaN elsewhere.
         past: Turns before each sequence, for the memory.
-        voice_count, frame_count, text_count, turn_count, pace_count: Number of targets of the whole optimizer
-            step divided by its micro-batches, so that losses do not depend on how a step is split; None:
-            those of this batch. Voice counts frames and end rows, frame the frames alone.
+        voice_count, frame_count, text_count, turn_count, pace_count, letter_count: Number of targets of the
+            whole optimizer step divided by its micro-batches, so that losses do not depend on how a step is
+            split; None: those of this batch. Voice counts frames and end rows, frame the frames alone.
         depth_rows: int64 [F], rows whose following frame trains the depth decoder; None: all with a frame.
         depth_weight: Frames that each of `depth_rows` stands for; None: the frames of this batch, divided by
             its depth rows.
@@ -105,6 +107,7 @@ class RowBatch:
     text_count: float | None = None
     turn_count: float | None = None
     pace_count: float | None = None
+    letter_count: float | None = None
     depth_rows: Tensor | None = None
     depth_weight: float | None = None
     layout: object | None = None

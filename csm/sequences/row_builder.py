@@ -10,6 +10,7 @@ from torch import Tensor
 from csm.sequences.packed_batch import IGNORE, RowBatch, TextSpan, VoiceSpan
 from csm.sequences.past_turns import pack_past
 from csm.sequences.turns import TurnFrames
+from csm.spelling import spell
 from csm.text import TextCodec
 
 # Frames: the least duration of a text id that is a target; an aligner may give an id no time at all.
@@ -128,7 +129,8 @@ class RowBuilder:
             if train:
                 self._pieces[-1]["text_target"][:-1] = text[1:]
             count += len(text)
-        self.text_spans.append(TextSpan(query, count, first, len(frames)))
+        letters = tuple(spell(turn.text)) if train and with_text else ()
+        self.text_spans.append(TextSpan(query, count, first, len(frames), letters))
         self.ids.append(turn.id)
 
     def build(self) -> RowBatch:

@@ -18,6 +18,7 @@ from csm.serving import speech
 from csm.serving.admission import Full
 from csm.serving.service import Service
 from csm.serving.talking import BAD, Talk
+from csm.system.host_memory import resident_memory
 
 PAGE = Path(__file__).resolve().parent / "page"
 TRY_AGAIN = 1013  # WebSocket close code
@@ -114,6 +115,7 @@ async def _health(request: Request, service: Service) -> Response:
 
 
 async def _metrics(request: Request, service: Service) -> Response:
+    service.metrics.set("resident_bytes", resident_memory())
     return PlainTextResponse(service.metrics.text())
 
 

@@ -9,6 +9,7 @@ BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0)
 HELP = {
     "sessions": ("gauge", "Speakers at the moment."),
     "places": ("gauge", "Most speakers at once."),
+    "resident_bytes": ("gauge", "Resident memory of the server's process."),
     "conversations_total": ("counter", "Conversations begun."),
     "refused_total": ("counter", "Requests refused for want of a place."),
     "bad_requests_total": ("counter", "Requests that were refused as wrong."),

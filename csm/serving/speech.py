@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from csm.audio.files import read_audio
-from csm.conversation.speaker import own_state
 from csm.conversation.transcriber import LONGEST_S, RATE
 from csm.generation.audio_stream import SpeechStream
 from csm.serving.service import Service
@@ -49,7 +48,7 @@ async def speech(request: Request, service: Service) -> Response:
     began = time.monotonic()
     with ExitStack() as places:
         places.enter_context(service.admission.place())
-        talker = replace(service.talker, tokenizer=own_state(service.talker.tokenizer))
+        talker = replace(service.talker, tokenizer=service.talker.tokenizer.with_own_state())
         stream = talker.generate(text, voice, stream=True)
         first = await run_in_threadpool(_pcm, stream)
         service.metrics.observe("first_audio_seconds", time.monotonic() - began)

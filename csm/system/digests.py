@@ -32,7 +32,7 @@ def record_digests(
 
     Args:
         folder: The folder.
-        files: Paths in it, relative to it or not.
+        files: Paths in it, relative to it or absolute.
         planned: Contents by name of files that are written next: they are never there without an entry.
     """
     entries = {name: entry for name, entry in _entries(folder).items() if (folder / name).is_file()}

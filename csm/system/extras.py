@@ -23,6 +23,7 @@ EXTRA_OF = {
     "av": "data",
     "pyarrow": "data",
     "scipy": "data",
+    "resemble-perth": "watermark",
     "transformers": "hf",
     "tokenizers": "hf",
     "starlette": "serve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,8 @@ class ConversationalRVQ(nn.Module):
             config.codebook_size,
             config.codebook_dim,
             semantic_encoder=config.semantic_layers > 0,
+            prediction_frames=config.prediction_frames,
+            prediction_hidden=config.prediction_hidden,
         )
         self.semantic_encoder = SemanticEncoder(config) if config.semantic_layers else None
         self.decoder = Decoder(config)
@@ -83,6 +86,11 @@ class ConversationalRVQ(nn.Module):
         self.speaker_encoder = UtteranceEncoder(config.bins, 96, config.speaker_dim, stack=stack)
         self.emotion_encoder = UtteranceEncoder(config.bins, 48, config.emotion_dim, stack=stack)
         self._stream_weights: dict[str, Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.decoder.embed.weight.device
 
     @property
     def latency_samples(self) -> int:
@@ -235,6 +243,11 @@ class ConversationalRVQ(nn.Module):
             ValueError: The call is outside `streaming`.
         """
         return self.decoder.head.flush().unsqueeze(1)
+
+    def with_own_state(self) -> ConversationalRVQ:
+        """Returns a tokenizer with the same weights and a streaming state of its own."""
+        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        return copy.deepcopy(self, shared)
 
     def code_vectors(self) -> Float[Tensor, "K V D"]:
         """Returns vectors of all codes whose sums over a frame tell how similar frames are.

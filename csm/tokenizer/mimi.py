@@ -8,6 +8,8 @@ from a folder.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from csm.system.extras import missing_package
 from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
+from csm.tokenizer.mimi_stream import MimiDecoderStream
 
 if TYPE_CHECKING:
     from transformers import MimiModel
@@ -52,9 +55,12 @@ class MimiInfo(NamedTuple):
 
     Attributes:
         frames: Frames of each item before padding, int64 [B].
+        speaker, emotion: Embeddings of width 0: the codes carry the voice, [B, 0].
     """
 
     frames: Tensor
+    speaker: Tensor
+    emotion: Tensor
 
 
 class MimiTokenizer(nn.Module):
@@ -83,6 +89,17 @@ class MimiTokenizer(nn.Module):
             codebook_size=int(model.config.codebook_size),
             semantic_codebooks=semantic,
         )
+        self._stream: MimiDecoderStream | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def latency_samples(self) -> int:
+        """Samples by which a stream's output trails its input, beyond the frame that is being filled."""
+        return 0
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, n_codebooks: int | None = None) -> MimiTokenizer:
@@ -126,13 +143,18 @@ class MimiTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"] | None = None
+        self,
+        audio: Float[Tensor, "B 1 S"],
+        lengths: Int[Tensor, " B"] | None = None,
+        *,
+        num_codebooks: int | None = None,
     ) -> tuple[Int[Tensor, "B K T"], MimiInfo]:
         """Returns the codes of waveforms at `config.sample_rate`, full scale = 1.
 
         Args:
             audio: [B, 1, S]; an incomplete last frame is filled with zeros.
             lengths: int64 [B], samples of each item before padding with zeros. None: all S.
+            num_codebooks: Codebooks to search, a prefix with the semantic ones. None: all.
 
         Returns:
             Codes int64 [B, K, T] with T = ceil(S / samples_per_frame), and the number of frames. Mimi is
@@ -140,30 +162,99 @@ class MimiTokenizer(nn.Module):
 
         Raises:
             ValueError: `audio` has another shape or dtype, no samples or a value that is not finite, or
-                lengths are out of range.
+                lengths or num_codebooks are out of range.
         """
+        config = self.config
+        count = config.n_codebooks if num_codebooks is None else num_codebooks
+        if not config.semantic_codebooks <= count <= config.n_codebooks:
+            raise ValueError(
+                f"num_codebooks is {count}: expected {config.semantic_codebooks} to {config.n_codebooks}"
+            )
+        if self._stream is not None:
+            raise ValueError("encode inside streaming: expected decode alone; leave the `with` block first")
         check_audio(audio, self.config)
         lengths = checked_lengths(lengths, audio)
         frame = self.config.samples_per_frame
         padded = nn.functional.pad(audio, (0, -audio.shape[-1] % frame))
-        codes = self.model.encode(padded, num_quantizers=self.config.n_codebooks).audio_codes
-        return codes, MimiInfo(frames=(lengths + frame - 1) // frame)
+        codes = self.model.encode(padded, num_quantizers=count).audio_codes
+        none = torch.zeros(len(audio), 0, device=audio.device)
+        return codes, MimiInfo((lengths + frame - 1) // frame, none, none)
 
     @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "B 1 S"]:
+    def decode(
+        self,
+        codes: Int[Tensor, "B K T"],
+        *,
+        speaker: Float[Tensor, "B 0"] | None = None,
+        emotion: Float[Tensor, "B 0"] | None = None,
+        contrast: float | None = None,
+    ) -> Float[Tensor, "B 1 S"]:
         """Returns the waveform [B, 1, T * samples_per_frame] of codes.
 
+        Inside `streaming` it continues the signal of the calls before.
+
         Args:
-            codes: int64 [B, K, T]; K may be any prefix that includes one acoustic codebook.
+            codes: int64 [B, K, T]; K may be any prefix that includes the semantic codebooks.
+            speaker, emotion: Embeddings of `encode`, of width 0, or None: Mimi's decoder takes none.
+            contrast: None: Mimi's decoder has no such setting.
 
         Raises:
             ValueError: `codes` has another shape or dtype, no frames, a wrong number of codebooks or a code
-                out of range.
+                out of range; an embedding has a width, or contrast is given.
         """
         config = self.config
-        check_codes(codes, config, fewest=config.semantic_codebooks + 1)
+        check_codes(codes, config, fewest=config.semantic_codebooks)
+        for name, given in (("speaker", speaker), ("emotion", emotion)):
+            if given is not None and given.shape[-1]:
+                raise ValueError(f"{name} has width {given.shape[-1]}: expected None, Mimi decodes without")
+        if contrast is not None:
+            raise ValueError(f"contrast is {contrast}: expected None with Mimi; see sampling.json")
+        if self._stream is not None:
+            return self._stream(self.model.quantizer.decode(codes))
         samples = codes.shape[2] * config.samples_per_frame
         return self.model.decode(codes).audio_values[..., :samples]
+
+    @contextmanager
+    def streaming(self, batch_size: int) -> Iterator[None]:
+        """Makes successive `decode` calls continue one signal; the chunks add up to the whole.
+
+        Args:
+            batch_size: B of every call inside.
+
+        Raises:
+            ValueError: The tokenizer is streaming already, batch_size is below 1, or Mimi is not causal.
+        """
+        from transformers import DynamicCache
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+        if self._stream is not None:
+            raise ValueError(
+                "streaming is already entered for this tokenizer: leave the first `with` before the second"
+            )
+        cache = DynamicCache(config=self.model.decoder.decoder_transformer.config)
+        self._stream = MimiDecoderStream(self.model.decoder, cache)
+        try:
+            yield
+        finally:
+            self._stream = None
+
+    def flush(self) -> Float[Tensor, "1 1 0"]:
+        """Returns no samples: `decode` holds none back."""
+        return torch.zeros(1, 1, 0)
+
+    def with_own_state(self) -> MimiTokenizer:
+        """Returns a tokenizer with the same weights and a streaming state of its own."""
+        return MimiTokenizer(self.model, n_codebooks=self.config.n_codebooks)
+
+    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
+        """Writes the folder that transformers and `from_pretrained` read; makes it.
+
+        Args:
+            folder: Destination.
+            half: Nothing: in half precision the same audio would have other codes.
+        """
+        self.model.save_pretrained(str(folder))
 
 
 def _codec_weights(folder: Path) -> dict[str, Tensor]:

@@ -44,6 +44,9 @@ def wideband() -> TokenizerConfig:
         attention_expansion=1,
         recover_phase=True,
         semantic_layers=4,
+        semantic_block_frames=2,
+        prediction_frames=5,
+        prediction_hidden=512,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -85,6 +87,19 @@ def start_distributed(device: str = "auto") -> DistributedContext:
         start_heartbeat(rank, size)
         atexit.register(leave_distributed)
     return DistributedContext(rank=rank, size=size, local_size=local_size, device=place)
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Ends the other ranks, with a line each, where this one fails: for work without collectives.
+
+    A launcher ends them by itself; srun without --kill-on-bad-exit does not, and they would wait for ever.
+    """
+    try:
+        yield
+    except BaseException:
+        stop_heartbeat(failed=True)
+        raise
 
 
 def leave_distributed() -> None:

@@ -162,9 +162,15 @@ def require_speakers(
             f"{', '.join(speakers[:20])}"
         )
     model.codec.encode_text("a")  # a model without its text tokenizer says so
+    highest = max(numbers.values(), default=0)
+    if highest in model.config.local_numbers:
+        raise ValueError(
+            f"{source} has {len(speakers)} speakers, and the model has {model.config.max_speakers} numbers "
+            f"without its {model.config.local_speakers} local ones: raise model.max_speakers"
+        )
     try:
         # Numbers that a model brings along may be higher than its corpus has speakers.
-        model.codec.speaker_id(max(numbers.values(), default=0))
+        model.codec.speaker_id(highest)
     except ValueError as error:
         raise ValueError(
             f"{source} has {len(speakers)} speakers, too many for the model (model.max_speakers): {error}"

@@ -22,7 +22,9 @@ from csm.system import process_table
 BEAT_S, SILENT_BEATS = 5.0, 12
 # Exit status of a rank that ends because another one hangs (EX_TEMPFAIL: the same command may be run again).
 HUNG = 75
-_LEFT = b"left"
+# Exit status of a rank that ends because another one has failed.
+FAILED = 1
+_LEFT, _FAILED = b"left", b"failed"
 
 
 class Heartbeat:
@@ -36,16 +38,20 @@ class Heartbeat:
         self.rank, self.size = rank, size
         self.stopping = threading.Event()
         self.exchanges = 0
+        self.last = _LEFT
         self.supervisor = process_table.process(os.getppid())
         self.threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
         for thread in self.threads:
             thread.start()
 
-    def leave(self) -> None:
-        """Ends the threads; the other ranks no longer expect this one."""
+    def leave(self, *, failed: bool = False) -> None:
+        """Ends the threads; the other ranks no longer expect this one, or end too where it has failed."""
+        self.last = _FAILED if failed else _LEFT
         self.stopping.set()
         for thread in self.threads:
             thread.join(5.0)
+        if failed and self.rank == 0:
+            time.sleep(2 * BEAT_S)  # the others read the store once more, which may end with this rank
 
     def _beat(self) -> None:
         try:
@@ -71,11 +77,15 @@ class Heartbeat:
                 silent[rank] = silent[rank] + 1 if value == seen.get(rank) and value != _LEFT else 0
                 seen[rank] = value
             self.exchanges += 1
+            if failed := [rank for rank, value in seen.items() if value == _FAILED and rank != self.rank]:
+                named = ", ".join(map(str, failed))
+                self._say(f"rank {named} has failed, for the reason that it gave; this rank ends")
+                self._exit(FAILED)
             hung = [rank for rank, count in silent.items() if count >= SILENT_BEATS and rank != self.rank]
             if hung:
                 self._end(f"rank {', '.join(map(str, hung))} has not answered for {_seconds()} s: it hangs")
             self.stopping.wait(BEAT_S)
-        store.set(keys[self.rank], _LEFT.decode())
+        store.set(keys[self.rank], self.last.decode())
 
     def _watch(self) -> None:
         """Ends this rank where the store does not answer, or where its own supervisor is stopped."""
@@ -96,9 +106,12 @@ class Heartbeat:
 
     def _end(self, reason: str) -> None:
         self._say(f"{reason}; this rank ends. The same command resumes after the last checkpoint")
+        self._exit(HUNG)
+
+    def _exit(self, status: int) -> None:
         if self.rank == 0:
-            time.sleep(2 * BEAT_S)  # the others read the store once more, which may end with this rank
-        os._exit(HUNG)
+            time.sleep(2 * BEAT_S)  # as in `leave`
+        os._exit(status)
 
     def _say(self, text: str) -> None:
         print(f"rank {self.rank}: {text}", file=sys.stderr, flush=True)
@@ -112,10 +125,10 @@ def start_heartbeat(rank: int, size: int) -> None:
     _heartbeats.append(Heartbeat(rank, size))
 
 
-def stop_heartbeat() -> None:
-    """Ends it; the process is about to leave the others."""
+def stop_heartbeat(*, failed: bool = False) -> None:
+    """Ends it; the process is about to leave the others, which end too where it has failed."""
     while _heartbeats:
-        _heartbeats.pop().leave()
+        _heartbeats.pop().leave(failed=failed)
 
 
 def _launcher_keeps_store() -> bool:

@@ -21,7 +21,7 @@ VALIDATION_ROWS = 3000
 
 
 # Parts of the loss in the line of a report, where they are trained.
-SHOWN = ("codebook0", "semantic", "acoustic", "latent", "text")
+SHOWN = ("codebook0", "semantic", "acoustic", "latent", "text", "letters")
 
 
 class SampleSpeaker(Protocol):

@@ -49,8 +49,12 @@ class Recogniser:
         self.decoder.eval().requires_grad_(False).to(device)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         special = (START, *(MULTILINGUAL if self._multilingual else ()), WITHOUT_TIMES)
-        self._before = [self._tokenizer.token_to_id(name) for name in special]
-        self._end = self._tokenizer.token_to_id(END)
+        ids = {name: self._tokenizer.token_to_id(name) for name in (*special, END)}
+        if absent := [name for name, found in ids.items() if found is None]:
+            raise ValueError(
+                f"recogniser: {folder / TOKENIZER} has no {', '.join(absent)}; expected a Whisper's"
+            )
+        self._before, self._end = [int(ids[name] or 0) for name in special], int(ids[END] or 0)
 
     @property
     def width(self) -> int:
@@ -85,6 +89,34 @@ class Recogniser:
             rows.append(torch.tensor(row[: len(self.decoder.positions)], dtype=torch.int64))
         return pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
+    @torch.no_grad()
+    def read(
+        self, steps: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], longest: Int[Tensor, " B"]
+    ) -> list[str]:
+        """Returns the text that the decoder reads by argmax.
+
+        Unlike a CTC head a decoder has a language model inside.
+
+        Args:
+            steps: Features at 50 steps a second, in place of the encoder's.
+            mask: False on padding.
+            longest: Most text ids of each item: a text that runs on is cut there.
+        """
+        device = steps.device
+        ids = torch.tensor([self._before], device=device).repeat(len(steps), 1)
+        ended = torch.zeros(len(steps), dtype=torch.bool, device=device)
+        places = min(int(longest.max()), len(self.decoder.positions) - len(self._before))
+        for place in range(places):
+            ended |= place >= longest.to(device)
+            following = self.decoder.following(ids, steps, mask).argmax(-1)
+            ids = torch.cat([ids, following.masked_fill(ended, self._end).unsqueeze(1)], dim=1)
+            ended |= following == self._end
+            if bool(ended.all()):
+                break
+        rows = [row[len(self._before) :].tolist() for row in ids]
+        texts = [self._tokenizer.decode(row[: _until(row, self._end)]) for row in rows]
+        return [text.strip() for text in texts]
+
     def loss(
         self, ids: Int[Tensor, "B L"], steps: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, ""]:
@@ -105,3 +137,8 @@ class Recogniser:
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         return total / count
+
+
+def _until(ids: Sequence[int], end: int) -> int:
+    """Returns the number of ids before the first `end`."""
+    return next((place for place, found in enumerate(ids) if found == end), len(ids))

@@ -103,7 +103,8 @@ def require_writable(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        # Another rank that starts may have swept it away.
+        probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"output: {output} cannot be written ({reason}); choose another folder") from error

@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from csm.data.phone_labels import NONE, PhoneLabels
-from csm.data.utterances import CTC_ALPHABET, UtteranceBatch, UtteranceDataset
+from csm.data.utterances import UtteranceBatch, UtteranceDataset
+from csm.spelling import LETTERS
 from csm.tokenizer.semantic.log_mel import BANDS
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.tokenizer.semantic.speech_encoder import STEPS_PER_FRAME
-from csm.tokenizer.training.semantic_heads import SemanticHeads, SemanticLossConfig, letter_loss, phone_loss
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig, letter_loss, phone_loss
 from csm.tokenizer.usage import perplexity
 from csm.training.optimizer import scale_learning_rate
 from csm.training.recogniser import Recogniser
@@ -68,7 +70,7 @@ class SemanticTrainer(nn.Module):
         super().__init__()
         config = tokenizer.config
         self.tokenizer = tokenizer
-        self.heads = SemanticHeads(config.codebook_dim, config.semantic_width, num_phones, len(CTC_ALPHABET))
+        self.heads = SemanticHeads(config.codebook_dim, config.semantic_width, num_phones, len(LETTERS))
 
     def forward(
         self, batch: SemanticBatch, loss: SemanticLossConfig, recogniser: Recogniser | None
@@ -226,12 +228,11 @@ class SemanticTask:
         frames = utterances.audio.shape[-1] // dataset.samples_per_frame
         phones = torch.full((len(utterances.ids), frames * STEPS_PER_FRAME), NONE)
         rate, size = dataset.sample_rate, dataset.samples_per_frame
-        places = zip(
-            utterances.ids, utterances.lengths.tolist(), utterances.first_sample.tolist(), strict=True
-        )
-        for row, (turn, length, first) in enumerate(places):
+        parts = (utterances.lengths, utterances.first_sample, utterances.speed)
+        places = zip(utterances.ids, *(part.tolist() for part in parts), strict=True)
+        for row, (turn, length, first, speed) in enumerate(places):
             count = -(-length // size) * STEPS_PER_FRAME
-            phones[row, :count] = self.labels.steps(turn, first / rate, count)
+            phones[row, :count] = self.labels.steps(turn, first / rate, count, speed)
         whole = (utterances.text_lengths > 0).tolist()
         texts = [
             dataset.text_of(turn) if kept else "" for turn, kept in zip(utterances.ids, whole, strict=True)

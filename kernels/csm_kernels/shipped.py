@@ -11,7 +11,7 @@ class Shipped:
     """A kernel exactly as it is launched: `csm_kernels.aot` compiles it for every supported GPU.
 
     Attributes:
-        name: Unique name; the key in the golden table `resources.json`.
+        name: Unique name; the key in the golden tables `golden/`.
         kernel: The `triton.jit` function.
         signature: Triton type of each run-time argument by name, such as ``"*fp32"`` or ``"i32"``.
         constexprs: Value of each `tl.constexpr` argument by name.

@@ -55,3 +55,23 @@ def test_no_samples_give_none_and_a_rate_of_zero_is_refused():
     assert BlockResampler(8_000, 24_000).finish().numel() == 0
     with pytest.raises(ValueError, match="0 -> 24000: expected whole numbers of Hz above 0"):
         BlockResampler(0, 24_000)
+
+
+def delay_of(quality: str, source: int, target: int) -> float:
+    """Seconds by which the output of a stream in blocks of 20 ms trails its input at most."""
+    resampler, read, written, late = BlockResampler(source, target, quality=quality), 0, 0, []
+    for block in noise(source).split(source // 50):
+        written += len(resampler.push(block))
+        read += len(block)
+        late.append(read / source - written / target)
+    return max(late[5:])
+
+
+@pytest.mark.parametrize("source", [48_000, 44_100])
+def test_live_audio_arrives_in_half_the_time_and_without_aliases(source):
+    assert delay_of("LQ", source, 16_000) <= 0.6 * delay_of("HQ", source, 16_000) < 0.045
+    resampler = BlockResampler(source, 16_000, quality="LQ")
+    low = torch.cat([resampler.push(tone(0.5 * 8_000, source)), resampler.finish()])
+    assert abs(level(low)) < 0.1
+    above = BlockResampler(source, 16_000, quality="LQ")
+    assert level(torch.cat([above.push(tone(1.02 * 8_000, source)), above.finish()])) < -90

@@ -48,7 +48,7 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
     """Makes a conversation in which every unit of work costs 30 ms."""
     made: list[LiveConversation] = []
 
-    def make(*lines: str, charge: float = 0.03, **settings) -> LiveConversation:
+    def make(*lines: str, charge: float = 0.03, talker=talker, **settings) -> LiveConversation:
         config = LiveConfig(
             **{
                 "gap": 0.0,

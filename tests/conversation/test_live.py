@@ -65,6 +65,19 @@ def test_an_interruption_silences_the_voice_and_only_heard_words_stay(conversati
     assert live.speaker.turns[1].text == heard.text
 
 
+def test_csm_1b_hears_answers_and_is_interrupted(conversation, csm_1b) -> None:
+    live = conversation("one two three four five six seven eight", "and again", talker=csm_1b)
+    hold(live, sound(0.5), silence(0.9))
+    assert live.audible and live.rate == 24_000
+    hold(live, sound(1.2), silence(2.5))
+    turns = [context.turn for context in live.speaker.session.turns]
+    assert [turn.speaker for turn in turns[:3]] == [1, 0, 1], "the user is another speaker than the voice"
+    assert turns[0].text == turns[2].text == "hello" and turns[0].codes.shape == (4, turns[0].codes.shape[1])
+    played = live.log.of("voice_ends")[0].since - live.log.of("voice_begins")[0].at
+    assert turns[1].codes.shape[1] == round(played / 1920) < 10
+    assert live.log.of("said")[1].text == "and again"
+
+
 def test_a_backchannel_pauses_the_voice_and_loses_nothing(conversation) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve"
     whole = conversation(text)

@@ -23,7 +23,7 @@ def test_samples_are_counted_by_clause() -> None:
 def test_the_first_silence_counts_as_played() -> None:
     quiet = torch.cat([torch.zeros(100), torch.full((20,), 0.1)])
     playout = filled(torch.zeros(50), quiet)
-    assert playout.played == [50, 95] and playout.waiting == 25
+    assert playout.played == [50, 95] and playout.waiting == 25 and playout.skipped == 145
 
 
 def test_a_reply_waits_for_its_release_its_start_and_the_end_of_a_hold() -> None:

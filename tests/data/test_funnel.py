@@ -1,14 +1,18 @@
 """The funnel's totals add up, whatever the corpus: nothing is lost between two rows."""
 
+import json
 import random
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
 from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.recordings import prepare_recordings
 from csm.data.dataset import ConversationDataset, DatasetConfig
-from csm.data.funnel import Training, funnel_lines, stages
+from csm.data.funnel import Training, funnel_lines, read_rejects, stages
 from csm.data.manifest import SPLITS, Turn
 from csm.data.turn_table_file import table_of
 from csm.text import ByteCodec
@@ -42,7 +46,7 @@ def made(folder, seed: int):
             encoded.append(EncodedTurn(turn.id, codes, torch.zeros(frames, 3), torch.zeros(1)))
     for number in range(draw.randrange(4)):
         reason, unit = draw.choice(("is silent", "is empty")), draw.choice(("turn", "file"))
-        writer.reject(f"bad {number}", reason, unit=unit)
+        writer.reject(f"bad {number}", reason, unit=unit, seconds=draw.choice((None, draw.uniform(0, 90))))
     writer.use_file()
     corpus = writer.finish()
     write_code_shards(folder / "codes", encoded, {})
@@ -54,16 +58,61 @@ def test_the_totals_add_up_from_the_corpus_to_trained_frames(tmp_path, seed):
     corpus, encoded = made(tmp_path, seed)
     info = corpus.info
     assert info["turns_in"] == info["turns_used"] + info["turns_rejected"]
-    turns = 0
+    rejects = read_rejects(corpus.root / "rejects.jsonl")
+    for unit, minutes in (("turn", "minutes_rejected"), ("file", "minutes_of_rejected_files")):
+        lengths = [entry["seconds"] for entry in rejects if entry["unit"] == unit]
+        assert info[minutes] == pytest.approx(sum(s for s in lengths if s is not None) / 60, abs=0.001)
+        assert info["rejects_without_length"][unit] == lengths.count(None)
+    assert info["minutes_in"] == pytest.approx(info["minutes_used"] + info["minutes_rejected"], abs=0.002)
+    turns, minutes = 0, 0.0
     for split in SPLITS:
         for materials in ((), (encoded,), (encoded, TRAINING, NUMBERS)):
             first, *others, last = stages(corpus.turns(split), *materials)
             assert all(row.left_out for row in others) and not last.left_out
             assert first.turns == sum(row.turns for row in others) + last.turns
             assert first.minutes == pytest.approx(sum(row.minutes for row in others) + last.minutes)
-        turns += first.turns
+        turns, minutes = turns + first.turns, minutes + first.minutes
         assert first.minutes == pytest.approx(info["splits"][split]["minutes"], abs=0.006)
-    assert turns == info["turns_used"]
+    assert turns == info["turns_used"] and minutes == pytest.approx(info["minutes_used"], abs=0.001)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_minutes_add_up_from_random_files_to_the_corpus(tmp_path, seed):
+    draw = random.Random(seed)
+    stated = {"used": 0.0, "rejected": 0.0, "files": 0.0}
+    (tmp_path / "in").mkdir()
+    for number in range(draw.randrange(2, 6)):
+        length = draw.randrange(2, 9) / 2
+        kind = "good" if number == 0 else draw.choice(("good", "silent", "no transcript"))
+        noise = np.random.default_rng(number).normal(0, 0.1 * (kind != "silent"), round(8_000 * length))
+        soundfile.write(tmp_path / f"in/{number}.wav", noise, 8_000)
+        if kind != "good":
+            stated["files"] += length
+        if kind == "no transcript":
+            continue
+        turns = []
+        for _ in range(draw.randrange(1, 6)):
+            start = draw.uniform(0.1, length - 0.5)
+            end = start + draw.choice((0.4, length))  # the longer one ends after the recording
+            turns.append(
+                {"speaker": "A", "text": draw.choice(("so", "so", None)), "start": start, "end": end}
+            )
+            usable = kind == "good" and turns[-1]["text"] is not None and end <= length
+            stated["used" if usable else "rejected"] += end - start
+        if kind == "good":
+            turns.append({"speaker": "A", "text": "yes", "start": 0.0, "end": 0.5})
+            stated["used"] += 0.5
+        (tmp_path / f"in/{number}.json").write_text(json.dumps(turns))
+    corpus = prepare_recordings(tmp_path / "out", source=tmp_path / "in")
+    info = corpus.info
+    assert info["minutes_used"] == pytest.approx(stated["used"] / 60, abs=0.002)
+    assert info["minutes_rejected"] == pytest.approx(stated["rejected"] / 60, abs=0.002)
+    assert info["minutes_of_rejected_files"] == pytest.approx(stated["files"] / 60, abs=0.002)
+    assert sum(turn.duration for turn in corpus.turns()) == pytest.approx(stated["used"], abs=0.01)
+    text = "\n".join(funnel_lines(corpus))
+    assert f"used: {info['turns_used']} ({info['minutes_used']:.1f} minutes), left out: " in text
+    if info["turns_rejected"]:
+        assert f"left out: {info['turns_rejected']} ({info['minutes_rejected']:.1f} minutes)" in text
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,39 +1,20 @@
-"""A step has the phone that is spoken at its middle."""
-
-from __future__ import annotations
+"""Labels of a faster clip are those of the turn at the faster clip's times."""
 
 import torch
 
+from csm.data.forced_alignment import symbols
 from csm.data.phone_labels import NONE, PhoneLabels
-from csm.text import ByteCodec, text_codec
-
-CODEC = text_codec("bytes", 8)
-assert isinstance(CODEC, ByteCodec)
+from csm.text import ByteCodec
 
 
-def labels() -> PhoneLabels:
-    # Before the text until 0.045 s, h until 0.085, i until 0.125, after it until 0.2.
-    return PhoneLabels(CODEC, {"t": "hI"}, {"t": torch.tensor([0.045, 0.085, 0.125, 0.20])})
-
-
-def test_classes_are_those_that_occur_in_the_order_of_their_ids() -> None:
-    found = labels()
-    assert found.classes == sorted(found.classes) and len(found.classes) == 4
-    assert {ord("h"), ord("i")} < set(found.classes), "capitals are spoken as lower case"
-
-
-def test_steps_take_the_phone_of_their_middle_and_none_after_the_end() -> None:
-    found = labels()
-    before, h, i, after = map(found.classes.index, CODEC.encode_turn("hi", 0)[1:])
-    # Middles at 0.01, 0.03, 0.05, ...: a phone ends where the next begins.
-    steps = found.steps("t", 0.0, 12).tolist()
-    assert steps == [before, before, h, h, i, i, after, after, after, after, NONE, NONE]
-
-
-def test_a_stretch_begins_in_the_middle_of_a_turn() -> None:
-    found = labels()
-    assert torch.equal(found.steps("t", 0.06, 5), found.steps("t", 0.0, 8)[3:])
-
-
-def test_a_turn_without_alignment_has_no_label() -> None:
-    assert labels().steps("other", 0.0, 3).tolist() == [NONE] * 3
+def test_steps_follow_the_speed_and_end_where_the_text_does() -> None:
+    codec, text = ByteCodec(), "abcd"
+    count = len(symbols(codec, text))
+    ends = torch.arange(1, count + 1) * 0.2
+    labels = PhoneLabels(codec, {"t": text}, {"t": ends})
+    plain = labels.steps("t", 0.0, 10 * count + 5)
+    assert (plain[10 * count :] == NONE).all() and (plain[: 10 * count] != NONE).all()
+    # At twice the speed a step of 20 ms holds two of the turn, whose border is the step's middle.
+    assert torch.equal(labels.steps("t", 0.0, 5 * count, speed=2.0), plain[1 : 10 * count : 2])
+    assert torch.equal(labels.steps("t", 0.1, 4, speed=2.0), plain[11:19:2])
+    assert labels.steps("other", 0.0, 3).tolist() == [NONE] * 3

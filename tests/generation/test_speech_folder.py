@@ -13,6 +13,7 @@ from csm.generation.session import Session
 from csm.generation.speech_folder import Track, resynthesised, write_speech_folder
 from csm.generation.talker import Talker
 
+VOICES = ("JOE", "FAYE")
 ORIGIN = {"model": "small", "sampling": {"seed": 3}}
 
 
@@ -41,6 +42,16 @@ def test_lines_and_dialogues_can_be_read_and_say_what_one_turn_of_the_talker_say
         torch.from_numpy(written), said.waveform[0].clamp(-1, 1), atol=1 / 32768, rtol=0
     )
     assert set(speech.lines[1].timing) == set(said.timing._fields)
+
+
+def test_a_fine_tuned_csm_1b_writes_the_folder_too(csm_1b, corpus, tmp_path):
+    speakers = {name: csm_1b.voices[str(number)]._replace(name=name) for number, name in enumerate(VOICES)}
+    talker = dataclasses.replace(csm_1b, voices=speakers)
+    assert write_speech_folder(talker, corpus, tmp_path / "speech", ORIGIN) == 5
+    for line in read_speech_folder(tmp_path / "speech").lines:
+        for condition in ("generated", "resynthesis"):
+            info = soundfile.info(tmp_path / "speech" / line.audio[condition])
+            assert info.samplerate == 24_000 and info.frames > 0
 
 
 def test_the_gap_between_generated_turns_is_constant_and_the_row_says_so(folder):

@@ -13,6 +13,7 @@ from csm.audio.files import read_audio
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
 from csm.generation.talker import Talker
+from csm.system.digests import folder_digests
 
 TEXT = "Hello there. Who are you?"
 
@@ -134,9 +135,17 @@ def test_bad_input_is_refused_and_the_talker_speaks_on(talker, said, options, me
     assert talker.generate("Hi.").codes.shape[1] > 0
 
 
-def test_a_session_and_a_seed_are_refused_together(talker):
-    with pytest.raises(ValueError, match="expected only one"):
-        talker.generate("Hi.", session=talker.session(), seed=1)
+@pytest.mark.parametrize("given", [{"seed": 3}, {"speed": 1.5}])
+def test_a_session_has_its_own_seed_and_speed(talker, given):
+    name = next(iter(given))
+    with pytest.raises(ValueError, match=f"{name} is .*which has its own"):
+        talker.generate("Hello.", session=talker.session(), **given)
+
+
+def test_the_speed_of_a_call_is_that_of_its_session(talker):
+    assert talker.session(speed=1.5).sampling.speed == 1.5 and talker.session().sampling.speed == 1.0
+    with pytest.raises(ValueError, match="speed is 9.0: expected 0.5"):
+        talker.generate("Hello.", speed=9.0)
 
 
 def test_ten_thousand_characters_are_spoken_sentence_by_sentence(talker):
@@ -157,6 +166,17 @@ def test_a_saved_talker_says_the_same(talker, tmp_path, half):
         # Of a code's largest entry, in 8 bits.
         bound = 0.5 / 127 * float(value.abs().max()) + 1e-3 if half else 0.0
         torch.testing.assert_close(loaded.model.state_dict()[name], value, atol=bound, rtol=1e-3)
+
+
+def test_a_relative_path_is_a_place_like_any_other(talker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    talker.save_pretrained("voices/mine")
+    assert set(folder_digests(tmp_path / "voices/mine")) == {
+        "model.safetensors",
+        "voices.json",
+        "config.json",
+    }
+    assert list(Talker.from_pretrained("voices/mine").voices) == ["JOE", "FAYE"]
 
 
 def test_two_voices_may_share_a_tokenizer_beside_them(talker, tmp_path):
@@ -248,7 +268,15 @@ sys.meta_path.insert(0, Blocked())
 sys.path[:0] = {[str(root), str(root / "kernels")]!r}
 from csm.generation import playback, typed_conversation
 from csm.generation.talker import Talker
+from csm.system.digests import folder_digests
 print(Talker.from_pretrained().generate("Hi.").timing.frames)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
+
+
+def test_a_model_that_comes_without_code_vectors_gets_those_of_the_talkers_tokenizer():
+    talker = Talker.from_pretrained()
+    model, vectors = talker.model, talker.model.code_vectors.clone()
+    model.code_vectors = None
+    assert torch.equal(dataclasses.replace(talker).model.code_vectors, vectors)

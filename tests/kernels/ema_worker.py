@@ -1,6 +1,11 @@
-"""One rank of the test of ema_update over processes: python ema_worker.py RANK FOLDER."""
+"""The ranks of the test of ema_update over processes: python ema_worker.py FOLDER.
 
+Torch is imported once, then a process is forked for each rank.
+"""
+
+import os
 import sys
+import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -54,8 +59,7 @@ def train(rank: int, ranks: int, group: dist.ProcessGroup) -> tuple[Tensor, Tens
     return state
 
 
-def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=MOST_RANKS)
     groups = [dist.new_group(list(range(ranks))) for ranks in range(1, MOST_RANKS + 1)]
@@ -66,6 +70,22 @@ def main() -> None:
                 torch.save(train(rank, ranks, group), folder / f"rank_{rank}_of_{ranks}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def main() -> None:
+    children = []
+    for rank in range(MOST_RANKS):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, Path(sys.argv[1]))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(f"the ranks ended with {statuses}" if any(statuses) else 0)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,32 @@ SEARCH = of(
         "| (0x7FFFFFFF - codes).to(tl.int64)\n\n\n@triton.jit\ndef _code_of(keys):\n"
         "    return 0x7FFFFFFF - (keys & 0xFFFFFFFF)",
     ),
-    ("triton: tail of codes competes", "triton_kernel.py", 'known, other=float("inf"))', "known, other=0.0)"),
-    ("triton: missing level offset", "triton_kernel.py", "        norms += size\n", ""),
+    ("triton: tie flipped in a lane", "triton_kernel.py", "less = scores < best", "less = scores <= best"),
+    (
+        "triton: lanes of equal scores not compared",
+        "triton_kernel.py",
+        "tl.min(tl.where(best == least[:, None], codes, 0x7FFFFFFF), axis=1)",
+        "tl.max(tl.where(best == least[:, None], codes, 0), axis=1)",
+    ),
+    (
+        "triton: tail of codes competes",
+        "triton_kernel.py",
+        'tl.where(inside, 0.5 * total, float("inf"))',
+        "0.5 * total",
+    ),
+    ("triton: missing level offset", "triton_kernel.py", "        tables += table_size\n", ""),
+    (
+        "triton: another program's tile",
+        "triton_kernel.py",
+        "tiles += tl.program_id(0).to(tl.int64) * _depth(width, BLOCK_D) * ROWS\n    parts",
+        "parts",
+    ),
+    (
+        "triton: the first program of a tile advances it",
+        "triton_kernel.py",
+        "if before == tl.num_programs(1) - 1:",
+        "if before == 0:",
+    ),
 )
 UPDATE = of(
     "ema_update",

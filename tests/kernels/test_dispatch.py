@@ -113,6 +113,26 @@ def test_on_cuda_auto_is_triton_where_it_is_installed_and_plain_torch_elsewhere(
         dispatch.choose("cpu", CUDA, torch.float32)
 
 
+def test_a_gpu_before_compute_capability_8_takes_plain_torch_and_says_so_once(monkeypatch):
+    found = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
+    monkeypatch.setattr(dispatch, "has_triton", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: found[str(device)])
+    dispatch.too_old.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert dispatch.choose("auto", torch.device("cuda:0"), torch.float32) == "blocked"
+            assert dispatch.choose("auto", torch.device("cuda:1"), torch.float32) == "triton"
+    assert [str(each.message) for each in said] == [
+        "csm_kernels: cuda:0 has compute capability 7.5, the Triton kernels need 8.0; "
+        "plain torch runs in their place, several times slower."
+    ]
+    with pytest.raises(ValueError, match="'triton' needs .*compute capability 8.0.* on cuda:0"):
+        dispatch.choose("triton", torch.device("cuda:0"), torch.float32)
+    dispatch.too_old.cache_clear()
+
+
 @each
 def test_triton_refuses_cpu_tensors_and_an_unknown_name_is_named(operation):
     with pytest.raises(ValueError, match="'triton' needs CUDA tensors.* on cpu"):

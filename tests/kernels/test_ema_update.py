@@ -228,15 +228,14 @@ def test_one_to_four_ranks_with_shuffled_unequal_shards_give_one_ranks_bits_with
         x = ema_worker.batch(step)
         ema_update(x, rvq_search(x, codebooks).codes, codebooks, usage, vector_sum, step=step)
     roots = [str(Path(csm_kernels.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(Path(ema_worker.__file__)), str(rank), str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(ema_worker.MOST_RANKS)
-    ]  # fmt: skip
-    errors = [worker.communicate(timeout=100)[1] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
+    done = subprocess.run(
+        [sys.executable, str(Path(ema_worker.__file__)), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
     for ranks in range(1, ema_worker.MOST_RANKS + 1):
         for rank in range(ranks):
             assert same(torch.load(tmp_path / f"rank_{rank}_of_{ranks}.pt"), alone), (rank, ranks)

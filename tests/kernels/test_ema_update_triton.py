@@ -111,8 +111,13 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize(("rows", "levels", "size", "width", "ranks", "rank", "slots"), SHAPES)
+# Any shape at one scale and with one set of options, then each of these on a shape of two ranks.
+SCALED = [(1.0, *shape) for shape in SHAPES] + [(scale, *SHAPES[1]) for scale in (1e-6, 1e6)]
+OPTIONS = [(0.99, 1e-5, 0.05), (0.9, 1e-3, 0.45), (0.0, 1e-8, 0.2)]
+OPTED = [(*OPTIONS[0], *shape) for shape in SHAPES] + [(*options, *SHAPES[1]) for options in OPTIONS[1:]]
+
+
+@pytest.mark.parametrize(("scale", "rows", "levels", "size", "width", "ranks", "rank", "slots"), SCALED)
 def test_the_message_is_the_specifications_bit_for_bit(scale, rows, levels, size, width, ranks, rank, slots):
     x, codes, row_levels, (codebooks, *_) = case(rows, levels, size, width)
     check_statistics(x * scale, codes, row_levels, codebooks * scale, 7, ranks, rank, slots)
@@ -120,9 +125,12 @@ def test_the_message_is_the_specifications_bit_for_bit(scale, rows, levels, size
 
 
 @pytest.mark.parametrize(
-    ("decay", "epsilon", "revive_below"), [(0.99, 1e-5, 0.05), (0.9, 1e-3, 0.45), (0.0, 1e-8, 0.2)]
+    (
+        *("decay", "epsilon", "revive_below"),
+        *("rows", "levels", "size", "width", "ranks", "rank", "slots"),
+    ),
+    OPTED,
 )
-@pytest.mark.parametrize(("rows", "levels", "size", "width", "ranks", "rank", "slots"), SHAPES)
 def test_the_state_is_the_specifications_bit_for_bit(
     decay, epsilon, revive_below, rows, levels, size, width, ranks, rank, slots
 ):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -103,6 +104,33 @@ def by_reference(qkv, where: tuple) -> list[Tensor]:
     return values_and_gradients(leaves, arguments, window=window, scale=scale, impl="reference")
 
 
+class Expected(NamedTuple):
+    """Results of the reference and logarithms of the blocked implementation, in float64 and as computed."""
+
+    wide: tuple[Tensor, ...]
+    exact: list[Tensor]
+    own: list[Tensor]
+    exact_lse: Tensor
+    own_lse: Tensor
+
+
+_LAST: dict[tuple, Expected] = {}
+
+
+def expectations(qkv, where: tuple) -> Expected:
+    """What all kernels are compared with, one after the other: kept for the last few inputs."""
+    bits = tuple((t.dtype, t.shape, t.detach().numpy().tobytes()) for t in (*qkv, *where[:4]))
+    key = (*bits, *where[4:])
+    if key not in _LAST:
+        if len(_LAST) == 8:
+            _LAST.clear()
+        wide = tuple(t.detach().double() for t in qkv)
+        exact, own = by_reference(wide, where), by_reference(qkv, where)
+        lse = (computed(KERNELS["blocked"], tensors, where)[1] for tensors in (wide, qkv))
+        _LAST[key] = Expected(wide, exact, own, *lse)
+    return _LAST[key]
+
+
 def assert_as_exact_as_the_reference(kernel, qkv, where: tuple, *, gradients: bool = True) -> None:
     """No norm of an error exceeds 1.5 times the fp32 reference's own, or, if that is less, rounding itself.
 
@@ -110,11 +138,8 @@ def assert_as_exact_as_the_reference(kernel, qkv, where: tuple, *, gradients: bo
     its rounding errors at the positions of a run are independent, ours is one: there a unit in the last
     place of the largest term for each query, added up as random errors are, is all that can be asked for.
     """
-    wide = tuple(t.detach().double() for t in qkv)
-    exact, own = by_reference(wide, where), by_reference(qkv, where)
+    wide, exact, own, exact_lse, own_lse = expectations(qkv, where)
     found = computed(kernel, qkv, where)
-    _, exact_lse, *_ = computed(KERNELS["blocked"], wide, where)
-    _, own_lse, *_ = computed(KERNELS["blocked"], qkv, where)
     lse = found.pop(1)
     blind = exact_lse.isneginf()
     assert torch.equal(lse.isneginf(), blind) and not lse.isnan().any()

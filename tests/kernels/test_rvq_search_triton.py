@@ -95,11 +95,13 @@ def check(x: Tensor, codebooks: Tensor) -> Tensor:
 
 
 SHAPES = [(1, 7, 45), (8, 64, 33), (3, 130, 70), (32, 9, 13), (2, 65, 129)]  # levels, codes, rows
+WIDTHS = [1, 8, 12, 64, 128, 192]
+# Every shape at every width, and every width at other scales.
+CASES = [(1.0, width, *shape) for shape in SHAPES for width in WIDTHS]
+CASES += [(scale, width, *SHAPES[2]) for scale in (1e-6, 1e6) for width in WIDTHS]
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("width", [1, 8, 12, 64, 128, 192])
-@pytest.mark.parametrize(("levels", "size", "rows"), SHAPES)
+@pytest.mark.parametrize(("scale", "width", "levels", "size", "rows"), CASES)
 def test_both_kernels_find_the_oracles_codes_and_each_others_bits(scale, width, levels, size, rows):
     x, codebooks = quantizer(levels, size, width, rows, seed=width)
     check(x * scale, codebooks * scale)
@@ -197,10 +199,13 @@ def test_many_rows_take_one_launch_and_few_rows_one_a_level(monkeypatch):
         def __call__(self, *_: object, **__: object) -> None:
             started.append(self.name)
 
-    for name in ("_half_norms", "_search_levels", "_search_split"):
+    for name in ("_lay_out", "_search_levels", "_search_split"):
         monkeypatch.setattr(triton_kernel, name, Recorder(name))
     codebooks = torch.zeros(8, 4, 8, device=DEVICE)
-    for rows, launches in ((triton_kernel.FILLED, ["_search_levels"]), (64, 9 * ["_search_split"])):
+    processors = 132  # of an H100
+    monkeypatch.setattr(triton_kernel, "processors", lambda device: processors)
+    many = triton_kernel.PROGRAMS * processors * triton_kernel.ROWS
+    for rows, launches in ((many, ["_search_levels"]), (many - 1, 8 * ["_search_split"])):
         started.clear()
         triton_kernel.search(torch.zeros(rows, 8, device=DEVICE), codebooks, None)
-        assert started == ["_half_norms", *launches]
+        assert started == ["_lay_out", "_lay_out", *launches]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.network import layers
+from csm.network import layers, varlen
 from csm.network.layers import (
     FeedForward,
     KeyValueCache,
@@ -101,34 +101,55 @@ def test_padding_and_its_way_back_lose_nothing() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.skipif(layers.flash_attn_varlen_func is None, reason="flash-attn is not installed")
 def test_flash_attention_is_the_padded_attention(monkeypatch) -> None:
     lengths = [5, 60, 17]
     q, k, v = (torch.randn(82, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     packed = PackedSequences.of(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().cuda(), 60)
     fast = packed(0, q, k, v)
-    monkeypatch.setattr(layers, "flash_attn_varlen_func", None)
+    monkeypatch.setattr(layers, "kernel_for", lambda q: None)
     torch.testing.assert_close(fast, packed(0, q, k, v), atol=2e-2, rtol=2e-2)
 
 
 def test_flash_attention_is_called_with_the_packed_rows_where_it_fits(monkeypatch) -> None:
-    """Without a CUDA device: a stand-in for flash-attn is given what its manual asks for."""
+    """Without a CUDA device: a stand-in for the kernel is given what its manual asks for."""
     calls = []
 
-    def stand_in(q, k, v, starts_q, starts_k, longest_q, longest_k, *, causal):
-        calls.append((q.dtype, starts_q.tolist(), longest_q, longest_k, causal))
+    def stand_in(q, k, v, starts_q, starts_k, longest_q, longest_k, band):
+        calls.append((q.dtype, starts_q.tolist(), longest_q, longest_k, band))
         lengths = starts_q.diff().tolist()
         return per_sequence(q.float(), k.float(), v.float(), lengths).to(q.dtype)
 
-    monkeypatch.setattr(layers, "flash_attn_varlen_func", stand_in)
+    monkeypatch.setattr(varlen, "KERNEL", stand_in)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     q, k, v = torch.randn(8, 4, 8), torch.randn(8, 2, 8), torch.randn(8, 2, 8)
     packed = layout([3, 5])
     plain = packed(0, q, k, v)
     assert not calls  # fp32 on a CPU: SDPA
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
     half = packed(0, q.bfloat16(), k.bfloat16(), v.bfloat16())
-    assert calls == [(torch.bfloat16, [0, 3, 8], 5, 5, True)]
+    assert calls == [(torch.bfloat16, [0, 3, 8], 5, 5, (-1, 0))]
     torch.testing.assert_close(half.float(), plain, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_cuda_groups_of_heads_go_to_a_kernel_that_takes_them(monkeypatch, dtype, masked) -> None:
+    """Flash attention takes groups but neither fp32 nor a mask; the other fast kernels take no groups."""
+    q, k = torch.randn(1, 4, 5, 8).to(dtype), torch.randn(1, 2, 5, 8).to(dtype)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril() if masked else None
+    plain = layers.attend_grouped(q, k, k, mask=mask)
+    sdpa, asked = F.scaled_dot_product_attention, []
+
+    def recorded(q, k, v, *, attn_mask, is_causal, enable_gqa):
+        asked.append((k.shape[1], enable_gqa))
+        return sdpa(q, k, v, attn_mask=attn_mask, is_causal=is_causal, enable_gqa=enable_gqa)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    assert torch.equal(layers.attend_grouped(q, k, k, mask=mask), plain)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    torch.testing.assert_close(layers.attend_grouped(q, k, k, mask=mask), plain)
+    flash = dtype != torch.float32 and not masked
+    assert asked == [(2, True), (2, True) if flash else (4, False)]
 
 
 def test_rotary_positions_only_tell_distances() -> None:

@@ -271,7 +271,7 @@ def test_a_chunk_with_its_past_is_the_unroll_of_the_chunks_before_it(
     folded = loss_of(model, batch)
     expected = torch.autograd.grad(folded, parameters)
 
-    def unrolled(past):
+    def unrolled(past, _folding):
         state = model.memory.empty(1, past.codes.device)
         semantic, style = model.turn_vectors(past)
         for turn in range(len(semantic)):
@@ -304,7 +304,7 @@ def test_training_jitters_the_length_by_ten_percent_to_both_sides(long_corpus) -
     def lengths() -> list[int]:
         data = dataset(long_corpus, rows_per_micro_batch=2000, max_rows=1000)
         batches = [data.batch(step, 0) for step in range(1, 9)]
-        # What is to be told of the length is the real one.
+        # The length to predict is the real one.
         for batch in batches:
             known = batch.duration_target[~batch.duration_target.isnan()]
             assert torch.equal(known, torch.full_like(known, 30.0).log())

@@ -89,6 +89,23 @@ def test_rows_read_their_own_sequence_and_filled_slots_only() -> None:
     torch.testing.assert_close(read(x, layout, empty), out)
 
 
+def test_slots_of_a_kind_that_is_left_out_change_nothing() -> None:
+    torch.manual_seed(2)
+    memory = ConversationMemory(8, 4)
+    state = memory.empty(1, torch.device("cpu"))
+    for _ in range(2):
+        state = memory.write(state, torch.randn(1, 8), torch.randn(1, 8))
+    rows, layout = torch.randn(3, 8), PackedSequences.of(torch.tensor([0, 3], dtype=torch.int32), 3)
+    changed = {
+        "semantic": state._replace(semantic=torch.randn_like(state.semantic)),
+        "style": state._replace(style=torch.randn_like(state.style)),
+    }
+    for kind, other in (("semantic", "style"), ("style", "semantic")):
+        read = MemoryRead(8, 2, 4, 0.7, (kind,))
+        assert torch.equal(read(rows, layout, state), read(rows, layout, changed[other]))
+        assert not torch.equal(read(rows, layout, state), read(rows, layout, changed[kind]))
+
+
 def test_a_closed_gate_gives_the_rows_back_bit_for_bit() -> None:
     read, memory = MemoryRead(8, 2, 4, 0.0), ConversationMemory(8, 4)
     x = torch.randn(5, 8)

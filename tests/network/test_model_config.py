@@ -14,3 +14,10 @@ def test_the_feed_forward_is_as_large_as_a_plain_one(width) -> None:
 def test_the_shapes_resolve_zeros_and_keep_what_is_given() -> None:
     config = CSMConfig(d_model=96, n_layers=3, n_heads=4, depth_d_model=64, depth_n_kv_heads=2, depth_d_ff=80)
     assert config.shapes == (TransformerShape(3, 96, 4, 4, 256), TransformerShape(2, 64, 4, 2, 80))
+
+
+def test_one_kind_of_memory_may_be_read_and_none_is_said_by_its_layers() -> None:
+    assert CSMConfig(memory_kinds=("style",)).memory_kinds == ("style",)
+    for kinds in ((), ("style", "words")):
+        with pytest.raises(ValueError, match="memory_layers"):
+            CSMConfig(memory_kinds=kinds)

@@ -9,9 +9,9 @@ from csm.network.parameters import (
     is_added,
     is_gate,
     is_in,
-    parameter_counts,
     public_name,
 )
+from tests.parameter_counts import parameter_counts
 
 
 @pytest.mark.parametrize("changes", [{}, {"depth_inputs": "sum", "latent_dim": 8}])

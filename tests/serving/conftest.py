@@ -44,7 +44,7 @@ def serve(talker) -> Iterator[Callable[..., str]]:
     """Starts a server with these settings; returns its address, 127.0.0.1:PORT."""
     started = []
 
-    def start(transcriber=None, **settings) -> str:
+    def start(transcriber=None, talker=talker, **settings) -> str:
         service = Service(
             talker=talker,
             transcriber=transcriber or SaysHello(),

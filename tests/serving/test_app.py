@@ -25,6 +25,16 @@ def message(answer: tuple[int, bytes]) -> str:
     return json.loads(answer[1])["error"]["message"]
 
 
+def test_csm_1b_is_served_with_numbers_for_voices(serve, csm_1b) -> None:
+    address = serve(talker=csm_1b)
+    health = json.loads(ask(address, "/health")[1])
+    assert health["rate"] == 24_000 and health["voices"][:2] == ["0", "1"]
+    expected = (csm_1b.generate("Hello there.", "1").waveform[0].clamp(-1, 1) * 32767).round()
+    request = {"input": "Hello there.", "voice": "1", "response_format": "pcm"}
+    status, pcm = ask(address, "/v1/audio/speech", request)
+    assert status == 200 and abs(np.frombuffer(pcm, "<i2") - expected.numpy()).max() <= 1
+
+
 def test_speech_is_what_the_talker_says(serve, talker) -> None:
     address = serve()
     expected = (talker.generate("You and whose army?", "FAYE").waveform[0].clamp(-1, 1) * 32767).round()

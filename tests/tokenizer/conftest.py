@@ -44,13 +44,13 @@ def tokenizer(config) -> ConversationalRVQ:
     return tokenizer
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def windowed() -> ConversationalRVQ:
     """With predicted phases, attention windows of 8 frames and distances that count."""
     return with_windows(small_config(recover_phase=False))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recovering() -> ConversationalRVQ:
     """The same with recovered phases."""
     return with_windows(small_config(recover_phase=True))

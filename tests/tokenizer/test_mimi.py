@@ -114,6 +114,72 @@ def test_codes_of_another_form_are_refused(mimi):
             mimi.decode(wrong)
     with pytest.raises(ValueError, match="int64"):
         mimi.decode(torch.zeros(1, 6, 2))
-    for count in (1, 7):  # Mimi's decoder needs one acoustic codebook
-        with pytest.raises(ValueError, match="2 <= K <= 6"):
+    for count in (0, 7):
+        with pytest.raises(ValueError, match="1 <= K <= 6"):
             mimi.decode(torch.zeros(1, count, 2, dtype=torch.int64))
+
+
+def test_fewer_codebooks_may_be_searched_in_one_call(mimi):
+    codes, _ = mimi.encode(audio(1, 5000))
+    for count in (1, 3, 6):
+        assert torch.equal(mimi.encode(audio(1, 5000), num_codebooks=count)[0], codes[:, :count])
+    for count in (0, 7):
+        with pytest.raises(ValueError, match=f"num_codebooks is {count}: expected 1 to 6"):
+            mimi.encode(audio(1, 5000), num_codebooks=count)
+
+
+def test_the_semantic_codebook_decodes_alone(mimi):
+    codes, _ = mimi.encode(audio(1, 5000))
+    assert float(mimi.decode(codes[:, :1]).abs().max()) > 0
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_chunks_add_up_to_the_whole_without_clicks(mimi, frames):
+    # 48 frames are 96 steps of the transformer, whose window is 20.
+    codes = torch.randint(0, 32, (2, 6, 48), generator=torch.Generator().manual_seed(frames))
+    whole = mimi.decode(codes)
+    with mimi.streaming(2):
+        chunks = [mimi.decode(part) for part in codes.split(frames, dim=2)]
+    assert [chunk.shape[2] for chunk in chunks[:-1]] == [1920 * frames] * (len(chunks) - 1)
+    assert float(whole.abs().max()) > 0.01, "a test of silence shows nothing"
+    torch.testing.assert_close(torch.cat(chunks, dim=2), whole, atol=1e-5, rtol=0)
+    assert not torch.allclose(mimi.decode(codes[..., frames : 2 * frames]), chunks[1], atol=1e-4), "no past"
+    assert mimi.flush().shape[2] == mimi.latency_samples == 0
+
+
+def test_streams_of_one_model_are_independent(mimi):
+    codes = torch.randint(0, 32, (2, 1, 6, 5), generator=torch.Generator().manual_seed(3))
+    other = mimi.with_own_state()
+    assert other.model is mimi.model
+    with mimi.streaming(1), other.streaming(1):
+        frames = [codes[..., t : t + 1] for t in range(5)]
+        turns = [(mimi.decode(frame[0]), other.decode(frame[1])) for frame in frames]
+    for number, chunks in enumerate(zip(*turns, strict=True)):
+        torch.testing.assert_close(torch.cat(chunks, 2), mimi.decode(codes[number]), atol=1e-5, rtol=0)
+
+
+def test_a_stream_that_is_entered_twice_or_encodes_is_refused(mimi):
+    with mimi.streaming(1):
+        with pytest.raises(ValueError, match="already entered"), mimi.streaming(1):
+            pass
+        with pytest.raises(ValueError, match="decode alone"):
+            mimi.encode(audio(1, 1920))
+    with pytest.raises(ValueError, match="batch_size is 0"), mimi.streaming(0):
+        pass
+
+
+def test_what_mimi_has_not_is_refused(mimi):
+    codes = torch.zeros(1, 6, 2, dtype=torch.int64)
+    _, info = mimi.encode(audio(1, 1920))
+    assert info.speaker.shape == info.emotion.shape == (1, 0)
+    mimi.decode(codes, speaker=info.speaker, emotion=info.emotion)
+    with pytest.raises(ValueError, match="speaker has width 8"):
+        mimi.decode(codes, speaker=torch.ones(1, 8))
+    with pytest.raises(ValueError, match="contrast is 1.5"):
+        mimi.decode(codes, contrast=1.5)
+
+
+def test_its_own_folder_has_the_same_codes(mimi, tmp_path):
+    mimi.save_pretrained(tmp_path, half=True)
+    again = MimiTokenizer.from_pretrained(tmp_path)
+    assert torch.equal(again.encode(audio(1, 5000))[0], mimi.encode(audio(1, 5000))[0])

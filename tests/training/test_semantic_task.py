@@ -15,7 +15,7 @@ from csm.data.utterances import UtteranceConfig, UtteranceDataset
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
-from csm.tokenizer.training.semantic_heads import SemanticLossConfig
+from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.optimizer import parameter_groups, scale_learning_rate
 from csm.training.options import TrainingConfig
 from csm.training.semantic_task import SemanticTask

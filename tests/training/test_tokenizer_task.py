@@ -132,7 +132,7 @@ def test_a_decoder_alone_is_not_trained_on_new_codebooks(make):
         make(decoder_only=True)
 
 
-def test_the_judges_rest_until_their_step(make):
+def test_discriminators_are_not_trained_before_their_step(make):
     task = make(adversarial=1.0, adversarial_start=2)
     assert list(task.modules) == ["tokenizer", "discriminator"]
     discriminators = copy.deepcopy(task.modules["discriminator"].state_dict())

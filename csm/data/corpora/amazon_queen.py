@@ -113,13 +113,12 @@ def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = Non
         identity={
             "name": "amazon_queen",
             "source": f"{PACKAGE} 1.0.0-9, SHA-256 {ARCHIVE_SHA256}",
-            "revision": 2,
+            "revision": 3,
         },
         notes={
             HELD_OUT_KEY: list(HELD_OUT_SPEAKERS),
             "licence": LICENCE,
             "modified": "Modified version: MP3 clips decoded to FLAC, texts cleaned of marks.",
-            "held_out_speakers": list(HELD_OUT_SPEAKERS),
         },
         needed_bytes=300_000_000,
     )

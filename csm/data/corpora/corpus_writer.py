@@ -62,7 +62,7 @@ class CorpusWriter:
     splits: SplitChoice = field(default_factory=SplitChoice)
     _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
     _splits: dict[str, str] = field(default_factory=dict, init=False)
-    _rejects: list[dict[str, str]] = field(default_factory=list, init=False)
+    _rejects: list[dict[str, Any]] = field(default_factory=list, init=False)
     _words: dict[str, Sequence[Word]] = field(default_factory=dict, init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
     _implausible: list[str] = field(default_factory=list, init=False)
@@ -166,9 +166,16 @@ class CorpusWriter:
         """Counts one source file as used."""
         self._counts["files_used"] += 1
 
-    def reject(self, source: str, reason: str, *, unit: str = "turn") -> None:
-        """Adds a turn or a file that is left out to the reject ledger, with the reason."""
-        self._rejects.append({"source": source, "unit": unit, "reason": reason})
+    def reject(self, source: str, reason: str, *, unit: str = "turn", seconds: float | None = None) -> None:
+        """Adds a turn or a file that is left out to the reject ledger, with the reason.
+
+        Args:
+            source, reason: What it is, and why.
+            unit: "turn" or "file".
+            seconds: Its length, None where it is unknown.
+        """
+        entry: dict[str, Any] = {"source": source, "unit": unit, "reason": reason}
+        self._rejects.append(entry if seconds is None else {**entry, "seconds": round(seconds, 3)})
 
     def finish(self) -> Corpus:
         """Writes manifest, ledger and totals, and renames the partial folder into place.
@@ -225,6 +232,12 @@ class CorpusWriter:
     def _totals(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
         turns = [turn for conversation in conversations for turn in conversation.turns]
         rejected = Counter(reject["unit"] for reject in self._rejects)
+        lengths = {
+            unit: [reject.get("seconds") for reject in self._rejects if reject["unit"] == unit]
+            for unit in ("turn", "file")
+        }
+        minutes = {unit: sum(s for s in found if s is not None) / 60 for unit, found in lengths.items()}
+        used = sum(turn.duration for turn in turns) / 60
         totals: dict[str, Any] = {
             "turns_in": len(turns) + rejected["turn"],
             "turns_used": len(turns),
@@ -232,6 +245,11 @@ class CorpusWriter:
             "files_in": self._counts["files_used"] + rejected["file"],
             "files_used": self._counts["files_used"],
             "files_rejected": rejected["file"],
+            "minutes_in": round(used + minutes["turn"], 3),
+            "minutes_used": round(used, 3),
+            "minutes_rejected": round(minutes["turn"], 3),
+            "minutes_of_rejected_files": round(minutes["file"], 3),
+            "rejects_without_length": {unit: found.count(None) for unit, found in lengths.items()},
             "conversations": len(conversations),
             "speakers": len({turn.speaker for turn in turns}),
             "hours": round(sum(turn.duration for turn in turns) / 3600, 4),

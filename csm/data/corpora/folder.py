@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from csm.audio.containers import length_of
 from csm.audio.files import check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.folder_transcripts import read_turns
@@ -83,7 +84,8 @@ def prepare_folder(output: str | Path, *, source: str | Path, splits: SplitChoic
             sidecar = next((p for s in TEXT_SUFFIXES if (p := tree.beside(path, s)) in texts), None)
             _add_recording(writer, root, path, name, sidecar)
         except ValueError as error:
-            writer.reject(shown(path.relative_to(root)), str(error), unit="file")
+            reason = str(error)
+            writer.reject(shown(path.relative_to(root)), reason, unit="file", seconds=length_of(path))
             continue
         taken.add(name.casefold())
         used.update({path, sidecar} if sidecar else {path})
@@ -110,13 +112,13 @@ def _add_recording(writer: CorpusWriter, root: Path, path: Path, name: str, side
         channels=info.channels,
         duration=info.duration,
     )
-    rejects: list[tuple[str, str]] = []
+    rejects: list[tuple[str, str, float | None]] = []
     turns = read_turns(sidecar, path, info, recording, path.parent.name or root.name, rejects)
     if turns:
         writer.copy(path, recording.audio, info)
     for turn in turns:
         writer.add(turn)
-    for what, reason in rejects:
-        writer.reject(what, reason)
+    for what, reason, seconds in rejects:
+        writer.reject(what, reason, seconds=seconds)
     if not turns:
         raise ValueError("none of its turns could be used")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.files import AudioInfo
-from csm.data.corpora.layouts.fields import field, speaker_of, text_of
+from csm.data.corpora.layouts.fields import field, speaker_of, stated_length, text_of
 from csm.data.corpora.segmentation import SegmentationConfig, detect_segments, merge_units, to_turns
 from csm.data.manifest import Recording, Segment, Turn
 
@@ -30,7 +30,7 @@ def read_turns(
     info: AudioInfo,
     recording: Recording,
     folder_name: str,
-    rejects: list[tuple[str, str]],
+    rejects: list[tuple[str, str, float | None]],
 ) -> list[Turn]:
     """Makes the turns of a recording from its transcript.
 
@@ -40,7 +40,7 @@ def read_turns(
         info: Statistics of the recording.
         recording: The recording inside the corpus.
         folder_name: Speaker of a transcript that names none.
-        rejects: Receives (turn, reason) for each turn that is left out.
+        rejects: Receives (turn, reason, seconds or None) for each turn that is left out.
 
     Returns:
         Turns as `to_turns` orders them.
@@ -79,7 +79,7 @@ def _segments_found(path: Path, info: AudioInfo, recording: Recording, names: An
 
 
 def _segments_with_times(
-    entries: list[Any], recording: Recording, rejects: list[tuple[str, str]]
+    entries: list[Any], recording: Recording, rejects: list[tuple[str, str, float | None]]
 ) -> list[Segment]:
     segments = []
     for number, entry in enumerate(entries):
@@ -87,7 +87,7 @@ def _segments_with_times(
             segments.append(_segment(entry, recording))
         except (ValueError, TypeError, KeyError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            rejects.append((f"{recording.id}, turn {number}", reason))
+            rejects.append((f"{recording.id}, turn {number}", reason, stated_length(entry)))
     return segments
 
 

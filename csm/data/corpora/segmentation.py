@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from csm.audio.files import AudioInfo, iter_blocks
-from csm.audio.resampling import BlockResampler
+from csm.audio.voice_activity import SpeechProbabilities, load_detector, speech_intervals
+from csm.data.corpora.crosstalk import Leak, without_crosstalk
 from csm.data.manifest import Recording, Segment, Turn
 from csm.system.extras import missing_package
+from csm.system.log import log
 
-_VAD_RATE = 16_000  # required by silero-vad
-_VAD_WINDOW = 512
 _BLOCK_S = 20
 
 
@@ -65,7 +65,7 @@ class SegmentationConfig:
 def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) -> list[Segment]:
     """Detects the voice activity of each channel of a recording with silero-vad, block by block.
 
-    Crosstalk between channels counts as activity of both: record the speakers on separate channels.
+    Speech of one channel that leaks into another one is not activity of that one (`without_crosstalk`).
 
     Args:
         path: Path of the recording.
@@ -76,61 +76,52 @@ def detect_segments(path: str | Path, info: AudioInfo, speakers: Sequence[str]) 
         Segments without texts, ordered by channel, then time.
 
     Raises:
-        ValueError: silero-vad is missing, or the numbers of speakers and channels differ.
+        ValueError: silero-vad is missing, the numbers of speakers and channels differ, or two channels hold
+            the same speech.
     """
+    found, leaks = detect_speech(path, info, speakers)
+    for leak in leaks:
+        log.warning("%s: %s", Path(path).name, leak_line(leak))
+    return found
+
+
+def detect_speech(
+    path: str | Path, info: AudioInfo, speakers: Sequence[str]
+) -> tuple[list[Segment], list[Leak]]:
+    """As `detect_segments`; returns the speech that leaks into other channels, too."""
     if len(speakers) != info.channels:
         raise ValueError(
             f"speakers are {len(speakers)}: expected one for each of {info.channels} channels; name as many"
         )
     try:
-        from silero_vad import VADIterator, load_silero_vad
+        channels = [SpeechProbabilities(load_detector(), info.sample_rate) for _ in speakers]
     except ImportError as error:
         raise ValueError(
             f"{missing_package('silero-vad', 'finding speech in a recording without times')}, or give "
             "start and end of each turn in NAME.json"
         ) from error
-    detectors = [VADIterator(load_silero_vad(), sampling_rate=_VAD_RATE) for _ in speakers]
-    edges: list[list[tuple[str, float]]] = [[] for _ in speakers]
-    windows = [_Windows(info.sample_rate) for _ in speakers]
-
-    def detect(channel: int, window: torch.Tensor) -> None:
-        found = detectors[channel](window) or {}
-        edges[channel].extend((kind, sample / _VAD_RATE) for kind, sample in found.items())
-
-    with torch.no_grad():
-        for block in iter_blocks(path, _BLOCK_S * info.sample_rate):
-            for channel, source in enumerate(windows):
-                for window in source.push(torch.from_numpy(block[:, channel].copy())):
-                    detect(channel, window)
-        for channel, source in enumerate(windows):
-            for window in source.finish():
-                detect(channel, window)
-    return [
-        Segment(speaker=speakers[channel], start=start, end=end, channel=channel)
-        for channel in range(info.channels)
-        for start, end in _pairs(edges[channel], info.duration)
+    for block in iter_blocks(path, _BLOCK_S * info.sample_rate):
+        for index, channel in enumerate(channels):
+            channel.push(torch.from_numpy(block[:, index].copy()))
+    for channel in channels:
+        channel.finish()
+    powers = np.array([channel.powers for channel in channels])
+    kept, leaks = without_crosstalk(np.array([channel.values for channel in channels]), powers)
+    segments = [
+        Segment(speaker=speakers[index], start=start, end=min(end, info.duration), channel=index)
+        for index, channel in enumerate(channels)
+        for start, end in speech_intervals(kept[index].tolist(), channel.samples)
+        if start < info.duration
     ]
+    return segments, leaks
 
 
-class _Windows:
-    """Cuts a signal at the detector's rate into windows, over the edges of blocks."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self._resampler = BlockResampler(sample_rate, _VAD_RATE)
-        self._rest = torch.zeros(0)
-
-    def push(self, block: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the windows that a block completes."""
-        signal = torch.cat([self._rest, self._resampler.push(block)])
-        whole = len(signal) // _VAD_WINDOW * _VAD_WINDOW
-        self._rest = signal[whole:]
-        return list(signal[:whole].split(_VAD_WINDOW)) if whole else []
-
-    def finish(self) -> list[torch.Tensor]:
-        """Returns the last windows, the last one filled with silence."""
-        signal = torch.cat([self._rest, self._resampler.finish()])
-        signal = torch.nn.functional.pad(signal, (0, -len(signal) % _VAD_WINDOW))
-        return list(signal.split(_VAD_WINDOW)) if len(signal) else []
+def leak_line(leak: Leak) -> str:
+    """Returns one line about a leak."""
+    return (
+        f"{leak.seconds:.1f} s of speech on channel {leak.channel} are that of channel {leak.source} at "
+        f"{leak.decibel:.0f} dB: they make no turns"
+    )
 
 
 def merge_units(segments: Sequence[Segment], gap: float) -> list[Segment]:
@@ -257,21 +248,6 @@ def _continues(turn: Segment, unit: Segment, config: SegmentationConfig) -> bool
         and unit.start - turn.end <= config.longest_pause
         and unit.end - turn.start <= config.longest_turn
     )
-
-
-def _pairs(edges: Sequence[tuple[str, float]], duration: float) -> list[tuple[float, float]]:
-    """Returns (start, end) in seconds of ("start", s), ("end", s), ...; the last end may be missing."""
-    pairs: list[tuple[float, float]] = []
-    start: float | None = None
-    for kind, second in edges:
-        if kind == "start":
-            start = max(second, pairs[-1][1] if pairs else 0.0)
-        elif start is not None:
-            pairs.append((start, min(second, duration)))
-            start = None
-    if start is not None:
-        pairs.append((start, duration))
-    return [(first, last) for first, last in pairs if last > first]
 
 
 def _join(first: Segment, second: Segment) -> Segment:

@@ -138,10 +138,24 @@ def event_infos(evaluator: str, *, floor: bool) -> list[tuple[MetricInfo, Value]
             lambda e: (e.per_minute(len(e.fto)), e.duration),
         ),
         (
+            "shifts_per_minute",
+            "Silences that change the speaker",
+            "per minute",
+            "mutual silences between a second of one speaker alone and a second of the other alone",
+            lambda e: (e.per_minute(e.shifts), e.duration),
+        ),
+        (
+            "holds_per_minute",
+            "Silences that one speaker keeps",
+            "per minute",
+            "mutual silences between two seconds of one speaker alone",
+            lambda e: (e.per_minute(e.holds), e.duration),
+        ),
+        (
             "backchannels_per_minute",
             "Backchannels",
             "per minute",
-            "units of at most 1 s with 1 s of own silence on both sides",
+            "units of at most 1 s with 1 s of own silence on both sides, own pauses filled",
             lambda e: (e.per_minute(e.backchannels), e.duration),
         ),
     ]

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from csm.data.manifest import Corpus, Turn
 from csm.data.phone_labels import PhoneLabels, align_phones
-from csm.data.utterances import spell
 from csm.evaluation.core.draws import held_out_speakers
 from csm.evaluation.metrics.coded_clips import (
     UNQUANTIZED,
@@ -24,8 +24,10 @@ from csm.evaluation.metrics.coded_clips import (
     encode_clips,
 )
 from csm.evaluation.metrics.twins import twin_turns
+from csm.spelling import spell
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.recogniser import Recogniser
 
@@ -42,7 +44,7 @@ class Coded:
         tokenizer: Tokenizer in eval mode.
         corpus: The corpus.
         config: Sizes.
-        recogniser: See `what_the_codes_carry`.
+        recogniser, heads: See `what_the_codes_carry`.
 
     Attributes:
         vectors: What probes read.
@@ -52,19 +54,25 @@ class Coded:
         labels: Phones. ends: Ends of the symbols of each turn.
 
     Raises:
-        ValueError: There are too few clips to train or test on.
+        ValueError: There is no clip to test on.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, corpus: Corpus, config: ProbeConfig, recogniser: Path | None = None
+        self,
+        tokenizer: Tokenizer,
+        corpus: Corpus,
+        config: ProbeConfig,
+        recogniser: Path | None = None,
+        heads: SemanticHeads | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.corpus = config, tokenizer, corpus
+        self.config, self.tokenizer, self.corpus, self.heads = config, tokenizer, corpus, heads
+        self.recogniser = None if recogniser is None else Recogniser(recogniser, torch.device("cpu"))
         self.vectors = CodeVectors.of(tokenizer)
         self.read, self.tested, self.voices = _draw(corpus, config)
         self.train = self.read[: config.train_clips]
         self.twins = twin_turns(corpus, config.tested_clips)
         turns = [*self.read, *self.tested, *self.voices, *(turn for pair in self.twins for turn in pair)]
-        unquantized = None if recogniser is None else whole_clip_encoder(recogniser, tokenizer)
+        unquantized = None if self.recogniser is None else whole_clip_encoder(self.recogniser, tokenizer)
         coded = encode_clips(tokenizer, corpus, list({turn.id: turn for turn in turns}.values()), unquantized)
         self._clips = {clip.turn.id: clip for clip in coded}
         self.streams = [*self.vectors.streams, *([] if unquantized is None else [UNQUANTIZED])]
@@ -79,8 +87,21 @@ class Coded:
         """Returns the function from a clip to what a probe reads of it."""
         return partial(self.vectors.rows, stream=stream)
 
+    def steps(self, stream: str) -> Callable[[CodedClip], Float[Tensor, "N D"]] | None:
+        """Returns the function from a clip to features that the recogniser's decoder reads, 50 a second.
 
-def whole_clip_encoder(recogniser: Path, tokenizer: Tokenizer) -> SemanticEncoder:
+        None where there are none: the tokenizer has no heads, or its features are of another width. The
+        unquantized features are none either: of a clip without silence behind it Whisper repeats the text.
+        """
+        rows, heads, recogniser = self.rows(stream), self.heads, self.recogniser
+        if recogniser is None or heads is None or stream == UNQUANTIZED:
+            return None
+        if heads.norm.normalized_shape[0] != recogniser.width:
+            return None
+        return lambda clip: heads.steps(rows(clip).unsqueeze(0))[0]
+
+
+def whole_clip_encoder(recogniser: Recogniser, tokenizer: Tokenizer) -> SemanticEncoder:
     """Returns a recogniser's encoder whose attention sees the whole clip, up to 30 s."""
     device = next(tokenizer.parameters()).device
     config = replace(
@@ -92,7 +113,7 @@ def whole_clip_encoder(recogniser: Path, tokenizer: Tokenizer) -> SemanticEncode
         semantic_past_frames=LONGEST,
     )
     encoder = SemanticEncoder(config).to(device)
-    Recogniser(recogniser, device).start(encoder)
+    recogniser.start(encoder)
     return encoder.eval()
 
 
@@ -123,15 +144,15 @@ def _draw(corpus: Corpus, config: ProbeConfig) -> tuple[list[Turn], list[Turn], 
     strangers = [turn for turns in pools.values() for turn in turns if turn.speaker in held_out]
     candidates = strangers if held_out else pools["test"]
     tested = [turn for turn in candidates if spell(turn.text) and tuple(spell(turn.text)) not in familiar]
+    # Figures are claimed of real speech: synthetic clips are tested only where there are no others.
+    tested = [turn for turn in tested if not turn.synthetic] or tested
     counts = Counter(turn.speaker for turn in train[: config.train_clips])
     known = {name for name, count in counts.items() if count >= config.fewest_clips}
     numbered = evenly([t for t in (*pools["validation"], *pools["test"]) if t.speaker in known])
     voices = [turn for number, turn in numbered if number < config.tested_per_speaker]
-    if not tested or len({turn.speaker for turn in voices}) < 2:
+    if not tested:
         raise ValueError(
-            f"{corpus.root} has, up to {config.max_seconds:g} s, {len(tested)} clips with new lines to test "
-            f"on and {len(voices)} clips to test speakers on: expected one at least, and two speakers with "
-            f"{config.fewest_clips} of {len(train[: config.train_clips])} training clips each; raise "
-            f"train_clips or lower fewest_clips"
+            f"{corpus.root} has no clip of up to {config.max_seconds:g} s with a new line to test on: "
+            f"expected one at least, of a held-out speaker or of the test split"
         )
     return train, tested[: config.tested_clips], voices

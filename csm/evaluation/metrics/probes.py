@@ -20,12 +20,13 @@ from csm.evaluation.core.statistics import (
     pooled_mean,
     seed_for,
 )
-from csm.evaluation.metrics.coded_clips import UNQUANTIZED, CodedClip, ProbeConfig
+from csm.evaluation.metrics.coded_clips import UNQUANTIZED, CodedClip, ProbeConfig, named
+from csm.evaluation.metrics.head_readers import letters_of_heads, words_of_decoder
 from csm.evaluation.metrics.phone_probe import phone_scores, phones_of
 from csm.evaluation.metrics.probe_clips import Coded, Tokenizer
 from csm.evaluation.metrics.speaker import SpeakerEncoder
 from csm.evaluation.metrics.speaker_probe import speaker_scores
-from csm.evaluation.metrics.text_reader import word_scores
+from csm.evaluation.metrics.text_reader import word_errors, word_scores
 from csm.evaluation.metrics.twins import equal_codes
 from csm.evaluation.metrics.verification import (
     VerificationConfig,
@@ -35,6 +36,7 @@ from csm.evaluation.metrics.verification import (
 )
 from csm.system.log import log, progress_of
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 
 PHONES = "Phones in the codes"
 WORDS = "Words read from the codes"
@@ -50,6 +52,7 @@ def what_the_codes_carry(
     verification: VerificationConfig | None = None,
     encoder: SpeakerEncoder | None = None,
     recogniser: Path | None = None,
+    heads: SemanticHeads | None = None,
 ) -> list[Table]:
     """Measures phones, words and speakers in the codes, and the speaker embedding's equal error rate.
 
@@ -61,12 +64,13 @@ def what_the_codes_carry(
         corpus: Corpus with train, validation and test turns that have texts.
         probes, verification: Sizes; None for the defaults.
         encoder: Embedding beside the tokenizer's; None for Resemblyzer, where it is installed.
-        recogniser: Folder of a recogniser whose unquantized features are probed beside the codes; None leaves
-            them out.
+        recogniser: Folder of a recogniser whose unquantized features are probed beside the codes, and whose
+            decoder reads words; None leaves both out.
+        heads: Heads that the tokenizer was trained with; None leaves them out.
     """
     config, tables = probes or ProbeConfig(), []
     try:
-        coded = Coded(tokenizer, corpus, config, recogniser)
+        coded = Coded(tokenizer, corpus, config, recogniser, heads)
     except ValueError as error:
         tables += [Table(title, header, [], f"Not measured: {error}.") for title, header in HEADERS.items()]
     else:
@@ -90,7 +94,7 @@ def what_the_codes_carry(
 
 HEADERS = {
     PHONES: ("codebooks", "linear probe", "two-layer probe", "share of the unquantized", "clips"),
-    WORDS: ("codebooks", "word error rate", "clips"),
+    WORDS: ("codebooks", "text reader", "letter head", "recogniser's decoder", "clips"),
     VOICES: ("codebooks", "speaker accuracy", "clips"),
     TWINS: ("codebook", "equal codes", "control: another place of the text", "pairs"),
 }
@@ -125,21 +129,38 @@ def phone_table(coded: Coded) -> Table:
 
 
 def word_table(coded: Coded) -> Table:
-    """Trains a text reader on each prefix of the semantic codebooks and on the unquantized features."""
-    config, train, tested = coded.config, coded.clips(coded.read), coded.clips(coded.tested)
+    """Reads words from the semantic codes in three ways, and from the unquantized features by a reader.
+
+    A text reader is trained on all semantic codebooks and on the unquantized features alone: its training
+    takes longer than everything else here. The tokenizer's letter head was trained with prefixes too.
+    """
+    config, tested = coded.config, coded.clips(coded.tested)
     first = coded.vectors.semantic.num_codebooks
     streams = [
         name for name in coded.streams if name == UNQUANTIZED or coded.vectors.streams[name][1] < first
     ]
+    trained = [named(0, first - 1), *(name for name in streams if name == UNQUANTIZED)]
     rows: list[tuple[Cell, ...]] = []
-    for stream in progress_of(streams, "text readers", len(streams), unit="stream"):
-        say = partial(log.info, "codebooks %s: %s", stream)
-        scores = word_scores(train, tested, coded.rows(stream), config, say)
-        rows.append((Cell(stream), _cell(scores, config), Cell(str(len(scores)))))
-    rows.append((Cell("reading nothing"), Cell("1.000"), Cell("-")))
+    for stream in progress_of(streams, "words", len(streams), unit="stream"):
+        cells = [Cell("-") for _ in range(3)]
+        if stream in trained:
+            say = partial(log.info, "codebooks %s: %s", stream)
+            reader = word_scores(coded.clips(coded.read), tested, coded.rows(stream), config, say)
+            cells[0] = _cell(reader, config)
+        if coded.heads is not None and stream != UNQUANTIZED:
+            texts = letters_of_heads(coded.heads, tested, coded.rows(stream))
+            cells[1] = _cell(word_errors(tested, texts), config)
+        steps = coded.steps(stream)
+        if coded.recogniser is not None and steps is not None:
+            texts = words_of_decoder(coded.recogniser, tested, steps)
+            cells[2] = _cell(word_errors(tested, texts), config)
+        rows.append((Cell(stream), *cells, Cell(str(len(tested)))))
+    rows.append((Cell("reading nothing"), *(Cell("1.000") for _ in range(3)), Cell("-")))
     note = (
-        f"Word errors / words of what a small convolutional CTC network reads, by argmax, without a language "
-        f"model or dictionary. {_trained(coded, coded.read)} {config.reader_epochs} passes. {_tested(coded)}"
+        f"Word errors / words. The text reader is a small convolutional CTC network, the letter head the one "
+        f"that the tokenizer was trained with; both by argmax, without a language model or dictionary. "
+        f"{_trained(coded, coded.read)} {config.reader_epochs} passes. The recogniser's decoder, which took "
+        f"part in the tokenizer's training, has a language model inside. {_tested(coded)}"
     )
     return Table(WORDS, HEADERS[WORDS], rows, note)
 
@@ -148,6 +169,12 @@ def voice_table(coded: Coded) -> Table:
     """Trains a speaker probe on every stream of codes."""
     config, tested = coded.config, coded.clips(coded.voices)
     known = {turn.speaker for turn in coded.voices}
+    if len(known) < 2:
+        raise ValueError(
+            f"{coded.corpus.root} has {len(tested)} clips to test speakers on: expected two speakers with "
+            f"{config.fewest_clips} of {len(coded.train)} training clips each; raise train_clips or lower "
+            f"fewest_clips"
+        )
     train = coded.clips([turn for turn in coded.train if turn.speaker in known])
     streams = [name for name in coded.streams if name != UNQUANTIZED]
     rows: list[tuple[Cell, ...]] = []

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from csm.data.utterances import CTC_ALPHABET, spell
 from csm.evaluation.core.metric import Score, scored
 from csm.evaluation.core.statistics import seed_for
 from csm.evaluation.metrics.coded_clips import CodedClip, ProbeConfig, clip_of, scale_of
 from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.evaluation.metrics.words import aligned_words
+from csm.spelling import LETTERS, outputs_needed, read_letters, spell
 from csm.system.threads import one_thread
 
 #: CTC outputs in a frame: 20 ms hold one letter of fast speech.
@@ -44,7 +44,7 @@ class TextReader(nn.Module):
         self.into = nn.Linear(width_in, WIDTH)
         self.blocks = nn.ModuleList(_Block() for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(WIDTH)
-        self.letters = nn.Linear(WIDTH, OUTPUTS * len(CTC_ALPHABET))
+        self.letters = nn.Linear(WIDTH, OUTPUTS * len(LETTERS))
 
     def forward(self, vectors: Float[Tensor, "B T C"], mask: Float[Tensor, "B T"]) -> Tensor:
         """Returns log probabilities; `mask` is 0 on padding, which the convolutions read as zeros."""
@@ -95,7 +95,7 @@ def word_scores(
     """
     texts = [spell(clip.turn.text) for clip in train]
     usable = [
-        i for i, clip in enumerate(train) if 0 < _outputs_needed(texts[i]) <= OUTPUTS * clip.codes.shape[1]
+        i for i, clip in enumerate(train) if 0 < outputs_needed(texts[i]) <= OUTPUTS * clip.codes.shape[1]
     ]
     if not usable:
         raise ValueError(
@@ -108,27 +108,28 @@ def word_scores(
         reader = TextReader(len(mean))
         examples = _Examples(clips, [texts[i] for i in usable], lambda clip: (rows(clip) - mean) / scale)
         _train(reader, examples, config.reader_epochs, say)
-    scores = []
+    read = []
     with torch.no_grad():
         for clip in held_out:
-            if count := len(normalise_text(clip.turn.text).split()):
-                vectors = ((rows(clip) - mean) / scale).unsqueeze(0)
-                read = letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0])
-                found = aligned_words(clip.turn.text, read)
-                errors = found.substitutions + found.deletions + found.insertions
-                scores.append(scored(clip_of(clip.turn), errors / count, weight=count, detail=read))
+            vectors = ((rows(clip) - mean) / scale).unsqueeze(0)
+            read.append(letters_of(reader(vectors, torch.ones(vectors.shape[:2]))[0]))
+    return word_errors(held_out, read)
+
+
+def word_errors(clips: Sequence[CodedClip], texts: Sequence[str]) -> list[Score]:
+    """Scores word errors / words of what was read of each clip with words; `detail` is what was read."""
+    scores = []
+    for clip, read in zip(clips, texts, strict=True):
+        if count := len(normalise_text(clip.turn.text).split()):
+            found = aligned_words(clip.turn.text, read)
+            errors = found.substitutions + found.deletions + found.insertions
+            scores.append(scored(clip_of(clip.turn), errors / count, weight=count, detail=read))
     return scores
 
 
 def letters_of(scores: Float[Tensor, "N A"]) -> str:
     """Returns the text of a clip's letter scores by argmax, single spaces between words."""
-    symbols = torch.unique_consecutive(scores.argmax(-1)).tolist()
-    return " ".join("".join(CTC_ALPHABET[symbol] for symbol in symbols if symbol).split())
-
-
-def _outputs_needed(symbols: Sequence[int]) -> int:
-    """Counts the letters and the blanks that CTC needs between two equal ones."""
-    return len(symbols) + sum(a == b for a, b in zip(symbols, symbols[1:], strict=False))
+    return read_letters(scores.argmax(-1).tolist())
 
 
 class _Examples(NamedTuple):

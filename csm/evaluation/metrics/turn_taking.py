@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from csm.audio.voice_activity import Interval, SpeechProbabilities, load_detector
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, at_rate
-from csm.evaluation.core.evaluators import optional_import, package_version
+from csm.evaluation.core.evaluators import EvaluatorUnavailable, package_version
+from csm.system.extras import missing_package
 
 MERGE_UNDER = 0.2  # seconds
-Interval = tuple[float, float]
+SIDE, LONGEST_BACKCHANNEL = 1.0, 1.0  # seconds, of voice activity projection
 
 
 class VoiceActivity:
@@ -30,26 +32,18 @@ class VoiceActivity:
     """
 
     def __init__(self) -> None:
-        threads = torch.get_num_threads()
-        self._library = optional_import("silero_vad", package="silero-vad", metric="turn taking")
-        torch.set_num_threads(threads)  # importing it sets one thread for the whole process
-        self._model: Any = self._library.load_silero_vad()
+        try:
+            self._detector = load_detector()
+        except ImportError as error:
+            raise EvaluatorUnavailable(missing_package("silero-vad", "turn taking")) from error
         self.evaluator = f"silero-vad {package_version('silero-vad')}"
 
     def intervals(self, waveform: np.ndarray, sample_rate: int) -> list[Interval]:
-        """Finds speech in a waveform [S], as (start, end) in seconds.
-
-        The package's padding of 30 ms on both sides is switched off, since it shifts every offset.
-        """
-        speech = self._library.get_speech_timestamps(
-            torch.from_numpy(np.ascontiguousarray(at_rate(waveform, sample_rate))),
-            self._model,
-            sampling_rate=EVALUATION_RATE,
-            speech_pad_ms=0,
-            min_silence_duration_ms=100,
-            min_speech_duration_ms=100,
-        )
-        return [(part["start"] / EVALUATION_RATE, part["end"] / EVALUATION_RATE) for part in speech]
+        """Finds speech in a waveform [S], as (start, end) in seconds."""
+        speech = SpeechProbabilities(self._detector, EVALUATION_RATE)
+        speech.push(torch.from_numpy(np.ascontiguousarray(at_rate(waveform, sample_rate))))
+        speech.finish()
+        return speech.intervals()
 
 
 def inter_pausal_units(intervals: Sequence[Interval], merge_under: float = MERGE_UNDER) -> list[Interval]:
@@ -67,7 +61,10 @@ def inter_pausal_units(intervals: Sequence[Interval], merge_under: float = MERGE
 
 @dataclass(frozen=True, kw_only=True)
 class TurnTaking:
-    """Events of one dialogue: lengths in milliseconds, `fto` signed, `duration` in seconds."""
+    """Events of one dialogue: lengths in milliseconds, `fto` signed, `duration` in seconds.
+
+    `shifts`, `holds` and `backchannels` are counts of `floor_events`, 0 for more than two speakers.
+    """
 
     duration: float
     units: tuple[tuple[Interval, ...], ...]
@@ -77,6 +74,8 @@ class TurnTaking:
     overlap_between: list[float] = field(default_factory=list)
     overlap_within: list[float] = field(default_factory=list)
     fto: list[float] = field(default_factory=list)
+    shifts: int = 0
+    holds: int = 0
     backchannels: int = 0
 
     def per_minute(self, count: int) -> float:
@@ -103,9 +102,9 @@ def turn_taking(channels: Sequence[Sequence[Interval]], duration: float) -> Turn
     if not duration > 0:
         raise ValueError(f"duration is {duration} s; it must be positive")
     units = tuple(tuple(inter_pausal_units(channel)) for channel in channels)
-    result = TurnTaking(
-        duration=duration, units=units, backchannels=sum(count_backchannels(part) for part in units)
-    )
+    counted = [len(events) for events in floor_events(channels, duration)] if len(channels) == 2 else [0] * 3
+    shifts, holds, backchannels = counted
+    result = TurnTaking(duration=duration, units=units, shifts=shifts, holds=holds, backchannels=backchannels)
     holder: tuple[int, float] | None = None
     for start, end, speaker in sorted((s, e, who) for who, part in enumerate(units) for s, e in part):
         result.ipu.append(1000.0 * (end - start))
@@ -129,14 +128,84 @@ def turn_taking(channels: Sequence[Sequence[Interval]], duration: float) -> Turn
     return result
 
 
-def count_backchannels(units: Sequence[Interval]) -> int:
-    """Counts units of at most 1 s with at least 1 s of the speaker's own silence on both sides."""
-    count = 0
-    for number, (start, end) in enumerate(units):
-        before = start - units[number - 1][1] if number else float("inf")
-        after = units[number + 1][0] - end if number + 1 < len(units) else float("inf")
-        count += end - start <= 1.0 and before >= 1.0 and after >= 1.0
-    return count
+class FloorEvents(NamedTuple):
+    """Events of two speakers as voice activity projection counts them (Ekstedt & Skantze 2022).
+
+    Attributes:
+        shifts: Mutual silences, (start, end) in seconds, between a second of one speaker alone and a second
+            of the other alone.
+        holds: The same, between two seconds of one speaker alone.
+        backchannels: Activity of at most 1 s, between at least 1 s of the speaker's own silence on both
+            sides.
+    """
+
+    shifts: list[Interval]
+    holds: list[Interval]
+    backchannels: list[Interval]
+
+
+def floor_events(channels: Sequence[Sequence[Interval]], duration: float) -> FloorEvents:
+    """Finds shifts, holds and backchannels.
+
+    A speaker's own pauses, in which the other is silent too, are filled before backchannels are counted: a
+    word before a pause is no backchannel. What lies beyond the file is not silence: an event at its edge is
+    none.
+
+    Args:
+        channels: Activity of the two speakers, (start, end) in seconds; gaps under 200 ms are merged.
+        duration: Seconds of the recording.
+
+    Raises:
+        ValueError: There are not two speakers.
+    """
+    if len(channels) != 2:
+        raise ValueError(f"floor events need two speakers, got {len(channels)} channel(s)")
+    units = [inter_pausal_units(channel) for channel in channels]
+    filled = [_filled(own, other) for own, other in (units, units[::-1])]
+    found = FloorEvents([], [], [])
+    for start, end in _mutual_silences(units, duration):
+        before, after = (_alone(units, *side) for side in ((start - SIDE, start), (end, end + SIDE)))
+        if before is not None and after is not None and start >= SIDE and end + SIDE <= duration:
+            (found.holds if before == after else found.shifts).append((start, end))
+    found.backchannels.extend(sorted(unit for own in filled for unit in _backchannels(own, duration)))
+    return found
+
+
+def _mutual_silences(units: Sequence[Sequence[Interval]], duration: float) -> list[Interval]:
+    both = inter_pausal_units([unit for own in units for unit in own], 0.0)
+    edges = [0.0, *(time for unit in both for time in unit), duration]
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end > start]
+
+
+def _alone(units: Sequence[Sequence[Interval]], start: float, end: float) -> int | None:
+    """Returns who alone is active in a whole interval up to 1 ms; None where neither or both are."""
+    active = [any(a < end and b > start for a, b in own) for own in units]
+    if sum(active) != 1:
+        return None
+    who = active.index(True)
+    covered = sum(min(b, end) - max(a, start) for a, b in units[who] if a < end and b > start)
+    return who if covered >= end - start - 1e-3 else None
+
+
+def _filled(own: Sequence[Interval], other: Sequence[Interval]) -> list[Interval]:
+    """Joins units of a speaker between which the other is silent."""
+    joined: list[Interval] = []
+    for start, end in own:
+        if joined and not any(a < start and b > joined[-1][1] for a, b in other):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _backchannels(units: Sequence[Interval], duration: float) -> list[Interval]:
+    edges = [0.0, *(time for unit in units for time in unit), duration]
+    silences = [end - start for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    return [
+        (start, end)
+        for number, (start, end) in enumerate(units)
+        if end - start <= LONGEST_BACKCHANNEL and min(silences[number : number + 2]) >= SIDE
+    ]
 
 
 def events_of(activity: VoiceActivity, clip: Clip) -> TurnTaking | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from csm.evaluation.core.report import Cell, Report, Table
+from csm.evaluation.metrics.hearing import HEARD, PERMUTED
 from csm.evaluation.page.figures import Column, entries_of, figure, figures, quantile_cells
 from csm.evaluation.subjects.voice_changes import AGAINST
 from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, OTHERS, UNSEEN
@@ -17,6 +18,11 @@ COLUMNS = (
     Column("length_median", "length", "nearer 1", 2),
     Column("length_near", "within 20 %", "higher", 2),
     Column("ended_wrong", "cut, ran on", "lower", 2),
+)
+HEARING = (
+    Column(HEARD, "WER of the model", "lower", 3),
+    Column(PERMUTED, "against other lines", "lower", 3),
+    Column("wer", "WER of the recogniser", "lower", 3),
 )
 CHANGED = (COLUMNS[0], COLUMNS[1], COLUMNS[3])
 SLOPE = Column("character_drift", "slope per turn", "nearer 0", 4)
@@ -34,7 +40,13 @@ CONVERSATION_TITLE = "A conversation"
 
 def voice_tables(report: Report) -> list[Table]:
     """Makes the tables; those without rows are left out."""
-    made = (_groups(report), _conditions(report), _conversation(report), _times(report))
+    made = (
+        _groups(report),
+        _hearing(report),
+        _conditions(report),
+        _conversation(report),
+        _times(report),
+    )
     return [table for table in made if table.rows]
 
 
@@ -54,6 +66,21 @@ def _groups(report: Report) -> Table:
     )
     header = ("group", "condition", *(column.head for column in COLUMNS), "N", "failed")
     return Table("The voice", header, rows, note, 2)
+
+
+def _hearing(report: Report) -> Table:
+    rows = []
+    for group in (MAIN, OTHERS, UNSEEN):
+        entries = entries_of(report, group, RECORDING)
+        if HEARD in entries and (row := figures(entries, HEARING)):
+            rows.append((Cell(group), *row))
+    note = (
+        "Word error rate of the model's own transcription of the recordings, each in a conversation of its "
+        "own; of the same transcripts against the texts of other lines, which is what a model scores that "
+        "writes without listening; and of the recogniser on the same recordings. Writing nothing scores 1."
+    )
+    header = ("group", *(column.head for column in HEARING), "N", "failed")
+    return Table("Transcription by the model", header, rows, note, 1)
 
 
 def _conditions(report: Report) -> Table:

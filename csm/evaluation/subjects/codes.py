@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csm.data.manifest import read_corpus
-from csm.evaluation.core.evaluators import EvaluatorUnavailable
+from csm.data.recogniser_models import tiny_model
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import Results, RunnerOptions
 from csm.evaluation.metrics.coded_clips import UNQUANTIZED, ProbeConfig
 from csm.evaluation.metrics.probe_clips import Tokenizer
 from csm.evaluation.metrics.probes import what_the_codes_carry
 from csm.evaluation.metrics.verification import VerificationConfig
-from csm.evaluation.metrics.words import packaged_model
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
 KIND = "codes"
@@ -55,8 +55,8 @@ def evaluate_codes(options: CodesOptions) -> Report:
     results, recogniser = Results(), options.recogniser
     if recogniser is None:
         try:
-            recogniser = packaged_model()
-        except EvaluatorUnavailable as error:
+            recogniser = tiny_model("words by the recogniser's decoder")
+        except ValueError as error:
             results.missing.append(Missing(UNQUANTIZED, str(error)))
     tables = what_the_codes_carry(
         tokenizer,
@@ -64,6 +64,7 @@ def evaluate_codes(options: CodesOptions) -> Report:
         probes=options.probes,
         verification=VerificationConfig(speakers=options.speakers),
         recogniser=recogniser,
+        heads=SemanticHeads.read(options.tokenizer),
     )
     folder = options.tokenizer.resolve()
     # The tokenizers of runs are all called "tokenizer", so the folder above is part of the name.

@@ -13,6 +13,7 @@ from csm.evaluation.core.clips import ClipSets
 from csm.evaluation.core.metric import Metric
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
+from csm.evaluation.metrics.hearing import Hearing
 from csm.evaluation.metrics.latency import StreamTimes
 from csm.evaluation.metrics.lengths import Lengths
 from csm.evaluation.metrics.naturalness import Naturalness
@@ -134,7 +135,7 @@ def measure_voice(
         with progress("resynthesise", groups, unit="group") as bar:
             sets = voice_sets(talker, corpus, chosen, kept, conditions, bar.update)
         say("recordings resynthesised")
-    rows = voice_metric_rows(options, corpus, list(talker.voices), chosen.prompts)
+    rows = voice_metric_rows(options, corpus, talker, chosen.prompts)
     results = run_metrics(rows, sets, options.runner, say)
     results.missing += [Missing(reason.split(":")[0], reason) for reason in (*chosen.absent, *absent)]
     results.entries += changes(results.entries, options.runner)
@@ -149,7 +150,7 @@ def measure_voice(
 def voice_metric_rows(
     options: VoiceOptions,
     corpus: Corpus,
-    voices: Sequence[str],
+    talker: Talker,
     prompts: Mapping[str, Sequence[Turn]],
 ) -> dict[str, Callable[[], Metric]]:
     """Lists the metrics of a voice, the longest first. Not DNSMOS, which ranks Codec2 above Opus.
@@ -157,9 +158,10 @@ def voice_metric_rows(
     Args:
         options: How to evaluate.
         corpus: Corpus with recordings to compare with.
-        voices: Names of the talker's voices, the main one first.
+        talker: The talker, whose main voice is the first.
         prompts: Recordings that prompted unseen speakers.
     """
+    voices = list(talker.voices)
     return {
         "word error rate": partial(Intelligibility, options.asr),
         "distillMOS": partial(Naturalness, "distillmos"),
@@ -172,6 +174,7 @@ def voice_metric_rows(
             prompts=prompts,
             followed=voices[:1],
         ),
+        "hearing": partial(Hearing, talker),
         "length": Lengths,
         "latency": partial(StreamTimes, MAIN, (GENERATED, INT8)),
     }

@@ -22,7 +22,7 @@ from csm.generation.speech_rows import require_same_origin, write_rows
 from csm.generation.talker import Talker
 from csm.network.conversation_network import ConversationNetwork
 from csm.system.files import file_sha256
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 SPOKEN_FILE = "spoken.jsonl"
 Row = dict[str, Any]
@@ -140,7 +140,7 @@ def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str
     }
 
 
-def sha256_of_module(module: ConversationNetwork | ConversationalRVQ) -> str:
+def sha256_of_module(module: ConversationNetwork | VoiceTokenizer) -> str:
     """Returns the hex digest of a module's config and weights, wherever they were read from."""
     config = config_files.to_dict(module.config)
     config.pop("text", None)  # the path of a text codec, which may lie elsewhere tomorrow

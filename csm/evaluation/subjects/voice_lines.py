@@ -68,10 +68,9 @@ def choose_lines(corpus: Corpus, voices: Sequence[str], count: int) -> ChosenLin
     """Chooses up to `count` lines for each group, and a conversation of up to 20 turns, by fixed rules.
 
     Lines of the talker's voices are of the test split. An unseen speaker is one for whom the talker has no
-    voice:
-    lines of any split are taken, and the prompt of each speaker is made of other recordings. The recipe of
-    the training
-    decides whether it left them out.
+    voice: lines of any split are taken, and the prompt of each speaker is made of other recordings. The
+    recipe of the training decides whether it left them out. A talker with no voice of the corpus, such as
+    csm-1b, whose speakers are numbers, speaks as unseen speakers alone.
 
     Args:
         corpus: Corpus with the recordings.
@@ -79,10 +78,10 @@ def choose_lines(corpus: Corpus, voices: Sequence[str], count: int) -> ChosenLin
         count: Most lines of a group.
 
     Raises:
-        ValueError: The test split has no line of the main voice.
+        ValueError: The test split has no line of the main voice, or the corpus none that can be prompted.
     """
     main = held_out_lines(corpus, voices[0], count)
-    if not main:
+    if not main and {*voices} & {*corpus.speakers()}:
         raise ValueError(
             f"{corpus.root} has no test line (1.2 to 6 s, four words or more) of the main voice {voices[0]}: "
             f"name the corpus that the voice was trained on"
@@ -92,6 +91,11 @@ def choose_lines(corpus: Corpus, voices: Sequence[str], count: int) -> ChosenLin
     prompts = {name: prompt for name in strangers if (prompt := prompt_turns(corpus, name))}
     taken = {turn.id for prompt in prompts.values() for turn in prompt}
     unseen = lines_of_many(corpus, prompts, count, split=None, without=taken)
+    if not main and not unseen:
+        raise ValueError(
+            f"{corpus.root} has no line (1.2 to 6 s, four words or more) beside a prompt of 1.6 s of any "
+            f"speaker: name a corpus with longer turns"
+        )
     conversation = held_out_conversation(corpus, voices[0], voices, CONVERSATION_TURNS)
     groups = {MAIN: main, OTHERS: others, UNSEEN: unseen, CONVERSATION: conversation}
     lines: dict[str, list[Line]] = {}
@@ -115,6 +119,10 @@ def choose_lines(corpus: Corpus, voices: Sequence[str], count: int) -> ChosenLin
 
 def _absent(groups: dict[str, Sequence[Turn]], strangers: Sequence[str], spoken: set[str]) -> list[str]:
     absent = []
+    if not groups[MAIN]:
+        absent.append(
+            "main voice: the talker has no voice of a speaker of the corpus; prompts lend it theirs"
+        )
     if not groups[OTHERS]:
         absent.append("other voices: the test split has no line of another voice of the talker")
     if not strangers:

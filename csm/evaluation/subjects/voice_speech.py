@@ -218,7 +218,7 @@ def turns_before(corpus: Corpus, turn: Turn) -> Sequence[Turn]:
 @torch.no_grad()
 def semantic_part(talker: Talker, said: Said) -> Tensor:
     """Decodes a spoken line [1, S] from its semantic codebooks alone, in the same voice."""
-    device = talker.tokenizer.decoder.embed.weight.device
+    device = talker.tokenizer.device
     codes = said.stream.codes[None, : talker.model.config.semantic_codebooks].to(device)
     voice = said.stream.voice
     with one_thread():

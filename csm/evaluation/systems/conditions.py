@@ -16,7 +16,7 @@ from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.evaluation.systems.classical_codecs import Anchor
 from csm.evaluation.systems.delay import common_delay, without_delay
 from csm.system.files import hash_key
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer
 
 SHORTEST = 1.5  # seconds; below it STOI lacks speech and a speaker embedding is weak
 
@@ -128,7 +128,7 @@ def by_anchor(anchor: Anchor, original: Condition) -> Condition:
 
 @torch.no_grad()
 def by_codebooks(
-    tokenizer: ConversationalRVQ,
+    tokenizer: VoiceTokenizer,
     corpus: Corpus,
     turns: Sequence[Turn],
     codebooks: Sequence[int],

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from csm.data.alignment_cache import aligned_corpus
 from csm.data.code_companions import VECTORS_NAME, aligned_text, write_alignment, write_code_vectors
 from csm.data.code_shards import CodeShards, read_code_shards, read_index
-from csm.data.forced_alignment import align_corpus
 from csm.data.manifest import Corpus, read_corpus
-from csm.recipes.encoding import Tokenizer, codebook_report, open_tokenizer, sha256_of_weights
+from csm.recipes.encoding import codebook_report, sha256_of_weights
 from csm.recipes.run_config import RunConfig
 from csm.recipes.sharded_encoding import (
     PlannedShard,
@@ -29,6 +29,7 @@ from csm.system.log import log
 from csm.system.threads import one_thread
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer, open_tokenizer
 from csm.training.distributed import DistributedContext
 
 # Usage of every codebook over the corpus, beside the codes.
@@ -114,7 +115,7 @@ def write_codes_index(output: Path, plans: Sequence[PlannedShard], description: 
 
 
 def write_text_alignment(
-    run: RunConfig, corpus: Corpus, plans: Sequence[PlannedShard], tokenizer: Tokenizer, output: Path
+    run: RunConfig, corpus: Corpus, plans: Sequence[PlannedShard], tokenizer: VoiceTokenizer, output: Path
 ) -> bool:
     """Writes when each letter or phone is said; returns False where it is written or the text has none."""
     codec = text_codec(run.model.text, run.model.max_speakers)
@@ -126,14 +127,14 @@ def write_text_alignment(
     if aligned_text(output) == (run.model.text, material):
         return False
     with one_thread():
-        ends = align_corpus(corpus, tokenizer.config.sample_rate, codec)
+        ends = aligned_corpus(corpus, tokenizer.config.sample_rate, codec, run.model.text)
     rate = tokenizer.config.frame_rate
     frames = {turn: seconds * rate for turn, seconds in ends.items()}
     write_alignment(output, frames, run.model.text, material)
     return True
 
 
-def write_codebooks(run: RunConfig, tokenizer: Tokenizer, output: Path) -> bool:
+def write_codebooks(run: RunConfig, tokenizer: VoiceTokenizer, output: Path) -> bool:
     """Writes the vectors of the codes and their usage; returns False where they are there, or for Mimi."""
     names = (VECTORS_NAME, USAGE_NAME)
     if not isinstance(tokenizer, ConversationalRVQ):

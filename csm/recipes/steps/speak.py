@@ -15,13 +15,12 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.speech_folder import write_speech_folder
 from csm.generation.talker import Talker
 from csm.model import CSMModel
-from csm.network.predicted_latent import latent_vectors
 from csm.recipes.encoding import sha256_of_weights
-from csm.recipes.run_files import WEIGHTS, load_run, tokenizer_folder
+from csm.recipes.run_files import WEIGHTS, codes_folder, load_run, tokenizer_folder
 from csm.recipes.steps.turn_tables import known_speakers
 from csm.system.files import file_sha256
 from csm.system.log import log
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import open_tokenizer
 
 
 def trained_talker(
@@ -48,9 +47,9 @@ def trained_talker(
     run = load_run(folder)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"the training in {folder} is not finished: the command that began it resumes it")
-    codes, of_tokenizer = folder / "codes", tokenizer_folder(folder)
+    codes, of_tokenizer = codes_folder(folder), tokenizer_folder(folder)
     material, encoded = run_corpus(folder, corpus), read_code_shards(codes)
-    tokenizer = ConversationalRVQ.from_pretrained(of_tokenizer).to(device)
+    tokenizer = open_tokenizer(of_tokenizer, run.model.num_codebooks).to(device)
     index = read_index(codes) or {}
     if index.get("tokenizer_sha256") != sha256_of_weights(of_tokenizer):
         raise ValueError(
@@ -58,9 +57,6 @@ def trained_talker(
             f"corpus with it, or put back the tokenizer of the codes"
         )
     model = CSMModel.from_pretrained(folder)
-    if model.config.latent_dim:
-        # The tokenizer that run.json names need not lie in or beside the run's folder.
-        model.set_code_vectors(latent_vectors(tokenizer.code_vectors()[: model.config.num_codebooks].cpu()))
     numbers = speaker_numbers(material.speakers(), known_speakers(run))
     voices = CorpusVoices(material, encoded, numbers, tokenizer, without=run.data.exclude_speakers)
     return Talker(

@@ -110,6 +110,7 @@ def model_task(
         end_code=model.config.end_code,
         config=run.data,
         seed=run.training.seed,
+        local_numbers=model.config.local_numbers,
     )
     train_data = dataset(tables["train"], micro_batches=run.training.micro_batches)
     if train_data.too_long:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.corpora.transcription.recogniser import packaged_model
 from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
+from csm.data.recogniser_models import tiny_model
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import found_complete, save_whole
+from csm.recipes.run_files import WithHeads, found_complete, save_whole
 from csm.system.log import log
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.distributed import start_distributed
 from csm.training.loop import train
@@ -30,7 +31,7 @@ PARTS = ("corpus", "tokenizer", "semantic_utterances", "semantic_loss", "recogni
 
 
 def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
-    """Trains the semantic tokenizer; leaves config.json and model.safetensors in `output`.
+    """Trains the semantic tokenizer; leaves config.json, model.safetensors and heads.safetensors in `output`.
 
     Raises:
         ValueError: No corpus or recogniser, or `output` belongs to another run.
@@ -46,10 +47,11 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
 
     def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
         # A new one: ZeRO-3 has cut the trained one's weights into pieces.
-        tokenizer, prefix = SemanticTokenizer(run.tokenizer), "tokenizer."
-        state = {k[len(prefix) :]: v for k, v in weights["semantic"].items() if k.startswith(prefix)}
-        tokenizer.load_state_dict(state)
-        return save_whole(tokenizer, output)
+        tokenizer = SemanticTokenizer(run.tokenizer)
+        tokenizer.load_state_dict(_part(weights["semantic"], "tokenizer."))
+        return save_whole(
+            WithHeads(tokenizer, SemanticHeads.of(_part(weights["semantic"], "heads."))), output
+        )
 
     return train(
         task,
@@ -61,6 +63,10 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         materials=materials,
         finish=finish,
     )
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def semantic_task(run: RunConfig, device: torch.device) -> SemanticTask:
@@ -107,4 +113,4 @@ def start_recogniser(name: str, device: torch.device) -> Recogniser | None:
     """
     if not name:
         return None
-    return Recogniser(packaged_model("csm train-semantic") if name == "packaged" else Path(name), device)
+    return Recogniser(tiny_model("csm train-semantic") if name == "packaged" else Path(name), device)

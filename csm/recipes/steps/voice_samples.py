@@ -17,13 +17,10 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
 from csm.model import CSMModel
-from csm.network.predicted_latent import latent_vectors
-from csm.recipes.encoding import is_mimi
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import WEIGHTS
 from csm.recipes.steps.finish_model import assembled
 from csm.system.log import log
-from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.opening import VoiceTokenizer, open_tokenizer
 from csm.training.finetuning import FinetuneConfig
 from csm.training.samples import Clips
 
@@ -47,7 +44,7 @@ class VoiceSamples:
         self,
         lines: Sequence[Turn],
         corpus: Corpus,
-        tokenizer: ConversationalRVQ,
+        tokenizer: VoiceTokenizer,
         voice: Voice,
         sampling: SamplingConfig,
         finetune: FinetuneConfig,
@@ -65,9 +62,6 @@ class VoiceSamples:
         """Returns the lines as the model speaks them now; none where a line cannot be spoken."""
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         copy = assembled(model.config, weights, self.finetune).eval()
-        if copy.config.latent_dim:
-            vectors = self.tokenizer.code_vectors()[: copy.config.num_codebooks]
-            copy.set_code_vectors(latent_vectors(vectors))
         talker = Talker(
             model=copy,
             tokenizer=self.tokenizer,
@@ -95,19 +89,19 @@ def voice_samples(
 ) -> VoiceSamples | None:
     """Returns the samples of a run's main voice.
 
-    None where they are switched off, the tokenizer is Mimi or not in its folder any more, no held-out line
-    fits, or ZeRO-3 cuts the weights into pieces.
+    None where they are switched off, the tokenizer is not in its folder any more, no held-out line fits, or
+    ZeRO-3 cuts the weights into pieces.
     """
     if not run.training.samples or run.training.zero_stage == 3 or tokenizer is None:
         return None
-    if not (Path(tokenizer) / WEIGHTS).is_file() or is_mimi(Path(tokenizer)):
+    if not any(Path(tokenizer).glob("*.safetensors")):
         return None
     corpus = read_corpus(run.corpus)
     name = main_speaker(corpus)
     lines = held_out_lines(corpus, name, LINES)
     if not lines or name in run.data.exclude_speakers:
         return None
-    codec = ConversationalRVQ.from_pretrained(tokenizer)
+    codec = open_tokenizer(Path(tokenizer), run.model.num_codebooks)
     voice = with_emotion(voice_of(corpus, encoded, name, numbers[name]), corpus, codec)
     # The lines alone are kept of the corpus.
     return VoiceSamples(lines, replace(corpus, conversations=()), codec, voice, run.sampling, run.finetune)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +17,6 @@ from csm.tokenizer.io.export_programs import DecoderProgram, EncoderProgram
 BATCH, LONGEST = torch.export.Dim("batch"), 1 << 30
 
 
-@torch.no_grad()
 def export_tokenizer(
     tokenizer: ConversationalRVQ, folder: Path | str, *, num_codebooks: int | None = None, onnx: bool = False
 ) -> list[Path]:
@@ -45,25 +46,52 @@ def export_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "config.json"]
     config_files.save(config, written[0])
-    device = tokenizer.quantizer.semantic.codebooks.device
-    # Two items of more than two attention windows: tracing specialises a dimension of 1, or one window.
-    frames = 2 * config.attention_frames + 3
-    audio = torch.zeros(2, 1, frames * config.samples_per_frame - 1, device=device)
-    codes = torch.zeros(2, count, frames, dtype=torch.int64, device=device)
-    for name, program, example, given, returned in (
-        ("encoder", EncoderProgram, audio, "audio", "codes"),
-        ("decoder", DecoderProgram, codes, "codes", "magnitude" if config.recover_phase else "audio"),
-    ):
-        length = torch.export.Dim("samples" if given == "audio" else "frames", max=LONGEST)
-        shapes = ({0: BATCH, 2: length},)
-        for suffix in (".pt2", ".onnx") if onnx else (".pt2",):
-            module = program(tokenizer, count, fourier_matrix=suffix == ".onnx").eval()
-            exported = _traced(module, example, shapes)
-            written.append(folder / f"{name}{suffix}")
-            if suffix == ".pt2":
-                torch.export.save(exported, written[-1])
-            else:
-                _save_onnx(exported, written[-1], given, returned)
+    written += export_encoder(tokenizer, folder, count, onnx=onnx)
+    return written + export_decoder(tokenizer, folder, count, onnx=onnx)
+
+
+def export_encoder(
+    tokenizer: ConversationalRVQ, folder: Path, num_codebooks: int, *, onnx: bool
+) -> list[Path]:
+    """Writes encoder.pt2, with `onnx` also encoder.onnx; see `export_tokenizer`."""
+    samples = _traced_frames(tokenizer) * tokenizer.config.samples_per_frame - 1
+    audio = torch.zeros(2, 1, samples, device=tokenizer.quantizer.semantic.codebooks.device)
+    program = partial(EncoderProgram, tokenizer, num_codebooks)
+    return _export(program, audio, "samples", folder / "encoder", ("audio", "codes"), onnx)
+
+
+def export_decoder(
+    tokenizer: ConversationalRVQ, folder: Path, num_codebooks: int, *, onnx: bool
+) -> list[Path]:
+    """Writes decoder.pt2, with `onnx` also decoder.onnx; see `export_tokenizer`."""
+    shape = (2, num_codebooks, _traced_frames(tokenizer))
+    codes = torch.zeros(shape, dtype=torch.int64, device=tokenizer.quantizer.semantic.codebooks.device)
+    names = ("codes", "magnitude" if tokenizer.config.recover_phase else "audio")
+    program = partial(DecoderProgram, tokenizer, num_codebooks)
+    return _export(program, codes, "frames", folder / "decoder", names, onnx)
+
+
+def _traced_frames(tokenizer: ConversationalRVQ) -> int:
+    """Frames of the traced example: tracing specialises a dimension of 1, or one attention window."""
+    return 2 * tokenizer.config.attention_frames + 3
+
+
+@torch.no_grad()
+def _export(
+    program: Callable[..., nn.Module],
+    example: Tensor,
+    length: str,
+    path: Path,
+    names: tuple[str, str],
+    onnx: bool,
+) -> list[Path]:
+    """Traces a program of (input, output) `names` with any batch and length; writes it in each format."""
+    shapes = ({0: BATCH, 2: torch.export.Dim(length, max=LONGEST)},)
+    written = [path.with_suffix(".pt2")]
+    torch.export.save(_traced(program(fourier_matrix=False).eval(), example, shapes), written[0])
+    if onnx:
+        written.append(path.with_suffix(".onnx"))
+        _save_onnx(_traced(program(fourier_matrix=True).eval(), example, shapes), written[1], *names)
     return written
 
 

@@ -41,10 +41,20 @@ class TextDecoder(nn.Module):
             speech: Features [B, T, D] that the text is read from.
             mask: bool [B, T], False on padding of the features.
         """
+        return F.linear(self._states(ids, speech, mask), self.embedding.weight)
+
+    def following(
+        self, ids: Int[Tensor, "B L"], speech: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B V"]:
+        """Returns the logits [B, V] of the id after the last one: the vocabulary is most of the work."""
+        return F.linear(self._states(ids, speech, mask)[:, -1], self.embedding.weight)
+
+    def _states(self, ids: Tensor, speech: Tensor, mask: Tensor) -> Float[Tensor, "B L D"]:
         x = self.embedding(ids) + self.positions[: ids.shape[1]]
         for layer in self.layers:
             x = layer(x, speech, mask)
-        return F.linear(self.norm(x), self.embedding.weight)
+        normed: Tensor = self.norm(x)
+        return normed
 
 
 class DecoderLayer(nn.Module):

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from csm_kernels.device import launches
 from csm_kernels.ema_update import message
 from csm_kernels.shipped import FP_FUSION, Shipped
 
@@ -41,8 +42,8 @@ def _jit(function):  # a dimension of 1 or a multiple of 16 is no reason to comp
 @_jit
 def _largest(codebooks, largest, elements, BLOCK: tl.constexpr):
     """Bits of the largest |entry| of each level: of numbers >= 0 bits compare as integers."""
-    level = tl.program_id(0)
-    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    level = tl.program_id(1)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # axis 1 ends at 65,535 programs
     entries = tl.load(codebooks + level.to(tl.int64) * elements + place, place < elements, other=0.0)
     tl.atomic_max(largest + level, tl.max(tl.abs(entries).to(tl.int32, bitcast=True), axis=0), sem="relaxed")
 
@@ -257,10 +258,11 @@ def _largest_bits(codebooks: Tensor) -> Tensor:
     """[Q] int32, see `_largest`; codebooks are contiguous."""
     levels, elements = codebooks.shape[0], codebooks[0].numel()
     largest = torch.zeros(levels, dtype=torch.int32, device=codebooks.device)
-    _largest[(levels, triton.cdiv(elements, BLOCK))](codebooks, largest, elements, BLOCK=BLOCK, **_OPTIONS)
+    _largest[(triton.cdiv(elements, BLOCK), levels)](codebooks, largest, elements, BLOCK=BLOCK, **_OPTIONS)
     return largest
 
 
+@launches
 def statistics(
     x: Tensor,
     codes: Tensor,
@@ -311,6 +313,7 @@ def statistics(
     return flat
 
 
+@launches
 def apply(
     flat: Tensor,
     codebooks: Tensor,

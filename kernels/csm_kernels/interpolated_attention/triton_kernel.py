@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from csm_kernels.device import launches
 from csm_kernels.interpolated_attention.tiles import (
     ALIGN,
     DTYPES,
@@ -570,6 +571,7 @@ def _runs_of(total_k: int, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
     return begins, lefts, shares
 
 
+@launches
 def launch(
     q: Tensor,
     k: Tensor,
@@ -597,6 +599,7 @@ def launch(
         _launch("attend", (q, k, v, output, lse), (*packing, *table), window, scale)
 
 
+@launches
 def launch_backward(
     gradient: Tensor,
     output: Tensor,
@@ -625,6 +628,7 @@ def launch_backward(
         _launch("key_gradients", (gradient, *rows[2:], dk, dv), packing, window, scale)
 
 
+@launches
 def attend(
     q: Tensor,
     k: Tensor,
@@ -652,6 +656,7 @@ def attend(
     return output[..., :width].contiguous(), lse
 
 
+@launches
 def attend_backward(
     gradient: Tensor,
     output: Tensor,

@@ -158,7 +158,8 @@ def test_bad_numbers_are_refused(options: dict) -> None:
         SegmentationConfig(**options)
 
 
-def test_voice_activity_has_the_channel_and_the_times_of_the_speech(excerpt, tmp_path) -> None:
+@pytest.mark.parametrize("leak", [0.0, 0.1])
+def test_voice_activity_has_the_channel_and_the_times_of_the_speech(excerpt, tmp_path, leak) -> None:
     pytest.importorskip("silero_vad")
     rate, position = 11_025, 0
     clips = [t for t in excerpt.turns("train") if t.conversation == "SPARKY3" and t.duration > 1.5][:10]
@@ -170,6 +171,7 @@ def test_voice_activity_has_the_channel_and_the_times_of_the_speech(excerpt, tmp
         stereo[position : position + len(samples), number % 2] += samples
         placed.append((number % 2, position / rate, (position + len(samples)) / rate))
         position += len(samples)
+    stereo = stereo + leak * stereo[:, ::-1]  # -20 dB on the other channel
     soundfile.write(tmp_path / "two.wav", stereo, rate)
     found = detect_segments(tmp_path / "two.wav", check_audio(tmp_path / "two.wav"), ["A", "B"])
     assert all(s.end <= 60 for s in found)

@@ -16,9 +16,11 @@ from csm.evaluation.metrics.speaker_probe import speaker_scores
 from csm.evaluation.metrics.text_reader import letters_of, word_scores
 from csm.evaluation.metrics.twins import equal_codes, twin_turns
 from csm.evaluation.metrics.verification import VerificationConfig
+from csm.spelling import LETTERS
 from csm.text import ByteCodec
 from csm.tokenizer import ConversationalRVQ, TokenizerConfig
 from csm.tokenizer.codebook import CodebookStack
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
 FAST = ProbeConfig(phone_epochs=60, reader_epochs=14)
@@ -268,14 +270,21 @@ def test_a_semantic_tokenizer_alone_is_probed_without_acoustic_codebooks(corpus)
         sample_rate=24_000, hops_per_frame=8, strides=(4, 2), semantic_layers=1, semantic_width=16,
         semantic_heads=2,
     )  # fmt: skip
-    tables = what_the_codes_carry(SemanticTokenizer(config).eval(), corpus, probes=SIZES["probes"])
+    heads = SemanticHeads(config.codebook_dim, 16, num_phones=5, num_letters=len(LETTERS)).eval()
+    tables = what_the_codes_carry(
+        SemanticTokenizer(config).eval(), corpus, probes=SIZES["probes"], heads=heads
+    )
     assert [table.title for table in tables] == list(HEADERS)
     assert [row[0].text for row in tables[0].rows[:-1]] == ["0", "0-1"]
+    reader, letters, decoder = ([row[place].text for row in tables[1].rows[:-1]] for place in (1, 2, 3))
+    assert reader[0] == "-" and reader[1] != "-", "a reader is trained on all semantic codebooks"
+    assert all(float(text) > 0 for text in letters) and decoder == ["-", "-"]
 
 
 def test_a_corpus_that_is_too_small_says_so_in_the_note(corpus) -> None:
     # The default sizes ask for 20 training clips of a speaker and for voices that are not in this corpus.
-    *probes, last = what_the_codes_carry(small_tokenizer(), corpus, encoder=ConstantEncoder())
+    options = {"probes": replace(SIZES["probes"], fewest_clips=20), "encoder": ConstantEncoder()}
+    *probes, last = what_the_codes_carry(small_tokenizer(), corpus, **options)
     assert [(table.title, table.header) for table in probes] == list(HEADERS.items())
-    assert all(table.rows == [] and "fewest_clips" in table.note for table in probes)
+    assert probes[0].rows and probes[2].rows == [] and "fewest_clips" in probes[2].note
     assert last.rows == [] and last.note.startswith("Not measured: ")

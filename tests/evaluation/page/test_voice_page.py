@@ -10,11 +10,11 @@ from csm.evaluation.core.runner import RunnerOptions, run_metrics
 from csm.evaluation.page.voice_page import write_voice_page
 from csm.evaluation.subjects.voice import EvaluatedVoice, VoiceOptions, voice_metric_rows
 from csm.evaluation.subjects.voice_lines import MAIN, choose_lines
-from tests.evaluation.small_voice import changed, cheap_evaluators, small_corpus_of, small_sets
+from tests.evaluation.small_voice import changed, cheap_evaluators, small_corpus_of, small_sets, small_talker
 
 
 @pytest.fixture
-def evaluated(tmp_path, monkeypatch):
+def evaluated(tmp_path, monkeypatch, tiny_model):
     cheap_evaluators(monkeypatch)
     corpus = small_corpus_of(tmp_path)
     sets = small_sets(corpus)
@@ -23,7 +23,7 @@ def evaluated(tmp_path, monkeypatch):
     sets = changed(sets, 0, clips=(torn, *others))
     prompts = choose_lines(corpus, ["JOE", "FAYE"], 3).prompts
     options = RunnerOptions(repeats=20)
-    rows = voice_metric_rows(VoiceOptions(runner=options), corpus, ["JOE", "FAYE"], prompts)
+    rows = voice_metric_rows(VoiceOptions(runner=options), corpus, small_talker(tiny_model), prompts)
     results = run_metrics(rows, sets, options)
     voice = {"main": "JOE", "voices": 2, "codebooks": 5, "parameters": 12345, "max_context": 320}
     voice |= {"lines": {MAIN: 3}, "lines_in_context": 3, "lines_with_memory": 0}

@@ -31,6 +31,8 @@ LOST = {"mean": None, "ci95": None, "n_failed": 1, "failures": {"<torn>": 1}}
 WHOLE = report(
     *(entry("wer", "main voice", name, 0.25) for name in ("recording", "resynthesis", "generated")),
     entry("wer", "unseen speakers", "generated", 0.5),
+    entry("heard_wer", "main voice", "recording", 0.75),
+    entry("heard_wer_permuted", "main voice", "recording", 1.25),
     entry("ended_wrong", "main voice", "generated", 0.25, ci95=None),
     dataclasses.replace(entry("speaker_similarity", "main voice", "generated", 0.75), **LOST),
     entry("wer", "main voice", "cross_attention_off", 0.5),
@@ -49,7 +51,8 @@ WHOLE = report(
 
 
 def test_groups_conditions_the_conversation_and_times_each_have_a_table():
-    voice, conditions, conversation, times = voice_tables(WHOLE)
+    voice, hearing, conditions, conversation, times = voice_tables(WHOLE)
+    assert [cell.text for cell in hearing.rows[0]] == ["main voice", "0.750", "1.250", "0.250", "4", "0"]
     assert [row[1].text for row in voice.rows] == ["recording", "resynthesis", "generated", "generated"]
     assert voice.rows[0][2] == ("0.250", "0.150 to 0.350") and voice.rows[0][3].text == "-"
     assert voice.rows[2][3].text == "0.750*" and voice.rows[2][-1].text == "1"
@@ -59,7 +62,7 @@ def test_groups_conditions_the_conversation_and_times_each_have_a_table():
     assert conversation.rows[0][1].text == "-0.0125" and conversation.rows[0][2].text == "8"
     assert [cell.text for cell in times.rows[0]][2:] == ["0.310", "0.420", "0.500", "4", "0"]
     assert times.rows[0][2].below == "0.300 to 0.400"
-    for table in (voice, conditions, conversation, times):
+    for table in (voice, hearing, conditions, conversation, times):
         assert all(len(row) == len(table.header) for row in table.rows)
 
 

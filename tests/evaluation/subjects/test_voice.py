@@ -1,11 +1,17 @@
 """The report of a voice: every group, every evaluator that is there, the same again from what was kept."""
 
+from dataclasses import replace
+
 import pytest
+import soundfile
 
 from csm.evaluation.core.report import save_report
 from csm.evaluation.core.runner import RunnerOptions
+from csm.evaluation.page.voice_page import write_voice_page
 from csm.evaluation.subjects import voice_speech
 from csm.evaluation.subjects.voice import VoiceOptions, measure_voice
+from csm.evaluation.subjects.voice_lines import UNSEEN
+from csm.generation.speech_rows import read_rows
 from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
 
 SMALL = VoiceOptions(lines=1, ablations=False, runner=RunnerOptions(repeats=20))
@@ -47,6 +53,20 @@ def test_everything_is_measured_and_a_second_run_reads_what_was_kept(
     other = VoiceOptions(lines=1, runner=RunnerOptions(seed=1))
     with pytest.raises(ValueError, match="other speech: seed"):
         measure_voice(talker, corpus, tmp_path / "out", other)
+
+
+def test_csm_1b_is_measured_on_speakers_that_prompt_it(corpus, csm_1b, tmp_path):
+    evaluated = measure_voice(csm_1b, corpus, tmp_path / "out", replace(SMALL, ablations=True))
+    report, _, prompts = evaluated
+    assert {one.group for one in report.metrics} == {UNSEEN} and prompts
+    assert {one.condition for one in report.metrics} == {"recording", "resynthesis", "generated"}
+    # A random Mimi gives a steady sound, which is no speech: what was spoken is what is looked at.
+    (row,) = read_rows(tmp_path / "out" / "speech" / "spoken.jsonl")
+    assert row["timing"]["frames"] >= 10 and row["speaker"] in prompts
+    assert soundfile.info(tmp_path / "out" / "speech" / row["audio"]).samplerate == 24_000
+    assert {"hearing", "main voice"} <= {missing.section for missing in report.missing}
+    page = write_voice_page(tmp_path / "out", evaluated, 1).read_text(encoding="utf-8")
+    assert "Listen: unseen speakers" in page and "no speech" in page
 
 
 @pytest.mark.parametrize("bad", [{"lines": 0}, {"players": -1}])

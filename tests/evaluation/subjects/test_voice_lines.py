@@ -45,7 +45,12 @@ def test_what_a_corpus_does_not_have_is_said(corpus):
     # FAYE has six recordings, ANN four; with one line a group only one of them is spoken.
     few = choose_lines(corpus, ["JOE"], 1)
     assert len(few.unseen) == 1 and any("unseen speakers: none of the lines" in r for r in few.absent)
+    stranger = choose_lines(corpus, ["0", "1"], 3)
+    assert list(stranger.groups) == [UNSEEN] and "main voice: the talker has no voice" in stranger.absent[0]
+    assert all(line.prompt for line in stranger.unseen)
     with pytest.raises(ValueError, match="no test line .* of the main voice BOB"):
         choose_lines(corpus, ["BOB", "JOE"], 3)
     with pytest.raises(ValueError, match="main voice JOE"):
         choose_lines(Corpus(root=corpus.root, conversations=corpus.conversations[:1]), ["JOE"], 3)
+    with pytest.raises(ValueError, match="beside a prompt of 1.6 s"):
+        choose_lines(Corpus(root=corpus.root, conversations=()), ["JOE"], 3)

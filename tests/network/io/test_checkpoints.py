@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from csm.cli import main
 from csm.model import CSMConfig, CSMModel
 from csm.network.io import checkpoints
 from csm.network.io.public_names import to_halves, to_neighbours
@@ -489,24 +490,13 @@ def test_reading_holds_one_copy_and_converting_one_tensor(tmp_path) -> None:
         assert int(done.stdout) < copies * size, call
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch/convert_checkpoint.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=80,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-    )
-
-
-def test_the_command_converts_and_says_what_is_wrong_in_one_line(tmp_path) -> None:
+def test_the_command_converts_and_says_what_is_wrong_in_one_line(tmp_path, capsys) -> None:
     model = random_model()
     model.save_pretrained(tmp_path / "a", "sesame")
-    done = run_command(
-        str(tmp_path / "a"), str(tmp_path / "b"), "--layout", "transformers", "--shard-gb", "1e-5"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "transformers from sesame" in done.stdout and (tmp_path / "b" / INDEX).is_file()
+    words = ["convert", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main([*words, "--layout", "transformers", "--shard-gb", "1e-5"]) == 0
+    assert "transformers from sesame" in capsys.readouterr().out and (tmp_path / "b" / INDEX).is_file()
     assert_same(public_state(CSMModel.from_pretrained(tmp_path / "b")), public_state(model))
-    done = run_command(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert done.returncode == 2 and "holds a model already" in done.stderr and done.stderr.count("\n") == 1
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "holds a model already" in said and said.count("\n") == 1

@@ -49,3 +49,10 @@ def test_an_exported_voice_carries_its_speakers_consent_and_who_gave_none_is_nam
     assert "no consent of B is on record" in capsys.readouterr().err
     rows = json.loads((tmp_path / "voice" / "voices.json").read_text())
     assert rows["A"]["consent"] == "signed 2026-11-01" and "consent" not in rows["B"]
+    card = json.loads((tmp_path / "voice" / "card.json").read_text())
+    assert card == {
+        "corpus": "tones",
+        "licence": "",
+        "consent": {"A": "signed 2026-11-01"},
+        "watermark": "none",
+    }

@@ -9,7 +9,9 @@ import torch
 
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ, centred_norm
-from csm.tokenizer.io.export import export_tokenizer
+from csm.tokenizer.io.export import export_encoder
+from csm.tokenizer.io.export_programs import DecoderProgram
+from csm.tokenizer.spectrum import COMPRESSION
 from csm_kernels import rvq_search
 
 FRAME = 1280
@@ -30,6 +32,8 @@ CONFIG = TokenizerConfig(
     semantic_width=32,
     semantic_heads=2,
     semantic_past_frames=3,
+    prediction_frames=3,
+    prediction_hidden=12,
 )
 
 
@@ -47,9 +51,11 @@ def made(block_frames: int = 1) -> ConversationalRVQ:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         audio = speech(4, 16)[:, 0]
-        rows = tokenizer.semantic_rows(audio).flatten(0, 1)
-        tokenizer.quantizer.semantic.fit(rows, generator)
-        tokenizer.quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, semantic=rows)
+        rows, quantizer = tokenizer.semantic_rows(audio), tokenizer.quantizer
+        quantizer.semantic.fit(rows.flatten(0, 1), generator)
+        torch.nn.init.normal_(quantizer.semantic_out.contract.weight, std=0.3)
+        predicted = quantizer.predicted_latent(rows).flatten(0, 1)
+        quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, predicted=predicted)
     return tokenizer
 
 
@@ -62,6 +68,21 @@ def test_a_stream_in_blocks_equals_the_whole(block_frames: int) -> None:
     with tokenizer.streaming(2):
         parts = [tokenizer.encode(part)[0] for part in audio.split(2 * FRAME, dim=-1)]
     assert torch.equal(torch.cat(parts, dim=-1), codes)
+
+
+@torch.no_grad()
+def test_both_sides_of_one_stream_predict_from_pasts_of_their_own() -> None:
+    tokenizer, audio = made(block_frames=2), speech(1, 12, seed=8)
+    codes, other = tokenizer.encode(audio)[0], tokenizer.encode(speech(1, 12, seed=9))[0]
+    whole = tokenizer.decode(other)
+    with tokenizer.streaming(1):
+        found, sound = [], []
+        for encoded, decoded in zip(audio.split(2 * FRAME, dim=-1), other.split(2, dim=-1), strict=True):
+            found.append(tokenizer.encode(encoded)[0])
+            sound.append(tokenizer.decode(decoded))
+        sound.append(tokenizer.flush())
+    assert torch.equal(torch.cat(found, dim=-1), codes)
+    assert torch.equal(torch.cat(sound, dim=-1), whole)
 
 
 @torch.no_grad()
@@ -109,7 +130,7 @@ def test_a_saved_tokenizer_has_the_same_codes_and_its_packaged_form_almost(tmp_p
 @torch.no_grad()
 def test_an_exported_encoder_gives_the_same_codes_at_any_length(tmp_path) -> None:
     tokenizer = made(block_frames=2)
-    export_tokenizer(tokenizer, tmp_path, onnx=True)
+    export_encoder(tokenizer, tmp_path, 6, onnx=True)
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "encoder.onnx")
     for batch, samples in ((1, 1), (1, FRAME), (2, 3 * FRAME - 7), (1, 21 * FRAME + 5)):
@@ -117,6 +138,16 @@ def test_an_exported_encoder_gives_the_same_codes_at_any_length(tmp_path) -> Non
         codes, _ = tokenizer.encode(audio)
         assert torch.equal(program(audio), codes)
         assert torch.equal(torch.from_numpy(session.run(None, {"audio": audio.numpy()})[0]), codes)
+
+
+@torch.no_grad()
+def test_the_decoder_to_export_computes_the_magnitudes_of_both_halves() -> None:
+    tokenizer = made()
+    codes, own = tokenizer.encode(speech(2, 9, seed=6))[0], tokenizer.decoder
+    compressed = own.compressed(own.frames(tokenizer.quantizer.decode(codes)))
+    expected = own.magnitude_head.linear_magnitudes(compressed) ** COMPRESSION
+    found = DecoderProgram(tokenizer, 6, fourier_matrix=True)(codes) ** COMPRESSION
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [{"sample_rate": 8000}, {"semantic_layers": -1}])

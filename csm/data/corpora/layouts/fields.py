@@ -97,3 +97,13 @@ def _alike(key: str, name: str) -> bool:
     if key == name:
         return False
     return folded == name or (len(name) > 3 and difflib.SequenceMatcher(None, folded, name).ratio() > 0.85)
+
+
+def stated_length(entry: object) -> float | None:
+    """Returns end - start of an entry in seconds, None where it states none that can be."""
+    if not isinstance(entry, Mapping):
+        return None
+    start, end = entry.get("start"), entry.get("end")
+    if not isinstance(start, int | float) or not isinstance(end, int | float):
+        return None
+    return float(end - start) if 0 <= start < end < 1e9 else None

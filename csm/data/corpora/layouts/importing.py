@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from csm.audio.containers import playable
+from csm.audio.containers import length_of, playable
 from csm.audio.files import AudioInfo, check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, Untranscribed
@@ -51,10 +51,10 @@ class Importer:
                 self.tree.reject_file(path, self.failures[path])
             elif path not in contributing:
                 self.tree.reject_file(path, "is no part of the layout")
-        for what, reason in self.tree.turns_rejected:
-            self.writer.reject(what, reason)
+        for what, reason, seconds in self.tree.turns_rejected:
+            self.writer.reject(what, reason, seconds=seconds)
         for path, reason in sorted(self.tree.files_rejected.items()):
-            self.writer.reject(self.tree.shown(path), reason, unit="file")
+            self.writer.reject(self.tree.shown(path), reason, unit="file", seconds=length_of(path))
         inside = set(self.tree.files) - set(self.tree.files_rejected)
         for _ in inside:
             self.writer.use_file()
@@ -69,8 +69,9 @@ class Importer:
         name = file_safe(conversation.id)
         if name.casefold() in self.ids:
             reason = f"another conversation is called {conversation.id!r}; rename one"
-            for number, _ in enumerate(conversation.turns):
-                self.tree.reject_turn(f"{conversation.id}, turn {number}", reason)
+            for number, source in enumerate(conversation.turns):
+                length = None if source.end is None else source.end - source.start
+                self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, length)
             return
         self.ids.add(name.casefold())
         usable = [turn for turn in conversation.turns if self._has_audio(conversation, turn)]
@@ -114,8 +115,8 @@ class Importer:
             return {**vars(made), "turns": turns, "rejected": rejected}
 
         kept = self.writer.remembered(self.tree.shown(recording.audio), make)
-        for what, reason in kept.pop("rejected"):
-            self.tree.reject_turn(what, reason)
+        for entry in kept.pop("rejected"):
+            self.tree.reject_turn(*entry)
         turns = [
             SourceTurn(**{**turn, "audio": recording.audio, "words": tuple(map(_word, turn["words"]))})
             for turn in kept.pop("turns")
@@ -147,7 +148,8 @@ class Importer:
             if not turn.start < min(end, info.duration):
                 raise ValueError(f"start is {turn.start:.3f} s, end {end:.3f} s: expected start < end")
         except ValueError as error:
-            self.tree.reject_turn(f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s", error)
+            length = None if turn.end is None else max(0.0, turn.end - turn.start)
+            self.tree.reject_turn(f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s", error, length)
             return False
         return True
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.containers import channels_of
-from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, stated_length, text_of
 from csm.data.corpora.layouts.source import (
     Layout,
     SourceConversation,
@@ -81,7 +81,7 @@ def _turns(tree: Tree, name: str, audio: Path, entries: Any) -> SourceConversati
         try:
             turn = _turn(audio, channels, entry, timed)
         except ValueError as error:
-            tree.reject_turn(f"{name}, turn {number}", error)
+            tree.reject_turn(f"{name}, turn {number}", error, stated_length(entry))
             continue
         turns.append(turn)
         texts.append(UntimedText(turn.text, turn.speaker, turn.channel if channels > 1 else None))

@@ -23,7 +23,7 @@ class Tree:
         files: Readable files, ordered by the bytes of their paths.
         scratch: Folder for audio that stands inside other files.
         used: Files that gave something to the corpus.
-        turns_rejected: (turn, reason) of each turn that is left out.
+        turns_rejected: (turn, reason, seconds) of each turn that is left out; None: its length is unknown.
         files_rejected: File -> reason why it is left out.
     """
 
@@ -32,7 +32,7 @@ class Tree:
         found = find_files(root)
         self.files = [path for path in found if readable(path)]
         self.used: set[Path] = set()
-        self.turns_rejected: list[tuple[str, str]] = []
+        self.turns_rejected: list[tuple[str, str, float | None]] = []
         reason = "is no plain readable file (links to folders are not followed)"
         self.files_rejected: dict[Path, str] = {path: reason for path in found if not readable(path)}
         self._exact = set(self.files)
@@ -50,9 +50,9 @@ class Tree:
         """Returns a path relative to the folder, as valid UTF-8."""
         return shown(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
-    def reject_turn(self, what: str, reason: object) -> None:
-        """Enters a turn that is left out."""
-        self.turns_rejected.append((what, str(reason)))
+    def reject_turn(self, what: str, reason: object, seconds: float | None = None) -> None:
+        """Enters a turn, or a section of `seconds`, that is left out."""
+        self.turns_rejected.append((what, str(reason), seconds))
 
     def reject_file(self, path: Path, reason: object) -> None:
         """Enters a file that is left out."""

@@ -1,8 +1,9 @@
 """Who speaks when on one channel: windows' speaker embeddings, clustered, decoded on a grid of 0.1 s.
 
 Embeddings are taken relative to their mean over the recording, which removes what all of it shares (room,
-microphone, noise), and clustered by Ward's method. Each cell of the grid scores its cosine to each cluster's
-mean over the windows around it; the best path pays for each change of speaker (Viterbi).
+microphone, noise), and clustered by Ward's method; then means and the best paths through the windows are
+found in turn. Each cell of the grid scores its cosine to each cluster's mean over the windows around it; the
+best path pays for each change of speaker (Viterbi).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from csm.system.extras import missing_package
 CELL = 0.1  # seconds
 CHANGE_COST = 0.5  # cosine that a change of speaker costs
 MOST_SPEAKERS = 6
-# Found on conversations of one to three people (docs/MEASURED.md): below this silhouette there is one
-# speaker, above this cosine two clusters are one.
-LEAST_SILHOUETTE, SAME_SPEAKER = 0.22, 0.86
-MORE_SPEAKERS = 0.05  # silhouette that each further speaker must gain: most recordings are of two
+# Found on 30 conversations of one to four people (docs/MEASURED.md): above this cosine two clusters are one
+# speaker, and each further speaker must gain so much silhouette.
+SAME_SPEAKER, MORE_SPEAKERS = 0.92, 0.03
+REFINEMENTS = 8
 CLUSTERED = 3_000  # windows at most; the others take the nearest cluster
 # Cosine to a speaker's mean below which a section has no speaker: music, noise, strange sounds.
 LEAST_LIKENESS = 0.5
@@ -50,7 +51,7 @@ def diarise(regions: list[Segment], windows: Windows, speakers: int | None = Non
     Returns:
         Intervals in order, which cover every region; speakers are numbered by their first word.
     """
-    if len(windows.whole) == 0:
+    if len(windows.embeddings) == 0:
         return [Attributed(region.start, region.end, 0) for region in regions]
     means, centre = _clusters(windows, speakers)
     scores = _unit(windows.embeddings - centre) @ _unit(means - centre).T
@@ -76,36 +77,55 @@ def _clusters(windows: Windows, speakers: int | None) -> tuple[np.ndarray, np.nd
         from scipy.cluster.hierarchy import fcluster, linkage
     except ImportError as error:
         raise ValueError(missing_package("scipy", "clustering speakers")) from error
-    whole = windows.whole
-    chosen = whole[np.linspace(0, len(whole) - 1, min(len(whole), CLUSTERED)).astype(int)]
+    count = len(windows.embeddings)
+    chosen = np.linspace(0, count - 1, min(count, CLUSTERED)).astype(int)
     embeddings = windows.embeddings[chosen]
     centre = embeddings.mean(0)
     if len(chosen) < 2 or speakers == 1:
         return centre[None], np.zeros_like(centre)
     relative = _unit(embeddings - centre)
     tree = linkage(relative, "ward")
-    counts = [speakers] if speakers else range(2, MOST_SPEAKERS + 1)
-    best, labels = LEAST_SILHOUETTE, np.zeros(len(chosen), int)
-    for count in counts:
-        found = fcluster(tree, count, "maxclust") - 1
-        if speakers or (
-            _closest(embeddings, found) <= SAME_SPEAKER
-            and (score := _silhouette(relative, found)) > best + MORE_SPEAKERS * (count > 2)
-        ):
-            labels = found
-            best = best if speakers else score
+
+    def labelled(count: int) -> np.ndarray:
+        labels = fcluster(tree, count, "maxclust") - 1
+        return _refined(embeddings, centre, windows.regions[chosen], labels)
+
+    if speakers:
+        return _means(embeddings, labelled(speakers)), centre
+    labels, best = np.zeros(len(chosen), int), -1.0
+    for count in range(2, MOST_SPEAKERS + 1):
+        found = labelled(count)
+        if _closest(embeddings, found) > SAME_SPEAKER:
+            if count == 2:
+                break
+            continue
+        if (score := _silhouette(relative, found) - MORE_SPEAKERS * count) > best:
+            labels, best = found, score
     if labels.max() == 0:
         return centre[None], np.zeros_like(centre)
-    for _ in range(5):  # k-means on the sphere
-        means = np.stack(
-            [embeddings[labels == k].mean(0) for k in range(labels.max() + 1) if (labels == k).any()]
-        )
-        labels = (relative @ _unit(means - centre).T).argmax(1)
-    return means, centre
+    return _means(embeddings, labels), centre
+
+
+def _refined(
+    embeddings: np.ndarray, centre: np.ndarray, regions: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Returns labels after steps of k-means on the sphere, in which a change inside a region has its cost."""
+    for _ in range(REFINEMENTS):
+        scores = _unit(embeddings - centre) @ _unit(_means(embeddings, labels) - centre).T
+        parts = [_best_path(scores[regions == region]) for region in np.unique(regions)]
+        found = np.unique(np.concatenate(parts), return_inverse=True)[1]
+        if np.array_equal(found, labels):
+            break
+        labels = found
+    return labels
+
+
+def _means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.stack([embeddings[labels == k].mean(0) for k in range(labels.max() + 1)])
 
 
 def _closest(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    means = _unit(np.stack([embeddings[labels == k].mean(0) for k in range(labels.max() + 1)]))
+    means = _unit(_means(embeddings, labels))
     cosines = means @ means.T
     np.fill_diagonal(cosines, -1)
     return float(cosines.max())

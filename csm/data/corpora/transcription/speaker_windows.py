@@ -32,11 +32,6 @@ class Windows(NamedTuple):
     spans: np.ndarray
     regions: np.ndarray
 
-    @property
-    def whole(self) -> np.ndarray:
-        """Indices of the windows that are not repetitions of shorter speech."""
-        return np.flatnonzero(self.spans[:, 1] - self.spans[:, 0] >= (WINDOW - 0.5) * MEL_STEP)
-
 
 class SpeakerWindows:
     """Embeds windows.

@@ -11,7 +11,13 @@ import numpy as np
 from csm.audio.files import AudioInfo, read_audio
 from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, UntimedText, Untranscribed
 from csm.data.corpora.layouts.tree import Tree
-from csm.data.corpora.segmentation import SegmentationConfig, detect_segments, join_turns, merge_units
+from csm.data.corpora.segmentation import (
+    SegmentationConfig,
+    detect_speech,
+    join_turns,
+    leak_line,
+    merge_units,
+)
 from csm.data.corpora.transcription.diarisation import Attributed, diarise
 from csm.data.corpora.transcription.placing import place
 from csm.data.corpora.transcription.recogniser import RATE, WordRecogniser
@@ -58,7 +64,9 @@ class RecordingTranscriber:
             ValueError: No speech is detected, or the names or texts do not fit.
         """
         names = _names(recording, info.channels)
-        detected = detect_segments(path, info, names)
+        detected, leaks = detect_speech(path, info, names)
+        for leak in leaks:
+            tree.reject_turn(f"{recording.id}, channel {leak.channel}", leak_line(leak), leak.seconds)
         if not detected:
             raise ValueError("no speech was detected")
         if info.channels == 1 and self.speakers != 1 and len(recording.speakers) != 1:
@@ -102,6 +110,7 @@ class RecordingTranscriber:
                 tree.reject_turn(
                     f"{recording.id}, {part.start:.2f} to {part.end:.2f} s",
                     f"{part.end - part.start:.2f} s of sound are like no speaker: they cannot be attributed",
+                    part.end - part.start,
                 )
                 continue
             name = (

@@ -39,6 +39,7 @@ def prepared(tmp_path: Path, **options: object) -> Corpus:
     info = corpus.info
     assert info["turns_in"] == info["turns_used"] + info["turns_rejected"]
     assert info["files_in"] == info["files_used"] + info["files_rejected"]
+    assert abs(info["minutes_in"] - info["minutes_used"] - info["minutes_rejected"]) < 0.002
     assert info["files_in"] == sum(path.is_file() for path in (tmp_path / "in").rglob("*"))
     assert all(turn.text.strip() and turn.text != "None" for turn in corpus.turns())
     assert not list(tmp_path.glob(".out*")), "nothing is left beside the corpus"

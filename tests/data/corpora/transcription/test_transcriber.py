@@ -96,6 +96,27 @@ def test_the_command_transcribes_two_channels_with_texts_in_any_number(tmp_path,
     assert corpus.info["transcription"].endswith("turns to 16.0 s")
 
 
+def test_one_text_without_times_is_placed_on_both_channels_where_it_is_said(
+    tmp_path, talk, recogniser
+) -> None:
+    """At least 85 % of the words are on the channel of their line, within 0.5 s of its known times."""
+    waveform, said = talk
+    write_audio(tmp_path / "in/two.wav", waveform, RATE)
+    (tmp_path / "in/two.txt").write_text(" ".join(text for *_, text in said))
+    transcriber = RecordingTranscriber(recogniser)
+    corpus = prepare_recordings(tmp_path / "out", source=tmp_path / "in", transcriber=transcriber)
+    known = [(word, line) for line in said for word in line[3].split()]
+    spoken = read_words(corpus.root)
+    placed = [(word, turn.channel) for turn in corpus.turns() for word in spoken[turn.id]]
+    placed.sort(key=lambda item: item[0].start)
+    assert [word.text for word, _ in placed] == [word for word, _ in known]
+    right = [
+        channel == line[0] and line[1] - 0.5 <= word.start and word.end <= line[2] + 0.5
+        for (word, channel), (_, line) in zip(placed, known, strict=True)
+    ]
+    assert np.mean(right) >= 0.85
+
+
 def test_silence_has_no_turn_and_long_speech_is_cut_not_dropped(tmp_path, talk, recogniser) -> None:
     waveform, _ = talk
     noise = 0.002 * torch.randn(1, 5 * RATE, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Heads that read text from quantized semantic rows, and the weights of their losses."""
+"""Losses of the heads that read text from quantized semantic rows, and their weights."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-
-from csm.tokenizer.semantic.speech_encoder import STEPS_PER_FRAME
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,37 +39,6 @@ class SemanticLossConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.quantizer_dropout <= 1:
             raise ValueError(f"quantizer_dropout is {self.quantizer_dropout}: expected a share from 0 to 1")
-
-
-class SemanticHeads(nn.Module):
-    """Unfolds rows to steps of 20 ms and reads phones and letters from them.
-
-    Args:
-        codebook_dim: Width C of the rows.
-        width: Width D of the steps, that of the recogniser.
-        num_phones, num_letters: Classes; letter 0 is CTC's blank.
-    """
-
-    def __init__(self, codebook_dim: int, width: int, num_phones: int, num_letters: int) -> None:
-        super().__init__()
-        self.unfold = nn.Linear(codebook_dim, STEPS_PER_FRAME * width)
-        self.norm = nn.LayerNorm(width)
-        self.phones = nn.Linear(width, num_phones)
-        self.reader = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
-        self.letters = nn.Linear(width, num_letters)
-
-    def steps(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B N D"]:
-        """Returns features [B, 4 T, D] at 50 steps a second."""
-        steps: Tensor = self.norm(self.unfold(rows).unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2))
-        return steps
-
-    def letter_scores(self, steps: Float[Tensor, "B N D"]) -> Float[Tensor, "B N L"]:
-        """Returns log probabilities [B, N, L] of letters, from 160 ms around each step."""
-        x = steps.transpose(1, 2)
-        for layer in self.reader:
-            x = x + F.gelu(layer(x))
-        scores: Tensor = self.letters(x.transpose(1, 2)).float().log_softmax(-1)
-        return scores
 
 
 def phone_loss(scores: Float[Tensor, "B N P"], phones: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

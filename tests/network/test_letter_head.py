@@ -1,0 +1,142 @@
+"""The letter head spells heard turns alone, its loss is CTC's, and a session reads what training trained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from csm.generation.session import Session
+from csm.losses import ConversationTargets, LossConfig, conversational_loss
+from csm.model import CSMModel
+from csm.network.letter_head import LetterHead, heard_rows, letter_cross_entropy
+from csm.network.model_config import CSMConfig
+from csm.sequences.packed_batch import TextSpan
+from csm.sequences.turns import TurnFrames
+from csm.spelling import read_letters, spell
+
+CONFIG = CSMConfig(
+    d_model=32, n_layers=1, n_heads=2, cross_layers=(), memory_layers=(), depth_d_model=32,
+    depth_n_layers=1, depth_n_heads=2, num_codebooks=4, semantic_codebooks=2,
+    codebook_size=16, letters_per_frame=4,
+)  # fmt: skip
+WORDS = ("ab", "cab", "bad", "deal")
+
+
+def turns():
+    """Four words in three conversations: code 0 of each frame names its letter, the others are noise."""
+    torch.manual_seed(3)
+    found = []
+    for number in range(12):
+        word = WORDS[number % 4]
+        codes = torch.randint(16, (4, len(word) + 3))
+        codes[0] = 0
+        codes[0, 1 : len(word) + 1] = torch.tensor(spell(word))
+        found.append(TurnFrames(f"t{number}", word, number % 2, codes))
+    return found
+
+
+def rows_of(model, parts, spoken=(), size=4):
+    builder = model.new_rows()
+    for place, turn in enumerate(parts):
+        if place % size == 0:
+            builder.begin_sequence()
+        (builder.add_spoken if place in spoken else builder.add_transcribed)(turn)
+    return builder.build()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    model = CSMModel(CONFIG)
+    batch = rows_of(model, turns()[:4], size=1)
+    targets = ConversationTargets.of(batch, 2)
+    weights = LossConfig(text=0.0, letters=1.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    losses = []
+    for _ in range(220):
+        parts = conversational_loss(model(batch=batch), targets, weights).parts
+        losses.append(float(parts["letters"].detach()))
+        optimizer.zero_grad()
+        parts["letters"].backward()
+        optimizer.step()
+    assert losses[-1] < 0.1 < losses[0], losses
+    return model.eval()
+
+
+def test_a_session_spells_the_words_that_were_trained(trained) -> None:
+    for turn, word in zip(turns()[:4], WORDS, strict=True):
+        session = Session(trained)
+        assert session.transcribe(turn.codes, turn.speaker) == word
+        assert [kept.turn.text for kept in session.turns] == [word], "it stands in the context with its text"
+
+
+def test_after_earlier_turns_a_session_reads_what_training_computes(trained) -> None:
+    first, second = turns()[1], turns()[2]
+    batch = rows_of(trained, [first, second], spoken=(0,))
+    with torch.no_grad():
+        symbols = trained.logits(batch).letters.flatten(0, 1).argmax(-1)
+    session = Session(trained)
+    session.listen(first)
+    assert session.transcribe(second.codes, second.speaker) == read_letters(symbols.tolist())
+
+
+def test_heard_rows_are_the_frames_and_the_end_row_of_each_transcribed_turn() -> None:
+    model = CSMModel(CONFIG)
+    batch = rows_of(model, turns(), spoken=(1, 6))
+    rows = heard_rows(batch.text_spans)
+    codes, frames = (
+        batch.codes[rows],
+        [turn.codes.shape[1] for i, turn in enumerate(turns()) if i not in (1, 6)],
+    )
+    assert (codes[:, 0] >= 0).all() and len(rows) == sum(frames) + len(frames)
+    assert (codes[:, 0] == model.config.end_code).sum() == len(frames)
+
+
+def test_the_loss_is_torchs_and_turns_without_letters_count_nothing() -> None:
+    torch.manual_seed(1)
+    head = LetterHead(8, 3)
+    head.reset_parameters()
+    scores = head(torch.randn(9, 8))
+    letters = [spell("ab"), [], spell("c")]
+    found = letter_cross_entropy(scores, [4, 3, 2], letters)
+    expected = torch.zeros(())
+    for place, part in enumerate(scores.split([4, 3, 2])):
+        sizes = torch.tensor([3 * len(part)]), torch.tensor([len(letters[place])])
+        if len(letters[place]):
+            one = part.flatten(0, 1).unsqueeze(1)
+            expected = expected + F.ctc_loss(one, torch.tensor([letters[place]]), *sizes, reduction="sum")
+    torch.testing.assert_close(found, expected)
+    nothing = letter_cross_entropy(head(torch.zeros(0, 8)), [], [])
+    nothing.backward()
+    assert nothing == 0 and head.project.weight.grad is not None, "every rank has a gradient"
+
+
+def test_a_step_split_into_batches_has_the_same_letter_loss(trained) -> None:
+    parts = turns()
+    whole = rows_of(trained, parts)
+    targets = ConversationTargets.of(whole, 2)
+    total = conversational_loss(trained(batch=whole), targets, LossConfig()).parts["letters"]
+    halves = torch.zeros(())
+    for first in (0, 4, 8):
+        batch = replace(rows_of(trained, parts[first : first + 4]), letter_count=targets.letter_count)
+        part = conversational_loss(trained(batch=batch), ConversationTargets.of(batch, 2), LossConfig())
+        halves = halves + part.parts["letters"]
+    torch.testing.assert_close(halves, total)
+
+
+def test_training_hides_no_heard_frame() -> None:
+    torch.manual_seed(0)
+    model = CSMModel(replace(CONFIG, frame_dropout=0.9)).train()
+    batch = rows_of(model, turns(), spoken=(1, 6))
+    rows = heard_rows(batch.text_spans)
+    frames = torch.ones(len(batch.text), model.config.d_model)
+    embedded = model._text_or_frames(batch.text, frames, rows)
+    assert embedded[rows].eq(1).all()
+    spoken = torch.ones(len(batch.text), dtype=torch.bool)
+    spoken[rows] = False
+    assert embedded[spoken & (batch.text < 0)].eq(0).any()
+
+
+def test_a_span_without_frames_is_heard_nowhere() -> None:
+    assert heard_rows([TextSpan(5, 1, 0, 0)]).tolist() == []
