@@ -170,7 +170,7 @@ def test_a_block_keeps_what_is_said_for_its_backward_pass(precision: str, sizes:
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
     ):
-        out = block(x, torch.arange(rows), attend, 0)
+        out = block(x, block.rotation(torch.arange(rows)), attend, 0)
     assert out.requires_grad
     assert sum(kept.values()) == pytest.approx(rows * block_bytes(shape, precision), rel=0.05)
 
