@@ -1,4 +1,4 @@
-"""The rules of the house: what stands where, and who may import whom."""
+"""The rules of the repository: where each file stands, and which part imports which."""
 
 import ast
 import subprocess
@@ -180,7 +180,7 @@ def test_csm_calls_kernels_by_their_public_names():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_implementations_of_an_operation_do_not_know_each_other():
+def test_the_implementations_of_an_operation_do_not_import_each_other():
     kinds = {"reference", "blocked", "triton_kernel", "cpu"}
     wrong = []
     for path in within("kernels/csm_kernels/"):
