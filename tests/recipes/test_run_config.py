@@ -36,6 +36,7 @@ USERS = {
     "TokenizerLossConfig.emotion": "balances the losses of a tokenizer",
     "TokenizerLossConfig.distillation": "balances the losses of a tokenizer with a teacher",
     "TokenizerLossConfig.feature_matching": "balances the losses of a tokenizer",
+    "TokenizerLossConfig.prediction": "trains a tokenizer whose acoustic codes leave what semantic ones predict",
     "SemanticLossConfig.phones": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.letters": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.recogniser": "balances the losses of a semantic tokenizer",
@@ -62,6 +63,7 @@ USERS = {
     "ExecutionConfig.compile": "trains for hours on a GPU",
     "SamplingConfig.depth_temperature": "varies the sound of a voice without its words",
     "SamplingConfig.extra_codes": "compares csm-1b with its public generators",
+    "SamplingConfig.speed": "speaks faster or slower: csm speak --speed",
     "SamplingConfig.shortest": "has a voice whose turns end too early",
     "SamplingConfig.seed": "wants another reading of the same text",
 }
