@@ -36,7 +36,7 @@ USERS = {
     "TokenizerLossConfig.emotion": "balances the losses of a tokenizer",
     "TokenizerLossConfig.distillation": "balances the losses of a tokenizer with a teacher",
     "TokenizerLossConfig.feature_matching": "balances the losses of a tokenizer",
-    "TokenizerLossConfig.prediction": "trains a tokenizer whose acoustic codes leave what semantic ones predict",
+    "TokenizerLossConfig.prediction": "predicts acoustic latents from semantic codes",
     "SemanticLossConfig.phones": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.letters": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.recogniser": "balances the losses of a semantic tokenizer",
