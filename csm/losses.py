@@ -28,7 +28,7 @@ class LossConfig:
         pitch, voicing, energy: Weights of the prosody of the frame that follows.
         duration: Weight of a turn's log frames, before it is spoken.
         pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
-        letters: Weight of the letters of heard turns, for models with a letter head.
+        letters: Weight of the letters of transcribed turns, for models with a letter head.
         latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
             the deviation of codebook 0, before and given its code 0; for models that predict it.
         label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
@@ -76,7 +76,7 @@ class ConversationTargets(NamedTuple):
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.
-        letters: Letters of each heard turn; none where they are no target.
+        letters: Letters of each transcribed turn; none where they are no target.
         heard: Rows of each of these turns.
         letter_count: Divisor of their sum, as the others.
     """

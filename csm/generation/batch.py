@@ -98,7 +98,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         return frames
 
     def stop(self, index: int) -> None:
-        """Ends one request's turn with what was yielded of it; its session is free, the others go on.
+        """Ends one request's turn with what was yielded of it; its session is free, the others continue.
 
         Nothing happens to a turn that has ended. Before the first step, it leaves no trace in the session.
 

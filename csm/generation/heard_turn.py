@@ -1,4 +1,4 @@
-"""The rows of a turn that is heard, and the letters that its frames spell."""
+"""The rows of a turn whose text is not known yet, and the letters that its frames spell."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def heard_turn(model: ConversationNetwork, codes: Int[Tensor, "K T"], speaker: i
 
 
 def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch) -> str:
-    """Returns the text that the heard rows of a batch spell, by CTC's best symbols."""
+    """Returns the text that the transcribed rows of a batch spell, by CTC's best symbols."""
     scores = head(states[heard_rows(batch.text_spans).to(states.device)])
     return read_letters(scores.flatten(0, 1).argmax(-1).tolist())

@@ -100,7 +100,7 @@ class Session:
         Args:
             text: Text to speak.
             speaker: Speaker index.
-            frames: Expected length in frames; None asks the model's duration head. It sets the pace, not the
+            frames: Expected length in frames; None uses the model's duration head. It sets the pace, not the
                 end.
 
         Raises:
@@ -202,7 +202,7 @@ class Session:
         """
         ids = self.model.codec.encode_turn(text, speaker)
         if frames is not None and frames < 1:
-            raise ValueError(f"frames is {frames}: expected at least 1, or None to ask the model")
+            raise ValueError(f"frames is {frames}: expected at least 1, or None for the model's prediction")
         # The text, one frame and the end row.
         if len(ids) + 2 > self.model.config.max_context:
             raise ValueError(
@@ -322,7 +322,7 @@ class Session:
         if turn.ends is None:
             ids = torch.tensor(self.model.codec.encode_turn(turn.text, turn.speaker), device=self.device)
             codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
-            # Without `advance`: the cache forgets these rows again.
+            # Without `advance`: these rows do not stay in the cache.
             rows = self._backbone(self.model.embed_rows(ids, codes))
             phones = phone_log_frames(self.model, rows)
             ends = None if phones is None else text_ends(phones, context.length)

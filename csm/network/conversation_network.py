@@ -250,7 +250,7 @@ class ConversationNetwork(nn.Module):
     ) -> Float[Tensor, "R D"]:
         """Embeds rows.
 
-        Training hides a share of the frames, but none of the heard ones, which are all there is to read.
+        Training hides a share of the frames, but none of transcribed turns: their text depends on them alone.
         """
         is_text = text >= 0
         words = self.text_embedding(text.clamp_min(0))

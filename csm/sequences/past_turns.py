@@ -23,10 +23,10 @@ class PastTurns:
         codes: int64 [F, K], frames of all turns.
         codes_turn: int64 [F], turn of each frame.
         speaker: int64 [P], text id of each turn's speaker.
-        sequence: int64 [P], sequence that remembers the turn.
+        sequence: int64 [P], sequence whose memory holds the turn.
         age: int64 [P], turns between this one and its sequence, 0 for the newest.
         learns: bool [P], whether gradients pass through the turn.
-        counts: int64 [S], turns that each sequence remembers.
+        counts: int64 [S], turns in the memory of each sequence.
         text_count, frame_count: float32 [P, 1], text ids and frames of each turn, 1 at least.
     """
 

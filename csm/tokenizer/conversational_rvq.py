@@ -250,7 +250,7 @@ class ConversationalRVQ(nn.Module):
         return copy.deepcopy(self, shared)
 
     def code_vectors(self) -> Float[Tensor, "K V D"]:
-        """Returns vectors of all codes whose sums over a frame tell how similar frames are.
+        """Returns vectors of all codes whose sums over a frame measure how similar frames are.
 
         They are what a code adds to the latent that the decoder reads. With a semantic encoder that would
         measure words by their sound: the halves then lie side by side, 2 C wide, each in the space in which
