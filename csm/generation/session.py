@@ -12,7 +12,8 @@ from torch import Tensor
 from csm.generation.depth_sampler import DepthSampler
 from csm.generation.heard_turn import TEXT_PER_FRAME, heard_turn, spelled_text
 from csm.generation.next_code import NextCode
-from csm.generation.sampling import SamplingConfig, sample
+from csm.generation.next_frame import next_frame
+from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
@@ -263,6 +264,11 @@ class Session:
         turn.ended = turn.ended or "stopped"
         return turn.ended
 
+    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
+        return next_frame(
+            hidden, self._sampler, self.sampling, self._generator, may_end=may_end, next_code=self.next_code
+        )
+
     @property
     def rows(self) -> int:
         """Number of rows in the exact context, those of a turn that is being spoken included."""
@@ -359,40 +365,3 @@ class Session:
             rows, positions, self._cache, voice=voice, text=text, memory=self.memory
         )
         return hidden
-
-    # ---- codes ----
-
-    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
-        """Returns the frame after a row, or None at the end of the turn."""
-        config, sampling = self.model.config, self.sampling
-        extra = sampling.extra_codes and not config.end_code
-        limit = config.audio_vocab_size if extra else config.codebook_size
-        code = self._code0(hidden, limit, may_end)
-        if may_end and int(code) == config.end_code and config.end_code:
-            return None
-        if sampling.later_codes == "nearest":
-            return self._sampler.nearest_codes(hidden, code, restored=sampling.variance_restoration)
-        frame = self._sampler.later_codes(
-            hidden,
-            code,
-            limit=limit,
-            temperature=sampling.later_temperature,
-            top_k=sampling.top_k,
-            generator=self._generator,
-            next_code=self.next_code,
-        )
-        if may_end and not config.end_code and not bool(frame.any()):
-            return None
-        return frame
-
-    def _code0(self, hidden: Float[Tensor, " D"], limit: int, may_end: bool) -> Tensor:
-        """Returns code 0 of the frame after a row, or the end code if the turn may end."""
-        logits = self.model.codebook0_head(hidden).float()
-        codes = torch.arange(len(logits), device=self.device)
-        allowed = codes < limit
-        if may_end:
-            allowed = allowed | (codes == self.model.config.end_code)
-        if self.next_code is not None:
-            return self.next_code(logits, 0, allowed)
-        logits = logits.masked_fill(~allowed, float("-inf"))
-        return sample(logits, self.sampling.temperature, self.sampling.top_k, self._generator)
