@@ -36,6 +36,17 @@ def heard_turn(model: ConversationNetwork, codes: Int[Tensor, "K T"], speaker: i
     return batch
 
 
+def longest_text(frames: int) -> int:
+    """Returns the most ids that are written of a voice of so many frames."""
+    return TEXT_PER_FRAME * frames + 16
+
+
+def room_of_heard(batch: RowBatch, max_context: int) -> int:
+    """Returns the rows that a heard turn may take: those of `heard_turn` and of the longest text."""
+    frames = batch.text_spans[0].num_keys
+    return min(len(batch.text) + longest_text(frames) + 1, max_context)
+
+
 def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch) -> str:
     """Returns the text that the heard rows of a batch spell, by CTC's best symbols."""
     scores = head(states[heard_rows(batch.text_spans).to(states.device)])

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.heard_turn import TEXT_PER_FRAME, heard_turn, spelled_text
+from csm.generation.heard_turn import heard_turn, longest_text, room_of_heard, spelled_text
 from csm.generation.next_code import NextCode
 from csm.generation.next_frame import next_frame
 from csm.generation.sampling import SamplingConfig
@@ -66,7 +66,7 @@ class Session:
         self.next_code = next_code
         self._sampler = sampler or DepthSampler(model)
         self._cache = self._new_cache()
-        self._speaking = False
+        self._speaking = self._hearing = False
 
     @torch.no_grad()
     def listen(self, turn: TurnFrames) -> None:
@@ -77,7 +77,7 @@ class Session:
                 range; it is longer than the context; or another turn is still being spoken. The session stays
                 as it was.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         if turn.codes.ndim != 2 or turn.codes.shape[1] == 0:
             raise ValueError(
                 f"turn {turn.id}: codes have shape {tuple(turn.codes.shape)}, expected [K, T] with at least "
@@ -141,18 +141,17 @@ class Session:
             ValueError: The codes have a wrong shape or range, the voice is longer than the context, the
                 speaker is unknown, or a turn is still being spoken. The session stays as it was.
         """
-        self.refuse_while_speaking()
-        model, longest = self.model, self.model.config.max_context
+        self.refuse_while_busy()
+        model = self.model
         batch = heard_turn(model, codes, speaker).to(self.device)
-        limit = TEXT_PER_FRAME * codes.shape[1] + 16
-        self._make_room(min(len(batch.text) + limit + 1, longest))
+        self._make_room(room_of_heard(batch, model.config.max_context))
         rows = model.embed_rows(batch.text, batch.codes)
         reading = model.text_reading(rows, batch.text_spans)
         states = self._forward(rows, text=reading)
         if model.letter_head is not None:
             text = spelled_text(model.letter_head, states, batch)
         else:
-            text = self._write(states[-1], reading, limit)
+            text = self._write(states[-1], reading, longest_text(codes.shape[1]))
         # From now on the turn counts like any other: as text and voice.
         context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
@@ -178,7 +177,7 @@ class Session:
 
         Turns that made room for them stay in the memory, and drawn random numbers stay drawn.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         if not 0 <= count <= len(self.turns):
             raise ValueError(f"count is {count}: expected 0..{len(self.turns)}, the turns in the context")
         kept = len(self.turns) - count
@@ -190,10 +189,12 @@ class Session:
 
     # ---- the parts of `speak`, for drivers that run the rows of several sessions at once ----
 
-    def refuse_while_speaking(self) -> None:
-        """Raises ValueError while a turn is being spoken."""
+    def refuse_while_busy(self) -> None:
+        """Raises ValueError while a turn is being spoken or heard."""
         if self._speaking:
             raise ValueError("a turn is still being spoken: exhaust or close() its iterator first")
+        if self._hearing:
+            raise ValueError("a turn is still being heard: finish() or cancel() it first")
 
     def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
         """Checks what `speak` is asked to say; nothing changes yet.
@@ -218,7 +219,7 @@ class Session:
         Raises:
             ValueError: Another turn is still being spoken.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         model, longest, ids = self.model, self.model.config.max_context, plan.ids
         limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
         # Room for the longest the turn can become; what the text leaves free is the turn's limit.
@@ -268,6 +269,44 @@ class Session:
         return next_frame(
             hidden, self._sampler, self.sampling, self._generator, may_end=may_end, next_code=self.next_code
         )
+
+    # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
+
+    def begin_hearing(self) -> None:
+        """Begins a turn whose voice comes in; the session does nothing else until `end_hearing`.
+
+        Raises:
+            ValueError: Another turn is still being spoken or heard.
+        """
+        self.refuse_while_busy()
+        self._hearing = True
+
+    @torch.no_grad()
+    def hear_rows(self, batch: RowBatch, run: int) -> Float[Tensor, "R D"]:
+        """Runs rows of a turn that is being heard, all but its end row.
+
+        Older turns move to the memory where `transcribe` of the turn so far would move them. All rows of the
+        turn are run again then, as the context before them is another one.
+
+        Args:
+            batch: Rows of the turn so far, of `heard_turn`.
+            run: How many of them have been run.
+
+        Returns:
+            The hidden rows of those that were run now: the last ones before the end row, or all.
+        """
+        batch, longest = batch.to(self.device), self.model.config.max_context
+        room = room_of_heard(batch, longest)
+        if self._cache.length - run + room > longest:
+            self._cache.length -= run
+            self._make_room(room)
+            run = 0
+        return self._forward(self.model.embed_rows(batch.text[run:-1], batch.codes[run:-1]))
+
+    def end_hearing(self, run: int) -> None:
+        """Forgets the `run` rows of the turn that was heard: `transcribe` keeps it, as text and voice."""
+        self._cache.length -= run
+        self._hearing = False
 
     @property
     def rows(self) -> int:

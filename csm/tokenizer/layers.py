@@ -41,7 +41,13 @@ def streaming(module: nn.Module, batch_size: int) -> Iterator[None]:
             block.stream_state = block.initial_state(batch_size)
         yield
     finally:
-        for block in stateful:
+        end_streams(module)
+
+
+def end_streams(module: nn.Module) -> None:
+    """Makes every block of a module forget its past."""
+    for block in module.modules():
+        if hasattr(block, "stream_state"):
             block.stream_state = None
 
 
