@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train", "train the conversational model of a recipe; --fields lists its settings"),
     "generate": ("generate", "speak held-out lines and dialogues with a trained model"),
     "evaluate": ("evaluate", "measure a run, a tokenizer or a voice, and write a report page"),
+    "research": ("research", "answer a research question: train what it compares, measure, and decide"),
     "evaluate-conversation": ("evaluate_conversation", "measure how a voice takes turns and yields"),
     "serve": ("serve", "open a page to talk with a voice, and an HTTP server for it"),
     "converse": ("converse", "hold a typed conversation with a trained model"),
