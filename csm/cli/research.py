@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most lines spoken and heard; 0: none (default: 60)",
     )
+    parser.add_argument(
+        "--asr", metavar="MODEL", help="recogniser of what is spoken, as of csm evaluate (default: tiny.en)"
+    )
     add_recipe(parser)
     parser.set_defaults(recipe="research")
 
@@ -53,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         output=options.output,
         seeds=options.seeds,
         lines=options.lines,
+        asr=options.asr,
         device=device_of(options),
     )
     found = answer(QUESTIONS[options.question], base, settings)

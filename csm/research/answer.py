@@ -40,6 +40,7 @@ class ResearchOptions:
         output: Folder of the trainings, of what was measured, of results.json and of report.html.
         seeds: Seeds of every training.
         lines: Most lines that are spoken, heard or recognised; 0 leaves these measures out.
+        asr: Recogniser of what is spoken; None is tiny.en.
         device: Of the trainings.
     """
 
@@ -47,6 +48,7 @@ class ResearchOptions:
     output: Path
     seeds: int = 3
     lines: int = 60
+    asr: str | None = None
     device: torch.device = torch.device("cpu")
 
 
@@ -92,7 +94,9 @@ def answer(question: Question, base: RunConfig, options: ResearchOptions) -> Ans
     measured: list[Measured] = []
     missing: list[Missing] = []
     for seed in range(options.seeds):
-        material = Material(recipe=base, codes=options.codes, seed=seed, lines=options.lines)
+        material = Material(
+            recipe=base, codes=options.codes, seed=seed, lines=options.lines, asr=options.asr
+        )
         for one in measured_once(question, material, folders.get(seed, {}), options.output):
             if isinstance(one, Missing):
                 missing.append(one)
@@ -137,6 +141,7 @@ def measured_once(
         "codes": codes_digests(material.codes),
         "base": config_files.to_dict(material.recipe),
         "lines": material.lines,
+        "asr": material.asr,
     }
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))

@@ -46,6 +46,7 @@ class Material:
         seed: Seed of the models that are measured, and of every draw.
         lines: Most lines that are spoken, heard or recognised; 0 leaves these measures out.
         conversations: Most held-out conversations.
+        asr: Recogniser of what is spoken, as `csm evaluate --asr`; None is tiny.en.
     """
 
     recipe: RunConfig
@@ -53,6 +54,7 @@ class Material:
     seed: int = 0
     lines: int = 60
     conversations: int = 200
+    asr: str | None = None
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -90,7 +90,7 @@ class UnifiedVsCascade:
         lines, seed = lines_of(material), material.seed
         recogniser: WhisperRecogniser | None = None
         try:
-            recogniser = WhisperRecogniser()
+            recogniser = WhisperRecogniser(material.asr)
         except EvaluatorUnavailable as error:
             yield Missing(SPOKEN, str(error))
         try:
