@@ -15,7 +15,7 @@ from csm.system.supervisor import supervise
 #: Subcommand -> module in csm.cli and what it does. A name may have two words.
 COMMANDS = {
     "speak": ("speak", "say a text with the packaged voice or your own"),
-    "transcribe": ("transcribe", "write down a recording as the model hears it, while it is heard"),
+    "transcribe": ("transcribe", "write the text of a recording, while its voice comes in"),
     "prepare": ("prepare", "make a corpus folder of recorded conversations"),
     "train-semantic": ("train_semantic", "train the semantic half of a recipe's tokenizer"),
     "train-tokenizer": ("train_tokenizer", "train the voice tokenizer of a recipe"),

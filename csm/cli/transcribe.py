@@ -1,10 +1,10 @@
-"""Writes down what is said in a recording, as the model of a voice hears it: text appears while it is heard.
+"""Writes the text of a recording by the model of a voice: text appears while the recording is heard.
 
     csm transcribe turn.wav --voice my_voice
     csm transcribe turn.wav --voice my_voice --json     a line of JSON for each change: seconds heard, text
 
 The recording is one turn of one speaker, at most as long as the model's context. A model with a letter head
-(model.letters_per_frame) spells while it hears; any other one, as the packaged voice, writes the text at the
+(model.letters_per_frame) spells frame by frame; any other one, as the packaged voice, writes the text at the
 end. Transcription by the model is experimental: docs/MEASURED.md has its word error rates.
 """
 
@@ -52,7 +52,7 @@ class Transcript:
         self.text = ""
 
     def show(self, text: str, seconds: float) -> None:
-        """Shows the text so far, after so many seconds of audio."""
+        """Shows the text so far, after a number of seconds of audio."""
         if text == self.text:
             return
         if self.as_json:

@@ -37,7 +37,7 @@ def heard_turn(model: ConversationNetwork, codes: Int[Tensor, "K T"], speaker: i
 
 
 def longest_text(frames: int) -> int:
-    """Returns the most ids that are written of a voice of so many frames."""
+    """Returns the most ids that are written of a voice of a number of frames."""
     return TEXT_PER_FRAME * frames + 16
 
 

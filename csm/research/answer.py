@@ -94,9 +94,7 @@ def answer(question: Question, base: RunConfig, options: ResearchOptions) -> Ans
     measured: list[Measured] = []
     missing: list[Missing] = []
     for seed in range(options.seeds):
-        material = Material(
-            recipe=base, codes=options.codes, seed=seed, lines=options.lines, asr=options.asr
-        )
+        material = Material(recipe=base, codes=options.codes, seed=seed, lines=options.lines, asr=options.asr)
         for one in measured_once(question, material, folders.get(seed, {}), options.output):
             if isinstance(one, Missing):
                 missing.append(one)

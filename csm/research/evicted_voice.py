@@ -24,7 +24,7 @@ from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 SIMILARITY = "similarity_to_evicted"
 FULL = "both, all turns in the window"
-#: Shortest turn that tells a voice, in frames: 1.6 s.
+#: Shortest turn whose voice is embedded, in frames: 1.6 s.
 SHORTEST = 20
 
 

@@ -44,7 +44,7 @@ def with_seed(recipe: RunConfig, seed: int) -> RunConfig:
 
 
 def with_steps(recipe: RunConfig, steps: int) -> RunConfig:
-    """Returns a recipe whose model is trained for so many steps; its warm-up is shortened in proportion."""
+    """Returns a recipe whose model is trained for `steps` steps; its warm-up is shortened in proportion."""
     training = recipe.training
     warmup = min(training.warmup_steps, max(1, training.warmup_steps * steps // training.steps))
     return replace(recipe, training=replace(training, steps=steps, warmup_steps=warmup))

@@ -128,7 +128,7 @@ def latencies(
 ) -> Scores:
     """Scores the seconds from a heard turn to the first frame of an answer, which repeats the turn's text.
 
-    One model answers in the session that has heard the turn; a voice beside another listener hears nothing.
+    One model answers in the session that has heard the turn; a voice beside another listener has no context.
     """
     with_vectors(material, voice)
     write = writer_of(listener, material)

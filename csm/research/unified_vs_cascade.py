@@ -1,4 +1,4 @@
-"""One model that speaks and hears, against two of the same total size, and a recogniser with a voice."""
+"""One model that speaks and transcribes, against two of its size in all, and a recogniser with a voice."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class UnifiedVsCascade:
     name = "unified_vs_cascade"
     title = "Is one model better than a cascade?"
     summary = (
-        "One model is trained to speak and to hear; a second one of half its parameters to speak alone, and "
-        "a third one, as large as the second, to hear alone. Each is trained for as many steps, so that the "
-        "two small ones together take about the computation of the large one. They are measured on the same "
-        "held-out turns: nats, word errors of what is written, word errors of what is spoken by a "
-        "recogniser, and the time from the end of a heard turn to the first frame of the answer. The "
-        "recogniser alone is another reference: it was trained on far more speech."
+        "One model is trained to speak and to transcribe; a second one of half its parameters to speak "
+        "alone, and a third one, as large as the second, to transcribe alone. Each is trained for as many "
+        "steps, so that the two small ones together take about the computation of the large one. They are "
+        "measured on the same held-out turns: nats, word errors of what is written, word errors of what is "
+        "spoken by a recogniser, and the time from the end of a heard turn to the first frame of the answer. "
+        "The recogniser alone is another reference: it was trained on far more speech."
     )
     claims: tuple[Claim, ...] = (
         Claim("The one model predicts code 0 better than the one that only speaks.",
               "codebook0", UNIFIED, SPEAKING, 0.01),
-        Claim("The one model writes what it hears with fewer word errors than the one that only hears.",
+        Claim("The one model transcribes with fewer word errors than the one that only transcribes.",
               HEARD, UNIFIED, HEARING, 0.01),
         Claim("The one model is understood with fewer word errors than the one that only speaks.",
               SPOKEN, UNIFIED, SPEAKING, 0.01),
@@ -60,14 +60,14 @@ class UnifiedVsCascade:
             )
         half = parameters_of(base.model) // 2
         speaks = replace(base.model, letters_per_frame=0)
-        # A model that only hears never runs its depth decoder.
-        hears = replace(
+        # A model that only transcribes never runs its depth decoder.
+        listens = replace(
             base.model, depth_d_model=2 * base.model.depth_n_heads, depth_n_layers=1, depth_d_ff=0
         )
         return {
             UNIFIED: base,
             SPEAKING: _alone(base, of_size(speaks, half), share=0.0),
-            HEARING: _alone(base, of_size(hears, half), share=1.0),
+            HEARING: _alone(base, of_size(listens, half), share=1.0),
         }
 
     def measure(self, material: Material, models: Mapping[str, Path]) -> Iterator[Measured | Missing]:
