@@ -33,7 +33,16 @@ def cheap(monkeypatch):
 
 def test_every_condition_is_measured_and_two_runs_agree(cheap, small_corpus, tiny_tokenizer):
     report, conditions = measure_tokenizer(tiny_tokenizer, small_corpus, SMALL)
-    names = ["original", "codebooks_2", "codebooks_4", "opus_6k", "opus_12k", "codec2_3200", "codec2_1300"]
+    names = [
+        "original",
+        "codebooks_2",
+        "codebooks_4",
+        "opus_6k",
+        "opus_12k",
+        "opus_16k",
+        "codec2_3200",
+        "codec2_1300",
+    ]
     assert report.conditions == names and [one.name for one in conditions] == names
     assert report.details["clips"]["count"] == 4 and report.details["clips"]["conversations"] == 2
     assert all(entry.n_ok + entry.n_failed == 4 for entry in report.metrics)
