@@ -25,9 +25,9 @@ def pairs(count: int, seed: int, *, planted: bool) -> list[Pair]:
     return found
 
 
-def measured(planted: bool) -> list[Measured]:
+def measured(planted: bool, steps: int) -> list[Measured]:
     train, tested = pairs(120, 0, planted=planted), pairs(60, 1, planted=planted)
-    given = {"vocab": 8, "steps": 40}
+    given = {"vocab": 8, "steps": steps}
     return [
         Measured(
             arm, seed, next_turn_scores(train, tested, range(2), seed=seed, permuted=arm == "other", **given)
@@ -41,12 +41,12 @@ CLAIM = Claim("The own voice says more.", "next_turn_nats", "own", "other", 0.00
 
 
 def test_a_planted_relation_is_supported() -> None:
-    (verdict,) = decide([CLAIM], measured(True))
+    (verdict,) = decide([CLAIM], measured(True, 40))
     assert verdict.decision == "supported" and verdict.difference > 0.03
 
 
 def test_without_a_relation_nothing_is_supported() -> None:
-    (verdict,) = decide([CLAIM], measured(False))
+    (verdict,) = decide([CLAIM], measured(False, 8))
     assert verdict.decision != "supported" and abs(verdict.difference) < 0.05
 
 
