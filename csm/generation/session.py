@@ -10,7 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.heard_turn import heard_turn, longest_text, room_of_heard, spelled_text
+from csm.generation.heard_turn import (
+    context_rows,
+    heard_turn,
+    longest_text,
+    room_of_heard,
+    spelled_text,
+    transcribed_turn,
+)
 from csm.generation.next_code import NextCode
 from csm.generation.next_frame import next_frame
 from csm.generation.sampling import SamplingConfig
@@ -153,7 +160,7 @@ class Session:
         else:
             text = self._write(states[-1], reading, longest_text(codes.shape[1]))
         # From now on the turn counts like any other: as text and voice.
-        context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
+        context = ContextTurn(transcribed_turn(model, text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
         return text
 
@@ -273,27 +280,19 @@ class Session:
     # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
 
     def begin_hearing(self) -> None:
-        """Begins a turn whose voice comes in; the session does nothing else until `end_hearing`.
-
-        Raises:
-            ValueError: Another turn is still being spoken or heard.
-        """
+        """Begins a turn whose voice comes in, until `end_hearing`; raises ValueError while busy."""
         self.refuse_while_busy()
         self._hearing = True
 
     @torch.no_grad()
     def hear_rows(self, batch: RowBatch, run: int) -> Float[Tensor, "R D"]:
-        """Runs rows of a turn that is being heard, all but its end row.
+        """Runs the rows of a turn so far (`heard_turn`) without its end row, of which `run` have been run.
 
-        Older turns move to the memory where `transcribe` of the turn so far would move them. All rows of the
-        turn are run again then, as the context before them is another one.
-
-        Args:
-            batch: Rows of the turn so far, of `heard_turn`.
-            run: How many of them have been run.
+        Older turns move to the memory where `transcribe` would move them; all rows are run again then, as the
+        context before them is another one.
 
         Returns:
-            The hidden rows of those that were run now: the last ones before the end row, or all.
+            The hidden rows of those that were run now: the last ones, or all.
         """
         batch, longest = batch.to(self.device), self.model.config.max_context
         room = room_of_heard(batch, longest)
@@ -319,16 +318,7 @@ class Session:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
 
     def _rows(self, turn: TurnFrames) -> int:
-        return len(self.model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
-
-    def _transcribed_turn(self, text: str, speaker: int, codes: Tensor) -> TurnFrames:
-        """Returns the turn to keep: bytes that are no text take one row each, as when they were generated."""
-        text = text.replace("\ufffd", "?")
-        turn = TurnFrames("transcribed", text or ".", speaker, codes.cpu())
-        while len(text) > 1 and self._rows(turn) > self.model.config.max_context:
-            text = text[:-1].strip()
-            turn = turn._replace(text=text or ".")
-        return turn
+        return context_rows(self.model, turn)
 
     def _make_room(self, rows: int) -> None:
         """Moves the oldest turns to the memory until `rows` more fit."""
