@@ -32,6 +32,7 @@ TIERS = (
     ("training",),
     ("evaluation",),
     ("recipes",),
+    ("research",),
     ("cli",),
     ("quantization_cost", "__main__"),
 )

@@ -77,7 +77,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
     @torch.no_grad()
     def __next__(self) -> list[Int[Tensor, " K"] | None]:
         for index in self._planned:
-            self._sessions[index].refuse_while_speaking()
+            self._sessions[index].refuse_while_busy()
         try:
             self._begin()
             self._run_frames()
