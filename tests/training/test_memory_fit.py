@@ -1,7 +1,7 @@
 """A training whose memory is limited cuts its micro-batches and has the losses of one that is not.
 
-Run as a script (`test_memory_fit.py FOLDER MEGABYTES`) this file trains, in a process that may take so much
-more memory than it has at the start; 0: any.
+Run as a script (`test_memory_fit.py FOLDER BYTES`) this file trains, in a process that may take so many bytes
+more than it has at the start; 0: any, and the last line is what it took.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LimitedTask(ModelTask):
 
 
 def large_task(root: Path) -> ModelTask:
-    """A small model whose micro-batches of 1,400 rows need a hundred times the memory of its weights."""
+    """A small model whose micro-batches of 4,200 rows need hundreds of times the memory of its weights."""
 
     def turn(name: str, index: int) -> Turn:
         kept = {"speaker": "A", "text": "abc", "audio": "a.wav", "end": 1.0}
@@ -69,7 +69,7 @@ def large_task(root: Path) -> ModelTask:
     }
     torch.manual_seed(0)
     model = CSMModel(CSMConfig(**MODEL, max_context=1024, memory_slots=4))
-    config = DatasetConfig(rows_per_micro_batch=1400, max_rows=180, past_turns=0)
+    config = DatasetConfig(rows_per_micro_batch=4200, max_rows=180, past_turns=0)
     sizes = {"num_codebooks": 4, "end_code": 32, "config": config, "seed": 0, "codec": model.codec}
     table = table_of(corpus, encoded, "train", model.codec, numbers={"A": 0})
     data = ConversationDataset(table, micro_batches=1, **sizes)
@@ -78,25 +78,29 @@ def large_task(root: Path) -> ModelTask:
     return task
 
 
-def main(folder: Path, megabytes: int) -> None:
-    """Trains two steps, with so much memory to spare."""
+def main(folder: Path, spare: int) -> None:
+    """Trains two steps, with so many bytes to spare."""
     engine.deepspeed_installed = lambda: False
     config = TrainingConfig(steps=STEPS, micro_batches=1, warmup_steps=1, log_every=1, tracker="none")
     task = large_task(folder)
-    if megabytes:
-        # What is loaded at its first use is loaded before the limit.
-        loss, _ = task.loss("model", task.model, task.validation_batch, 1)
-        torch.autograd.grad(loss, [*task.model.parameters()], allow_unused=True)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + (megabytes << 20), resource.RLIM_INFINITY))
+    # What is loaded at its first use is loaded before the limit.
+    loss, _ = task.loss("model", task.model, task.validation_batch, 1)
+    torch.autograd.grad(loss, [*task.model.parameters()], allow_unused=True)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if spare:
+        resource.setrlimit(resource.RLIMIT_AS, (held + spare, resource.RLIM_INFINITY))
     train(task, config, folder / "run", run_description={}, device="cpu")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmPeak"].split()[0]) * 1024 - held)
 
 
-def trained(folder: Path, megabytes: int) -> subprocess.CompletedProcess[str]:
+def trained(folder: Path, spare: int) -> subprocess.CompletedProcess[str]:
     folder.mkdir()
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     more = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, __file__, str(folder), str(megabytes)]
+    # Memory comes from the system and goes back there at once: without, what a heap keeps is anyone's guess.
+    more |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    command = [sys.executable, __file__, str(folder), str(spare)]
     return subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, timeout=200)
 
 
@@ -110,7 +114,8 @@ def losses(folder: Path) -> list[dict[str, float]]:
 def test_where_memory_is_short_micro_batches_are_cut_and_the_losses_stay(tmp_path: Path) -> None:
     free = trained(tmp_path / "free", 0)
     assert free.returncode == 0 and "pieces" not in free.stderr, free.stderr
-    short = trained(tmp_path / "short", 120)
+    needed = int(free.stdout.splitlines()[-1])
+    short = trained(tmp_path / "short", needed * 6 // 10)
     assert short.returncode == 0, short.stderr
     assert "a whole micro-batch does not fit into memory: each is computed in " in short.stderr
     assert "step 1 of 2, peak memory of a rank" in short.stderr
@@ -121,7 +126,7 @@ def test_where_memory_is_short_micro_batches_are_cut_and_the_losses_stay(tmp_pat
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process' memory as Linux does")
 def test_where_not_even_a_piece_fits_one_line_says_what_to_do(tmp_path: Path) -> None:
-    none = trained(tmp_path / "none", 45)
+    none = trained(tmp_path / "none", 95 << 20)
     assert none.returncode == 1
     assert "ValueError: memory ran out in a step; checkpoints are intact" in none.stderr
 
