@@ -1,4 +1,4 @@
-"""The batches of this rank's micro-batches, made ahead: by a thread on a GPU, by processes where asked for."""
+"""The batches of this rank, made ahead: by a thread on a GPU, by processes where asked for."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def spoken_lines(
 
 
 def corpus_without_turns(folders: str) -> Corpus:
-    """Returns where the files of a corpus lie, or of several (`data/a,data/b`), without reading a manifest."""
+    """Returns a corpus (`data/a`) or several (`data/a,data/b`) without their turns: no manifest is read."""
     names = [Path(name) for name in folders.split(",")]
     if len(names) == 1:
         return Corpus(root=names[0], conversations=(), info={})

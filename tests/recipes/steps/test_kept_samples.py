@@ -74,7 +74,9 @@ def test_the_place_of_several_corpora_is_that_of_their_joined_one(tmp_path):
         whole = read_corpus(folders)
         place = corpus_without_turns(folders)
         assert replace(whole, conversations=(), info={}) == place
-        assert [whole.folder_of(turn) for turn in whole.turns()] == [place.folder_of(t) for t in whole.turns()]
+        assert [whole.folder_of(turn) for turn in whole.turns()] == [
+            place.folder_of(t) for t in whole.turns()
+        ]
 
 
 def _lines(folder: Path) -> int:
