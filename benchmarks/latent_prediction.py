@@ -2,8 +2,8 @@
 
     python benchmarks/latent_prediction.py --tokenizer runs/wideband/tokenizer --corpus data/amazon_queen
 
-What is predicted need not be quantized. Linear predictions are fitted on turns of the train split and tested
-on the held-out speakers that the corpus names.
+What is predicted need not be quantized. Linear predictions, and the network by which the tokenizer predicts,
+are fitted on turns of the train split and tested on the held-out speakers that the corpus names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.data.turn_audio import read_turn
 from csm.system.log import progress_of
 from csm.tokenizer import ConversationalRVQ
+from csm.tokenizer.latent_prediction import LatentPrediction, fit_prediction
 from csm_kernels import rvq_search
 
-SUMS, LATENTS = 5, 2
+SUMS, LATENTS, HIDDEN = 5, 2, 512
 
 
 def drawn(corpus: Corpus, held_out: bool, count: int) -> list[Turn]:
@@ -73,6 +74,19 @@ def explained(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> floa
     return 1 - float(left.square().sum() / (y_test - mean_y).square().sum())
 
 
+def explained_by_network(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], frames: int, hidden: int
+) -> float:
+    """Returns R squared on `test` of a `LatentPrediction` fitted on `train`, each (windows, latents)."""
+    (x, y), (x_test, y_test) = train, test
+    torch.manual_seed(0)
+    prediction = LatentPrediction(x.shape[1] // frames, y.shape[1], frames=frames, hidden=hidden)
+    fit_prediction(prediction, x, y, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        left = y_test - prediction.predicted(x_test)
+    return 1 - float(left.square().sum() / (y_test - y.mean(dim=0)).square().sum())
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(
@@ -98,6 +112,10 @@ def main() -> None:
     print("| predicted from | R squared |\n|---|---|")
     for name, (x, x_test) in rows.items():
         print(f"| {name} | {explained((x, y), (x_test, y_test)):.3f} |")
+    for frames in (1, SUMS):
+        train, test = (sums[:, : frames * width], y), (sums_test[:, : frames * width], y_test)
+        share = explained_by_network(train, test, frames, HIDDEN)
+        print(f"| a network of {HIDDEN} hidden units: the semantic sums of {frames} frames | {share:.3f} |")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs or report.json")
     parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="reference recordings, held-out clips")
     parser.add_argument(
-        "--asr", metavar="MODEL", help="faster-whisper model, name or folder (default: packaged tiny.en)"
+        "--asr",
+        metavar="MODEL",
+        help="recogniser: base (Whisper base, which no training uses; fetched once), or another model of "
+        "faster-whisper by name or folder (default: tiny.en of the wheel)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and draws")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="metrics at the same time")

@@ -22,6 +22,7 @@ from csm.data.corpora.layouts.recognition import BY_NAME, PUBLIC
 from csm.data.corpora.librispeech import prepare_librispeech
 from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.split_choice import SplitChoice, held_out
+from csm.data.corpora.steel_sky import prepare_steel_sky
 from csm.data.corpora.synthetic_dialogues.corpus import prepare_synthetic_dialogues
 from csm.data.corpora.transcription.recogniser import WordRecogniser
 from csm.data.corpora.transcription.transcriber import RecordingTranscriber
@@ -34,7 +35,11 @@ from csm.text import text_codec
 LONGEST_TURN = 30.0  # seconds
 ROWS_PER_SECOND = 32.0  # of a turn: 12.5 frames and up to 19 phones of fast speech
 PUBLIC_NAMES = tuple(layout.name for layout in PUBLIC)
-DEBIAN = {"drascula": prepare_drascula, "asterisk_prompts": prepare_asterisk_prompts}
+DEBIAN = {
+    "drascula": prepare_drascula,
+    "steel_sky": prepare_steel_sky,
+    "asterisk_prompts": prepare_asterisk_prompts,
+}
 NAMES = (
     *("amazon_queen_excerpt", "amazon_queen", *DEBIAN, "librispeech"),
     *("synthetic_dialogues", "recordings", "folder"),
@@ -45,6 +50,8 @@ EPILOG = """corpora:
   amazon_queen           the whole of it (271 minutes) from the Debian package: --archive FILE, or apt-get
   drascula               46 minutes of acted dialogue, 12 roles, 8 bits at 11 kHz: a Debian package that is
                          downloaded to --source
+  steel_sky              two hours of acted lines, 8 bits at 11 kHz, words and speakers found by machine: a
+                         Debian package that is downloaded to --source; an hour on one core
   asterisk_prompts       24 minutes of telephone announcements by one voice, 16 kHz: two Debian packages,
                          downloaded to --source
   librispeech            read speech, --subset dev-clean ... train-other-500; made-up, synthetic turns
@@ -78,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         type=Path,
         metavar="FOLDER",
-        help="your recordings; drascula, asterisk_prompts, librispeech: where downloads are kept",
+        help="your recordings; drascula, steel_sky, asterisk_prompts, librispeech: where downloads are kept",
     )
     parser.add_argument(
         "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
@@ -125,7 +132,8 @@ def add_transcription(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--asr",
         metavar="MODEL",
-        help="--transcribe: faster-whisper model, name or folder (default: tiny.en)",
+        help="--transcribe: recogniser: base (Whisper base, fetched once), or another model of faster-"
+        "whisper by name or folder (default: tiny.en of the wheel)",
     )
     parser.add_argument(
         "--language", default="en", metavar="CODE", help="--transcribe: language (default: %(default)s)"

@@ -2,6 +2,7 @@
 
     csm speak "I had a plane to catch."
     csm speak "You and whose army?" --speaker FAYE --output line.wav
+    csm speak "I said NOW." --speed 0.8                a word in capitals is stressed
     csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
     some_program | csm speak -      speaks each sentence as soon as it has arrived
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: speech/000.wav, 001.wav, ...")
     parser.add_argument("--quiet", action="store_true", help="do not play it")
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
+    parser.add_argument("--speed", type=float, help="rate of speech: 1 is the voice's own, 0.5 to 2")
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
     parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
     parser.add_argument(
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Speaks."""
     talker = Talker.from_pretrained(options.voice)
-    given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k")}
+    given = {name: getattr(options, name) for name in ("seed", "speed", "temperature", "top_k")}
     sampling = replace(talker.sampling, **{k: v for k, v in given.items() if v is not None})
     talker = replace(talker, sampling=sampling, weights="int8" if options.int8 else "fp32")
     if options.list:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csm.data.corpora.transcription.recogniser import packaged_model
+from csm.data.recogniser_models import tiny_model
 from csm.system.extras import missing_package
 
 RATE = 16_000
@@ -46,7 +46,7 @@ class FastTranscriber:
             tokenizer: Any = importlib.import_module("faster_whisper.tokenizer").Tokenizer
         except ImportError as error:
             raise ValueError(missing_package("faster-whisper", "a live conversation")) from error
-        folder = str(packaged_model("a live conversation"))
+        folder = str(tiny_model("a live conversation"))
         self._model = library.WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=1)
         marks = tokenizer(self._model.hf_tokenizer, False)
         self._prompt = [*marks.sot_sequence, marks.no_timestamps]

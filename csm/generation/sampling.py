@@ -29,6 +29,8 @@ class SamplingConfig:
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code.
+        speed: Rate of speech, as a multiple of the predicted one: 0.5 to 2. Only a model that predicts the
+            durations of phones has one.
         shortest: Share of a turn's expected length before which the turn does not end.
         max_seconds: Longest length of a turn, in seconds.
         seed: Seed of the random numbers; the same seed gives the same speech.
@@ -44,6 +46,7 @@ class SamplingConfig:
     contrast: float | None = None
     top_k: int = 50
     extra_codes: bool = False
+    speed: float = 1.0
     shortest: float = 0.6
     max_seconds: float = 15.0
     seed: int = 0
@@ -57,6 +60,8 @@ class SamplingConfig:
             raise ValueError(f"variance_restoration is {self.variance_restoration}: expected 0 to 1")
         if self.contrast is not None and not self.contrast > 0:
             raise ValueError(f"contrast is {self.contrast}: expected above 0, or none for the tokenizer's")
+        if not 0.5 <= self.speed <= 2:
+            raise ValueError(f"speed is {self.speed}: expected 0.5 (half the rate) to 2 (double)")
         if self.shortest < 0:
             raise ValueError(
                 f"shortest is {self.shortest}: expected a share of the expected length, 0 or above"

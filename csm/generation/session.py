@@ -226,7 +226,7 @@ class Session:
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
         rows = self._forward(model.embed_rows(ids, codes))
         phones = phone_log_frames(model, rows)
-        expected = min(plan.frames or expected_frames(model, rows, phones), longest)
+        expected = min(plan.frames or expected_frames(model, rows, phones, self.sampling.speed), longest)
         timed = plan.frames is not None or model.predicts_durations()
         ends = None if phones is None else text_ends(phones, expected)
         turn = SpokenTurn(

@@ -122,9 +122,16 @@ class Talker:
             codes, _ = self.tokenizer.encode(silence.to(self.tokenizer.device))
         return list(codes[0, : self.model.config.num_codebooks].cpu().unbind(dim=1))
 
-    def session(self, seed: int | None = None) -> Session:
-        """Returns a new conversation; None takes the seed of `sampling`."""
-        sampling = self.sampling if seed is None else replace(self.sampling, seed=seed)
+    def session(self, seed: int | None = None, speed: float | None = None) -> Session:
+        """Returns a new conversation; None takes the seed and the speed of `sampling`.
+
+        Raises:
+            ValueError: The speed is out of its range.
+        """
+        own = self.sampling
+        sampling = replace(
+            own, seed=own.seed if seed is None else seed, speed=own.speed if speed is None else speed
+        )
         return Session(self.model, sampling, sampler=DepthSampler(self.model, self.weights))
 
     @overload
@@ -137,6 +144,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: Literal[False] = False,
     ) -> Speech: ...
 
@@ -150,6 +158,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: Literal[True],
     ) -> SpeechStream: ...
 
@@ -162,6 +171,7 @@ class Talker:
         context: Sequence[PromptTurn] = (),
         session: Session | None = None,
         seed: int | None = None,
+        speed: float | None = None,
         stream: bool = False,
     ) -> Speech | SpeechStream:
         """Speaks a text sentence by sentence; each sentence is a turn, with a pause of silence between two.
@@ -174,6 +184,7 @@ class Talker:
                 written to its memory.
             session: Conversation to continue, which keeps the spoken turns; None begins a new one.
             seed: Seed of a new session; None takes `sampling.seed`.
+            speed: Rate of speech of a new session, 0.5 to 2; None takes `sampling.speed`.
             stream: Whether to return waveforms as they are generated, 80 ms of speech at a time.
                 The same seed gives the same codes, and the concatenated chunks equal the whole waveform.
 
@@ -183,19 +194,22 @@ class Talker:
 
         Raises:
             ValueError: The text is empty, the speaker is unknown, both speaker and prompt are given, a prompt
-                or context turn has no text or a wrong shape, or both session and seed are given. While
-                speaking: a word is too long.
+                or context turn has no text or a wrong shape, the speed is out of its range, or a session is
+                given beside seed or speed. While speaking: a word is too long.
         """
         if isinstance(text, str) and not text.strip():
             raise ValueError("text is empty: expected words to speak")
         if prompt is not None and speaker is not None:
             raise ValueError(f"speaker is {speaker!r} and a prompt is given: expected only one of them")
-        if session is not None and seed is not None:
-            raise ValueError(f"seed is {seed} and a session, which has its own, is given: expected only one")
+        for name, value in (("seed", seed), ("speed", speed)):
+            if session is not None and value is not None:
+                raise ValueError(
+                    f"{name} is {value} and a session, which has its own, is given: expected only one"
+                )
         for turn in (*context, *([] if prompt is None else [prompt])):
             check_prompt(turn, self.voices)
         voice = self.voice(speaker)
-        session = session or self.session(seed)
+        session = session or self.session(seed, speed)
         clock = StreamClock()
         for turn in context:
             session.listen(self._encoded(turn)[0])

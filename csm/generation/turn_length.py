@@ -28,7 +28,10 @@ def phone_log_frames(model: ConversationNetwork, text: Float[Tensor, "L D"]) -> 
 
 
 def expected_frames(
-    model: ConversationNetwork, text: Float[Tensor, "L D"], phones: Float[Tensor, " L"] | None
+    model: ConversationNetwork,
+    text: Float[Tensor, "L D"],
+    phones: Float[Tensor, " L"] | None,
+    speed: float = 1.0,
 ) -> int:
     """Returns the length of a turn that the model predicts, at most what its context can hold.
 
@@ -36,6 +39,7 @@ def expected_frames(
         model: Network of the session.
         text: Hidden rows of the turn's text.
         phones: Log frames of each text id, if they are predicted.
+        speed: Rate of speech that divides the length.
     """
     if not model.predicts_durations():
         frames = len(text) * model.config.frames_per_text_id
@@ -44,7 +48,7 @@ def expected_frames(
         if phones is not None:
             # The errors of the two heads are independent: their geometric mean is better than either.
             frames = (frames * frames_of_ids(phones)) ** 0.5
-    return max(1, min(round(frames), model.config.max_context))
+    return max(1, min(round(frames / speed), model.config.max_context))
 
 
 def cut_off(expected: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from csm import config as config_files
 from csm.generation.talker import PACKAGED
@@ -12,6 +12,7 @@ from csm.recipes.run_config import RunConfig
 from csm.system.digests import record_digests, sha256_of
 from csm.system.files import move_files
 from csm.system.log import log
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.training.run_folder import is_complete
 
 CONFIG, WEIGHTS = PRETRAINED_FILES = ("config.json", "model.safetensors")
@@ -21,6 +22,18 @@ class Pretrained(Protocol):
     """What can be saved for use without training code."""
 
     def save_pretrained(self, folder: Path | str) -> None: ...
+
+
+class WithHeads(NamedTuple):
+    """A tokenizer and the heads that read phones and letters from its semantic codes, saved side by side."""
+
+    tokenizer: Pretrained
+    heads: SemanticHeads
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes both; makes the folder."""
+        self.tokenizer.save_pretrained(folder)
+        self.heads.save(Path(folder))
 
 
 def save_whole(module: Pretrained, folder: Path) -> list[Path]:

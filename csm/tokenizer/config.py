@@ -41,6 +41,9 @@ class TokenizerConfig:
         semantic_block_frames: Frames of a block inside which its attention is bidirectional: a block of n
             frames looks ahead by up to n - 1 frames, and a stream is encoded in whole blocks.
         semantic_past_frames: Frames before a block that its attention sees.
+        prediction_frames, prediction_hidden: Frames of semantic codes, the present one included, from which
+            the encoder's latent is predicted, and hidden width of that prediction (0: a linear map); the
+            acoustic codebooks quantize what it leaves.
 
     Raises:
         ValueError: A field is out of range, or fields do not fit each other.
@@ -76,6 +79,8 @@ class TokenizerConfig:
     semantic_heads: int = 6
     semantic_block_frames: int = 1
     semantic_past_frames: int = 64
+    prediction_frames: int = 1
+    prediction_hidden: int = 0
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "frame_rate", "codebook_size", "codebook_dim", "hops_per_frame"):
@@ -158,6 +163,17 @@ class TokenizerConfig:
             raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")
 
     def _check_semantic_encoder(self) -> None:
+        if self.prediction_frames < 1 or self.prediction_hidden < 0:
+            raise ValueError(
+                f"prediction_frames is {self.prediction_frames} and prediction_hidden "
+                f"{self.prediction_hidden}: expected at least 1 and at least 0"
+            )
+        if not self.semantic_layers and (self.prediction_frames > 1 or self.prediction_hidden):
+            raise ValueError(
+                f"prediction_frames is {self.prediction_frames} and prediction_hidden "
+                f"{self.prediction_hidden}: expected 1 and 0 without semantic_layers; the codes of a latent "
+                f"are searched with the linear map of its own frame"
+            )
         if self.semantic_layers < 0:
             raise ValueError(f"semantic_layers is {self.semantic_layers}: expected 0 or more")
         if self.semantic_layers and (

@@ -76,6 +76,8 @@ class ConversationalRVQ(nn.Module):
             config.codebook_size,
             config.codebook_dim,
             semantic_encoder=config.semantic_layers > 0,
+            prediction_frames=config.prediction_frames,
+            prediction_hidden=config.prediction_hidden,
         )
         self.semantic_encoder = SemanticEncoder(config) if config.semantic_layers else None
         self.decoder = Decoder(config)

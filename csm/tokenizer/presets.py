@@ -45,6 +45,8 @@ def wideband() -> TokenizerConfig:
         recover_phase=True,
         semantic_layers=4,
         semantic_block_frames=2,
+        prediction_frames=5,
+        prediction_hidden=512,
     )
 
 

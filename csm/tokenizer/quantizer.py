@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
+from csm.tokenizer.latent_prediction import LatentPrediction
 from csm_kernels import rvq_search
 
 
@@ -22,6 +23,8 @@ class Quantized(NamedTuple):
         semantic: Sum of the semantic vectors, [B, T, C]; straight-through gradient.
         commitment_loss: Mean squared distance of the projections from their code vectors, a scalar.
         isotropy_loss: Unevenness of the projections' covariance, a scalar; see `isotropy_loss`.
+        prediction_loss: Mean squared distance of the latent, which gets no gradient of it, from its
+            prediction from the semantic sums, a scalar.
         semantic_rows, acoustic_rows: Quantized rows [N, C], detached, for the codebook update.
     """
 
@@ -30,6 +33,7 @@ class Quantized(NamedTuple):
     semantic: Tensor
     commitment_loss: Tensor
     isotropy_loss: Tensor
+    prediction_loss: Tensor
     semantic_rows: Tensor
     acoustic_rows: Tensor
 
@@ -37,16 +41,17 @@ class Quantized(NamedTuple):
 class SplitQuantizer(nn.Module):
     """Two residual stacks in a row, each in its own projection.
 
-    The acoustic stack quantizes the residual that the semantic one leaves of the encoder's latent, so that
-    every prefix of the codes can be decoded. The semantic stack quantizes a projection of the same latent, or
-    rows of an encoder of its own (`csm.tokenizer.semantic`).
+    The acoustic stack quantizes what a prediction from the semantic sums leaves of the encoder's latent, so
+    that every prefix of the codes can be decoded. The semantic stack quantizes a projection of the same
+    latent, or rows of an encoder of its own (`csm.tokenizer.semantic`).
 
     Args:
         width: Width D of the encoder's latent.
         num_codebooks: Number of codebooks K; the first `semantic_codebooks` form the semantic stack.
         semantic_codebooks: Codebooks of the semantic stack, 1 to num_codebooks - 1.
         codebook_size, codebook_dim: Vectors per codebook, and their width C.
-        semantic_encoder: Whether `forward` and `fit` are given the semantic stack's rows.
+        semantic_encoder: Whether `forward` is given the semantic stack's rows.
+        prediction_frames, prediction_hidden: Window and hidden layer of `LatentPrediction`.
     """
 
     semantic_in: nn.Linear | None
@@ -60,13 +65,17 @@ class SplitQuantizer(nn.Module):
         codebook_dim: int,
         *,
         semantic_encoder: bool = False,
+        prediction_frames: int = 1,
+        prediction_hidden: int = 0,
     ) -> None:
         super().__init__()
         self.num_codebooks, self.semantic_codebooks = num_codebooks, semantic_codebooks
         self.semantic = CodebookStack(semantic_codebooks, codebook_size, codebook_dim)
         self.acoustic = CodebookStack(num_codebooks - semantic_codebooks, codebook_size, codebook_dim)
         self.semantic_in = None if semantic_encoder else nn.Linear(width, codebook_dim)
-        self.semantic_out = nn.Linear(codebook_dim, width)
+        self.semantic_out = LatentPrediction(
+            codebook_dim, width, frames=prediction_frames, hidden=prediction_hidden
+        )
         self.acoustic_in = nn.Linear(width, codebook_dim)
         self.acoustic_out = nn.Linear(codebook_dim, width)
 
@@ -77,7 +86,7 @@ class SplitQuantizer(nn.Module):
         generator: torch.Generator,
         *,
         keep: bool = False,
-        semantic: Float[Tensor, "N C"] | None = None,
+        predicted: Float[Tensor, "N D"] | None = None,
     ) -> None:
         """Sets codebooks by k-means of latents [N, D]; see `CodebookStack.fit`.
 
@@ -85,15 +94,24 @@ class SplitQuantizer(nn.Module):
             latent: Latents of the encoder.
             generator: Random generator on the CPU.
             keep: Whether k-means starts at the present vectors.
-            semantic: Rows of the semantic encoder, whose codebooks stay as they are. None: the semantic
-                codebooks are fitted too.
+            predicted: What the semantic encoder's codes predict of them (`predicted_latent`); its codebooks
+                stay as they are. None: the semantic codebooks are fitted too.
         """
-        if self.semantic_in is None:
-            assert semantic is not None
-            quantized = rvq_search(semantic.float(), self.semantic.codebooks).quantized
-        else:
+        if predicted is None:
+            assert self.semantic_in is not None
             quantized = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
-        self.acoustic.fit(self.acoustic_in(latent - self.semantic_out(quantized)), generator, keep=keep)
+            predicted = self.semantic_out(quantized)
+        self.acoustic.fit(self.acoustic_in(latent - predicted), generator, keep=keep)
+
+    def semantic_sums(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Returns the sums of the code vectors of the semantic encoder's rows [B, T, C]."""
+        found = rvq_search(rows.float().flatten(0, 1), self.semantic.codebooks)
+        return found.quantized.reshape(rows.shape)
+
+    def predicted_latent(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        """Returns the latent [B, T, D] as the codes of the semantic encoder's rows [B, T, C] predict it."""
+        predicted: Tensor = self.semantic_out(self.semantic_sums(rows))
+        return predicted
 
     def split_levels(self, levels: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
         """Returns the levels of each stack that the first `levels` codebooks use."""
@@ -168,6 +186,7 @@ class SplitQuantizer(nn.Module):
             self.semantic, semantic_input, rows_semantic, first_semantic
         )
         out_s = self.semantic_out(semantic)
+        missed = (latent.detach() - out_s).square().mean(dim=-1).reshape(-1)
         if count > first_semantic:
             remainder = latent - out_s.detach()
             codes_a, acoustic, loss_a, uneven_a, x_a = stack(
@@ -185,6 +204,7 @@ class SplitQuantizer(nn.Module):
             semantic=semantic,
             commitment_loss=loss_s + loss_a,
             isotropy_loss=uneven_s + uneven_a,
+            prediction_loss=(missed * weight).sum() / weight.sum().clamp_min(1),
             semantic_rows=x_s,
             acoustic_rows=x_a,
         )
@@ -202,13 +222,13 @@ class SplitQuantizer(nn.Module):
         rows = codes.transpose(1, 2).reshape(batch * steps, count)
         first = min(count, self.semantic_codebooks)
 
-        def projected(project: nn.Linear, rows: Tensor) -> Tensor:
-            return F.linear(rows.to(dtype), project.weight.to(dtype), project.bias.to(dtype))
-
-        latent = projected(self.semantic_out, self.semantic.lookup(rows[:, :first]))
+        sums = self.semantic.lookup(rows[:, :first]).to(dtype)
+        latent = self.semantic_out(sums.reshape(batch, steps, -1), decoding=True)
         if count > first:
-            latent = latent + projected(self.acoustic_out, self.acoustic.lookup(rows[:, first:]))
-        return latent.reshape(batch, steps, -1)
+            acoustic = self.acoustic.lookup(rows[:, first:]).to(dtype).reshape(batch, steps, -1)
+            weight, bias = (part.to(dtype) for part in (self.acoustic_out.weight, self.acoustic_out.bias))
+            latent = latent + F.linear(acoustic, weight, bias)
+        return latent
 
     @staticmethod
     def _has_acoustic(active: Tensor | None, bypass: Tensor | None, batch: int, steps: int) -> Tensor | float:

@@ -92,7 +92,7 @@ class TokenizerTask:
         self.trainer = TokenizerTrainer(tokenizer, len(train.speakers), teacher_width=width)
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
-        names = ("loss", "mel", "magnitude", "commitment", "text")
+        names = ("loss", "mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text")
         self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
         self.watched = "mel"
         if loss.adversarial > 0:
@@ -128,6 +128,8 @@ class TokenizerTask:
             names += ["commitment", "isotropy", "speaker", "emotion"]
             if not self.semantic_frozen:
                 names += ["text", "reversal"]
+            else:
+                names.append("prediction")
         if self.teacher is not None:
             names.append("distillation")
         parts = {name: outputs[name] for name in names}
@@ -188,7 +190,7 @@ class TokenizerTask:
         count = min(32, len(self.validation))
         batch = self.validation.in_order(0, count).to(self.device)
         outputs = self._outputs(self.trainer, batch)
-        names = ["mel", "magnitude", "commitment", "text"]
+        names = ["mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text"]
         if self.teacher is not None:
             names.append("distillation")
         return {name: float(outputs[name]) for name in names}

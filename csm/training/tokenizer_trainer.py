@@ -37,13 +37,14 @@ class TokenizerTrainer(nn.Module):
         super().__init__()
         config = tokenizer.config
         self.tokenizer = tokenizer
-        self.text_context = nn.Conv1d(config.codebook_dim, 256, 5, padding=2)
-        # The same lines come every epoch: without dropout the head overfits to them (docs/LOG.md).
-        self.text_dropout = nn.Dropout(0.3)
-        self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(LETTERS))
-        self.reversal_head = nn.Sequential(
-            nn.Linear(config.codebook_dim, 128), nn.ReLU(), nn.Linear(128, num_speakers)
-        )
+        if tokenizer.semantic_encoder is None:  # else the semantic codes are trained before, by text
+            self.text_context = nn.Conv1d(config.codebook_dim, 256, 5, padding=2)
+            # The same lines come every epoch: without dropout the head overfits to them (docs/LOG.md).
+            self.text_dropout = nn.Dropout(0.3)
+            self.text_head = nn.Linear(256, CTC_OUTPUTS_PER_FRAME * len(LETTERS))
+            self.reversal_head = nn.Sequential(
+                nn.Linear(config.codebook_dim, 128), nn.ReLU(), nn.Linear(128, num_speakers)
+            )
         self.speaker_classes = nn.Parameter(torch.randn(num_speakers, config.speaker_dim) * 0.1)
         self.statistics_head = nn.Linear(config.emotion_dim, num_statistics)
         self.spectral_loss = SpectralLoss(config.sample_rate)
@@ -68,10 +69,10 @@ class TokenizerTrainer(nn.Module):
             taught: What the teacher says of the batch, where there is one.
 
         Returns:
-            Scalars mel, magnitude, commitment, isotropy, text, speaker, reversal, emotion, and
-            distillation where taught; codes [B, K, T]; semantic_rows and acoustic_rows [B * T, C]; levels
-            int64 [B]; valid bool [B, T]. Where phases are not recovered: output and target [B, 1, S] and
-            features [B, T2, C] of the decoder's head.
+            Scalars mel, magnitude, commitment, isotropy, speaker and emotion; prediction with a semantic
+            encoder, text and reversal without; distillation where taught. Codes [B, K, T]; semantic_rows and
+            acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T]. Where phases are not recovered:
+            output and target [B, 1, S] and features [B, T2, C] of the decoder's head.
         """
         tokenizer = self.tokenizer
         frame = tokenizer.config.samples_per_frame
@@ -94,15 +95,18 @@ class TokenizerTrainer(nn.Module):
         else:
             sound = self._waveforms(known, batch, slice_frames)
         outputs = {} if taught is None else {"distillation": self._teacher_loss(quantized, valid, taught)}
+        if tokenizer.semantic_encoder is None:
+            outputs["text"] = self._text_loss(quantized.semantic, valid, batch)
+            outputs["reversal"] = self._reversal_loss(quantized.semantic, valid, batch.speaker)
+        else:
+            outputs["prediction"] = quantized.prediction_loss
         return (
             outputs
             | sound
             | {
                 "commitment": quantized.commitment_loss,
                 "isotropy": quantized.isotropy_loss,
-                "text": self._text_loss(quantized.semantic, valid, batch),
                 "speaker": self._speaker_loss(speaker, batch.speaker),
-                "reversal": self._reversal_loss(quantized.semantic, valid, batch.speaker),
                 "emotion": F.mse_loss(self.statistics_head(emotion), batch.statistics),
                 "codes": quantized.codes,
                 "semantic_rows": quantized.semantic_rows,

@@ -53,6 +53,8 @@ def test_damaged_logits_are_refused(temperature) -> None:
         {"temperature": -1.0},
         {"depth_temperature": -1.0},
         {"top_k": -1},
+        {"speed": 0.4},
+        {"speed": 2.5},
         {"max_seconds": 0.0},
         {"shortest": -0.1},
         {"variance_restoration": 1.1},

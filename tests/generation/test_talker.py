@@ -135,9 +135,17 @@ def test_bad_input_is_refused_and_the_talker_speaks_on(talker, said, options, me
     assert talker.generate("Hi.").codes.shape[1] > 0
 
 
-def test_a_session_and_a_seed_are_refused_together(talker):
-    with pytest.raises(ValueError, match="expected only one"):
-        talker.generate("Hi.", session=talker.session(), seed=1)
+@pytest.mark.parametrize("given", [{"seed": 3}, {"speed": 1.5}])
+def test_a_session_has_its_own_seed_and_speed(talker, given):
+    name = next(iter(given))
+    with pytest.raises(ValueError, match=f"{name} is .*which has its own"):
+        talker.generate("Hello.", session=talker.session(), **given)
+
+
+def test_the_speed_of_a_call_is_that_of_its_session(talker):
+    assert talker.session(speed=1.5).sampling.speed == 1.5 and talker.session().sampling.speed == 1.0
+    with pytest.raises(ValueError, match="speed is 9.0: expected 0.5"):
+        talker.generate("Hello.", speed=9.0)
 
 
 def test_ten_thousand_characters_are_spoken_sentence_by_sentence(talker):

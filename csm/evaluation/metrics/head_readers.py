@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from csm.evaluation.metrics.coded_clips import CodedClip
 from csm.evaluation.metrics.text_reader import letters_of
 from csm.system.threads import one_thread
+from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.training.recogniser import Recogniser
 
@@ -34,6 +35,22 @@ def letters_of_heads(heads: SemanticHeads, clips: Sequence[CodedClip], rows: Row
     """
     # One by one: padding would be features of their own, which convolutions read.
     return [letters_of(heads.letter_scores(heads.steps(rows(clip).unsqueeze(0)))[0]) for clip in clips]
+
+
+@torch.no_grad()
+def letters_of_prefixes(
+    heads: SemanticHeads, stack: CodebookStack, codes: Int[Tensor, "K T"], counts: Sequence[int]
+) -> list[str]:
+    """Returns what the letter head reads from the first codebooks of one clip.
+
+    Args:
+        heads: Heads of the clip's tokenizer.
+        stack: Its semantic codebooks.
+        codes: Codes of the clip, from the first codebook on.
+        counts: Numbers of first codebooks.
+    """
+    sums = [stack.lookup(codes[:count].T) for count in counts]
+    return [letters_of(heads.letter_scores(heads.steps(rows.unsqueeze(0)))[0]) for rows in sums]
 
 
 @one_thread()

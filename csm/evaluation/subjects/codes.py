@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from csm.data.manifest import read_corpus
-from csm.evaluation.core.evaluators import EvaluatorUnavailable
+from csm.data.recogniser_models import tiny_model
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import Results, RunnerOptions
 from csm.evaluation.metrics.coded_clips import UNQUANTIZED, ProbeConfig
 from csm.evaluation.metrics.probe_clips import Tokenizer
 from csm.evaluation.metrics.probes import what_the_codes_carry
 from csm.evaluation.metrics.verification import VerificationConfig
-from csm.evaluation.metrics.words import packaged_model
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
@@ -56,8 +55,8 @@ def evaluate_codes(options: CodesOptions) -> Report:
     results, recogniser = Results(), options.recogniser
     if recogniser is None:
         try:
-            recogniser = packaged_model()
-        except EvaluatorUnavailable as error:
+            recogniser = tiny_model("words by the recogniser's decoder")
+        except ValueError as error:
             results.missing.append(Missing(UNQUANTIZED, str(error)))
     tables = what_the_codes_carry(
         tokenizer,

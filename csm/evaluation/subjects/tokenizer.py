@@ -8,13 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from csm.data.manifest import Corpus, read_corpus
+from csm.data.manifest import Corpus, Turn, read_corpus
+from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.metric import Metric
 from csm.evaluation.core.report import Missing, Report, refuse_other_report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
 from csm.evaluation.metrics.codebooks import codebook_summary, few_frames
 from csm.evaluation.metrics.fidelity import Fidelity
+from csm.evaluation.metrics.head_readers import letters_of_prefixes
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.similarity import OriginalSimilarity
 from csm.evaluation.metrics.words import Intelligibility
@@ -28,6 +30,7 @@ from csm.evaluation.systems.conditions import (
 )
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.usage import codebook_statistics
 
 KIND = "tokenizer"
@@ -90,7 +93,8 @@ def evaluate_tokenizer(options: TokenizerOptions, say: Say = silent) -> Evaluate
     folder = options.tokenizer.resolve()
     # The tokenizers of runs are all called "tokenizer", so the folder above is part of the name.
     name = f"{folder.parent.name}/{folder.name}"
-    evaluated = measure_tokenizer(tokenizer, corpus, options, name=name, say=say)
+    heads = SemanticHeads.read(options.tokenizer)
+    evaluated = measure_tokenizer(tokenizer, corpus, options, name=name, heads=heads, say=say)
     save_report(options.output, evaluated.report)
     return evaluated
 
@@ -101,6 +105,7 @@ def measure_tokenizer(
     options: TokenizerOptions,
     *,
     name: str = "tokenizer",
+    heads: SemanticHeads | None = None,
     say: Say = silent,
 ) -> EvaluatedTokenizer:
     """Measures the recordings, each number of codebooks and the classical codecs in one run.
@@ -110,6 +115,7 @@ def measure_tokenizer(
         corpus: Corpus that held-out clips are taken from.
         options: How to evaluate; its folders are not read.
         name: Name of the tokenizer in the report.
+        heads: Heads that read the semantic codes of the clips with players; None leaves the texts out.
         say: Receives one short line as each step ends.
 
     Returns:
@@ -126,6 +132,7 @@ def measure_tokenizer(
             tokenizer, corpus, turns, options.codebooks, original, conditioned=options.conditioned
         )
         say(f"{len(turns)} clips resynthesised")
+        read_back = {} if heads is None else _read_back(tokenizer, heads, corpus, turns[: options.players])
         conditions = [original, *decoded, *(by_anchor(anchor, original) for anchor in ANCHORS)]
         say("classical codecs: done")
     sets = tokenizer_sets(conditions)
@@ -144,6 +151,7 @@ def measure_tokenizer(
             "players": [clip.id for clip in original.clips[: options.players]],
         },
         "conditioned": options.conditioned,
+        "read_back": read_back,
         "conditions": [_described(one) for one in conditions],
         "codebooks": {
             **books,
@@ -187,6 +195,23 @@ def _check(tokenizer: ConversationalRVQ, options: TokenizerOptions) -> None:
         raise ValueError(
             f"codebooks {max(options.codebooks)}: the tokenizer has {known}; name numbers from 1 to {known}"
         )
+
+
+def _read_back(
+    tokenizer: ConversationalRVQ, heads: SemanticHeads, corpus: Corpus, turns: Sequence[Turn]
+) -> dict[str, dict[str, str]]:
+    """Returns what the letter head reads from 1, 4 and all semantic codebooks of each clip, by clip."""
+    config, texts = tokenizer.config, {}
+    counts = sorted({min(count, config.semantic_codebooks) for count in (1, 4, config.semantic_codebooks)})
+    for turn in turns:
+        try:
+            audio = read_turn(corpus, turn, config.sample_rate)
+        except ValueError:  # counted and named among the conditions
+            continue
+        codes, _ = tokenizer.encode(audio.unsqueeze(0), num_codebooks=config.semantic_codebooks)
+        read = letters_of_prefixes(heads, tokenizer.quantizer.semantic, codes[0], counts)
+        texts[turn.id] = dict(zip(map(str, counts), read, strict=True))
+    return texts
 
 
 def _described(condition: Condition) -> dict[str, Any]:

@@ -137,4 +137,4 @@ def _codec2_at(mode: int) -> Anchor:
     )
 
 
-ANCHORS = (_opus_at(6), _opus_at(12), _codec2_at(3200), _codec2_at(1300))
+ANCHORS = (_opus_at(6), _opus_at(12), _opus_at(16), _codec2_at(3200), _codec2_at(1300))

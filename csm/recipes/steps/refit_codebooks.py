@@ -23,7 +23,7 @@ def refit_codebooks(tokenizer: ConversationalRVQ, utterances: UtteranceDataset) 
         tokenizer: Trained, on the CPU; changed in place.
         utterances: Those that it was trained on.
     """
-    frame, rows, semantic = tokenizer.config.samples_per_frame, [], []
+    frame, rows, predicted = tokenizer.config.samples_per_frame, [], []
     for first in range(0, len(utterances), REFIT_BATCH):
         batch = utterances.in_order(first, REFIT_BATCH)
         audio = tokenizer.pad_to_frames(batch.audio)[:, 0]
@@ -31,11 +31,11 @@ def refit_codebooks(tokenizer: ConversationalRVQ, utterances: UtteranceDataset) 
         kept = torch.arange(latent.shape[1]) < (batch.lengths // frame).clamp_min(1).unsqueeze(1)
         rows.append(latent[kept])
         if (found := tokenizer.semantic_rows(audio)) is not None:
-            semantic.append(found[kept])
+            predicted.append(tokenizer.quantizer.predicted_latent(found)[kept])
         if sum(map(len, rows)) >= REFIT_FRAMES:
             break
     latents = torch.cat(rows)
     log.info("codebooks: refitted to %d frames of the finished encoder", len(latents))
     generator = torch.Generator().manual_seed(utterances.seed)
-    given = torch.cat(semantic) if semantic else None
-    tokenizer.quantizer.fit(latents, generator, keep=True, semantic=given)
+    given = torch.cat(predicted) if predicted else None
+    tokenizer.quantizer.fit(latents, generator, keep=True, predicted=given)

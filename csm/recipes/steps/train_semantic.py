@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from csm import config as config_files
-from csm.data.corpora.transcription.recogniser import packaged_model
 from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.phone_labels import PhoneLabels, align_phones
+from csm.data.recogniser_models import tiny_model
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import found_complete, save_whole
+from csm.recipes.run_files import WithHeads, found_complete, save_whole
 from csm.system.log import log
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
@@ -50,7 +49,9 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         # A new one: ZeRO-3 has cut the trained one's weights into pieces.
         tokenizer = SemanticTokenizer(run.tokenizer)
         tokenizer.load_state_dict(_part(weights["semantic"], "tokenizer."))
-        return save_whole(_Trained(tokenizer, SemanticHeads.of(_part(weights["semantic"], "heads."))), output)
+        return save_whole(
+            WithHeads(tokenizer, SemanticHeads.of(_part(weights["semantic"], "heads."))), output
+        )
 
     return train(
         task,
@@ -62,18 +63,6 @@ def train_semantic(run: RunConfig, output: Path, device: torch.device) -> Path:
         materials=materials,
         finish=finish,
     )
-
-
-class _Trained(NamedTuple):
-    """What a training leaves: the tokenizer, and the heads that read text from its codes."""
-
-    tokenizer: SemanticTokenizer
-    heads: SemanticHeads
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Writes both; makes the folder."""
-        self.tokenizer.save_pretrained(folder)
-        self.heads.save(Path(folder))
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -124,4 +113,4 @@ def start_recogniser(name: str, device: torch.device) -> Recogniser | None:
     """
     if not name:
         return None
-    return Recogniser(packaged_model("csm train-semantic") if name == "packaged" else Path(name), device)
+    return Recogniser(tiny_model("csm train-semantic") if name == "packaged" else Path(name), device)

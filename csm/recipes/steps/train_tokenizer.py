@@ -13,9 +13,10 @@ from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import found_complete, save_whole, start_digests, start_folder
+from csm.recipes.run_files import WithHeads, found_complete, save_whole, start_digests, start_folder
 from csm.recipes.steps.refit_codebooks import refit_codebooks
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.training.distributed import start_distributed
 from csm.training.loop import train
@@ -33,6 +34,8 @@ PARTS = (
 
 def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     """Trains the tokenizer of a recipe; leaves config.json and model.safetensors in `output`.
+
+    Heads that read the semantic codes are copied from where these come from.
 
     Raises:
         ValueError: No corpus or teacher, or `output` belongs to another run.
@@ -52,7 +55,8 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
         tokenizer = trained_tokenizer(task, weights["tokenizer"])
         if not run.tokenizer_frozen:
             refit_codebooks(tokenizer, task.train)
-        return save_whole(tokenizer, output)
+        heads = _heads(run)
+        return save_whole(tokenizer if heads is None else WithHeads(tokenizer, heads), output)
 
     return train(
         task,
@@ -129,6 +133,13 @@ def start_semantic(run: RunConfig, tokenizer: ConversationalRVQ) -> None:
             f"csm train-semantic --recipe {run.recipe} --output FOLDER and give --set semantic_start=FOLDER"
         )
     SemanticTokenizer.from_pretrained(run.semantic_start).give_to(tokenizer)
+
+
+def _heads(run: RunConfig) -> SemanticHeads | None:
+    """Returns the heads of the tokenizer's semantic codes; None where they were trained without."""
+    if run.tokenizer_start != "scratch":
+        return SemanticHeads.read(start_folder(run.tokenizer_start, "tokenizer"))
+    return SemanticHeads.read(Path(run.semantic_start)) if run.semantic_start else None
 
 
 def require_teachable(run: RunConfig) -> None:

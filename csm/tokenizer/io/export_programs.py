@@ -117,7 +117,8 @@ class EncoderProgram(nn.Module):
             semantic_rows = self.semantic_in(rows)
         semantic, codes = self.semantic(semantic_rows)
         if len(self.acoustic.tables):
-            remainder = rows - self.semantic_out(semantic)
+            predicted = self.semantic_out(semantic.reshape(batch, steps, -1)).reshape(batch * steps, width)
+            remainder = rows - predicted
             codes = torch.cat([codes, self.acoustic(self.acoustic_in(remainder))[1]], dim=1)
         return codes.reshape(batch, steps, -1)[:, :-1].transpose(1, 2)
 

@@ -23,6 +23,8 @@ class TokenizerLossConfig:
             are recovered, of the share of the compressed magnitudes' variance that is not explained.
         commitment: Weight of the distance of the projections from their code vectors.
         isotropy: Weight of the penalty on projections that vary in a few directions only.
+        prediction: Weight of the distance of latents from what the semantic codes predict of them, where a
+            semantic encoder makes these.
         text: Weight of the CTC loss on the semantic codebooks' sum.
         speaker: Weight of the classification of training speakers by the speaker embedding.
         reversal: Weight of the reversed gradient of a speaker classifier on the semantic codebooks' mean
@@ -51,6 +53,7 @@ class TokenizerLossConfig:
     magnitude: float = 0.3
     commitment: float = 0.25
     isotropy: float = 0.02
+    prediction: float = 0.2
     text: float = 0.2
     speaker: float = 0.2
     reversal: float = 0.05

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.latent_prediction import fit_prediction
 from csm.tokenizer.layers import Downsample
 from csm.tokenizer.training.spectral_losses import audibility
-from csm_kernels import rvq_search
 
 # Rows that k-means uses for a codebook: more than 15 per vector for the packaged size.
 KMEANS_ROWS = 16_384
@@ -85,26 +85,21 @@ def start_from_principal_components(
     if quantizer.semantic_in is not None:
         quantizer.fit(latents[rows], generator)
         return
-    semantic = torch.cat([_semantic_rows(tokenizer, audio)[counted] for audio, counted in kept])
-    _predict_from_semantic(tokenizer, semantic, latents)
-    quantizer.fit(latents[rows], generator, semantic=semantic[rows])
+    prediction = quantizer.semantic_out
+    windows = torch.cat(
+        [
+            prediction.windows(quantizer.semantic_sums(_semantic_rows(tokenizer, audio)))[counted]
+            for audio, counted in kept
+        ]
+    )
+    fit_prediction(prediction, windows, latents, generator)
+    quantizer.fit(latents[rows], generator, predicted=prediction.predicted(windows[rows]))
 
 
 def _semantic_rows(tokenizer: ConversationalRVQ, audio: Tensor) -> Tensor:
     rows = tokenizer.semantic_rows(audio[:, 0])
     assert rows is not None
     return rows
-
-
-def _predict_from_semantic(tokenizer: ConversationalRVQ, semantic: Tensor, latents: Tensor) -> None:
-    """Sets `semantic_out` to the least-squares prediction of latents [N, D] from quantized rows [N, C]."""
-    sums = rvq_search(semantic.float(), tokenizer.quantizer.semantic.codebooks).quantized.double()
-    mean, target = sums.mean(dim=0), latents.double().mean(dim=0)
-    centred = sums - mean
-    # A ridge of a thousandth of the variance: directions that no code uses have none.
-    ridge = 1e-3 * centred.square().mean() * len(centred) * torch.eye(centred.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(centred.T @ centred + ridge.to(centred), centred.T @ (latents - target)).T
-    _set_linear(tokenizer.quantizer.semantic_out, weight, target - weight @ mean)
 
 
 def _set_linear(layer: nn.Linear, weight: Tensor | None = None, bias: Tensor | None = None) -> None:

@@ -35,3 +35,12 @@ def test_the_page_carries_everything_and_fetches_nothing(evaluated, tmp_path):
     first = path.read_bytes()
     write_tokenizer_page(tmp_path, evaluated)
     assert path.read_bytes() == first
+
+
+def test_letters_read_back_stand_below_their_clip(evaluated, tmp_path):
+    clip = evaluated.conditions[0].clips[1].id
+    evaluated.report.details["read_back"] = {clip: {"1": "ha<b>", "2": ""}}
+    page = write_tokenizer_page(tmp_path, evaluated).read_text(encoding="utf-8")
+    assert page.count("letter by letter") == 2 and "ha&lt;b&gt;" in page and "(nothing)" in page
+    start = page.index(f'id="{clip}"')
+    assert start < page.index("read from the codes of codebook 0,") < page.index("codebooks 0-1", start)

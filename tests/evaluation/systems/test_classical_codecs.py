@@ -52,7 +52,7 @@ def test_packets_are_counted_across_pages():
 def test_a_command_that_is_not_installed_is_named_with_its_package(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda command: None)
     assert [anchor.missing for anchor in ANCHORS] == [
-        *["not installed: apt install opus-tools"] * 2,
+        *["not installed: apt install opus-tools"] * 3,
         *["not installed: apt install codec2"] * 2,
     ]
 

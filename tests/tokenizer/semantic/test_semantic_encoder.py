@@ -32,6 +32,8 @@ CONFIG = TokenizerConfig(
     semantic_width=32,
     semantic_heads=2,
     semantic_past_frames=3,
+    prediction_frames=3,
+    prediction_hidden=12,
 )
 
 
@@ -49,9 +51,11 @@ def made(block_frames: int = 1) -> ConversationalRVQ:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         audio = speech(4, 16)[:, 0]
-        rows = tokenizer.semantic_rows(audio).flatten(0, 1)
-        tokenizer.quantizer.semantic.fit(rows, generator)
-        tokenizer.quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, semantic=rows)
+        rows, quantizer = tokenizer.semantic_rows(audio), tokenizer.quantizer
+        quantizer.semantic.fit(rows.flatten(0, 1), generator)
+        torch.nn.init.normal_(quantizer.semantic_out.contract.weight, std=0.3)
+        predicted = quantizer.predicted_latent(rows).flatten(0, 1)
+        quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, predicted=predicted)
     return tokenizer
 
 
@@ -64,6 +68,21 @@ def test_a_stream_in_blocks_equals_the_whole(block_frames: int) -> None:
     with tokenizer.streaming(2):
         parts = [tokenizer.encode(part)[0] for part in audio.split(2 * FRAME, dim=-1)]
     assert torch.equal(torch.cat(parts, dim=-1), codes)
+
+
+@torch.no_grad()
+def test_both_sides_of_one_stream_predict_from_pasts_of_their_own() -> None:
+    tokenizer, audio = made(block_frames=2), speech(1, 12, seed=8)
+    codes, other = tokenizer.encode(audio)[0], tokenizer.encode(speech(1, 12, seed=9))[0]
+    whole = tokenizer.decode(other)
+    with tokenizer.streaming(1):
+        found, sound = [], []
+        for encoded, decoded in zip(audio.split(2 * FRAME, dim=-1), other.split(2, dim=-1), strict=True):
+            found.append(tokenizer.encode(encoded)[0])
+            sound.append(tokenizer.decode(decoded))
+        sound.append(tokenizer.flush())
+    assert torch.equal(torch.cat(found, dim=-1), codes)
+    assert torch.equal(torch.cat(sound, dim=-1), whole)
 
 
 @torch.no_grad()

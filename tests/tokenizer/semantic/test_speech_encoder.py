@@ -24,9 +24,9 @@ def small(**sizes: int) -> SpeechEncoder:
 @torch.no_grad()
 def test_weights_of_the_recogniser_give_its_features():
     faster_whisper = pytest.importorskip("faster_whisper", reason="faster-whisper is not installed ([eval])")
-    from csm.evaluation.metrics.words import packaged_model
+    from csm.data.recogniser_models import tiny_model
 
-    folder = packaged_model()
+    folder = tiny_model("a test")
     encoder = SpeechEncoder(SpeechEncoderConfig(block_frames=375, past_frames=1)).eval()
     encoder.load_state_dict(whisper_state(read_weights(folder / "model.bin", prefix="encoder/")))
     model = faster_whisper.WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)

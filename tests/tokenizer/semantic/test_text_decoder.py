@@ -18,9 +18,9 @@ def test_weights_of_the_recogniser_give_its_likelihoods():
     faster_whisper = pytest.importorskip("faster_whisper", reason="faster-whisper is not installed ([eval])")
     import ctranslate2
 
-    from csm.evaluation.metrics.words import packaged_model
+    from csm.data.recogniser_models import tiny_model
 
-    folder = packaged_model()
+    folder = tiny_model("a test")
     decoder = whisper_decoder(read_weights(folder / "model.bin", prefix="decoder/")).eval()
     model = faster_whisper.WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
     torch.manual_seed(0)

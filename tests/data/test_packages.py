@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from csm.data.corpora.synthetic_dialogues.packages import Package, default_cache, fetch, wheel_member
+from csm.data.packages import Package, default_cache, fetch, wheel_member
 
 
 def package(content: bytes, registry: str = "pypi") -> Package:
