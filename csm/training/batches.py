@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,18 +51,17 @@ class Batches:
 
     def _by_processes(self, step: int) -> Batch:
         if self.loader is None:
-            self.loader = iter(
-                DataLoader(
-                    self.made,
-                    batch_size=None,
-                    sampler=range(step, self.steps + 1),
-                    num_workers=self.workers,
-                    collate_fn=_as_it_is,
-                    # A task need not be picklable; what it maps and holds is shared.
-                    multiprocessing_context="fork",
-                    worker_init_fn=_leave_signals_to_the_rank,
-                )
+            loader = DataLoader(
+                self.made,
+                batch_size=None,
+                sampler=range(step, self.steps + 1),
+                num_workers=self.workers,
+                collate_fn=_as_it_is,
+                # A task need not be picklable; what it maps and holds is shared.
+                multiprocessing_context="fork",
             )
+            with _signals_blocked():  # in the processes, which are forked here, for ever
+                self.loader = iter(loader)
         made = next(self.loader)
         if isinstance(made, Exception):
             raise made
@@ -101,10 +101,17 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
-def _leave_signals_to_the_rank(_: int) -> None:
-    """A scheduler sends SIGTERM to all processes: a rank then still needs the batches of its last step."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Keeps requests to stop back: a rank still needs the batches of its last step.
+
+    A scheduler sends them to all processes; processes that are forked meanwhile never obey them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

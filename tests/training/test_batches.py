@@ -76,7 +76,7 @@ def test_a_signal_to_all_processes_leaves_the_batches_of_the_last_step(
 ) -> None:
     monkeypatch.setenv(WORKERS, "2")
     steps = made(Noise())
-    next(steps)
+    next(steps)  # the second process may not have begun yet
     for child in multiprocessing.active_children():
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(child.pid or 0, number)
