@@ -1,5 +1,5 @@
-# make train, make speak, make talk, make test, make bench, make check, make audit: each sets up .venv by itself,
-# once. make gpu takes the python3 that is there: a GPU machine may be offline.
+# make train, make speak, make talk, make test, make wheel, make bench, make check, make audit: each sets up
+# .venv by itself, once. make gpu takes the python3 that is there: a GPU machine may be offline.
 PYTHON ?= python3
 RECIPE ?= quickstart
 RUN ?= runs/$(RECIPE)
@@ -35,7 +35,7 @@ FIELDS = corpus=data/$(CORPUS) $(if $(TOKENIZER),tokenizer_start=$(TOKENIZER)) $
 OPTIONS = --recipe $(RECIPE) $(addprefix --set ,$(FIELDS))
 CSM = $(BIN)/python -m csm
 
-.PHONY: help train speak talk test bench gpu check audit
+.PHONY: help train speak talk test wheel bench gpu check audit
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make speak   TEXT=\"what to say\" SPEAKER=FAYE: says it with the packaged voice, or VOICE=a folder"
 	@echo "make talk    opens a page on which you talk with the voice: http://127.0.0.1:8765"
 	@echo "make test    the tests"
+	@echo "make wheel   builds a wheel, installs it in an empty environment, speaks and trains with it (7 GB)"
 	@echo "make bench   the benchmarks"
 	@echo "make gpu     every check that needs a GPU, offline, in 25 minutes: $(OUT)/gpu_day.md"
 	@echo "make check   ruff and mypy"
@@ -68,6 +69,9 @@ talk: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
+
+wheel: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/wheel.py
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m pytest benchmarks/ --benchmark-only

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from csm.network.letter_head import letter_cross_entropy
 from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
-from csm.sequences.packed_batch import IGNORE, RowBatch
+from csm.sequences.packed_batch import RowBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LossConfig:
         pitch, voicing, energy: Weights of the prosody of the frame that follows.
         duration: Weight of a turn's log frames, before it is spoken.
         pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
-        letters: Weight of the letters of heard turns, for models with a letter head.
+        letters: Weight of the letters of transcribed turns, for models with a letter head.
         latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
             the deviation of codebook 0, before and given its code 0; for models that predict it.
         label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
@@ -76,7 +76,7 @@ class ConversationTargets(NamedTuple):
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.
-        letters: Letters of each heard turn; none where they are no target.
+        letters: Letters of each transcribed turn; none where they are no target.
         heard: Rows of each of these turns.
         letter_count: Divisor of their sum, as the others.
     """
@@ -111,42 +111,37 @@ class ConversationTargets(NamedTuple):
             semantic_codebooks: Number of semantic codebooks.
             vectors: What each code adds to a latent; None: no latent is compared.
         """
-        speaks = batch.code_target[:, 0] != IGNORE
-        text = batch.text_target[batch.text_target != IGNORE]
-        duration = batch.duration_target[~batch.duration_target.isnan()]
-        pace = batch.pace_target[~batch.pace_target.isnan()]
-        frames = int((batch.code_target[:, 1] != IGNORE).sum())
-
+        rows = batch.target_rows()
+        frames = len(rows.frames)
         latent = None
         if vectors is not None:
-            codes = batch.code_target[batch.code_target[:, 1] != IGNORE]
+            codes = batch.code_target.index_select(0, rows.frames)
             books = torch.arange(codes.shape[1], device=codes.device)
             latent = vectors[books, codes].sum(dim=1)
 
-        def count(given: float | None, own: float) -> float:
-            return max(1.0, own if given is None else given)
+        def count(given: float | None, own: int) -> float:
+            return max(1.0, float(own) if given is None else given)
 
-        depth = batch.code_target[batch.trained_frames(), 1:]
         spans = [span for span in batch.text_spans if span.num_keys]
         return cls(
-            codebook0=batch.code_target[speaks, 0],
-            depth=depth,
-            text=text,
-            duration=duration,
-            pace=pace,
-            prosody=batch.prosody_target[speaks],
-            prosody_known=batch.prosody_known[speaks],
+            codebook0=batch.code_target[:, 0].index_select(0, rows.voice),
+            depth=batch.code_target.index_select(0, rows.depth)[:, 1:],
+            text=batch.text_target.index_select(0, rows.text),
+            duration=batch.duration_target.index_select(0, rows.duration),
+            pace=batch.pace_target.index_select(0, rows.pace),
+            prosody=batch.prosody_target.index_select(0, rows.voice),
+            prosody_known=batch.prosody_known.index_select(0, rows.voice),
             semantic_codebooks=semantic_codebooks,
-            frames=frames if batch.depth_weight is None else batch.depth_weight * len(depth),
-            voice_count=count(batch.voice_count, float(speaks.sum())),
-            frame_count=count(batch.frame_count, float(frames)),
-            text_count=count(batch.text_count, float(len(text))),
-            turn_count=count(batch.turn_count, float(len(duration))),
-            pace_count=count(batch.pace_count, float(len(pace))),
+            frames=frames if batch.depth_weight is None else batch.depth_weight * len(rows.depth),
+            voice_count=count(batch.voice_count, len(rows.voice)),
+            frame_count=count(batch.frame_count, frames),
+            text_count=count(batch.text_count, len(rows.text)),
+            turn_count=count(batch.turn_count, len(rows.duration)),
+            pace_count=count(batch.pace_count, len(rows.pace)),
             latent=latent,
             letters=[span.letters for span in spans],
             heard=[span.num_keys + 1 for span in spans],
-            letter_count=count(batch.letter_count, float(sum(len(span.letters) for span in spans))),
+            letter_count=count(batch.letter_count, sum(len(span.letters) for span in spans)),
         )
 
 

@@ -27,7 +27,7 @@ BETWEEN_DIGITS = re.compile(r"(?<=\w)(?=\d)|(?<=\d)(?=\w)")
 # Two capitals or more: a word said with emphasis where the lexicon holds it, else letters.
 CAPITALS = re.compile(r"(?<![\w.&'-])[A-Z]{2,}(?![\w&]|\.\w)")
 LETTERS = frozenset("US UK TV AI IT PC ID AM PM CD DVD".split())
-# Cached texts: a dataset asks for the phones of the same text in every epoch.
+# Cached texts: a dataset needs the phones of the same text in every epoch.
 KEPT_TEXTS = 100_000
 # gruut's processor caches its lookups in dictionaries without a lock.
 _ONE_AT_A_TIME = threading.Lock()

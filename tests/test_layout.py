@@ -1,4 +1,4 @@
-"""The rules of the house: what stands where, and who may import whom."""
+"""The rules of the repository: where each file stands, and which part imports which."""
 
 import ast
 import subprocess
@@ -32,6 +32,7 @@ TIERS = (
     ("training",),
     ("evaluation",),
     ("recipes",),
+    ("research",),
     ("cli",),
     ("quantization_cost", "__main__"),
 )
@@ -130,6 +131,31 @@ def test_inside_csm_a_part_imports_its_tier_and_below():
     assert not wrong, "\n".join(wrong)
 
 
+CORPORA = "csm/data/corpora"
+
+
+def corpus(module: str) -> str:
+    """Returns the file or folder in csm.data.corpora of a dotted name; empty for other parts."""
+    _, here, rest = module.partition(CORPORA.replace("/", ".") + ".")
+    return rest.split(".")[0] if here else ""
+
+
+def test_no_corpus_imports_another():
+    builders = {
+        corpus(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for path in within(CORPORA)
+        for node in tree(path).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("prepare_")
+    }
+    assert {"amazon_queen", "synthetic_dialogues", "folder"} <= builders
+    wrong = []
+    for path in within(CORPORA):
+        here = path.relative_to(ROOT / CORPORA).with_suffix("").parts[0]
+        others = {corpus(module) for module in imports(path)} & builders - {here}
+        wrong += [f"{named(path)} imports {other}" for other in others]
+    assert not wrong, "move what two corpora need to a module of its own: " + ", ".join(wrong)
+
+
 def test_the_package_itself_loads_no_part_of_its_own_and_no_torch():
     program = f"""
 import sys
@@ -155,7 +181,7 @@ def test_csm_calls_kernels_by_their_public_names():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_implementations_of_an_operation_do_not_know_each_other():
+def test_the_implementations_of_an_operation_do_not_import_each_other():
     kinds = {"reference", "blocked", "triton_kernel", "cpu"}
     wrong = []
     for path in within("kernels/csm_kernels/"):

@@ -75,7 +75,7 @@ def made_up_rows(model: Any, turns: int, seed: int) -> Any:
         prosody, ends = torch.zeros(frames, 3), torch.linspace(frames / ids, frames, ids)
         turn = TurnFrames(f"turn {index}", text, 0, codes(frames), prosody, ends)
         (rows.add_transcribed if index % 4 == 3 else rows.add_spoken)(turn)
-    return rows.build()
+    return model.with_layout(rows.build())
 
 
 def started(sizes: dict[str, Any], turns: int, device: torch.device, steps: int) -> Any:

@@ -15,6 +15,7 @@ from csm.system.supervisor import supervise
 #: Subcommand -> module in csm.cli and what it does. A name may have two words.
 COMMANDS = {
     "speak": ("speak", "say a text with the packaged voice or your own"),
+    "transcribe": ("transcribe", "write the text of a recording, while its voice comes in"),
     "prepare": ("prepare", "make a corpus folder of recorded conversations"),
     "train-semantic": ("train_semantic", "train the semantic half of a recipe's tokenizer"),
     "train-tokenizer": ("train_tokenizer", "train the voice tokenizer of a recipe"),
@@ -22,6 +23,7 @@ COMMANDS = {
     "train": ("train", "train the conversational model of a recipe; --fields lists its settings"),
     "generate": ("generate", "speak held-out lines and dialogues with a trained model"),
     "evaluate": ("evaluate", "measure a run, a tokenizer or a voice, and write a report page"),
+    "research": ("research", "answer a research question: train what it compares, measure, and decide"),
     "evaluate-conversation": ("evaluate_conversation", "measure how a voice takes turns and yields"),
     "serve": ("serve", "open a page to talk with a voice, and an HTTP server for it"),
     "converse": ("converse", "hold a typed conversation with a trained model"),

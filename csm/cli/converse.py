@@ -24,6 +24,7 @@ from csm.cli.options import add_device, device_of
 from csm.conversation.console import microphone_events, typed_replies
 from csm.conversation.live import LiveConversation
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
+from csm.conversation.transcriber import HEARING, transcriber_of
 from csm.conversation.worker import SimulatedWorker, ThreadWorker
 from csm.generation.corpus_voices import minutes_of_speakers
 from csm.generation.talker import Talker
@@ -45,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--script", type=Path, metavar="FILE", help="the model's lines, one a reply")
     parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses its words")
     parser.add_argument("--chat-model", default="default", metavar="NAME", help="the endpoint's model")
+    parser.add_argument(
+        "--hearing",
+        choices=HEARING,
+        default=HEARING[0],
+        help="what recognises your speech: tiny.en, or the voice's own model (experimental)",
+    )
     parser.add_argument("--microphone", action="store_true", help="speak instead of typing")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: RUN/ or ./ conversations/000, 001, ..."
@@ -88,8 +95,13 @@ def answered(options: argparse.Namespace) -> None:
 
 def spoken(options: argparse.Namespace) -> None:
     """Converses by microphone and loudspeaker."""
+    talker = talker_of(options)
     live = LiveConversation(
-        talker_of(options), replier_of(options), speaker=options.speaker, worker=ThreadWorker()
+        talker,
+        replier_of(options),
+        speaker=options.speaker,
+        worker=ThreadWorker(),
+        transcriber=transcriber_of(options.hearing, talker),
     )
     print("speak; end with Ctrl-C; a headset keeps the voice from interrupting itself", flush=True)
     try:

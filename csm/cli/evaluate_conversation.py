@@ -16,7 +16,7 @@ TurnBench's predictions.json for its own scorer.
 
     csm evaluate-conversation --corpus FOLDER --output DIR --load URL --sessions 4 --minutes 30
 
-loads a running server in real time, and tells the delay of each block of 20 ms and the server's memory.
+loads a running server in real time, and reports the delay of each block of 20 ms and the server's memory.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     csm speak --voice my_voice "I had a plane to catch."
 
 A speaker's consent, entered by csm prepare --consent, is kept with the voice in voices.json and card.json.
-With --watermark, the card asks csm speak for an inaudible watermark (resemble-perth); streams carry none.
+With --watermark, csm speak adds an inaudible watermark (resemble-perth); streams carry none.
 
 From Python: Talker.from_pretrained("my_voice").generate("I had a plane to catch.").
 """

@@ -19,7 +19,7 @@ import torch
 import uvicorn
 
 from csm.conversation.repliers import ChatReplier
-from csm.conversation.transcriber import FastTranscriber
+from csm.conversation.transcriber import HEARING, transcriber_of
 from csm.generation.talker import Talker
 from csm.generation.voice_card import is_marked
 from csm.serving.app import make_app
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=defaults.port, help="(default: %(default)s)")
     parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="(default: $CSM_TOKEN)")
     parser.add_argument("--sessions", type=int, default=0, metavar="N", help="speakers (default: measured)")
+    parser.add_argument(
+        "--hearing",
+        choices=HEARING,
+        default=HEARING[0],
+        help="what recognises speech: tiny.en, or the voice's own model (experimental)",
+    )
     parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
     parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
     parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
@@ -77,9 +83,10 @@ def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
         log.warning(
             "the card of %s asks for a watermark: speech that is streamed carries none", options.voice
         )
+    talker = Talker.from_pretrained(options.voice)
     return Service(
-        talker=Talker.from_pretrained(options.voice),
-        transcriber=FastTranscriber(),
+        talker=talker,
+        transcriber=transcriber_of(options.hearing, talker),
         settings=settings,
         **chosen,
     )

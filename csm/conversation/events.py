@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 # user_begins, user_ends: a turn of the user; `at` is when it was detected, `since` the sample it refers to.
 # backchannel: speech of the user that ended before it was a turn. hold, resume: the voice pauses while it is
 # open whether speech is a backchannel. barge_in: the voice is stopped. voice_begins, voice_ends: first and
-# last sample of a reply. underrun: a reply had no audio in time. heard: words of the user's turn.
+# last sample of a reply. underrun: a reply had no audio in time. heard: recognised words of the user's turn.
 # said: words of a reply as far as they were played. failed: a replier or recogniser raised an error.
 Kind = Literal[
     "user_begins",
@@ -34,7 +34,7 @@ class Event(NamedTuple):
         kind: What happened.
         since: Sample at which it began: the onset of the speech that was detected at `at`, for one.
         text: Words, or the reason of a failure.
-        source: What recognised the words that were heard.
+        source: Recogniser of the user's words.
     """
 
     at: int

@@ -198,7 +198,7 @@ class LiveConversation:
         self._user_end, self._due = self.now, self.now / self.rate
 
     def interrupt(self) -> None:
-        """Stops the voice at once; what was not heard leaves the context."""
+        """Stops the voice at once; what was not played leaves the context."""
         if self._reply is not None:
             self._stop(since=self.now)
 

@@ -23,10 +23,10 @@ class Playout:
     Attributes:
         played: Samples of each clause that were played.
         held: Whether the reply is paused.
-        released: Whether the reply may be heard.
+        released: Whether the reply may be played.
         whole: Whether no more chunks will come.
         underruns: Times at which the audio ran out in this reply.
-        skipped: Samples of silence before the first sound, which count as played and are not heard.
+        skipped: Samples of silence before the first sound, which count as played.
     """
 
     def __init__(self, start: int, fade: int) -> None:
@@ -64,7 +64,7 @@ class Playout:
             self._chunks.append(chunk)
 
     def play(self, count: int) -> Float[Tensor, " S"]:
-        """Returns the next `count` samples; silence where there are none, or none may be heard."""
+        """Returns the next `count` samples; silence where there are none, or none may be played."""
         silent = self.held or not self.released or not self._filled()
         parts: list[Tensor] = []
         left = 0 if silent else count

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 
 class Said(NamedTuple):
-    """Words of one turn as they were heard.
+    """Recognised words of one turn.
 
     Attributes:
         user: Whether the user said them.
@@ -67,7 +67,7 @@ class EchoReplier:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatReplier:
-    """Asks an OpenAI-compatible endpoint, /v1/chat/completions, and streams its tokens.
+    """Calls an OpenAI-compatible endpoint, /v1/chat/completions, and streams its tokens.
 
     Attributes:
         url: Base address, "http://127.0.0.1:8000/v1" for one.

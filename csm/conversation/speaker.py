@@ -1,4 +1,4 @@
-"""The voice's side of a conversation: a model's session, what it was given to hear, and what it said."""
+"""The voice's side of a conversation: a model's session, its turns and the user's."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Speaker:
         yield ReplyEnd()
 
     def settle(self, played: Sequence[int], skipped: int = 0, *, keep_user: bool = True) -> Task:
-        """Makes the context what was heard; yields the words of it as Spoken.
+        """Cuts the context to what was played; yields the words of it as Spoken.
 
         Args:
             played: Samples of each clause that were played.
@@ -177,7 +177,7 @@ def heard_part(turn: TurnFrames, frames: int, codec: TextCodec) -> TurnFrames:
 
     Args:
         turn: Turn with more frames.
-        frames: Frames that were heard, at least 1.
+        frames: Frames that were played, at least 1.
         codec: Codec of the turn's text.
     """
     words = turn.text.split()

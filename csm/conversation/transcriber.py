@@ -1,4 +1,4 @@
-"""The words of a user's turn, fast enough to answer it: tiny.en on a window of the turn's own length."""
+"""The words of a user's turn, fast enough to answer it: by a recogniser, or by the voice's own model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csm.audio.resampling import resample
 from csm.data.recogniser_models import tiny_model
+from csm.generation.talker import Talker
 from csm.system.extras import missing_package
 
 RATE = 16_000
@@ -62,3 +64,41 @@ class FastTranscriber:
         limit = round(8 + TOKENS_PER_SECOND * len(samples) / RATE)
         result = self._model.model.generate(encoded, [self._prompt], beam_size=1, max_length=limit)
         return str(self._model.hf_tokenizer.decode(result[0].sequences_ids[0])).strip()
+
+
+class ModelTranscriber:
+    """The model of a voice as the recogniser; each utterance is heard in a session of its own.
+
+    Args:
+        talker: Voice whose model is trained to transcribe.
+
+    Raises:
+        ValueError: The model writes no text.
+    """
+
+    name = "the voice's own model"
+
+    def __init__(self, talker: Talker) -> None:
+        talker.hear().cancel()
+        self.talker = talker
+
+    def __call__(self, samples: Tensor) -> str:
+        """Returns the words of an utterance [S] at 16 kHz, of its last part where it exceeds the context."""
+        config, model = self.talker.tokenizer.config, self.talker.model
+        # Beside the frames: the rows before and after them, and one id of text with its end.
+        frames = model.config.max_context - len(model.codec.listen_prefix(0)) - 3
+        stream = self.talker.hear()
+        stream.push(resample(samples, RATE, config.sample_rate)[-frames * config.samples_per_frame :])
+        return stream.finish()
+
+
+HEARING = ("recogniser", "model")
+
+
+def transcriber_of(hearing: str, talker: Talker) -> Transcriber:
+    """Returns what recognises the user's words: tiny.en ("recogniser") or the voice's own model ("model").
+
+    Raises:
+        ValueError: A package or the recogniser is missing, or the model writes no text.
+    """
+    return ModelTranscriber(talker) if hearing == "model" else FastTranscriber()

@@ -59,7 +59,7 @@ def consents(corpus: Corpus) -> dict[str, str]:
 
 
 def without_consent(corpus: Corpus) -> list[str]:
-    """Returns the speakers who must be asked: without a statement, in a corpus that names no licence."""
+    """Returns the speakers without consent: no statement, in a corpus that names no licence."""
     if corpus.parts or LICENCE_KEY in corpus.info:
         return []
     on_record = consents(corpus)

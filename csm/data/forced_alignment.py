@@ -30,7 +30,7 @@ from csm.text import ByteCodec
 STEPS_PER_SECOND = 75
 MELS, CEPSTRA, WIDTH = 40, 16, 192
 BATCH, LEARNING_RATE = 24, 3e-3
-# Share of the training on uniform paths; share until which paths pay for their distance from a uniform path;
+# Share of the training on uniform paths; share with a penalty for the distance from a uniform path;
 # the penalty per squared symbol of distance.
 UNIFORM_SHARE, PENALISED_SHARE, PENALTY = 0.08, 0.5, 0.05
 IMPOSSIBLE = np.float32(-1e9)

@@ -77,7 +77,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
     @torch.no_grad()
     def __next__(self) -> list[Int[Tensor, " K"] | None]:
         for index in self._planned:
-            self._sessions[index].refuse_while_speaking()
+            self._sessions[index].refuse_while_busy()
         try:
             self._begin()
             self._run_frames()
@@ -98,7 +98,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         return frames
 
     def stop(self, index: int) -> None:
-        """Ends one request's turn with what was yielded of it; its session is free, the others go on.
+        """Ends one request's turn with what was yielded of it; its session is free, the others continue.
 
         Nothing happens to a turn that has ended. Before the first step, it leaves no trace in the session.
 

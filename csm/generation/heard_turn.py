@@ -1,4 +1,4 @@
-"""The rows of a turn that is heard, and the letters that its frames spell."""
+"""A transcribed turn: its rows, the letters that its frames spell, and what the context keeps of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,38 @@ def heard_turn(model: ConversationNetwork, codes: Int[Tensor, "K T"], speaker: i
     return batch
 
 
+def longest_text(frames: int) -> int:
+    """Returns the most ids that are written of a voice of a number of frames."""
+    return TEXT_PER_FRAME * frames + 16
+
+
+def room_of_heard(batch: RowBatch, max_context: int) -> int:
+    """Returns the rows that a heard turn may take: those of `heard_turn` and of the longest text."""
+    frames = batch.text_spans[0].num_keys
+    return min(len(batch.text) + longest_text(frames) + 1, max_context)
+
+
 def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch) -> str:
-    """Returns the text that the heard rows of a batch spell, by CTC's best symbols."""
+    """Returns the text that the transcribed rows of a batch spell, by CTC's best symbols."""
     scores = head(states[heard_rows(batch.text_spans).to(states.device)])
     return read_letters(scores.flatten(0, 1).argmax(-1).tolist())
+
+
+def transcribed_turn(
+    model: ConversationNetwork, text: str, speaker: int, codes: Int[Tensor, "K T"]
+) -> TurnFrames:
+    """Returns the turn to keep in the context; a text that does not fit beside its voice loses its end.
+
+    Bytes that are no text take one row each, as when they were written.
+    """
+    text = text.replace("\ufffd", "?")
+    turn = TurnFrames("transcribed", text or ".", speaker, codes.cpu())
+    while len(text) > 1 and context_rows(model, turn) > model.config.max_context:
+        text = text[:-1].strip()
+        turn = turn._replace(text=text or ".")
+    return turn
+
+
+def context_rows(model: ConversationNetwork, turn: TurnFrames) -> int:
+    """Returns the rows of a turn in the context: its text, its frames, and the end row."""
+    return len(model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1

@@ -10,9 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.heard_turn import TEXT_PER_FRAME, heard_turn, spelled_text
+from csm.generation.heard_turn import (
+    context_rows,
+    heard_turn,
+    longest_text,
+    room_of_heard,
+    spelled_text,
+    transcribed_turn,
+)
 from csm.generation.next_code import NextCode
-from csm.generation.sampling import SamplingConfig, sample
+from csm.generation.next_frame import next_frame
+from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
@@ -65,7 +73,7 @@ class Session:
         self.next_code = next_code
         self._sampler = sampler or DepthSampler(model)
         self._cache = self._new_cache()
-        self._speaking = False
+        self._speaking = self._hearing = False
 
     @torch.no_grad()
     def listen(self, turn: TurnFrames) -> None:
@@ -76,7 +84,7 @@ class Session:
                 range; it is longer than the context; or another turn is still being spoken. The session stays
                 as it was.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         if turn.codes.ndim != 2 or turn.codes.shape[1] == 0:
             raise ValueError(
                 f"turn {turn.id}: codes have shape {tuple(turn.codes.shape)}, expected [K, T] with at least "
@@ -100,7 +108,7 @@ class Session:
         Args:
             text: Text to speak.
             speaker: Speaker index.
-            frames: Expected length in frames; None asks the model's duration head. It sets the pace, not the
+            frames: Expected length in frames; None uses the model's duration head. It sets the pace, not the
                 end.
 
         Raises:
@@ -140,20 +148,19 @@ class Session:
             ValueError: The codes have a wrong shape or range, the voice is longer than the context, the
                 speaker is unknown, or a turn is still being spoken. The session stays as it was.
         """
-        self.refuse_while_speaking()
-        model, longest = self.model, self.model.config.max_context
+        self.refuse_while_busy()
+        model = self.model
         batch = heard_turn(model, codes, speaker).to(self.device)
-        limit = TEXT_PER_FRAME * codes.shape[1] + 16
-        self._make_room(min(len(batch.text) + limit + 1, longest))
+        self._make_room(room_of_heard(batch, model.config.max_context))
         rows = model.embed_rows(batch.text, batch.codes)
         reading = model.text_reading(rows, batch.text_spans)
         states = self._forward(rows, text=reading)
         if model.letter_head is not None:
             text = spelled_text(model.letter_head, states, batch)
         else:
-            text = self._write(states[-1], reading, limit)
+            text = self._write(states[-1], reading, longest_text(codes.shape[1]))
         # From now on the turn counts like any other: as text and voice.
-        context = ContextTurn(self._transcribed_turn(text, speaker, codes), codes.shape[1])
+        context = ContextTurn(transcribed_turn(model, text, speaker, codes), codes.shape[1])
         self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
         return text
 
@@ -177,7 +184,7 @@ class Session:
 
         Turns that made room for them stay in the memory, and drawn random numbers stay drawn.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         if not 0 <= count <= len(self.turns):
             raise ValueError(f"count is {count}: expected 0..{len(self.turns)}, the turns in the context")
         kept = len(self.turns) - count
@@ -189,10 +196,12 @@ class Session:
 
     # ---- the parts of `speak`, for drivers that run the rows of several sessions at once ----
 
-    def refuse_while_speaking(self) -> None:
-        """Raises ValueError while a turn is being spoken."""
+    def refuse_while_busy(self) -> None:
+        """Raises ValueError while a turn is being spoken or heard."""
         if self._speaking:
             raise ValueError("a turn is still being spoken: exhaust or close() its iterator first")
+        if self._hearing:
+            raise ValueError("a turn is still being heard: finish() or cancel() it first")
 
     def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
         """Checks what `speak` is asked to say; nothing changes yet.
@@ -202,7 +211,7 @@ class Session:
         """
         ids = self.model.codec.encode_turn(text, speaker)
         if frames is not None and frames < 1:
-            raise ValueError(f"frames is {frames}: expected at least 1, or None to ask the model")
+            raise ValueError(f"frames is {frames}: expected at least 1, or None for the model's prediction")
         # The text, one frame and the end row.
         if len(ids) + 2 > self.model.config.max_context:
             raise ValueError(
@@ -217,7 +226,7 @@ class Session:
         Raises:
             ValueError: Another turn is still being spoken.
         """
-        self.refuse_while_speaking()
+        self.refuse_while_busy()
         model, longest, ids = self.model, self.model.config.max_context, plan.ids
         limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
         # Room for the longest the turn can become; what the text leaves free is the turn's limit.
@@ -263,6 +272,41 @@ class Session:
         turn.ended = turn.ended or "stopped"
         return turn.ended
 
+    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
+        return next_frame(
+            hidden, self._sampler, self.sampling, self._generator, may_end=may_end, next_code=self.next_code
+        )
+
+    # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
+
+    def begin_hearing(self) -> None:
+        """Begins a turn whose voice comes in, until `end_hearing`; raises ValueError while busy."""
+        self.refuse_while_busy()
+        self._hearing = True
+
+    @torch.no_grad()
+    def hear_rows(self, batch: RowBatch, run: int) -> Float[Tensor, "R D"]:
+        """Runs the rows of a turn so far (`heard_turn`) without its end row, of which `run` have been run.
+
+        Older turns move to the memory where `transcribe` would move them; all rows are run again then, as the
+        context before them is another one.
+
+        Returns:
+            The hidden rows of those that were run now: the last ones, or all.
+        """
+        batch, longest = batch.to(self.device), self.model.config.max_context
+        room = room_of_heard(batch, longest)
+        if self._cache.length - run + room > longest:
+            self._cache.length -= run
+            self._make_room(room)
+            run = 0
+        return self._forward(self.model.embed_rows(batch.text[run:-1], batch.codes[run:-1]))
+
+    def end_hearing(self, run: int) -> None:
+        """Forgets the `run` rows of the turn that was heard: `transcribe` keeps it, as text and voice."""
+        self._cache.length -= run
+        self._hearing = False
+
     @property
     def rows(self) -> int:
         """Number of rows in the exact context, those of a turn that is being spoken included."""
@@ -274,16 +318,7 @@ class Session:
         return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
 
     def _rows(self, turn: TurnFrames) -> int:
-        return len(self.model.codec.encode_turn(turn.text, turn.speaker)) + turn.codes.shape[1] + 1
-
-    def _transcribed_turn(self, text: str, speaker: int, codes: Tensor) -> TurnFrames:
-        """Returns the turn to keep: bytes that are no text take one row each, as when they were generated."""
-        text = text.replace("\ufffd", "?")
-        turn = TurnFrames("transcribed", text or ".", speaker, codes.cpu())
-        while len(text) > 1 and self._rows(turn) > self.model.config.max_context:
-            text = text[:-1].strip()
-            turn = turn._replace(text=text or ".")
-        return turn
+        return context_rows(self.model, turn)
 
     def _make_room(self, rows: int) -> None:
         """Moves the oldest turns to the memory until `rows` more fit."""
@@ -322,7 +357,7 @@ class Session:
         if turn.ends is None:
             ids = torch.tensor(self.model.codec.encode_turn(turn.text, turn.speaker), device=self.device)
             codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
-            # Without `advance`: the cache forgets these rows again.
+            # Without `advance`: these rows do not stay in the cache.
             rows = self._backbone(self.model.embed_rows(ids, codes))
             phones = phone_log_frames(self.model, rows)
             ends = None if phones is None else text_ends(phones, context.length)
@@ -359,40 +394,3 @@ class Session:
             rows, positions, self._cache, voice=voice, text=text, memory=self.memory
         )
         return hidden
-
-    # ---- codes ----
-
-    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
-        """Returns the frame after a row, or None at the end of the turn."""
-        config, sampling = self.model.config, self.sampling
-        extra = sampling.extra_codes and not config.end_code
-        limit = config.audio_vocab_size if extra else config.codebook_size
-        code = self._code0(hidden, limit, may_end)
-        if may_end and int(code) == config.end_code and config.end_code:
-            return None
-        if sampling.later_codes == "nearest":
-            return self._sampler.nearest_codes(hidden, code, restored=sampling.variance_restoration)
-        frame = self._sampler.later_codes(
-            hidden,
-            code,
-            limit=limit,
-            temperature=sampling.later_temperature,
-            top_k=sampling.top_k,
-            generator=self._generator,
-            next_code=self.next_code,
-        )
-        if may_end and not config.end_code and not bool(frame.any()):
-            return None
-        return frame
-
-    def _code0(self, hidden: Float[Tensor, " D"], limit: int, may_end: bool) -> Tensor:
-        """Returns code 0 of the frame after a row, or the end code if the turn may end."""
-        logits = self.model.codebook0_head(hidden).float()
-        codes = torch.arange(len(logits), device=self.device)
-        allowed = codes < limit
-        if may_end:
-            allowed = allowed | (codes == self.model.config.end_code)
-        if self.next_code is not None:
-            return self.next_code(logits, 0, allowed)
-        logits = logits.masked_fill(~allowed, float("-inf"))
-        return sample(logits, self.sampling.temperature, self.sampling.top_k, self._generator)

@@ -34,7 +34,7 @@ class PlannedTurn(NamedTuple):
         text: Text of the turn.
         speaker: Speaker index.
         ids: int64 [L], text ids of the turn's rows.
-        frames: Expected length in frames; None asks the model.
+        frames: Expected length in frames; None uses the model's prediction.
     """
 
     text: str

@@ -15,6 +15,7 @@ from torch import Tensor
 from csm import config as config_files
 from csm.generation.audio_stream import SpeechStream
 from csm.generation.depth_sampler import DepthSampler, WeightKind
+from csm.generation.hearing import TranscriptStream
 from csm.generation.prompt_turn import PromptTurn, check_prompt, encoded_prompt
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
@@ -219,6 +220,23 @@ class Talker:
         turns = sentences([text] if isinstance(text, str) else text)
         speech = SpeechStream(self.tokenizer, session, voice, turns, pause=self.pause, clock=clock)
         return speech if stream else speech.whole()
+
+    def hear(self, speaker: str | None = None, *, session: Session | None = None) -> TranscriptStream:
+        """Begins to hear a turn: `push` its audio as it comes, and `finish` returns its whole text.
+
+        A model with a letter head gives the text so far at every push, any other one at the end.
+
+        Args:
+            speaker: Name of a known voice; None for any other speaker: the model's first local number, or the
+                main voice's in a model without local numbers.
+            session: Conversation that keeps the turn; None begins a new one.
+
+        Raises:
+            ValueError: The speaker is unknown, the session is busy, or the model writes no text.
+        """
+        local = self.model.config.local_numbers
+        number = local[0] if speaker is None and local else self.voice(speaker).number
+        return TranscriptStream(self.tokenizer.with_own_state(), session or self.session(), number)
 
     def speak_turn(self, text: str, speaker: str | None = None, *, session: Session | None = None) -> Speech:
         """Speaks a text as one turn, whatever its sentences.

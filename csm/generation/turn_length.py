@@ -24,7 +24,7 @@ def phone_log_frames(model: ConversationNetwork, text: Float[Tensor, "L D"]) -> 
     if not model.pace_head.is_trained():
         return None
     bounds = torch.tensor([0, len(text)], dtype=torch.int32, device=text.device)
-    return model.pace_head(text, PackedSequences(bounds, len(text))).float().cpu()
+    return model.pace_head(text, PackedSequences.of(bounds, len(text))).float().cpu()
 
 
 def expected_frames(

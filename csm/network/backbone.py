@@ -95,13 +95,14 @@ class Backbone(nn.Module):
         if self.text_now is not None and voice is not None:
             now = self.text_now(voice.frame_text[voice.key_of_query])
             x = x.index_add(0, voice.queries, now.to(x.dtype))
+        to = cast(TransformerBlock, self.blocks[0]).rotation(positions)
         cross = 0
         for index, block in enumerate(self.blocks):
-            x = block(x, positions, attend, index)
+            x = block(x, to, attend, index)
             if str(index) in self.voice_reads:
                 for reading, layers in ((voice, self.voice_reads), (text, self.text_reads)):
                     if reading is not None:
-                        out = layers[str(index)](x[reading.queries], reading, cross)
+                        out = layers[str(index)](x.index_select(0, reading.queries), reading, cross)
                         x = x.index_add(0, reading.queries, out.to(x.dtype))
                 cross += 1
             if memory is not None and str(index) in self.memory_reads:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from dataclasses import replace
+from typing import NamedTuple, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +12,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.network.backbone import Backbone
-from csm.network.cross_attention import SourceEncoder, key_rows
+from csm.network.batch_layout import BatchLayout, PaceRows, SummedCodes, batch_layout, summed_codes
+from csm.network.cross_attention import ReadingLayout, SourceEncoder
 from csm.network.cross_entropy import Head, linear_cross_entropy
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.initialise import branch_std, draw
-from csm.network.layers import PackedSequences, constants_device
-from csm.network.letter_head import LetterHead, heard_rows
-from csm.network.memory import ConversationMemory, MemoryState
+from csm.network.layers import constants_device
+from csm.network.letter_head import LetterHead
+from csm.network.memory import ConversationMemory, Folding, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.outputs import CSMCrossEntropies, CSMLogits
 from csm.network.phone_durations import PhoneDurationHead
 from csm.network.predicted_latent import PredictedLatent, ResidualLatentHead
-from csm.network.text_frame_alignment import SUBFRAMES, TextFrameAlignment
-from csm.network.text_reading import TextReading
-from csm.network.voice_reading import VoiceReading
-from csm.sequences.packed_batch import IGNORE, RowBatch, TextSpan, VoiceSpan
+from csm.network.text_frame_alignment import SUBFRAMES
+from csm.network.text_reading import TextReading, text_layout
+from csm.network.voice_reading import VoiceLayout, VoiceReading
+from csm.sequences.one_copy import moved
+from csm.sequences.packed_batch import RowBatch, TextSpan, VoiceSpan
 from csm.sequences.past_turns import PastTurns
 from csm.sequences.row_builder import RowBuilder
 from csm.text import TextCodec, text_codec
@@ -132,6 +135,7 @@ class ConversationNetwork(nn.Module):
         Raises:
             ValueError: A sequence is longer than max_context.
         """
+        batch = self.with_layout(batch)
         inputs, regressions = self._run(batch)
         return CSMLogits(
             codebook0=self.codebook0_head(inputs.voice),
@@ -150,10 +154,12 @@ class ConversationNetwork(nn.Module):
         Raises:
             ValueError: A sequence is longer than max_context.
         """
+        batch = self.with_layout(batch)
         inputs, regressions = self._run(batch)
-        code0 = batch.code_target[batch.code_target[:, 0] != IGNORE, 0]
-        later = batch.code_target[batch.trained_frames(), 1:]
-        text, table = batch.text_target[batch.text_target != IGNORE], self.text_embedding.weight.T
+        rows, table = batch.target_rows(), self.text_embedding.weight.T
+        code0 = batch.code_target[:, 0].index_select(0, rows.voice)
+        later = batch.code_target.index_select(0, rows.depth)[:, 1:]
+        text = batch.text_target.index_select(0, rows.text)
         return CSMCrossEntropies(
             codebook0=self.codebook0_head(inputs.voice, code0, label_smoothing),
             depth=self.depth_decoder(inputs.depth, inputs.code_embeddings, later, label_smoothing),
@@ -161,57 +167,66 @@ class ConversationNetwork(nn.Module):
             **regressions,
         )
 
+    def layout(self, batch: RowBatch) -> BatchLayout:
+        """Returns the index structures of a batch on the CPU, to be kept in `batch.layout`."""
+        return batch_layout(batch.to(torch.device("cpu")), self.config)
+
+    def with_layout(self, batch: RowBatch) -> RowBatch:
+        """Returns a batch with its index structures; one without them makes the host wait for its device."""
+        if batch.layout is not None:
+            return batch
+        return replace(batch, layout=moved(self.layout(batch), batch.text.device))
+
     def _run(self, batch: RowBatch) -> tuple[_Inputs, _Regressions]:
-        """Runs the backbone and the heads of regressions over a batch."""
+        """Runs the backbone and the heads of regressions over a batch that has its layout."""
         if batch.longest > self.config.max_context:
             raise ValueError(
                 f"a sequence has {batch.longest} rows, the model's max_context is {self.config.max_context}: "
                 f"cut the conversation into shorter chunks; what came before goes to the memory"
             )
-        depth_rows = batch.trained_frames()
-        target = batch.code_target[depth_rows]
-        frames, codes = self.gather_sums(
-            batch.codes.clamp_min(0) + self.codebook_offsets,
-            (target[:, :-1] + self.codebook_offsets[:-1]).view(-1, 1),
-        )
-        heard = heard_rows(batch.text_spans).to(batch.text.device)
-        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, heard))
-        voice = hidden[batch.code_target[:, 0] != IGNORE]
+        layout = cast(BatchLayout, batch.layout)
+        rows = layout.targets
+        frames, codes = self.gather_sums(layout.codes)
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, layout.heard))
+        voice = hidden.index_select(0, rows.voice)
+        depth = hidden.index_select(0, rows.depth)
         inputs = _Inputs(
             voice=voice,
-            text=hidden[batch.text_target != IGNORE],
-            depth=self.depth_row(hidden[depth_rows]),
-            code_embeddings=codes.view(len(target), self.config.num_codebooks - 1, codes.shape[1]),
+            text=hidden.index_select(0, rows.text),
+            depth=self.depth_row(depth),
+            code_embeddings=codes.view(len(depth), self.config.num_codebooks - 1, codes.shape[1]),
         )
         regressions: _Regressions = {
             "prosody": self.prosody_head(voice),
-            "duration": self.duration_head(hidden[~batch.duration_target.isnan()])[:, 0],
-            "pace": self._phone_durations(hidden, batch),
+            "duration": self.duration_head(hidden.index_select(0, rows.duration))[:, 0],
+            "pace": self._phone_durations(hidden, layout.pace),
             "latent": None,
             "refined": None,
-            "letters": None if self.letter_head is None else self.letter_head(hidden[heard]),
+            "letters": None
+            if self.letter_head is None
+            else self.letter_head(hidden.index_select(0, layout.heard)),
         }
         if (latent := self.predicted_latent) is not None:
-            follows = batch.code_target[:, 1] != IGNORE
-            regressions["latent"] = latent.head(hidden[follows])
-            code0 = self.audio_embedding(batch.code_target[follows, 0])
-            regressions["refined"] = latent.given_code0(hidden[follows], code0)
+            before = hidden.index_select(0, rows.frames)
+            regressions["latent"] = latent.head(before)
+            code0 = self.audio_embedding(batch.code_target[:, 0].index_select(0, rows.frames))
+            regressions["refined"] = latent.given_code0(before, code0)
         return inputs, regressions
 
     def hidden_rows(self, batch: RowBatch, rows: Float[Tensor, "R D"] | None = None) -> Float[Tensor, "R D"]:
         """Returns the backbone's normalised rows; `rows` are the embedded ones, if already computed."""
+        batch = self.with_layout(batch)
+        layout = cast(BatchLayout, batch.layout)
         if rows is None:
             rows = self.embed_rows(batch.text, batch.codes)
-        attend = PackedSequences(batch.cu_seqlens, batch.longest)
-        # Always runs both readings, with an empty query if need be, so that every rank produces its gradients
-        # in the same order for ZeRO's reductions.
+        # Always runs both readings, so that every rank produces its gradients in the same order.
         return self.backbone(
             rows,
             batch.positions,
-            attend,
-            voice=self.voice_reading(rows, [*batch.voice_spans, VoiceSpan(0, 0, 0, 1, 1)]),
-            text=self.text_reading(rows, [*batch.text_spans, TextSpan(0, 0, 0, 1)]),
-            memory=self.remember(batch.past),
+            layout.sequences,
+            voice=self._voice_reading(rows, layout.voice),
+            text=self._text_reading(rows, layout.text),
+            memory=self.remember(batch.past, layout.folding),
         )
 
     # ---- embeddings ----
@@ -222,27 +237,20 @@ class ConversationNetwork(nn.Module):
 
     def embed_rows(self, text: Int[Tensor, " R"], codes: Int[Tensor, "R K"]) -> Float[Tensor, "R D"]:
         """Returns rows of the backbone's input: a text embedding, or the sum of a frame's code embeddings."""
-        (frames,) = self.gather_sums(codes.clamp_min(0) + self.codebook_offsets)
+        (frames,) = self.gather_sums(summed_codes(codes.clamp_min(0) + self.codebook_offsets))
         return self._text_or_frames(text, frames)
 
-    def gather_sums(self, *indices: Int[Tensor, "N k"]) -> tuple[Float[Tensor, "N D"], ...]:
-        """Sums rows of the audio table for each row of indices, in one gather: one gradient of the table.
-
-        Args:
-            indices: int64 [N, k] each, rows of the table (code + codebook * vocab), k of one sum.
-        """
-        sizes = [len(index) for index in indices]
-        lengths = torch.cat([index.new_full((len(index),), index.shape[1]) for index in indices])
-        places = torch.cat([index.flatten() for index in indices])
-        sums = F.embedding_bag(places, self.audio_embedding.weight, lengths.cumsum(0) - lengths, mode="sum")
-        return sums.split(sizes)
+    def gather_sums(self, codes: SummedCodes) -> tuple[Float[Tensor, "N D"], ...]:
+        """Sums rows of the audio table, in one gather: one gradient of the table."""
+        sums = F.embedding_bag(codes.places, self.audio_embedding.weight, codes.starts, mode="sum")
+        return sums.split(codes.sizes)
 
     def _text_or_frames(
         self, text: Int[Tensor, " R"], frames: Float[Tensor, "R D"], heard: Int[Tensor, " N"] | None = None
     ) -> Float[Tensor, "R D"]:
         """Embeds rows.
 
-        Training hides a share of the frames, but none of the heard ones, which are all there is to read.
+        Training hides a share of the frames, but none of transcribed turns: their text depends on them alone.
         """
         is_text = text >= 0
         words = self.text_embedding(text.clamp_min(0))
@@ -255,28 +263,32 @@ class ConversationNetwork(nn.Module):
 
     def voice_reading(self, rows: Float[Tensor, "R D"], spans: Sequence[VoiceSpan]) -> VoiceReading | None:
         """Returns what voice rows read of these embedded rows; None without cross-attention layers."""
-        layers = self.backbone.voice_layers()
-        if not spans or not layers:
+        if not spans or not self.backbone.voice_layers():
             return None
-        read, layout = key_rows(spans, rows.device)
-        encoded = self.text_source(rows[read], layout)
-        alignment = TextFrameAlignment.pack(spans).to(rows.device)
+        return self._voice_reading(rows, moved(VoiceLayout.of(spans, self.config.cross_window), rows.device))
+
+    def _voice_reading(self, rows: Float[Tensor, "R D"], layout: VoiceLayout) -> VoiceReading | None:
+        if not (layers := self.backbone.voice_layers()):
+            return None
+        encoded = self.text_source(rows.index_select(0, layout.read), layout.sequences)
         # Adds the speaker embedding at every frame: the single speaker position is too far away to be
         # attended to reliably.
-        frames = torch.tensor([s.num_keys if s.ends is None else s.length for s in spans])
-        ids = torch.tensor([s.speaker for s in spans]).repeat_interleave(frames).to(rows.device)
-        speakers = self.text_embedding(ids.clamp_min(0))
-        source = self.text_slots(alignment(encoded)) + speakers * (ids >= 0).unsqueeze(1)
-        return VoiceReading.pack(spans, source, layers, self.config.cross_window)
+        speakers = self.text_embedding(layout.speakers) * layout.spoken
+        source = self.text_slots(layout.alignment(encoded)) + speakers
+        return VoiceReading.of(layout, source, layers, self.config.cross_window)
 
     def text_reading(self, rows: Float[Tensor, "R D"], spans: Sequence[TextSpan]) -> TextReading | None:
         """Returns what text rows read of these embedded rows; None without cross-attention layers."""
-        layers = self.backbone.text_layers()
-        if not spans or not layers:
+        if not spans or not self.backbone.text_layers():
             return None
-        read, layout = key_rows(spans, rows.device)
-        source = self.voice_source(rows[read], layout)
-        return TextReading.pack(spans, source, layers, self.config.frames_per_text_id)
+        layout = text_layout(spans, self.config.frames_per_text_id)
+        return self._text_reading(rows, moved(layout, rows.device))
+
+    def _text_reading(self, rows: Float[Tensor, "R D"], layout: ReadingLayout) -> TextReading | None:
+        if not (layers := self.backbone.text_layers()):
+            return None
+        source = self.voice_source(rows.index_select(0, layout.read), layout.sequences)
+        return TextReading.of(layout, source, layers, self.config.frames_per_text_id)
 
     def turn_vectors(self, past: PastTurns) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P D"]]:
         """Returns the semantic and the style vector of each past turn."""
@@ -287,7 +299,7 @@ class ConversationNetwork(nn.Module):
         words, speaker = self.text_embedding(past.text), self.text_embedding(past.speaker)
         return self.memory.writer(past, words, semantic, parts[:, cut:].sum(dim=1), speaker)
 
-    def remember(self, past: PastTurns) -> MemoryState | None:
+    def remember(self, past: PastTurns, folding: Folding | None = None) -> MemoryState | None:
         """Returns the memory of every sequence of a batch; None without memory layers."""
         if not self.backbone.memory_reads:
             return None
@@ -295,7 +307,7 @@ class ConversationNetwork(nn.Module):
             torch.where(past.learns.unsqueeze(1), vectors, vectors.detach())
             for vectors in self.turn_vectors(past)
         )
-        return self.memory.fold(past, semantic, style)
+        return self.memory.fold(folding or Folding.of(past, self.config.memory_slots), semantic, style)
 
     # ---- the predicted latent ----
 
@@ -358,9 +370,7 @@ class ConversationNetwork(nn.Module):
         self.duration_head.bias.sub_(duration)
         self.pace_head.pace.bias.sub_(pace)
 
-    def _phone_durations(self, hidden: Float[Tensor, "R D"], batch: RowBatch) -> Float[Tensor, " P"]:
+    def _phone_durations(self, hidden: Float[Tensor, "R D"], pace: PaceRows) -> Float[Tensor, " P"]:
         """Returns log frames of the text ids that are aligned, from the backbone's rows."""
-        # One row at least: ranks must run the same operations on any batch (see hidden_rows).
-        spans = batch.voice_spans or [VoiceSpan(0, 0, 0, 1, 1)]
-        rows, layout = key_rows(spans, hidden.device)
-        return self.pace_head(hidden[rows], layout)[~batch.pace_target[rows].isnan()]
+        found = self.pace_head(hidden.index_select(0, pace.rows), pace.sequences)
+        return found.index_select(0, pace.known)

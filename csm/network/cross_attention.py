@@ -17,7 +17,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.network.initialise import draw
-from csm.network.layers import PackedSequences, RMSNorm, near_rows, rotary_frequencies, rotate
+from csm.network.layers import (
+    PackedSequences,
+    RMSNorm,
+    Rotation,
+    near_rows,
+    rotary_frequencies,
+    rotate,
+    rotation,
+)
 from csm.network.varlen import Band, band_of, kernel_for
 from csm.sequences.packed_batch import TextSpan, VoiceSpan
 from csm_kernels import interpolated_attention
@@ -53,6 +61,29 @@ class FlatReading(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ReadingLayout:
+    """Which rows read which, of n turns: what the host makes with a batch.
+
+    Attributes:
+        read: int64 [M], rows that are read.
+        sequences: Where the read rows of each turn lie.
+        key_positions: float32 [M2], rotary position of each key.
+        queries, cu_seqlens_q, cu_seqlens_k, lengths, query_offsets, query_positions, flat: As of Reading.
+    """
+
+    read: Tensor
+    sequences: PackedSequences
+    key_positions: Tensor
+    queries: Tensor
+    cu_seqlens_q: Tensor
+    cu_seqlens_k: Tensor
+    lengths: Tensor
+    query_offsets: Tensor
+    query_positions: Tensor
+    flat: FlatReading | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
     """Rows that read, and keys and values of what they read, packed over n turns.
 
@@ -63,6 +94,7 @@ class Reading:
         lengths: int64 [n], length that each turn's keys are resampled to.
         query_offsets: int64 [n], place of each turn's first query among its resampled keys.
         query_positions: float32 [Q], rotary position of each query.
+        rotation: Rotation to these positions; None in a model without cross-attention layers.
         keys, values: [M, N, H] for each cross-attention layer.
         window: Resampled keys to each side that a query sees; None: all.
         flat: What flash attention needs where the keys of every turn already have its length, else None.
@@ -74,6 +106,7 @@ class Reading:
     lengths: Tensor
     query_offsets: Tensor
     query_positions: Tensor
+    rotation: Rotation | None
     keys: list[Tensor]
     values: list[Tensor]
     window: int | None
@@ -107,12 +140,23 @@ def query_rows(spans: Sequence[VoiceSpan] | Sequence[TextSpan]) -> Int[Tensor, "
 
 
 def key_rows(
-    spans: Sequence[VoiceSpan] | Sequence[TextSpan], device: torch.device
+    spans: Sequence[VoiceSpan] | Sequence[TextSpan],
 ) -> tuple[Int[Tensor, " M"], PackedSequences]:
     """Returns the rows of all spans that are read, span after span, and where each span's rows lie."""
     rows = torch.cat([torch.arange(s.first_key, s.first_key + s.num_keys) for s in spans])
     counts = [s.num_keys for s in spans]
-    return rows.to(device), PackedSequences(starts(counts).to(device), max(counts))
+    return rows, PackedSequences.of(starts(counts), max(counts))
+
+
+def keys_values(
+    layers: Sequence[CrossAttention], source: Float[Tensor, "M D"], positions: Float[Tensor, " M"]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns keys and values of what is read, for each of these layers."""
+    if not layers:
+        return [], []
+    to = layers[0].rotation(positions)
+    pairs = [layer.keys_values(source, to) for layer in layers]
+    return [keys for keys, _ in pairs], [values for _, values in pairs]
 
 
 def resampled_positions(count: int, length: int) -> Float[Tensor, " M"]:
@@ -198,13 +242,17 @@ class CrossAttention(nn.Module):
         draw(self.q_proj, self.k_proj, self.v_proj)
         draw(self.o_proj, std=branch_std)
 
+    def rotation(self, positions: Float[Tensor, " M"]) -> Rotation:
+        """Returns the rotation of rows at these positions, equal for all layers of one model."""
+        return rotation(positions, self.frequencies)
+
     def keys_values(
-        self, source: Float[Tensor, "M D"], positions: Float[Tensor, " M"]
+        self, source: Float[Tensor, "M D"], to: Rotation
     ) -> tuple[Float[Tensor, "M N H"], Float[Tensor, "M N H"]]:
         """Returns keys, rotated to their positions, and values of the rows that are read."""
         normed = self.source_norm(source)
         shape = (len(source), self.n_heads, source.shape[1] // self.n_heads)
-        keys = rotate(self.k_proj(normed).view(shape), positions, self.frequencies)
+        keys = rotate(self.k_proj(normed).view(shape), to)
         return keys, self.v_proj(normed).view(shape)
 
     def forward(self, x: Float[Tensor, "Q D"], reading: Reading, layer: int) -> Float[Tensor, "Q D"]:
@@ -216,6 +264,7 @@ class CrossAttention(nn.Module):
             layer: Index of this layer among the cross-attention layers.
         """
         heads = (len(x), self.n_heads, x.shape[1] // self.n_heads)
-        q = rotate(self.q_proj(self.norm(x)).view(heads), reading.query_positions, self.frequencies)
+        to = reading.rotation or self.rotation(reading.query_positions)
+        q = rotate(self.q_proj(self.norm(x)).view(heads), to)
         out = reading.attend(q, layer)
         return torch.tanh(self.gate) * self.o_proj(out.to(x.dtype).flatten(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from csm.network.cross_entropy import linear_cross_entropy
 from csm.network.initialise import draw
-from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
+from csm.network.layers import KeyValueCache, RMSNorm, Rotation, TransformerBlock, attend_few
 from csm.network.model_config import CSMConfig
 
 RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
@@ -86,12 +86,15 @@ class DepthDecoder(nn.Module):
 
     def _frames(self, x: Float[Tensor, "F K W"]) -> Float[Tensor, "F K W"]:
         frames, steps = x.shape[:2]
-        positions = torch.arange(steps, device=x.device).repeat(frames)
+        to = self._rotation(torch.arange(steps, device=x.device).repeat(frames))
         attend = FrameAttention(steps)
         rows = x.flatten(0, 1)
         for index, block in enumerate(self.blocks):
-            rows = block(rows, positions, attend, index)
+            rows = block(rows, to, attend, index)
         return rows.unflatten(0, (frames, steps))
+
+    def _rotation(self, positions: Tensor) -> Rotation:
+        return cast(TransformerBlock, self.blocks[0]).rotation(positions)
 
     def start(self) -> KeyValueCache:
         """An empty cache for one frame."""
@@ -105,9 +108,9 @@ class DepthDecoder(nn.Module):
             cache: Of `start`; it is advanced.
         """
         x = self.projection(x)
-        positions = torch.arange(cache.length, cache.length + len(x), device=x.device)
+        to = self._rotation(torch.arange(cache.length, cache.length + len(x), device=x.device))
         for index, block in enumerate(self.blocks):
-            x = block(x, positions, cache, index)
+            x = block(x, to, cache, index)
         cache.advance(len(x))
         return self.norm(x)
 

@@ -7,7 +7,8 @@ Rows of all sequences of a batch lie in one tensor [R, D]; how they attend to ea
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -68,14 +69,45 @@ def constants_device() -> torch.device:
     return torch.device("cpu") if device.type == "meta" else device
 
 
-def rotate(
-    x: Float[Tensor, "*R N H"], positions: Real[Tensor, "*R"], frequencies: Float[Tensor, " H2"]
-) -> Float[Tensor, "*R N H"]:
-    """Rotary position embedding in the half-split form; positions may be fractions."""
-    angles = positions.float().unsqueeze(-1) * frequencies
-    cos, sin = angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+class Rotation(NamedTuple):
+    """Rotary angles of rows, which all layers of one base share.
+
+    Attributes:
+        cos, sin: float32 [*R, 1, H]; sines of the first half of the channels have the other sign.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(positions: Real[Tensor, "*R"], frequencies: Float[Tensor, " H2"]) -> Rotation:
+    """Returns the rotation to these positions, which may be fractions."""
+    angles = (positions.float().unsqueeze(-1) * frequencies).unsqueeze(-2)
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
+
+
+def rotate(x: Float[Tensor, "*R N H"], to: Rotation) -> Float[Tensor, "*R N H"]:
+    """Rotary position embedding in the half-split form."""
+    rotated: Tensor = _Rotate.apply(x, to.cos, to.sin)
+    return rotated
+
+
+class _Rotate(torch.autograd.Function):
+    """x * cos + (x with its halves exchanged) * sin in fp32: four operators each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        exact = x.float()
+        return (exact * cos).add_(exact.roll(exact.shape[-1] // 2, -1).mul_(sin)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        exact = gradient.float()
+        exchanged = (exact * sin).roll(exact.shape[-1] // 2, -1)
+        return exchanged.add_(exact * cos).to(gradient.dtype), None, None
 
 
 def attend_grouped(
@@ -163,26 +195,35 @@ def near_rows(rows: Float[Tensor, "M D"], layout: PackedSequences, neighbours: i
     return layout.unpad(padded.unfold(1, neighbours, 1).transpose(2, 3).flatten(2))
 
 
+@dataclass(frozen=True, eq=False)
 class PackedSequences:
     """Causal attention inside each of several sequences packed end to end.
 
     Flash attention (`csm.network.varlen`) where the rows are on CUDA in half precision; elsewhere the rows
     are laid out padded on the right, where a causal mask alone keeps padding out of every real row.
 
-    Args:
+    Attributes:
         cu_seqlens: int32 [S + 1], starts of the sequences and the total.
-        longest: Rows of the longest one (a Python number, so that no device sync is needed).
+        longest: Rows of the longest one.
+        places: int64 [R], place of each row among the padded ones.
     """
 
-    def __init__(self, cu_seqlens: Int[Tensor, " S1"], longest: int) -> None:
-        self.cu_seqlens, self.longest = cu_seqlens, longest
-        lengths = cu_seqlens.diff().long()
-        starts = cu_seqlens[:-1].long()
-        self.count = len(lengths)
-        sequence = torch.repeat_interleave(torch.arange(self.count, device=starts.device), lengths)
-        self.places = (
-            sequence * longest + torch.arange(len(sequence), device=starts.device) - starts[sequence]
-        )
+    cu_seqlens: Tensor
+    longest: int
+    places: Tensor
+
+    @classmethod
+    def of(cls, cu_seqlens: Int[Tensor, " S1"], longest: int) -> PackedSequences:
+        """Returns the sequences with these starts; it waits for the device, if they are on one."""
+        lengths, starts = cu_seqlens.diff().long(), cu_seqlens[:-1].long()
+        sequence = torch.repeat_interleave(torch.arange(len(lengths), device=starts.device), lengths)
+        rows = torch.arange(len(sequence), device=starts.device)
+        return cls(cu_seqlens, longest, sequence * longest + rows - starts[sequence])
+
+    @property
+    def count(self) -> int:
+        """Number of sequences."""
+        return len(self.cu_seqlens) - 1
 
     def pad(self, x: Tensor) -> Tensor:
         """[R, ...] -> [S, longest, ...], zeros beyond a sequence's end."""
@@ -277,11 +318,11 @@ class SelfAttention(nn.Module):
         draw(self.o_proj, std=branch_std)
 
     def forward(
-        self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
+        self, x: Float[Tensor, "R D"], to: Rotation, attend: Attend, layer: int
     ) -> Float[Tensor, "R D"]:
         rows = x.shape[0]
-        q = rotate(self.q_proj(x).view(rows, self.n_heads, self.head_dim), positions, self.frequencies)
-        k = rotate(self.k_proj(x).view(rows, self.n_kv_heads, self.head_dim), positions, self.frequencies)
+        q = rotate(self.q_proj(x).view(rows, self.n_heads, self.head_dim), to)
+        k = rotate(self.k_proj(x).view(rows, self.n_kv_heads, self.head_dim), to)
         v = self.v_proj(x).view(rows, self.n_kv_heads, self.head_dim)
         return self.o_proj(attend(layer, q, k, v).flatten(1))
 
@@ -347,17 +388,21 @@ class TransformerBlock(nn.Module):
         self.attention.reset_parameters(branch_std)
         self.feed_forward.reset_parameters(branch_std)
 
+    def rotation(self, positions: Real[Tensor, " R"]) -> Rotation:
+        """Returns the rotation of rows at these positions, equal for all blocks of one transformer."""
+        return rotation(positions, self.attention.frequencies)
+
     def forward(
-        self, x: Float[Tensor, "R D"], positions: Tensor, attend: Attend, layer: int
+        self, x: Float[Tensor, "R D"], to: Rotation, attend: Attend, layer: int
     ) -> Float[Tensor, "R D"]:
         if self.checkpointed and self.training and torch.is_grad_enabled():
             # The reentrant form: its losses are equal in all ZeRO stages. It gives the weights a gradient
             # only where the input has one, so above frozen embeddings that is asked for.
             x = x if x.requires_grad else x.detach().requires_grad_()
-            rows: Tensor = checkpoint(self._rows, x, positions, attend, layer, use_reentrant=True)
+            rows: Tensor = checkpoint(self._rows, x, to, attend, layer, use_reentrant=True)
             return rows
-        return self._rows(x, positions, attend, layer)
+        return self._rows(x, to, attend, layer)
 
-    def _rows(self, x: Tensor, positions: Tensor, attend: Attend, layer: int) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), positions, attend, layer))
+    def _rows(self, x: Tensor, to: Rotation, attend: Attend, layer: int) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), to, attend, layer))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

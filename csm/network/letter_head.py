@@ -1,4 +1,4 @@
-"""Letters of a heard turn, spelled frame by frame while its voice comes in (CTC, Graves et al. 2006)."""
+"""Letters of a transcribed turn, predicted frame by frame as its audio arrives (CTC, Graves et al. 2006)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from csm.spelling import LETTERS
 
 
 class LetterHead(nn.Module):
-    """Backbone rows of heard frames to log probabilities of letters.
+    """Backbone rows of transcribed frames to log probabilities of letters.
 
     A frame reads what was said up to it: the head delays letters as far as it needs. The end row spells too.
 
@@ -42,7 +42,7 @@ class LetterHead(nn.Module):
 
 
 def heard_rows(spans: Sequence[TextSpan]) -> Int[Tensor, " N"]:
-    """Returns the rows of heard voice, span after span: the frames and the end row of each."""
+    """Returns the rows of transcribed turns, span after span: the frames and the end row of each."""
     parts = [torch.arange(span.first_key, span.first_query + 1) for span in spans if span.num_keys]
     return torch.cat([torch.zeros(0, dtype=torch.int64), *parts])
 
@@ -53,7 +53,7 @@ def letter_cross_entropy(
     """Returns the CTC loss summed over turns, nats.
 
     Args:
-        scores: Log probabilities of all heard rows.
+        scores: Log probabilities of all transcribed rows.
         rows: Rows of each turn, in the order of `scores`.
         letters: Letters of each turn; none of a turn that is no target.
     """

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.network.initialise import draw
-from csm.network.layers import RMSNorm, RowLayout, attend_few
+from csm.network.layers import RMSNorm, RowLayout, attend_few, constants_device
 from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
@@ -31,11 +31,13 @@ class MemoryState(NamedTuple):
     Attributes:
         semantic, style: float32 [S, M, D], slots of each kind.
         turns: int64 [S], number of turns written so far.
+        seen: bool [S, 1, 1, 2 M + 1], which slots of both kinds, and the empty one, rows attend to.
     """
 
     semantic: Tensor
     style: Tensor
     turns: Tensor
+    seen: Tensor
 
 
 def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
@@ -51,6 +53,25 @@ def folding_weights(past: PastTurns, slots: int) -> Float[Tensor, "S M P"]:
     weights = torch.where(slot == 0, gist * (place < faded), kept.float())
     owner = torch.arange(len(past.counts), device=counts.device).view(-1, 1, 1) == past.sequence
     return weights * owner
+
+
+class Folding(NamedTuple):
+    """How the past turns of a batch go into the slots.
+
+    Attributes:
+        weights: float32 [S, M, P].
+        turns: int64 [S], number of past turns of each sequence.
+        seen: As of MemoryState.
+    """
+
+    weights: Tensor
+    turns: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, past: PastTurns, slots: int) -> Folding:
+        """Returns the folding of these turns into so many slots of each kind."""
+        return cls(folding_weights(past, slots), past.counts, seen_slots(past.counts, slots))
 
 
 class TurnWriter(nn.Module):
@@ -85,23 +106,23 @@ class TurnWriter(nn.Module):
             semantic, acoustic: Summed embeddings of the semantic and acoustic codes of all frames.
             speaker: Embedding of each turn's speaker.
         """
-        count = len(past.sequence)
         said = torch.cat(
-            [_mean(text, past.text_turn, count), _mean(semantic, past.codes_turn, count)], dim=-1
+            [
+                _mean(text, past.text_turn, past.text_count),
+                _mean(semantic, past.codes_turn, past.frame_count),
+            ],
+            dim=-1,
         )
-        mean = _mean(acoustic, past.codes_turn, count)
-        spread = (
-            _mean((acoustic.float() - mean[past.codes_turn]).square(), past.codes_turn, count)
-            .add(1e-6)
-            .sqrt()
-        )
+        mean = _mean(acoustic, past.codes_turn, past.frame_count)
+        apart = acoustic.float() - mean[past.codes_turn]
+        spread = _mean(apart.square(), past.codes_turn, past.frame_count).add(1e-6).sqrt()
         return self.semantic(said), self.style(torch.cat([mean, spread, speaker.float()], dim=-1))
 
 
-def _mean(rows: Tensor, turn: Tensor, count: int) -> Tensor:
-    """Returns the mean of the rows of each turn, [count, D] in fp32."""
-    total = rows.new_zeros(count, rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
-    return total / torch.bincount(turn, minlength=count).clamp_min(1).unsqueeze(1)
+def _mean(rows: Tensor, turn: Tensor, counts: Tensor) -> Tensor:
+    """Returns the mean of the rows of each turn, [P, D] in fp32; `counts` [P, 1] are at least 1."""
+    total = rows.new_zeros(len(counts), rows.shape[1], dtype=torch.float32).index_add(0, turn, rows.float())
+    return total / counts
 
 
 class MemoryRead(nn.Module):
@@ -115,12 +136,15 @@ class MemoryRead(nn.Module):
         kinds: Kinds of slots that are read, of KINDS.
     """
 
+    readable: Tensor
+
     def __init__(
         self, width: int, n_heads: int, slots: int, gate: float, kinds: Sequence[str] = KINDS
     ) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.read_kinds = tuple(kind in kinds for kind in KINDS)
+        readable = [kind in kinds for kind in KINDS for _ in range(slots)] + [True]
+        self.register_buffer("readable", torch.tensor(readable, device=constants_device()), persistent=False)
         self.norm = RMSNorm(width)
         # One embedding per age and kind of slot; the last row is the empty slot.
         self.places = nn.Parameter(torch.randn(2 * slots + 1, width) * 0.02)
@@ -136,18 +160,15 @@ class MemoryRead(nn.Module):
 
     def forward(self, x: Float[Tensor, "R D"], layout: RowLayout, state: MemoryState) -> Float[Tensor, "R D"]:
         """Returns the rows with what they read of their own sequence's slots added."""
-        count, slots, width = state.semantic.shape
+        count, _, width = state.semantic.shape
         nothing = state.semantic.new_zeros(count, 1, width)
         source = (torch.cat([state.semantic, state.style, nothing], dim=1) + self.places).to(x.dtype)
-        filled = filled_slots(state.turns, slots)
-        kinds = [filled if read else torch.zeros_like(filled) for read in self.read_kinds]
-        mask = torch.cat([*kinds, torch.ones_like(filled[:, :1])], dim=1)
         heads = (self.n_heads, width // self.n_heads)
         k, v = (
             project(source).unflatten(-1, heads).transpose(1, 2) for project in (self.k_proj, self.v_proj)
         )
         q = layout.pad(self.q_proj(self.norm(x))).unflatten(-1, heads).transpose(1, 2)
-        out = attend_few(q, k, v, mask=mask[:, None, None])
+        out = attend_few(q, k, v, mask=state.seen & self.readable)
         return x + torch.tanh(self.gate) * self.o_proj(layout.unpad(out.transpose(1, 2).flatten(2)))
 
 
@@ -156,6 +177,12 @@ def filled_slots(turns: Tensor, slots: int) -> Tensor:
     place = torch.arange(slots, device=turns.device)
     newest = (place >= 1) & (place <= turns.unsqueeze(1))
     return newest | ((place == 0) & (turns.unsqueeze(1) >= slots))
+
+
+def seen_slots(turns: Tensor, slots: int) -> Tensor:
+    """Returns bool [S, 1, 1, 2 M + 1], the slots of both kinds that hold a turn, and the empty slot."""
+    filled = filled_slots(turns, slots)
+    return torch.cat([filled, filled, torch.ones_like(filled[:, :1])], dim=1)[:, None, None]
 
 
 class ConversationMemory(nn.Module):
@@ -174,7 +201,8 @@ class ConversationMemory(nn.Module):
     def empty(self, count: int, device: torch.device) -> MemoryState:
         """Returns the state of `count` conversations without past turns."""
         zeros = torch.zeros(count, self.slots, self.width, device=device)
-        return MemoryState(zeros, zeros.clone(), torch.zeros(count, dtype=torch.int64, device=device))
+        turns = torch.zeros(count, dtype=torch.int64, device=device)
+        return MemoryState(zeros, zeros.clone(), turns, seen_slots(turns, self.slots))
 
     def write(
         self, state: MemoryState, semantic: Float[Tensor, "S D"], style: Float[Tensor, "S D"]
@@ -193,11 +221,13 @@ class ConversationMemory(nn.Module):
             fold(state.semantic, semantic.float(), leaves, first),
             fold(state.style, style.float(), leaves, first),
             state.turns + 1,
+            seen_slots(state.turns + 1, self.slots),
         )
 
     def fold(
-        self, past: PastTurns, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
+        self, folding: Folding, semantic: Float[Tensor, "P D"], style: Float[Tensor, "P D"]
     ) -> MemoryState:
         """Returns the state after writing all past turns, in one product."""
-        weights = folding_weights(past, self.slots)
-        return MemoryState(weights @ semantic.float(), weights @ style.float(), past.counts)
+        return MemoryState(
+            folding.weights @ semantic.float(), folding.weights @ style.float(), folding.turns, folding.seen
+        )

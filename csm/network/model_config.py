@@ -52,13 +52,13 @@ class CSMConfig:
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
         cross_window: Frames to each side that a voice row reads of its text.
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
-        letters_per_frame: Letters that a heard frame may spell, as soon as it is heard; 0: no letter head.
+        letters_per_frame: Letters predicted at each transcribed frame; 0: no letter head.
         memory_slots: Slots of each kind.
         memory_kinds: Kinds of slots that are read: "semantic", "style" or both.
         gate: Initial gates of cross-attention and memory (tanh of it).
         dropout: On the residual branches.
         frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
-            speech otherwise learns the training lines' codes by heart instead of reading the text.
+            speech otherwise memorises the training lines' codes instead of reading the text.
 
     Raises:
         ValueError: A size that does not fit the others.

@@ -19,8 +19,8 @@ class TeacherForced:
         pace: [P], log frames of every text id that is aligned.
         latent: [T, latent_dim], latent of every frame that follows; None in a model without latent_dim.
         refined: [T, latent_dim], the same given the frame's code 0.
-        letters: [N, letters per frame, letters], log probabilities of the letters of every heard row; None in
-            a model without a letter head.
+        letters: [N, letters per frame, letters], log probabilities of each transcribed row's letters; None
+            in a model without a letter head.
     """
 
     prosody: Float[Tensor, "A 3"]

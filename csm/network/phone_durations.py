@@ -38,7 +38,7 @@ class PhoneDurationHead(nn.Module):
         zero(self.pace)
 
     def forward(self, hidden: Float[Tensor, "M D"], layout: PackedSequences) -> Float[Tensor, " M"]:
-        """Returns log frames of each row; `layout` tells which rows belong to one text."""
+        """Returns log frames of each row; `layout` gives the rows of each text."""
         for mix in self.mixes:
             hidden = F.silu(mix(near_rows(hidden, layout, self.NEIGHBOURS)))
         return self.pace(hidden)[:, 0]

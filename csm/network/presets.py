@@ -1,7 +1,7 @@
 """csm-1b and its sisters: the public sizes as configurations.
 
 Sesame names three sizes, 1B + 100M, 3B + 250M and 8B + 300M, and published the first. The 8B shapes are those
-of MisoTTS. Nobody published shapes of the 3B size: its backbone is Llama 3.2's 3B, its depth decoder that of
+of MisoTTS. No shapes of the 3B size are published: its backbone is Llama 3.2's 3B, its depth decoder that of
 MisoTTS with a feed-forward width that makes it 250M.
 """
 

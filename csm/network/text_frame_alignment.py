@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from csm.sequences.one_copy import moved
 from csm.sequences.packed_batch import VoiceSpan
 
 # Sub-frames (20 ms) per codec frame (80 ms), so that a phone boundary inside a frame is represented.
@@ -50,11 +51,11 @@ class TextFrameAlignment(NamedTuple):
 
     def to(self, device: torch.device) -> TextFrameAlignment:
         """Returns the same alignment on a device."""
-        subframes, ids, shares = (part.to(device) for part in self[:3])
-        return TextFrameAlignment(subframes, ids, shares, self.frames)
+        return moved(self, device)
 
     def __call__(self, rows: Float[Tensor, "M D"]) -> Float[Tensor, "F SD"]:
         """Returns the rows that each frame is made of: the mixtures of its sub-frames, side by side."""
+        # Not index_select: an id has several sub-frames, and its gradient on CUDA would add in any order.
         parts = rows[self.ids] * self.shares.to(rows.dtype)
         mixed = rows.new_zeros(self.frames * SUBFRAMES, rows.shape[1])
         return mixed.index_add(0, self.subframes, parts).view(self.frames, -1)

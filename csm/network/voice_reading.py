@@ -7,7 +7,7 @@ be learned. A row beyond the reach of the window reads the end of the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,10 +20,15 @@ from csm.network.cross_attention import (
     CrossAttention,
     FlatReading,
     Reading,
+    ReadingLayout,
+    key_rows,
+    keys_values,
     query_rows,
     resampled_positions,
     starts,
 )
+from csm.network.text_frame_alignment import TextFrameAlignment
+from csm.sequences.one_copy import moved
 from csm.sequences.packed_batch import VoiceSpan
 
 # A voice row predicts the frame after its own: it reads one place ahead.
@@ -46,6 +51,57 @@ class BeyondText(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class VoiceLayout(ReadingLayout):
+    """Which voice rows read which text, and how it is stretched over their frames.
+
+    Attributes:
+        alignment: What each frame of text is made of.
+        speakers: int64 [M2], text id of each key's speaker, 0 where it is unknown.
+        spoken: bool [M2, 1], whether it is known.
+        key_of_query, beyond: As of VoiceReading.
+    """
+
+    alignment: TextFrameAlignment
+    speakers: Tensor
+    spoken: Tensor
+    key_of_query: Tensor
+    beyond: BeyondText | None
+
+    @classmethod
+    def of(cls, spans: Sequence[VoiceSpan], window: int) -> VoiceLayout:
+        """Returns the layout of these spans, at least one, on the CPU.
+
+        Args:
+            spans: Spans of a RowBatch.
+            window: Frames to each side that a voice row sees.
+        """
+        read, sequences = key_rows(spans)
+        alignment = TextFrameAlignment.pack(spans)
+        # What is attended to: frames where the ends of the ids are known, else the ids themselves.
+        spans = [s if s.ends is None else s._replace(num_keys=s.length) for s in spans]
+        places = [(torch.arange(s.num_queries) + AHEAD).clamp(max=s.length) for s in spans]
+        ids = torch.tensor([s.speaker for s in spans])
+        ids = ids.repeat_interleave(torch.tensor([s.num_keys for s in spans]))
+        return cls(
+            read=read,
+            sequences=sequences,
+            alignment=alignment,
+            speakers=ids.clamp_min(0),
+            spoken=(ids >= 0).unsqueeze(1),
+            key_positions=torch.cat([resampled_positions(s.num_keys, s.length) for s in spans]),
+            queries=query_rows(spans),
+            cu_seqlens_q=starts([s.num_queries for s in spans]),
+            cu_seqlens_k=starts([s.num_keys for s in spans]),
+            lengths=torch.tensor([s.length for s in spans]),
+            query_offsets=torch.full((len(spans),), AHEAD),
+            query_positions=torch.cat(places).float(),
+            key_of_query=_keys_of_queries(spans),
+            beyond=_beyond_text(spans, window),
+            flat=FlatReading.of(spans, [s.length for s in spans], AHEAD, window),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class VoiceReading(Reading):
     """Voice rows and the text of their turns; keys are frames of text, or text ids where ends are unknown.
 
@@ -65,7 +121,7 @@ class VoiceReading(Reading):
         cls,
         spans: Sequence[VoiceSpan],
         frame_text: Float[Tensor, "M D"],
-        layers: Iterable[CrossAttention],
+        layers: Sequence[CrossAttention],
         window: int,
     ) -> VoiceReading:
         """Returns the reading of these spans, at least one.
@@ -76,27 +132,34 @@ class VoiceReading(Reading):
             layers: Cross-attention layers of voice rows.
             window: Frames to each side that a voice row sees.
         """
-        device = frame_text.device
-        # What is attended to: frames where the ends of the ids are known, else the ids themselves.
-        spans = [s if s.ends is None else s._replace(num_keys=s.length) for s in spans]
-        positions = torch.cat([resampled_positions(s.num_keys, s.length) for s in spans]).to(device)
-        pairs = [layer.keys_values(frame_text, positions) for layer in layers]
-        places = [(torch.arange(s.num_queries) + AHEAD).clamp(max=s.length) for s in spans]
-        beyond = _beyond_text(spans, window)
+        layout = moved(VoiceLayout.of(spans, window), frame_text.device)
+        return cls.of(layout, frame_text, layers, window)
+
+    @classmethod
+    def of(
+        cls,
+        layout: VoiceLayout,
+        frame_text: Float[Tensor, "M D"],
+        layers: Sequence[CrossAttention],
+        window: int,
+    ) -> VoiceReading:
+        """Returns the reading with this layout, on the device of `frame_text`; see `pack`."""
+        keys, values = keys_values(layers, frame_text, layout.key_positions)
         return cls(
-            queries=query_rows(spans).to(device),
-            cu_seqlens_q=starts([s.num_queries for s in spans]).to(device),
-            cu_seqlens_k=starts([s.num_keys for s in spans]).to(device),
-            lengths=torch.tensor([s.length for s in spans]).to(device),
-            query_offsets=torch.full((len(spans),), AHEAD).to(device),
-            query_positions=torch.cat(places).float().to(device),
-            keys=[keys for keys, _ in pairs],
-            values=[values for _, values in pairs],
+            queries=layout.queries,
+            cu_seqlens_q=layout.cu_seqlens_q,
+            cu_seqlens_k=layout.cu_seqlens_k,
+            lengths=layout.lengths,
+            query_offsets=layout.query_offsets,
+            query_positions=layout.query_positions,
+            rotation=layers[0].rotation(layout.query_positions) if layers else None,
+            keys=keys,
+            values=values,
             window=window,
-            flat=FlatReading.of(spans, [s.length for s in spans], AHEAD, window),
+            flat=layout.flat,
             frame_text=frame_text,
-            key_of_query=_keys_of_queries(spans).to(device),
-            beyond=None if beyond is None else BeyondText(*(part.to(device) for part in beyond)),
+            key_of_query=layout.key_of_query,
+            beyond=layout.beyond,
         )
 
     def step(self, place: int) -> VoiceReading:
@@ -111,6 +174,7 @@ class VoiceReading(Reading):
             cu_seqlens_q=self.cu_seqlens_q.new_tensor([0, 1]),
             query_offsets=self.query_offsets.new_tensor([seen]),
             query_positions=self.query_positions.new_tensor([float(min(place, length))]),
+            rotation=None,
             key_of_query=key.to(self.queries.device),
             flat=None,
             beyond=None,
@@ -128,6 +192,7 @@ class VoiceReading(Reading):
             lengths=torch.cat([part.lengths for part in parts]),
             query_offsets=torch.cat([part.query_offsets for part in parts]),
             query_positions=torch.cat([part.query_positions for part in parts]),
+            rotation=None,
             keys=[torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)],
             values=[torch.cat(layer) for layer in zip(*(part.values for part in parts), strict=True)],
             window=parts[0].window,

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from csm.recipes.finetune_csm_1b import finetune_csm_1b
+from csm.recipes.research import research
 from csm.recipes.run_config import RunConfig
 from csm.recipes.speech_24khz import speech_24khz
 from csm.recipes.telephone import quickstart, telephone_model, telephone_tokenizer
@@ -20,6 +21,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         telephone_model,
         wideband_tokenizer,
         wideband_model,
+        research,
         speech_24khz,
         finetune_csm_1b,
         tiny,

@@ -17,7 +17,7 @@ from csm.training.options import TrainingConfig
 
 CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 
-# The latent of the tokenizer's two halves side by side; letters of heard frames; voices known from the turns
+# The latent of the tokenizer's two halves side by side; letters of transcribed frames; voices from the turns
 # before, beside those of 140 names.
 WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL, latent_dim=256, letters_per_frame=4, max_speakers=192, local_speakers=4

@@ -60,7 +60,7 @@ def line_chart(
     y: tuple[float, float] | None = None,
     whole_x: bool = False,
 ) -> str:
-    """Returns lines, with dots where a series asks for them.
+    """Returns lines, with dots where a series has them.
 
     Points at a single place on the x axis are written as values, and without any point the text is empty.
 

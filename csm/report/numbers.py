@@ -30,6 +30,16 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
+def seconds(value: float) -> str:
+    """Returns a time with its unit."""
+    return f"{number(value)} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, `1 dialogue` or `2 dialogues`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def interval(ends: Interval | None, form: Format = number) -> str:
     """Returns both ends of an interval, `0.81 to 0.88`; empty for None."""
     return "" if ends is None else f"{form(ends[0])} to {form(ends[1])}"

@@ -29,7 +29,7 @@ class Cell:
     """A cell of a table; all fields are plain text.
 
     Attributes:
-        text: Main text; an empty cell is left out on cards.
+        text: Main text; an empty cell, and one of a dash alone, are left out on cards.
         interval: Both ends of the value's interval, shown below it.
         notes: Further small lines.
         bad: Whether the text takes the colour of errors.
@@ -92,7 +92,8 @@ def _cell(column: Column, cell: Cell) -> str:
     content = _content(cell)
     content = f"<div>{content}</div>" if content else ""
     label = f' data-label="{escape(column.head, quote=True)}"'
-    return f'<td role="cell"{_aligned(column, bad=cell.bad)}{label}>{content}</td>'
+    none = cell == Cell(text="-")
+    return f'<td role="cell"{_aligned(column, bad=cell.bad, none=none)}{label}>{content}</td>'
 
 
 def _content(cell: Cell) -> str:
@@ -102,6 +103,6 @@ def _content(cell: Cell) -> str:
     return "".join(parts)
 
 
-def _aligned(column: Column, *, bad: bool = False) -> str:
-    names = ["n"] * column.numeric + ["bad"] * bad
+def _aligned(column: Column, *, bad: bool = False, none: bool = False) -> str:
+    names = ["n"] * column.numeric + ["bad"] * bad + ["none"] * none
     return f' class="{" ".join(names)}"' if names else ""

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from csm.sequences.one_copy import moved
 from csm.sequences.past_turns import PastTurns
+from csm.sequences.target_rows import IGNORE, TargetRows, target_rows
 
-# Target of a row that predicts nothing.
-IGNORE = -100
+__all__ = ["IGNORE", "RowBatch", "TextSpan", "VoiceSpan"]
 
 
 class VoiceSpan(NamedTuple):
@@ -81,6 +82,9 @@ class RowBatch:
         depth_rows: int64 [F], rows whose following frame trains the depth decoder; None: all with a frame.
         depth_weight: Frames that each of `depth_rows` stands for; None: the frames of this batch, divided by
             its depth rows.
+        layout: Index structures of one model for this batch (`csm.network.batch_layout`), made once on the
+            host; None: the model makes them when it is called. A batch that is changed afterwards needs new
+            ones.
     """
 
     ids: list[str]
@@ -106,16 +110,32 @@ class RowBatch:
     letter_count: float | None = None
     depth_rows: Tensor | None = None
     depth_weight: float | None = None
+    layout: object | None = None
 
     def to(self, device: torch.device) -> RowBatch:
-        """Returns the same batch on a device."""
-        moved: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, (Tensor, PastTurns))
-        }
-        return replace(self, **moved)
+        """Returns the same batch on a device, all its tensors in one copy; spans stay on the host."""
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, (Tensor, PastTurns))}
+        names = [*tensors, "layout"]
+        values = moved([*tensors.values(), self.layout], device)
+        changed: dict[str, Any] = dict(zip(names, values, strict=True))
+        return replace(self, **changed)
 
     def trained_frames(self) -> Tensor:
         """Returns int64 [F], the rows whose following frame trains the depth decoder."""
         if self.depth_rows is not None:
             return self.depth_rows
         return (self.code_target[:, 1] != IGNORE).nonzero()[:, 0]
+
+    def target_rows(self) -> TargetRows:
+        """Returns the rows with targets of each kind, from the layout where there is one."""
+        known = getattr(self.layout, "targets", None)
+        if isinstance(known, TargetRows):
+            return known
+        return target_rows(
+            self.codes,
+            self.code_target,
+            self.text_target,
+            self.duration_target,
+            self.pace_target,
+            self.depth_rows,
+        )

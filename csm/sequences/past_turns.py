@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from csm.sequences.one_copy import moved
 from csm.sequences.turns import TurnFrames
 from csm.text import TextCodec
 
@@ -22,10 +23,11 @@ class PastTurns:
         codes: int64 [F, K], frames of all turns.
         codes_turn: int64 [F], turn of each frame.
         speaker: int64 [P], text id of each turn's speaker.
-        sequence: int64 [P], sequence that remembers the turn.
+        sequence: int64 [P], sequence whose memory holds the turn.
         age: int64 [P], turns between this one and its sequence, 0 for the newest.
         learns: bool [P], whether gradients pass through the turn.
-        counts: int64 [S], turns that each sequence remembers.
+        counts: int64 [S], turns in the memory of each sequence.
+        text_count, frame_count: float32 [P, 1], text ids and frames of each turn, 1 at least.
     """
 
     text: Tensor
@@ -37,10 +39,12 @@ class PastTurns:
     age: Tensor
     learns: Tensor
     counts: Tensor
+    text_count: Tensor
+    frame_count: Tensor
 
     def to(self, device: torch.device) -> PastTurns:
         """Returns the same turns on a device."""
-        return PastTurns(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return moved(self, device)
 
 
 def pack_past(
@@ -85,6 +89,9 @@ def pack_past(
         sizes = torch.tensor([len(part) for part in parts], dtype=torch.int64)
         return torch.repeat_interleave(torch.arange(len(parts)), sizes)
 
+    def sizes(parts: list[Tensor]) -> Tensor:
+        return torch.tensor([max(1, len(part)) for part in parts], dtype=torch.float32).unsqueeze(1)
+
     return PastTurns(
         text=torch.cat(text) if text else torch.zeros(0, dtype=torch.int64),
         text_turn=owners(text),
@@ -97,4 +104,6 @@ def pack_past(
             [gradient_turns is None or turns < gradient_turns for turns in age], dtype=torch.bool
         ),
         counts=torch.tensor([len(turns) for turns in past], dtype=torch.int64),
+        text_count=sizes(text),
+        frame_count=sizes(codes),
     )

@@ -51,7 +51,7 @@ class RowBuilder:
         self._rows = 0
 
     def begin_sequence(self, past: Sequence[TurnFrames] = ()) -> None:
-        """Starts a sequence that remembers the turns of `past`, oldest first."""
+        """Starts a sequence whose memory holds the turns of `past`, oldest first."""
         if self._rows > self._starts[-1]:
             self._starts.append(self._rows)
         self.past.append(list(past))

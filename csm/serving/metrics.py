@@ -11,7 +11,7 @@ HELP = {
     "places": ("gauge", "Most speakers at once."),
     "resident_bytes": ("gauge", "Resident memory of the server's process."),
     "conversations_total": ("counter", "Conversations begun."),
-    "refused_total": ("counter", "Requests refused for want of a place."),
+    "refused_total": ("counter", "Requests refused because all sessions were taken."),
     "bad_requests_total": ("counter", "Requests that were refused as wrong."),
     "underruns_total": ("counter", "Times at which a reply had no audio in time."),
     "barge_ins_total": ("counter", "Replies that a user stopped."),

@@ -1,4 +1,4 @@
-"""What a server allows: limits, and who may ask."""
+"""Limits of a server and the token of its clients."""
 
 from __future__ import annotations
 

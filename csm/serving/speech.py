@@ -1,4 +1,4 @@
-"""Speech and transcription by HTTP, as OpenAI's clients ask for them."""
+"""Speech and transcription by HTTP, in the form of OpenAI's API."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DIGESTS_NAME = "sha256.json"
 _known: dict[tuple[str, int, int], str] = {}
 # The same for the content of a sha256.json.
 _read: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
-# Age from which a file's time of change tells of its next change.
+# Age from which every further change of a file alters its time of change.
 SETTLED_NS = 2 * 10**9
 
 

@@ -47,5 +47,5 @@ def install_command(package: str) -> str:
 
 
 def missing_package(package: str, user: str) -> str:
-    """Returns the error line of `user`, a feature or command, for want of a package."""
+    """Returns the error line of `user`, a feature or command whose package is missing."""
     return f"{user} needs the package {package}: {install_command(package)}"

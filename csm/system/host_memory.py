@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep what is freed instead of returning it to the system; False where there is no glibc.
+    """Makes glibc keep what is freed instead of returning it to the system; False where there is no glibc.
 
     By default glibc maps every large tensor afresh and unmaps it when freed: each step then takes hundreds
     of thousands of page faults. On a virtual machine one fault costs microseconds, and a training step was

@@ -49,7 +49,7 @@ def supervise(name: str) -> None:
         return
     supervisor = os.getpid()
     chain = process_table.launcher_chain(supervisor)
-    if process_table.is_orphan(supervisor):  # asked after the chain was read: its end is seen here or later
+    if process_table.is_orphan(supervisor):  # checked after the chain was read: its end is seen here or later
         _say(
             f"{name}: the launcher of rank {os.environ['RANK']} ended before the rank began; nothing is done"
         )
@@ -185,7 +185,7 @@ class Supervisor:
 
 
 def _become_rank(supervisor: int) -> None:
-    """In the child: dies with its supervisor, and leaves Ctrl-C to it."""
+    """In the child: ends with its supervisor, which alone handles Ctrl-C."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # it ended before the line above
         os._exit(FAILED)

@@ -19,7 +19,7 @@ from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
 from csm.tokenizer.io.folder import read_tokenizer, write_tokenizer
-from csm.tokenizer.layers import streaming, whole_frames
+from csm.tokenizer.layers import end_streams, streaming, whole_frames
 from csm.tokenizer.quantizer import SplitQuantizer
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm.tokenizer.utterance_encoders import UtteranceEncoder
@@ -247,10 +247,14 @@ class ConversationalRVQ(nn.Module):
     def with_own_state(self) -> ConversationalRVQ:
         """Returns a tokenizer with the same weights and a streaming state of its own."""
         shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
-        return copy.deepcopy(self, shared)
+        own = copy.deepcopy(self, shared)
+        # This one may be in the middle of a stream; the other one is not.
+        own._stream_weights = None
+        end_streams(own)
+        return own
 
     def code_vectors(self) -> Float[Tensor, "K V D"]:
-        """Returns vectors of all codes whose sums over a frame tell how similar frames are.
+        """Returns vectors of all codes whose sums over a frame measure how similar frames are.
 
         They are what a code adds to the latent that the decoder reads. With a semantic encoder that would
         measure words by their sound: the halves then lie side by side, 2 C wide, each in the space in which

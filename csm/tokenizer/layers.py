@@ -41,8 +41,14 @@ def streaming(module: nn.Module, batch_size: int) -> Iterator[None]:
             block.stream_state = block.initial_state(batch_size)
         yield
     finally:
-        for block in stateful:
-            block.stream_state = None
+        end_streams(module)
+
+
+def end_streams(module: nn.Module) -> None:
+    """Makes every block of a module forget its past."""
+    stateful: list[Any] = [block for block in module.modules() if hasattr(block, "stream_state")]
+    for block in stateful:
+        block.stream_state = None
 
 
 def whole_frames(audio: Float[Tensor, "B 1 S"], samples_per_frame: int) -> Float[Tensor, "B 1 S2"]:

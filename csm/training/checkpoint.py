@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all, verified before they are trusted, and exact.
+"""Checkpoints that are written whole or not at all, verified before they are read, and exact.
 
     checkpoints/step_00000200/
         rank_00000.safetensors   the fragments this rank owns: weights, moments, averages; rank 0 adds buffers

@@ -273,7 +273,7 @@ def _read_ranks(path: Path) -> list[dict[str, Any]]:
     for values in ranks:
         for module in values["modules"].values():
             if any(type(n) is not int or n < 0 for place in module["fragments"].values() for n in place):
-                raise ValueError("a fragment lies at no number")
+                raise ValueError("a fragment's offset is not a number")
     return ranks
 
 

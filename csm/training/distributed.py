@@ -111,7 +111,7 @@ def leave_distributed() -> None:
 
 
 def _let_gloo_come_to_rest(seconds: float = 5.0) -> None:
-    """Waits until gloo's threads sleep.
+    """Waits until gloo's threads are idle.
 
     DeepSpeed keeps references to its groups, so gloo's threads outlive them. One that has yet to drop the
     tensors of a finished operation asks for the interpreter to do it; where that is gone, the process aborts:

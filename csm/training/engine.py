@@ -170,7 +170,7 @@ class DeepSpeedEngine:
 
 
 class _LossModule(nn.Module):
-    """What DeepSpeed sees: a module whose only output is the loss.
+    """The module that DeepSpeed wraps: its only output is the loss.
 
     DeepSpeed prepares ZeRO's backward pass by hooks on the outputs of forward, and finds tensors, tuples,
     lists and dicts only. Given the module itself it would miss outputs in a dataclass and calls of other

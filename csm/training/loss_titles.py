@@ -29,7 +29,7 @@ MODEL = {
     "semantic": LossTitle("Other semantic codebooks", CODE_UNIT),
     "acoustic": LossTitle("Acoustic codebooks", CODE_UNIT),
     "text": LossTitle("Text", "cross-entropy, nats per token"),
-    "letters": LossTitle("Letters of heard turns (CTC)", "nats per letter"),
+    "letters": LossTitle("Letters of transcribed turns (CTC)", "nats per letter"),
     "pitch": LossTitle("Pitch", "smooth L1 of log Hz"),
     "voicing": LossTitle("Voicing", "cross-entropy, nats per frame"),
     "energy": LossTitle("Energy", "smooth L1 of log RMS"),

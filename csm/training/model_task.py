@@ -93,13 +93,14 @@ class ModelTask:
                 )
             self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
         self.validation = validation
-        self.validation_batch = validation.in_order(VALIDATION_ROWS)
+        self.validation_batch = model.with_layout(validation.in_order(VALIDATION_ROWS))
 
     def batch(self, step: int, micro_batch: int) -> RowBatch | RowPieces:
-        """The rows of one micro-batch (from 0) of one step (from 1)."""
+        """The rows of one micro-batch (from 0) of one step (from 1), with the model's index structures."""
         if self.pieces == 1:
-            return self.train.batch(step, micro_batch)
-        return RowPieces(self.train.pieces(step, micro_batch, self.pieces))
+            return self.model.with_layout(self.train.batch(step, micro_batch))
+        pieces = self.train.pieces(step, micro_batch, self.pieces)
+        return RowPieces([self.model.with_layout(piece) for piece in pieces])
 
     def most_pieces(self, step: int, micro_batch: int) -> int:
         """Returns how many pieces a micro-batch can be cut into: 1 where layers are computed again already.
@@ -115,8 +116,8 @@ class ModelTask:
         return [name for piece in _pieces_of(batch) for name in piece.ids]
 
     def frames(self, batch: RowBatch | RowPieces) -> Tensor:
-        """Returns the number of voice frames in a batch."""
-        return torch.stack([(piece.codes[:, 0] >= 0).sum() for piece in _pieces_of(batch)]).sum()
+        """Returns the number of voice frames in a batch, on the CPU."""
+        return torch.tensor(sum(piece.target_rows().voice_frames for piece in _pieces_of(batch)))
 
     def loss(
         self, name: str, module: Any, batch: RowBatch | RowPieces, step: int

@@ -1,4 +1,4 @@
-"""What a training sounds like so far: clips of every validation, and a page that plays them side by side.
+"""Audio samples during training: clips of every validation, and a page that plays them side by side.
 
 OUTPUT/samples holds original/, a folder per validation (step_00000250/) and index.html. Each appears whole or
 not at all. A folder that is there is left alone: a resumed run would write the same into it.

@@ -23,7 +23,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 def average_decay(ema_decay: float, updates: int) -> float:
     """Returns the decay of the weight average after `updates` updates.
 
-    It grows as (1 + n) / (10 + n), so that the average forgets the initial weights quickly; the rule of
+    It grows as (1 + n) / (10 + n), so that the weight of the initial values decays quickly; the rule of
     TensorFlow's ExponentialMovingAverage(num_updates).
     """
     return min(ema_decay, (1 + updates) / (10 + updates))

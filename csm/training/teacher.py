@@ -1,7 +1,7 @@
 """A self-supervised speech model as the teacher of the semantic codebooks (extra `[hf]`).
 
 SpeechTokenizer (Zhang et al. 2023) taught the first codebook to give HuBERT's features, the average of all
-its layers; Mimi (Defossez et al. 2024) takes WavLM and the cosine. Such features tell phones apart and hardly
+its layers; Mimi (Defossez et al. 2024) takes WavLM and the cosine. Such features separate phones and hardly
 the voices that speak them. The teacher is read from a local folder, stays as it is and is saved nowhere.
 """
 

@@ -39,7 +39,7 @@ class TokenizerTask:
 
     Args:
         tokenizer: Trained in place.
-        train, validation: Utterances; `train` also tells the length of the decoded slices.
+        train, validation: Utterances; `train` also gives the length of the decoded slices.
         loss: Weights of the parts.
         initialise: Begin at the principal components of the first steps' batches, for a tokenizer that is not
             trained yet; the same ones on every rank.
@@ -216,7 +216,7 @@ class TokenizerTask:
         }
 
     def _outputs(self, module: nn.Module, batch: UtteranceBatch) -> dict[str, Tensor]:
-        """What the trainer returns for a batch, the teacher asked first."""
+        """What the trainer returns for a batch; the teacher's features are computed first."""
         taught = None if self.teacher is None else self.teacher(batch.audio, batch.lengths)
         outputs: dict[str, Tensor] = module(batch, self.weights, self.train.config.slice_frames, taught)
         return outputs

@@ -176,7 +176,7 @@ class TokenizerTrainer(nn.Module):
         return distillation_loss(self.teacher_head(quantized.semantic), taught.features, valid & taught.known)
 
     def _reversal_loss(self, semantic: Tensor, valid: Tensor, speaker: Tensor) -> Tensor:
-        """The head learns to tell speakers apart by a clip's mean; the codes learn the opposite."""
+        """The head learns a clip's speaker from its mean; the codes get the gradient reversed."""
         weight = valid.unsqueeze(-1).to(semantic.dtype)
         mean = (semantic * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
         # Of the mean's direction alone: else the codes outrun the head by growing without bound.

@@ -227,7 +227,7 @@ def test_leaving_a_loop_closes(tiny_model, random_turn) -> None:
     gc.collect()
     for request, frame in zip(batch, first, strict=True):
         assert torch.equal(request.session.turns[-1].turn.codes, frame.unsqueeze(1))
-        request.session.refuse_while_speaking()
+        request.session.refuse_while_busy()
 
 
 def test_one_is_stopped_and_the_others_go_on(tiny_model, random_turn) -> None:
@@ -318,7 +318,7 @@ def test_an_error_in_one_leaves_whole_turns_of_what_was_yielded(
         assert torch.equal(kept.turn.codes, torch.stack(codes, dim=1)) and kept.length == 8
         rows = sum(request.session._rows(context.turn) for context in request.session.turns)
         assert request.session._cache.length == rows
-        request.session.refuse_while_speaking()
+        request.session.refuse_while_busy()
 
 
 def test_an_interrupted_call_of_the_backbone_is_made_up_for(tiny_model, random_turn) -> None:

@@ -8,8 +8,6 @@ from csm.network.text_reading import TextReading
 from csm.network.voice_reading import VoiceReading
 from csm.sequences.packed_batch import TextSpan, VoiceSpan
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def layer() -> CrossAttention:
@@ -48,7 +46,7 @@ def test_keys_are_stretched_evenly_over_a_length() -> None:
 def test_the_source_encoder_sees_four_neighbours_inside_the_turn() -> None:
     torch.manual_seed(0)
     encode = SourceEncoder(8)
-    read, layout = key_rows([VoiceSpan(0, 1, 0, 12, 12), VoiceSpan(0, 1, 12, 9, 9)], CPU)
+    read, layout = key_rows([VoiceSpan(0, 1, 0, 12, 12), VoiceSpan(0, 1, 12, 9, 9)])
     assert read.tolist() == list(range(21)) and layout.cu_seqlens.tolist() == [0, 12, 21]
     rows = torch.randn(21, 8)
     before = encode(rows, layout)

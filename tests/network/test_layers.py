@@ -13,6 +13,7 @@ from csm.network.layers import (
     attend_few,
     rotary_frequencies,
     rotate,
+    rotation,
 )
 
 
@@ -30,7 +31,7 @@ def per_sequence(q, k, v, lengths):
 
 
 def layout(lengths):
-    return PackedSequences(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int(), max(lengths))
+    return PackedSequences.of(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int(), max(lengths))
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
@@ -103,7 +104,7 @@ def test_padding_and_its_way_back_lose_nothing() -> None:
 def test_flash_attention_is_the_padded_attention(monkeypatch) -> None:
     lengths = [5, 60, 17]
     q, k, v = (torch.randn(82, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
-    packed = PackedSequences(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().cuda(), 60)
+    packed = PackedSequences.of(F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().cuda(), 60)
     fast = packed(0, q, k, v)
     monkeypatch.setattr(layers, "kernel_for", lambda q: None)
     torch.testing.assert_close(fast, packed(0, q, k, v), atol=2e-2, rtol=2e-2)
@@ -155,13 +156,32 @@ def test_rotary_positions_only_tell_distances() -> None:
     frequencies = rotary_frequencies(16, 1e4)
     q, k = torch.randn(1, 1, 16), torch.randn(1, 1, 16)
 
+    def turned(x: torch.Tensor, place: float) -> torch.Tensor:
+        return rotate(x, rotation(torch.tensor([place]), frequencies))
+
     def product(a: float, b: float) -> torch.Tensor:
-        return (rotate(q, torch.tensor([a]), frequencies) * rotate(k, torch.tensor([b]), frequencies)).sum()
+        return (turned(q, a) * turned(k, b)).sum()
 
     torch.testing.assert_close(product(3.5, 1.0), product(103.5, 101.0), atol=1e-4, rtol=1e-4)
     assert abs(product(3.5, 1.0) - product(3.5, 2.0)) > 1e-3
-    torch.testing.assert_close(rotate(q, torch.zeros(1), frequencies), q)
-    torch.testing.assert_close(rotate(q, torch.tensor([7.0]), frequencies).norm(), q.norm())
+    torch.testing.assert_close(turned(q, 0.0), q)
+    torch.testing.assert_close(turned(q, 7.0).norm(), q.norm())
+
+
+def test_a_rotation_is_the_formula_and_so_is_its_gradient() -> None:
+    x = torch.randn(5, 3, 16, dtype=torch.float32, requires_grad=True)
+    places, frequencies = torch.rand(5) * 40, rotary_frequencies(16, 1e4)
+    angles = (places[:, None] * frequencies)[:, None]
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    expected = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    found = rotate(x, rotation(places, frequencies))
+    assert torch.equal(found, expected)
+    gradient = torch.randn_like(x)
+    (mine,), (truth,) = (torch.autograd.grad(y, x, gradient) for y in (found, expected))
+    assert torch.equal(mine, truth)
+    half = x.detach().bfloat16()
+    assert rotate(half, rotation(places, frequencies)).dtype == torch.bfloat16
 
 
 def test_llama_3_scaling_stretches_long_wavelengths_only() -> None:

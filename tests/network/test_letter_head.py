@@ -1,4 +1,4 @@
-"""The letter head spells heard turns alone, its loss is CTC's, and a session reads what training trained."""
+"""The letter head spells transcribed turns alone, its loss is CTC's, and a session reads what was trained."""
 
 from dataclasses import replace
 

@@ -271,7 +271,7 @@ def test_a_chunk_with_its_past_is_the_unroll_of_the_chunks_before_it(
     folded = loss_of(model, batch)
     expected = torch.autograd.grad(folded, parameters)
 
-    def unrolled(past):
+    def unrolled(past, _folding):
         state = model.memory.empty(1, past.codes.device)
         semantic, style = model.turn_vectors(past)
         for turn in range(len(semantic)):

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from csm.network.layers import PackedSequences
-from csm.network.memory import GIST_DECAY, ConversationMemory, MemoryRead, filled_slots, folding_weights
+from csm.network.memory import (
+    GIST_DECAY,
+    ConversationMemory,
+    Folding,
+    MemoryRead,
+    filled_slots,
+    folding_weights,
+    seen_slots,
+)
 from csm.sequences.past_turns import pack_past
 from csm.text import ByteCodec
 
@@ -23,7 +31,7 @@ def test_folding_at_once_is_writing_turn_by_turn(slots, random_turn) -> None:
     past = past_of(COUNTS, random_turn)
     memory = ConversationMemory(6, slots)
     semantic, style = torch.randn(sum(COUNTS), 6), torch.randn(sum(COUNTS), 6)
-    folded = memory.fold(past, semantic, style)
+    folded = memory.fold(Folding.of(past, slots), semantic, style)
     first = 0
     for index, count in enumerate(COUNTS):
         state = memory.empty(1, torch.device("cpu"))
@@ -38,9 +46,10 @@ def test_folding_at_once_is_writing_turn_by_turn(slots, random_turn) -> None:
 
 def test_the_state_does_not_grow_with_the_conversation(random_turn) -> None:
     memory = ConversationMemory(6, 4)
+    foldings = {n: Folding.of(past_of([n], random_turn), 4) for n in COUNTS}
     shapes = {
-        memory.fold(past_of([n], random_turn), torch.randn(n, 6), torch.randn(n, 6)).semantic.shape
-        for n in COUNTS
+        memory.fold(folding, torch.randn(n, 6), torch.randn(n, 6)).semantic.shape
+        for n, folding in foldings.items()
     }
     assert shapes == {(1, 4, 6)}
 
@@ -62,11 +71,12 @@ def test_slots_count_as_filled_once_something_is_in_them() -> None:
 def test_rows_read_their_own_sequence_and_filled_slots_only() -> None:
     torch.manual_seed(0)
     read, memory = MemoryRead(8, 2, 4, 0.7), ConversationMemory(8, 4)
-    layout = PackedSequences(torch.tensor([0, 3, 8]).int(), 5)
+    layout = PackedSequences.of(torch.tensor([0, 3, 8]).int(), 5)
     x = torch.randn(8, 8)
     state = memory.empty(2, torch.device("cpu"))
+    turns = torch.tensor([0, 2])
     one = state._replace(
-        semantic=torch.randn(2, 4, 8), style=torch.randn(2, 4, 8), turns=torch.tensor([0, 2])
+        semantic=torch.randn(2, 4, 8), style=torch.randn(2, 4, 8), turns=turns, seen=seen_slots(turns, 4)
     )
     out = read(x, layout, one)
     other = one._replace(semantic=torch.cat([one.semantic[:1], torch.randn(1, 4, 8)]))
@@ -85,7 +95,7 @@ def test_slots_of_a_kind_that_is_left_out_change_nothing() -> None:
     state = memory.empty(1, torch.device("cpu"))
     for _ in range(2):
         state = memory.write(state, torch.randn(1, 8), torch.randn(1, 8))
-    rows, layout = torch.randn(3, 8), PackedSequences(torch.tensor([0, 3], dtype=torch.int32), 3)
+    rows, layout = torch.randn(3, 8), PackedSequences.of(torch.tensor([0, 3], dtype=torch.int32), 3)
     changed = {
         "semantic": state._replace(semantic=torch.randn_like(state.semantic)),
         "style": state._replace(style=torch.randn_like(state.style)),
@@ -100,7 +110,7 @@ def test_a_closed_gate_gives_the_rows_back_bit_for_bit() -> None:
     read, memory = MemoryRead(8, 2, 4, 0.0), ConversationMemory(8, 4)
     x = torch.randn(5, 8)
     state = memory.write(memory.empty(1, torch.device("cpu")), torch.randn(1, 8), torch.randn(1, 8))
-    assert torch.equal(read(x, PackedSequences(torch.tensor([0, 5]).int(), 5), state), x)
+    assert torch.equal(read(x, PackedSequences.of(torch.tensor([0, 5]).int(), 5), state), x)
 
 
 def test_a_turn_is_described_by_its_own_text_and_codes_alone(tiny_model, random_turn) -> None:

@@ -8,7 +8,7 @@ from csm.network.phone_durations import PhoneDurationHead, text_ends
 
 
 def layout(*sizes: int) -> PackedSequences:
-    return PackedSequences(torch.tensor([0, *sizes]).cumsum(0).to(torch.int32), max(sizes))
+    return PackedSequences.of(torch.tensor([0, *sizes]).cumsum(0).to(torch.int32), max(sizes))
 
 
 def test_a_new_head_says_nothing_and_a_taught_one_does() -> None:

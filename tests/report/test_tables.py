@@ -1,11 +1,14 @@
 """Tables: a label on every cell for cards, intervals in sight, and no text unescaped."""
 
+from importlib.resources import files
+
 import pytest
 
 from csm.report.numbers import percent
 from csm.report.tables import Cell, Column, table
 from tests.report.html_tree import parse
 
+STYLE = files("csm.report").joinpath("tables.css").read_text(encoding="utf-8")
 COLUMNS = [
     Column(head="Metric", numeric=False),
     Column(head="Generated", note="N 8"),
@@ -28,6 +31,12 @@ def test_the_interval_stands_under_its_value():
     assert [part.text for part in parts] == ["25.0 %", "12.5 % to 50.0 %", "2 failed"]
     assert "title" not in parts[1].attributes and not page.all("b")
     assert Cell.of(None) == Cell(text="-")
+
+
+def test_a_cell_without_a_value_is_marked_so_that_cards_leave_it_out():
+    page = parse(table(COLUMNS, [["WER", Cell.of(None), Cell(text="-", interval="no codec")]], caption="t"))
+    assert [cell.attributes["class"] for cell in page.all("td")] == ["n none", "n"]
+    assert ".fold td.none{display:none}" in STYLE
 
 
 def test_a_row_of_another_length_is_refused():

@@ -34,7 +34,7 @@ def test_every_flipped_bit_is_found_and_the_file_is_named(folder: Path) -> None:
     assert damage(folder / "codes") == "has 99 bytes, sha256.json says 100"
 
 
-def test_a_missing_file_and_one_that_was_not_entered_are_told_apart(folder: Path) -> None:
+def test_a_missing_file_and_one_that_was_not_entered_are_distinguished(folder: Path) -> None:
     (folder / "more").touch()
     assert damage(folder / "more") is None
     assert damage(folder / "more", listed=True) == "is not in sha256.json"

@@ -165,12 +165,12 @@ def test_a_block_keeps_what_is_said_for_its_backward_pass(precision: str, sizes:
 
     rows = 211
     x = torch.randn(rows, width, requires_grad=True)
-    attend = PackedSequences(torch.tensor([0, rows], dtype=torch.int32), rows)
+    attend = PackedSequences.of(torch.tensor([0, rows], dtype=torch.int32), rows)
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
     ):
-        out = block(x, torch.arange(rows), attend, 0)
+        out = block(x, block.rotation(torch.arange(rows)), attend, 0)
     assert out.requires_grad
     assert sum(kept.values()) == pytest.approx(rows * block_bytes(shape, precision), rel=0.05)
 

@@ -1,4 +1,4 @@
-"""What a training sounds like so far: clips and a page, whole or not at all, and never written twice."""
+"""Audio samples during training: clips and a page, whole or not at all, and never written twice."""
 
 from __future__ import annotations
 

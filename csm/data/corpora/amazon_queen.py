@@ -12,14 +12,10 @@ One clip is one turn, also where several clips in a row have the same speaker. T
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import io
-import re
 import shutil
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +23,7 @@ import soundfile
 
 from csm.audio.files import AtomicAudioWriter
 from csm.data.corpora.amazon_queen_bundle import ARCHIVE_SHA256, PACKAGE, get_bundle, read_entries
+from csm.data.corpora.amazon_queen_script import EXCERPT_FOLDER, Line, clean_text, read_lines
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.manifest import (
     HELD_OUT_KEY,
@@ -40,7 +37,6 @@ from csm.data.manifest import (
 from csm.system.log import progress_of
 
 LICENCE = "Flight-of-the-Amazon-Queen-License"
-EXCERPT_FOLDER = Path(__file__).resolve().parent.parent / "excerpt"
 
 # Names in the script -> the role that they stand for. The voices agree (cosine of mean Resemblyzer embeddings
 # 0.94-0.98; roles with few lines are merged by name alone). Different roles of one actor stay separate.
@@ -74,27 +70,6 @@ EXCERPT_CONVERSATIONS = tuple(
     "DESC001 DESC003 DESC005 DESC006 DESC009 DESC010 DESC012 DESC013 DESC014 DESC018 DESC020 DESC021 "
     "DESC022 DESC025 DESC026 DESC028 DESC029 DESC031 DESC032".split()
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the script.
-
-    Attributes:
-        clip: Name of the clip.
-        speaker: Role name.
-        conversation: Id of the conversation.
-        turn: Index of the turn in the conversation.
-        segment: Index of the clip in the turn.
-        text: Text with the script's marks.
-    """
-
-    clip: str
-    speaker: str
-    conversation: str
-    turn: int
-    segment: int
-    text: str
 
 
 def prepare_amazon_queen(output: str | Path, *, archive: str | Path | None = None) -> Corpus:
@@ -207,36 +182,6 @@ def make_excerpt(folder: str | Path | None = None, *, archive: str | Path | None
     (folder / "clips.tar.part").replace(folder / "clips.tar")
     write_manifest(folder / "manifest.jsonl", conversations)
     return folder / "clips.tar"
-
-
-def read_lines() -> list[Line]:
-    """Returns the script, 6,544 lines ordered by conversation."""
-    with gzip.open(EXCERPT_FOLDER / "lines.tsv.gz", "rt", encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [
-            Line(
-                clip=row["clip"],
-                speaker=row["speaker"],
-                conversation=row["conversation"],
-                turn=int(row["turn"]),
-                segment=int(row["segment"]),
-                text=row["text"],
-            )
-            for row in rows
-        ]
-
-
-def clean_text(text: str) -> str:
-    """Removes from a line what is not spoken.
-
-    The script has marks for the game's fonts: `^_` (a trademark sign), `@` (a heart) and a row of symbols for
-    a curse are removed. Sounds, written `<gulp>` or `(sigh)`, become lower case in round brackets, also where
-    a text holds nothing else.
-    """
-    text = text.replace("^_", "").replace("@", "")
-    text = re.sub(r"[(!]*[#$&][#$&(!]*\s*,?\s*", "", text)
-    text = re.sub(r"[<(]([A-Za-z]+)[>)]", lambda match: f"({match[1].lower()})", text)
-    return re.sub(r"\s+", " ", text).strip()
 
 
 def _decode(stream: bytes) -> tuple[np.ndarray, int]:

@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
         paused: Longest silence of the voice that began within 2 s of the event.
         stale: Audible voice between the stop and the event's end.
         again: Gap between the event's last sound and the voice's next.
-        error: Frames by which the context differs from what was heard; None if the subject does not say.
+        error: Frames by which the context differs from what was played; None where the subject reports none.
     """
 
     user: str

@@ -1,4 +1,4 @@
-"""Where a voice changes: the turn from which on it is less like itself, with a stated rate of errors."""
+"""Where a voice changes: the turn from which on its similarity drops, with a stated rate of errors."""
 
 from __future__ import annotations
 

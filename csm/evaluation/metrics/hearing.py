@@ -1,4 +1,4 @@
-"""Hearing: what the model writes of recordings, with the transcripts of other clips as a control."""
+"""Transcription by the model: its word error rate, with the transcripts of other clips as a control."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Hearing(Metric):
             NotMeasurable: The model has csm-1b's form, which speaks and does not write.
         """
         if self.talker.model.config.zeros_end:
-            raise NotMeasurable("hearing: a model of csm-1b's form speaks and does not write")
+            raise NotMeasurable("transcription: a model of csm-1b's form generates speech only")
         return [one for one in sets if one.condition == sets.reference and one.kind == "lines"]
 
     def measure(self, clips: ClipSet, recording: ClipSet | None) -> Iterator[Scores]:
@@ -80,7 +80,7 @@ def permuted(clips: Sequence[Clip], transcripts: Sequence[Score]) -> list[Score]
 def hearing_infos() -> dict[str, MetricInfo]:
     """Describes the error rate and its control."""
     shared: dict[str, Any] = {
-        "area": "hearing",
+        "area": "transcription",
         "unit": "errors per word",
         "direction": "lower",
         "evaluator": "csm.evaluation.metrics.hearing",

@@ -8,7 +8,7 @@ from csm.evaluation.core.report import Entry, Report
 from csm.evaluation.page.run_tables import LABELS, ends
 from csm.evaluation.subjects.run import LINES, TURNS
 from csm.evaluation.subjects.speech_folder import CONDITIONS
-from csm.report.numbers import Format, number, percent
+from csm.report.numbers import Format, number, percent, seconds
 from csm.report.summary import Figure, Reference, headline, headlines
 
 # Name, title, value of a full bar, how the value is written.
@@ -91,9 +91,10 @@ def _time(report: Report, group: str, name: str, title: str) -> str:
     found = entry.quantiles
     within = None if entry.median_ci95 is None else (entry.median_ci95[0], entry.median_ci95[1])
     failed = f"; {entry.n_failed} failed" if entry.n_failed else ""
+    form, named = (seconds, "median") if entry.unit == "s" else (number, f"median, in {entry.unit}")
     return headline(
         title,
         [Figure(label="", value=found["p50"], interval=within)],
-        note=f"median, in {entry.unit}; p90 {number(found['p90'])}, p99 {number(found['p99'])}, "
-        f"N {found['n']:.0f}{failed}",
+        form=form,
+        note=f"{named}; p90 {number(found['p90'])}, p99 {number(found['p99'])}, N {found['n']:.0f}{failed}",
     )

@@ -19,6 +19,7 @@ from csm.evaluation.page.voices_over_turns import voices_over_turns
 from csm.evaluation.subjects.run import DIALOGUES, LINES, TURNS, run_sets
 from csm.evaluation.subjects.speech_folder import CONDITIONS, Dialogue, SpeechFolder, read_speech_folder
 from csm.report.charts import histogram, legend, plot, timeline
+from csm.report.numbers import counted
 from csm.report.page import page_text, save_page
 from csm.report.players import turn_list
 
@@ -48,11 +49,11 @@ def write_run_page(run: Path, report: Report) -> Path:
 def _summary(folder: SpeechFolder, report: Report) -> str:
     corpus = f" of the corpus {escape(report.corpus)}" if report.corpus else ""
     beside = f" Beside it the report of {escape(report.reference.name)}." if report.reference else ""
+    dialogues = f"{counted(len(folder.dialogues), 'dialogue')} with {counted(len(folder.turns), 'turn')}"
     return (
-        f"{len(folder.lines)} held-out lines and {len(folder.dialogues)} dialogues with {len(folder.turns)} "
-        f"turns{corpus}, each as recorded, as the tokenizer resynthesises it, and as the model generates "
-        f"it. The same evaluators score all three. Where a recording itself scores low, compare with "
-        f"it.{beside}"
+        f"{counted(len(folder.lines), 'held-out line')} and {dialogues}{corpus}, each as recorded, as the "
+        f"tokenizer resynthesises it, and as the model generates it. The same evaluators score all three. "
+        f"Where a recording itself scores low, compare with it.{beside}"
     )
 
 

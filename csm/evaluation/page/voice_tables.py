@@ -9,6 +9,7 @@ from csm.evaluation.subjects.voice_changes import AGAINST
 from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, OTHERS, UNSEEN
 from csm.evaluation.subjects.voice_sets import RECORDING, RESYNTHESIS
 from csm.evaluation.subjects.voice_speech import CROSS_OFF, GENERATED, IN_CONTEXT, INT8, MEMORY_OFF, SEMANTIC
+from csm.report.numbers import counted
 
 COLUMNS = (
     Column("wer", "WER", "lower", 3),
@@ -59,10 +60,11 @@ def _groups(report: Report) -> Table:
     voice = report.details["voice"]
     note = (
         f"Below each figure its 95 % bootstrap interval over conversations. The main voice is "
-        f"{voice['main']}; other voices are those of its {voice['voices'] - 1} others that have test lines; "
-        f"unseen speakers have a prompt of up to 10 s. Resynthesis is from the codes alone, of "
-        f"{voice['codebooks']} codebooks. voice: cosine to the mean of the speaker's train recordings (for "
-        f"unseen speakers of the prompt). length: median of the generated over the recorded."
+        f"{voice['main']}; other voices are those with test lines among its "
+        f"{counted(voice['voices'] - 1, 'other speaker')}; unseen speakers have a prompt of up to 10 s. "
+        f"Resynthesis is from the codes alone, of {voice['codebooks']} codebooks. voice: cosine to the mean "
+        f"of the speaker's train recordings (for unseen speakers of the prompt). length: median of the "
+        f"generated over the recorded."
     )
     header = ("group", "condition", *(column.head for column in COLUMNS), "N", "failed")
     return Table("The voice", header, rows, note, 2)

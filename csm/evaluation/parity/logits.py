@@ -1,4 +1,4 @@
-"""Training that equals generation: what teacher forcing computes against what the generator saw.
+"""Training that equals generation: what teacher forcing computes against what the generator computed.
 
 For any model, through an `Adapter` of three methods. `align` compares logits and targets place by place and
 says where the first difference is; `weigh` measures how much each part of the loss weighs in one optimizer
@@ -42,7 +42,7 @@ class StepLoss(NamedTuple):
 
 
 class Adapter(Protocol[Batch]):
-    """How a model is asked. A batch is whatever the model takes: packed or padded sequences of rows."""
+    """How a model's logits are computed. A batch has the model's own form: packed or padded rows."""
 
     def teacher_forced_logits(self, batch: Batch) -> CodeLogits:
         """Return the logits that the loss is made of with their targets; frames left out have no place."""
@@ -170,7 +170,7 @@ def _in_order(places: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def align(adapter: Adapter[Batch], batch: Batch, tolerance: float = TOLERANCE) -> Alignment:
-    """Compares what training computes over a batch with what the generator saw, place by place."""
+    """Compares what training computes over a batch with the generator's logits, position by position."""
     return compare(adapter.teacher_forced_logits(batch), adapter.stepwise_logits(batch), tolerance)
 
 
@@ -213,7 +213,7 @@ def weigh(
 
 
 def _drawn(training: CodeLogits, generation: CodeLogits) -> CodeLogits:
-    """What the generator saw at the places of training."""
+    """The generator's logits at the positions of training."""
     sizes = torch.cat([training.places, generation.places]).amax(dim=0).tolist()
     mine, _ = _in_order(training.places, sizes)
     theirs, order = _in_order(generation.places, sizes)

@@ -31,7 +31,7 @@ class Prefix(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What sessions did, one prefix per spoken turn, and every logit that they saw meanwhile."""
+    """What sessions did, one prefix per spoken turn, and every logit that they computed."""
 
     prefixes: list[Prefix]
     seen: CodeLogits
@@ -85,7 +85,7 @@ class SessionAdapter:
         config = self.model.config
         frames = turn.codes[: config.num_codebooks].T
         end = torch.full((1, config.num_codebooks), config.end_code)
-        # One frame more than there are, so that the session asks for the end.
+        # One frame more than there are, so that the session reaches the end code.
         seconds = (len(frames) + 1.5) / FRAMES_PER_SECOND
         session.sampling = SamplingConfig(shortest=0.0, max_seconds=seconds, extra_codes=True)
         session.next_code = script = Script(session, torch.cat([frames, end]))
@@ -127,7 +127,7 @@ class SessionAdapter:
         return CodeLogits(torch.cat([first, later]).cpu(), codes.cpu(), logits.float().cpu())
 
     def stepwise_logits(self, batch: Played) -> CodeLogits:
-        """What the sessions saw."""
+        """What the sessions computed."""
         return batch.seen
 
     def step_loss(self, micro_batches: Sequence[Played]) -> StepLoss:
@@ -150,10 +150,10 @@ class SessionAdapter:
 
 
 class Script:
-    """Chooses codes for a session from a script, and records what the session saw meanwhile.
+    """Chooses codes for a session from a script, and records the session's logits.
 
     Args:
-        session: Session that speaks; it asks once per code and in order.
+        session: Session that speaks; it calls once per code and in order.
         frames: int64 [T, K], the frames in order, with the row that ends the turn.
 
     Attributes:

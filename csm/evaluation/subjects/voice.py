@@ -174,7 +174,7 @@ def voice_metric_rows(
             prompts=prompts,
             followed=voices[:1],
         ),
-        "hearing": partial(Hearing, talker),
+        "transcription": partial(Hearing, talker),
         "length": Lengths,
         "latency": partial(StreamTimes, MAIN, (GENERATED, INT8)),
     }

@@ -183,7 +183,7 @@ def _speak_lines(
 
 
 def _warm_up(speaker: Speaker, line: Line) -> None:
-    """Speaks a line without keeping it: the first line of a process also pays for lazy initialisation."""
+    """Speaks a line without keeping it: the first line of a process includes lazy initialisation."""
     try:
         speaker.say(line)
     except ValueError:

@@ -54,7 +54,7 @@ def length_errors(model: CSMModel, validation: ConversationDataset) -> tuple[flo
         duration += float(model.duration_head(hidden[last]).clamp(max=20.0).exp())
         if model.pace_head.is_trained():
             bounds = torch.tensor([0, span.num_keys], dtype=torch.int32)
-            layout = PackedSequences(bounds, span.num_keys)
+            layout = PackedSequences.of(bounds, span.num_keys)
             phones += frames_of_ids(model.pace_head(hidden[span.first_key : last + 1], layout))
     return (
         math.log(duration / recorded) if recorded and model.predicts_durations() else 0.0,

@@ -35,8 +35,8 @@ def training_tables(
     """Returns the turns to train on, "train", and those whose loss is watched, "watched".
 
     The first rank makes the tables of a corpus once and keeps them beside its codes; then no rank reads the
-    manifest. A few recordings of one's own may all be for training, for the split follows the hash of their
-    names: these are watched then.
+    manifest. The few recordings of a small corpus may all be for training, for the split follows the hash of
+    their names: these are watched then.
 
     Raises:
         ValueError: No corpus, an alignment of another text codec, or speakers that the model has no number

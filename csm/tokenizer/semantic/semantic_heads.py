@@ -21,7 +21,7 @@ HEADS = "heads.safetensors"
 class SemanticHeads(nn.Module):
     """Unfolds rows to steps of 20 ms and reads phones and letters from them.
 
-    Encoding does not need them: training does, and whoever wants to read what codes say.
+    Encoding does not need them; training and probes of the codes do.
 
     Args:
         codebook_dim: Width C of the rows.

@@ -12,15 +12,13 @@ import pytest
 from csm.audio.files import check_audio, read_audio
 from csm.data.corpora import amazon_queen, amazon_queen_bundle
 from csm.data.corpora.amazon_queen import (
-    EXCERPT_FOLDER,
     HELD_OUT_SPEAKERS,
     SPEAKER_ALIASES,
-    clean_text,
     make_excerpt,
     prepare_amazon_queen,
     prepare_excerpt,
-    read_lines,
 )
+from csm.data.corpora.amazon_queen_script import EXCERPT_FOLDER, read_lines
 from csm.data.manifest import read_manifest, split_of
 from tests.data.small_game import make_bundle, mp3
 
@@ -39,30 +37,6 @@ def test_the_script_is_complete() -> None:
     counts = Counter(line.speaker for line in lines)
     assert all(counts[speaker] >= 25 for speaker in HELD_OUT_SPEAKERS) and len(HELD_OUT_SPEAKERS) == 6
     assert not set(SPEAKER_ALIASES.values()) & set(SPEAKER_ALIASES), "an alias stands for an alias"
-
-
-def test_every_cleaned_text_has_words_and_no_marks() -> None:
-    for line in read_lines():
-        text = clean_text(line.text)
-        assert text and any(letter.isalnum() for letter in text), line
-        assert not set(text) & set("^_@<>#$&"), line
-        assert clean_text(text) == text
-
-
-@pytest.mark.parametrize(
-    ("written", "spoken"),
-    [
-        ("@@ She's beautiful! @@", "She's beautiful!"),
-        ("the Super Soldier Treatment^_.", "the Super Soldier Treatment."),
-        ("<CRUNCH>", "(crunch)"),
-        ("(sigh)", "(sigh)"),
-        ("&#($!!, he got away!", "he got away!"),
-        ("What?!!!! (Really)", "What?!!!! (really)"),
-        ('I guess that\'s a "no".', 'I guess that\'s a "no".'),
-    ],
-)
-def test_marks_are_removed_from_texts(written: str, spoken: str) -> None:
-    assert clean_text(written) == spoken
 
 
 def test_the_excerpt_has_its_documented_sizes(excerpt) -> None:

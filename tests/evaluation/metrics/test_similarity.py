@@ -39,7 +39,7 @@ def metric(corpus, prompts=None):
     )
 
 
-def test_voices_are_told_apart_by_recordings_that_are_not_measured(corpus):
+def test_voices_are_separated_by_recordings_that_are_not_measured(corpus):
     one, sets = metric(corpus), small_sets(corpus)
     found = measured(one, sets)
     assert one.missing == [] and set(one.details["reference_voices"]) == {"JOE", "FAYE", "ANN"}

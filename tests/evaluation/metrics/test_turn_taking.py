@@ -22,7 +22,7 @@ def test_an_early_start_stays_negative():
     assert events.gap == []
 
 
-def test_gaps_pauses_and_overlap_within_are_told_apart():
+def test_gaps_pauses_and_overlap_within_are_distinguished():
     events = turn_taking([[(0.0, 2.0), (2.5, 4.0)], [(1.0, 1.3), (4.2, 5.0)]], 6.0)
     assert events.overlap_within == pytest.approx([300.0])
     assert events.pause == pytest.approx([500.0])

@@ -37,7 +37,7 @@ def test_equal_logits_in_any_order_are_equal() -> None:
     assert str(report) == "training equals generation at 18 places, within 0.0e+00"
 
 
-def test_the_first_difference_is_told_with_its_size() -> None:
+def test_the_first_difference_is_reported_with_its_size() -> None:
     report = compare(changed(logits(), [(1, 4, 2), (1, 7, 0)], 0.25), logits())
     assert report.first == Difference("logits", 1, 4, 2, pytest.approx(0.25, abs=1e-6))
     assert report.differing == 2 and report.by_codebook == pytest.approx((0.25, 0.0, 0.25), abs=1e-6)

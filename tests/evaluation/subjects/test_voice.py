@@ -64,7 +64,7 @@ def test_csm_1b_is_measured_on_speakers_that_prompt_it(corpus, csm_1b, tmp_path)
     (row,) = read_rows(tmp_path / "out" / "speech" / "spoken.jsonl")
     assert row["timing"]["frames"] >= 10 and row["speaker"] in prompts
     assert soundfile.info(tmp_path / "out" / "speech" / row["audio"]).samplerate == 24_000
-    assert {"hearing", "main voice"} <= {missing.section for missing in report.missing}
+    assert {"transcription", "main voice"} <= {missing.section for missing in report.missing}
     page = write_voice_page(tmp_path / "out", evaluated, 1).read_text(encoding="utf-8")
     assert "Listen: unseen speakers" in page and "no speech" in page
 

@@ -33,7 +33,7 @@ def test_a_closed_part_changes_a_copy_alone(talker, random_turn, part):
     assert off.tokenizer is talker.tokenizer and off.voices is talker.voices
 
 
-def test_a_model_whose_memory_is_off_speaks_as_one_that_was_told_nothing(talker, random_turn):
+def test_a_model_whose_memory_is_off_speaks_like_one_without_past_turns(talker, random_turn):
     """Turns that left the context are nothing to it; those in the context stay the same."""
     off = without_part(talker, "memory").model
     turns = [random_turn(f"t{i}", frames=20) for i in range(20)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from csm.data.corpora.amazon_queen import clean_text, read_lines
+from csm.data.corpora.amazon_queen_script import clean_text, read_lines
 from csm.data.corpora.synthetic_dialogues.chats import ABUSE, MOST_WORDS, Dialogue, chat_dialogues
 from csm.data.corpora.synthetic_dialogues.coverage import SENTENCES
 from csm.data.corpora.synthetic_dialogues.templates import template_dialogue

@@ -3,7 +3,7 @@
 Embeddings are taken relative to their mean over the recording, which removes what all of it shares (room,
 microphone, noise), and clustered by Ward's method; then means and the best paths through the windows are
 found in turn. Each cell of the grid scores its cosine to each cluster's mean over the windows around it; the
-best path pays for each change of speaker (Viterbi).
+best path has a penalty for each change of speaker (Viterbi).
 """
 
 from __future__ import annotations

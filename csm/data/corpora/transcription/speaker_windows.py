@@ -95,7 +95,7 @@ def _starts(frames: int) -> list[int]:
 def package_resources() -> Iterator[None]:
     """Lets webrtcvad 2.0.10 import beside a setuptools that no longer brings pkg_resources.
 
-    It asks pkg_resources for its own version and for nothing else; importlib.metadata answers.
+    It uses pkg_resources only to read its own version; importlib.metadata returns that.
     """
     if importlib.util.find_spec("pkg_resources") is not None:
         yield

@@ -1,0 +1,77 @@
+"""The frame that follows a hidden row: code 0 from the backbone's head, then the later codes."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from csm.generation.depth_sampler import DepthSampler
+from csm.generation.next_code import NextCode
+from csm.generation.sampling import SamplingConfig, sample
+
+
+def next_frame(
+    hidden: Float[Tensor, " D"],
+    sampler: DepthSampler,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+    *,
+    may_end: bool,
+    next_code: NextCode | None = None,
+) -> Int[Tensor, " K"] | None:
+    """Returns the frame after a row, or None at the end of the turn.
+
+    Args:
+        hidden: Hidden row of the backbone.
+        sampler: Samples the later codes.
+        sampling: How codes are sampled.
+        generator: Draws the codes.
+        may_end: Whether the turn may end here.
+        next_code: Chooses every code instead of sampling; None samples.
+    """
+    config = sampler.model.config
+    extra = sampling.extra_codes and not config.end_code
+    limit = config.audio_vocab_size if extra else config.codebook_size
+    logits, allowed = code0_logits(hidden, sampler, limit, may_end)
+    if next_code is not None:
+        code = next_code(logits, 0, allowed)
+    else:
+        masked = logits.masked_fill(~allowed, float("-inf"))
+        code = sample(masked, sampling.temperature, sampling.top_k, generator)
+    if may_end and int(code) == config.end_code and config.end_code:
+        return None
+    if sampling.later_codes == "nearest":
+        return sampler.nearest_codes(hidden, code, restored=sampling.variance_restoration)
+    frame = sampler.later_codes(
+        hidden,
+        code,
+        limit=limit,
+        temperature=sampling.later_temperature,
+        top_k=sampling.top_k,
+        generator=generator,
+        next_code=next_code,
+    )
+    if may_end and not config.end_code and not bool(frame.any()):
+        return None
+    return frame
+
+
+def code0_logits(
+    hidden: Float[Tensor, " D"], sampler: DepthSampler, limit: int, may_end: bool
+) -> tuple[Float[Tensor, " V"], Tensor]:
+    """Returns the logits of code 0 of the frame after a row, and which codes it may have, bool [V].
+
+    Args:
+        hidden: Hidden row of the backbone.
+        sampler: Sampler of the model.
+        limit: Codes below it are allowed.
+        may_end: Whether the end code is allowed too.
+    """
+    model = sampler.model
+    logits = model.codebook0_head(hidden).float()
+    codes = torch.arange(len(logits), device=logits.device)
+    allowed = codes < limit
+    if may_end:
+        allowed = allowed | (codes == model.config.end_code)
+    return logits, allowed

@@ -1,0 +1,8 @@
+"""`csm research` for launchers that take a file."""
+
+import sys
+
+from csm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["research", *sys.argv[1:]]))
