@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from csm.audio.resampling import resample
 from csm.audio.truncation import refuse_truncated
+from csm.system.files import full_disk_named
 from csm.system.log import log
 
 BLOCK_SAMPLES = 1 << 18  # 24 s at 11,025 Hz; 1 MiB of float32 a channel
@@ -149,10 +151,11 @@ class AtomicAudioWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self.path.with_name(self.path.name + ".part")
         # An open file, not its name: libsndfile rejects names outside the file system's encoding.
-        self._file = open(self._temporary, "w+b")  # noqa: SIM115
+        self._file = open(self._temporary, "w+b", buffering=0)  # noqa: SIM115
+        self._target = _WriteErrors(self._file)
         try:
             self._sound = soundfile.SoundFile(
-                self._file,
+                self._target,
                 "w",
                 samplerate=sample_rate,
                 channels=channels,
@@ -162,6 +165,7 @@ class AtomicAudioWriter:
         except soundfile.SoundFileError as error:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
+            self._require_written()
             raise ValueError(
                 f"{self.path}: sample_rate is {sample_rate}, channels is {channels}: expected what the "
                 f"format supports; choose other values"
@@ -173,21 +177,53 @@ class AtomicAudioWriter:
         scaled = np.rint(np.clip(block, -1.0, 1.0) * 32768.0)
         try:
             self._sound.write(np.minimum(scaled, 32767.0).astype(np.int16))
-        except (AssertionError, soundfile.SoundFileError) as error:  # soundfile asserts that all was written
-            raise OSError(
-                f"{self.path}: cannot be written: is the disk full? Make room and run again"
-            ) from error
+        except (AssertionError, soundfile.SoundFileError):  # soundfile asserts that all was written
+            self._require_written()
+            raise
 
     def __enter__(self) -> AtomicAudioWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._sound.close()
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
+        try:
+            self._sound.close()
+            if kind is None:
+                self._require_written()  # the last block and the header are written when libsndfile closes
+                os.replace(self._temporary, self.path)
+        finally:
+            self._file.close()
             self._temporary.unlink(missing_ok=True)
+
+    def _require_written(self) -> None:
+        if (error := self._target.error) is not None:
+            with full_disk_named(self.path):
+                raise error
+
+
+class _WriteErrors:
+    """A file that keeps the error of a write, which libsndfile does not report.
+
+    Args:
+        file: Unbuffered, so that no write is late.
+
+    Attributes:
+        error: The first one.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.seek, self.tell, self.readinto = file.seek, file.tell, file.readinto
+        self._write = file.write
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Writes all of `data`; returns 0 after an error."""
+        done = 0
+        try:
+            while done < len(data) and self.error is None:
+                done += self._write(data[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return 0 if self.error is not None else done
 
 
 def sample_rate_of(path: str | Path) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from csm.system.digests import require_intact
+from csm.system.files import full_disk_named
 
 SPLITS = ("train", "validation", "test")
 MANIFEST_NAME = "manifest.jsonl"
@@ -260,7 +261,7 @@ def write_manifest(path: str | Path, conversations: Iterable[Conversation]) -> N
 
 def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object per line, UTF-8, "\\n" line ends on every system."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with full_disk_named(path), open(path, "w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

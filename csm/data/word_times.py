@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from csm.system.files import full_disk_named
+
 WORDS_NAME = "words.jsonl"
 
 
@@ -31,7 +33,8 @@ def write_words(folder: Path, words: Mapping[str, Sequence[Word]]) -> None:
     ]
     if lines:
         text = "\n".join(lines) + "\n"
-        (folder / WORDS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        with full_disk_named(folder / WORDS_NAME):
+            (folder / WORDS_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_words(folder: str | Path) -> dict[str, tuple[Word, ...]]:

@@ -10,6 +10,7 @@ from csm.audio.files import write_audio
 from csm.data.manifest import file_safe
 from csm.generation.speech import Speech
 from csm.generation.talker import Talker
+from csm.system.files import full_disk_named
 
 TRANSCRIPT_FILE = "transcript.jsonl"
 
@@ -52,7 +53,10 @@ def typed_conversation(
         path = output / f"turn_{number:03d}.{file_safe(name)}.wav"
         write_audio(path, speech.waveform, speech.sample_rate)
         row = {"turn": number, "speaker": name, "text": line.strip(), "audio": path.name}
-        with open(output / TRANSCRIPT_FILE, "a", encoding="utf-8", newline="\n") as file:
+        with (
+            full_disk_named(output / TRANSCRIPT_FILE),
+            open(output / TRANSCRIPT_FILE, "a", encoding="utf-8", newline="\n") as file,
+        ):
             file.write(json.dumps(row | {"timing": speech.timing._asdict()}, ensure_ascii=False) + "\n")
         yield path, name, speech
         turn, number = turn + 1, number + 1

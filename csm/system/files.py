@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Errors of a disk, a quota or a limit that leaves no room.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomically(path: Path | str, data: bytes | str) -> None:
@@ -32,11 +37,12 @@ def new_file(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        temporary.touch()
-        mode = stat.S_IMODE(temporary.stat().st_mode)
-        yield temporary
-        temporary.chmod(mode)
-        flush(temporary)
+        with full_disk_named(path):
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(mode)
+            flush(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -54,12 +60,41 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
+        with full_disk_named(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def full_disk_named(path: Path | str) -> Iterator[None]:
+    """Makes an error of a full disk, whichever library reports it, one that names a path and the free bytes.
+
+    safetensors, for one, reports it by an error of its own, without a path.
+
+    Raises:
+        OSError: There is no room.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _error_number(error)
+        if number not in NO_ROOM or (isinstance(error, OSError) and error.filename is not None):
+            raise
+        folder = next(parent for parent in Path(path).absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free
+        text = f"{os.strerror(number)}: {free} bytes are free there; make room and run the same command again"
+        raise OSError(number, text, str(path)) from error
+
+
+def _error_number(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))  # as Rust writes it
+    return int(found[1]) if found else 0
 
 
 def move_files(source: Path, target: Path, *, last: str) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from csm.audio import files
 from csm.audio.files import check_audio, copy_audio, iter_blocks, read_audio, write_audio
+from tests.full_disk import largest_file
 
 
 def tone(seconds: float = 1.0, rate: int = 16_000, hertz: float = 220.0) -> np.ndarray:
@@ -215,17 +216,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
 
-def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, monkeypatch) -> None:
-    write_audio(tmp_path / "a.wav", torch.from_numpy(tone())[None], 16_000)
-    before = (tmp_path / "a.wav").read_bytes()
-
-    def full(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(soundfile.SoundFile, "write", full)
-    with pytest.raises(OSError, match="disk full"):
-        write_audio(tmp_path / "a.wav", torch.zeros(1, 10), 16_000)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"] and (tmp_path / "a.wav").read_bytes() == before
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("room", [20, 700, 1_500, 31_000])
+def test_a_full_disk_is_an_error_with_path_and_bytes_and_leaves_the_old_file(
+    tmp_path, capfd, name: str, room: int
+) -> None:
+    path = tmp_path / name
+    write_audio(path, torch.from_numpy(tone())[None], 16_000)
+    before = path.read_bytes()
+    noise = torch.rand(1, 16_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    with largest_file(room), pytest.raises(OSError, match=r"\d+ bytes are free there.*" + name):
+        write_audio(path, noise, 16_000)
+    assert [p.name for p in tmp_path.iterdir()] == [name] and path.read_bytes() == before
+    assert capfd.readouterr().err == ""
 
 
 def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path) -> None:

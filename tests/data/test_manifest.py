@@ -17,6 +17,7 @@ from csm.data.manifest import (
     split_of,
     write_manifest,
 )
+from tests.full_disk import largest_file
 
 
 def turn(index: int = 0, **changes: object) -> Turn:
@@ -31,6 +32,12 @@ def test_a_written_manifest_is_read_back_unchanged(tmp_path) -> None:
     write_manifest(tmp_path / "manifest.jsonl", written)
     assert list(read_manifest(tmp_path / "manifest.jsonl")) == written
     assert b"\r" not in (tmp_path / "manifest.jsonl").read_bytes()
+
+
+def test_a_full_disk_is_named(tmp_path) -> None:
+    written = [Conversation(id="c", split="test", turns=(turn(0),))]
+    with largest_file(50), pytest.raises(OSError, match=r"\d+ bytes are free there.*manifest.jsonl"):
+        write_manifest(tmp_path / "manifest.jsonl", written)
 
 
 def test_splits_never_change() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from csm.system.files import (
     file_sha256,
+    full_disk_named,
     hash_key,
     move_files,
     new_file,
@@ -21,6 +22,7 @@ from csm.system.files import (
     remove_leftovers,
     write_atomically,
 )
+from tests.full_disk import largest_file
 
 
 def names(folder: Path) -> list[str]:
@@ -41,6 +43,28 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> N
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
+
+
+def test_a_full_disk_is_named_with_its_free_bytes_whichever_library_reports_it(tmp_path: Path) -> None:
+    def by_safetensors(path: Path) -> None:
+        with new_file(path) as temporary:
+            save_file({"a": torch.zeros(5000)}, temporary)
+
+    def in_a_folder(path: Path) -> None:
+        with new_folder(path) as partial, (partial / "inner").open("wb") as file:
+            file.write(bytes(5000))
+
+    for write in (lambda path: write_atomically(path, bytes(5000)), by_safetensors, in_a_folder):
+        with largest_file(2000), pytest.raises(OSError, match=r"\d+ bytes are free there.*target"):
+            write(tmp_path / "target")
+        assert names(tmp_path) == []
+
+
+def test_an_error_that_is_no_full_disk_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), full_disk_named(tmp_path):
+        raise KeyError("os error 28")
+    with pytest.raises(FileNotFoundError, match="missing"), full_disk_named(tmp_path):
+        (tmp_path / "missing").read_bytes()
 
 
 def test_what_killed_writers_left_is_removed_at_any_depth_and_nothing_else(tmp_path: Path) -> None:

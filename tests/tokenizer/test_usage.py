@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import stats
 
 from csm.tokenizer.usage import codebook_statistics, perplexity
 
@@ -33,3 +34,9 @@ def test_codes_of_another_shape_or_out_of_range_are_refused():
         codebook_statistics(torch.full((1, 1, 2), 4), 4)
     with pytest.raises(ValueError, match=r"expected \[batch, codebooks, frames\]"):
         codebook_statistics(torch.zeros(2, 2, dtype=torch.int64), 4)
+
+
+def test_perplexity_is_two_to_the_entropy_of_scipy():
+    counts = torch.randint(0, 50, (3, 40), generator=torch.Generator().manual_seed(0)).double()
+    expected = [2 ** stats.entropy(row, base=2) for row in counts.numpy()]
+    assert perplexity(counts).tolist() == pytest.approx(expected)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from csm.training.distributed import DistributedContext
 from csm.training.metrics import MetricAccumulator, MetricsFile, read_metrics
+from tests.full_disk import largest_file
 
 ALONE = DistributedContext(rank=0, size=1, local_size=1, device=torch.device("cpu"))
 
@@ -52,17 +50,6 @@ def test_a_run_that_starts_again_at_step_0_keeps_no_line(tmp_path: Path) -> None
     MetricsFile(tmp_path, after_step=0).write(0, "validation", {"loss": 1.0})
     MetricsFile(tmp_path, after_step=0)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Lets no file of this process grow beyond `size` bytes: writes then fail half-way, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_costs_lines_and_never_leaves_half_of_one(tmp_path: Path, capsys) -> None:

@@ -220,7 +220,7 @@ class CorpusWriter:
             )
         info = {**self.identity, **self.notes, **self._totals(conversations)}
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
-        (self.partial / CORPUS_NAME).write_text(text, encoding="utf-8", newline="\n")
+        write_atomically(self.partial / CORPUS_NAME, text)
         # corpus.json may be edited: who is held out is for people to say.
         files = (path for path in self.partial.rglob("*") if path.is_file() and path.name != CORPUS_NAME)
         record_digests(self.partial, files)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from csm.system.digests import require_intact
-from csm.system.files import write_atomically
+from csm.system.files import full_disk_named, write_atomically
 
 DTYPES = {
     "F64": torch.float64,
@@ -193,7 +193,7 @@ def _write_file(path: Path, weights: dict[str, Weight]) -> None:
         place = offsets[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with full_disk_named(path), path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, weight in weights.items():
             tensor = weight.read()

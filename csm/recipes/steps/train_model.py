@@ -68,7 +68,7 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
     inputs = {"corpus": run.corpus, "codes": str(codes.absolute()), "tokenizer": index.get("tokenizer")}
     speaker = None
     if distributed.rank == 0 and run.training.samples:
-        speaker = voice_samples(run, encoded, tables["train"].numbers, inputs["tokenizer"])
+        speaker = voice_samples(run, codes, encoded, tables["train"].numbers, inputs["tokenizer"])
     task = model_task(run, model, tables, vectors, distributed.device, speaker)
 
     def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:

@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 
 from csm.data.code_shards import EncodedTurn
-from csm.data.manifest import Corpus, Turn, read_corpus
+from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
-from csm.generation.corpus_voices import main_speaker, voice_of, with_emotion
-from csm.generation.evaluation_lines import held_out_lines
 from csm.generation.sampling import SamplingConfig
 from csm.generation.talker import Talker
 from csm.generation.voices import Voice
 from csm.model import CSMModel
 from csm.recipes.run_config import RunConfig
 from csm.recipes.steps.finish_model import assembled
+from csm.recipes.steps.kept_samples import corpus_without_turns, spoken_lines
 from csm.system.log import log
 from csm.tokenizer.opening import VoiceTokenizer, open_tokenizer
 from csm.training.finetuning import FinetuneConfig
@@ -83,6 +82,7 @@ class VoiceSamples:
 
 def voice_samples(
     run: RunConfig,
+    codes: Path,
     encoded: Mapping[str, EncodedTurn],
     numbers: Mapping[str, int],
     tokenizer: str | None,
@@ -96,12 +96,9 @@ def voice_samples(
         return None
     if not any(Path(tokenizer).glob("*.safetensors")):
         return None
-    corpus = read_corpus(run.corpus)
-    name = main_speaker(corpus)
-    lines = held_out_lines(corpus, name, LINES)
-    if not lines or name in run.data.exclude_speakers:
-        return None
     codec = open_tokenizer(Path(tokenizer), run.model.num_codebooks)
-    voice = with_emotion(voice_of(corpus, encoded, name, numbers[name]), corpus, codec)
-    # The lines alone are kept of the corpus.
-    return VoiceSamples(lines, replace(corpus, conversations=()), codec, voice, run.sampling, run.finetune)
+    voice, lines = spoken_lines(run.corpus, codes, encoded, codec, LINES)
+    if not lines or voice.name in run.data.exclude_speakers:
+        return None
+    voice = voice._replace(number=numbers[voice.name])
+    return VoiceSamples(lines, corpus_without_turns(run.corpus), codec, voice, run.sampling, run.finetune)

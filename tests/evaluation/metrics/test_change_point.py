@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from csm.evaluation.metrics.change_point import ERROR_RATE, FEWEST_TURNS, change_point
 
@@ -47,3 +48,24 @@ def test_a_voice_that_becomes_more_like_itself_or_has_few_turns_is_not_flagged()
     assert same is not None and same.p == 1.0 and not same.found
     values = list(np.random.default_rng(2).normal(size=12))
     assert change_point(values, seed=3) == change_point(values, seed=3)
+
+
+def test_its_probability_is_that_of_scipy_s_permutation_test() -> None:
+    def largest_drop(values: np.ndarray, axis: int) -> np.ndarray:
+        values = np.moveaxis(values, axis, -1)
+        places = range(1, values.shape[-1])
+        drops = [
+            (values[..., :k].mean(-1) - values[..., k:].mean(-1)) * np.sqrt(k * (values.shape[-1] - k))
+            for k in places
+        ]
+        return np.max(drops, axis=0)
+
+    generator = np.random.default_rng(5)
+    for _ in range(3):
+        values = generator.normal(size=FEWEST_TURNS)
+        values[4:] -= 1.0
+        expected = stats.permutation_test(
+            (values,), largest_drop, permutation_type="pairings", alternative="greater", n_resamples=np.inf
+        )
+        found = change_point(values)
+        assert found is not None and found.p == pytest.approx(expected.pvalue, abs=1e-12)

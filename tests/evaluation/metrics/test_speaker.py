@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from csm.evaluation.core.clips import Clip, at_rate
 from csm.evaluation.core.metric import failed, scored
@@ -59,6 +60,12 @@ def test_drift_is_the_slope_inside_voices_and_not_between_them():
     assert found.ci95 is not None and found.ci95[1] < 0
     assert drift([[(0, 0.5)]]) is None
     assert drift(falling) == found
+
+
+def test_the_drift_of_one_voice_is_the_slope_of_scipy():
+    turns, values = np.arange(9.0), np.random.default_rng(4).normal(size=9)
+    found = drift([list(zip(turns, values, strict=True))])
+    assert found.slope == pytest.approx(stats.linregress(turns, values).slope)
 
 
 def test_a_clip_without_embedding_fails_with_the_reason_of_its_side():

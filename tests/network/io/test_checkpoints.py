@@ -412,6 +412,12 @@ def test_a_checkpoint_of_other_sizes_names_every_tensor_and_a_config_of_ones_own
     assert CSMModel.from_pretrained(tmp_path, config=SMALL).config == SMALL
 
 
+def link_weights(folder: Path) -> None:
+    """Lets an index name a link to weights elsewhere."""
+    (folder / INDEX).write_text('{"weight_map": {"a": "link.safetensors"}}')
+    (folder / "link.safetensors").symlink_to(folder / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -430,6 +436,11 @@ def test_a_checkpoint_of_other_sizes_names_every_tensor_and_a_config_of_ones_own
             "b.safetensors",
         ),
         (lambda folder: (folder / INDEX).write_text(json.dumps({"weight_map": {"a": WEIGHTS}})), "differ in"),
+        (
+            lambda folder: (folder / INDEX).write_text('{"weight_map": {"a": "../b.safetensors"}}'),
+            "names .'../b.safetensors'.: expected files of its own folder",
+        ),
+        (link_weights, "expected files of its own folder"),
     ],
 )
 def test_damaged_folders_are_refused_with_what_to_do(tmp_path, spoil, message) -> None:

@@ -1,11 +1,12 @@
 """Places a text that the user has: recognised words give the times, the user's words the text.
 
 The words of both are compared as sequences; a word that both have takes the recognised time, words between
-two such words share the time between them.
+two such words share the speech between them: pauses between turns hold none.
 """
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import unicodedata
 from collections.abc import Sequence
@@ -15,6 +16,35 @@ import numpy as np
 from csm.data.word_times import Word
 
 FEWEST_ALIKE = 0.3  # share of the user's words that are recognised too; below, it is another text
+
+
+def place_in_turns(
+    words: Sequence[str], turns: Sequence[tuple[float, float]], recognised: Sequence[Sequence[Word]]
+) -> list[tuple[Word, ...]]:
+    """Returns the user's words of each turn, with their times.
+
+    Args:
+        words: Of all turns, in order.
+        turns: Start and end of each turn in seconds, in order; they may overlap.
+        recognised: Words of each turn.
+
+    Raises:
+        ValueError: Too few of them are recognised: the text is not what the recording says.
+    """
+    lengths = [end - start for start, end in turns]
+    # Where each turn starts if the turns followed each other without pauses and overlaps.
+    joined = [0.0, *np.cumsum(lengths)[:-1].tolist()] if turns else []
+    moved = [
+        _moved(word, start - turns[number][0], start, start + lengths[number])
+        for number, (start, spoken) in enumerate(zip(joined, recognised, strict=True))
+        for word in sorted(spoken, key=lambda word: word.start)
+    ]
+    found: list[list[Word]] = [[] for _ in turns]
+    for word in place(words, moved):
+        number = max(0, bisect.bisect_right(joined, (word.start + word.end) / 2) - 1)
+        start, end = turns[number]
+        found[number].append(_moved(word, start - joined[number], start, end))
+    return [tuple(spoken) for spoken in found]
 
 
 def place(words: Sequence[str], recognised: Sequence[Word]) -> list[Word]:
@@ -43,6 +73,11 @@ def place(words: Sequence[str], recognised: Sequence[Word]) -> list[Word]:
         else:
             placed.append(Word(word, float(edges[index]), float(edges[index + 1])))
     return placed
+
+
+def _moved(word: Word, by: float, low: float, high: float) -> Word:
+    """Returns a word that is moved in time, and limited to an interval."""
+    return Word(word.text, *(min(max(time + by, low), high) for time in (word.start, word.end)))
 
 
 def _increasing(places: list[int], times: list[float]) -> tuple[list[float], list[float]]:

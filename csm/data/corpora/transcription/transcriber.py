@@ -19,7 +19,7 @@ from csm.data.corpora.segmentation import (
     merge_units,
 )
 from csm.data.corpora.transcription.diarisation import Attributed, diarise
-from csm.data.corpora.transcription.placing import place
+from csm.data.corpora.transcription.placing import place_in_turns
 from csm.data.corpora.transcription.recogniser import RATE, WordRecogniser
 from csm.data.corpora.transcription.speaker_windows import SpeakerWindows
 from csm.data.manifest import Segment
@@ -171,18 +171,11 @@ class RecordingTranscriber:
         for channel in sorted(channels, key=lambda c: -1 if c is None else c):
             own = [i for i, t in enumerate(turns) if channel is None or t.segment.channel == channel]
             known = [word for text in texts if text.channel == channel for word in text.text.split()]
-            recognised = sorted((word for i in own for word in words[i]), key=lambda word: word.start)
-            spans = np.array([(turns[i].segment.start, turns[i].segment.end) for i in own]).reshape(-1, 2)
-            for word in place(known, recognised):
-                middle = (word.start + word.end) / 2
-                away = np.maximum(spans[:, 0] - middle, middle - spans[:, 1])
-                found[own[int(away.argmin())]].append(word)
-        return [_clamped(piece.segment, spoken) for piece, spoken in zip(turns, found, strict=True)]
-
-
-def _clamped(segment: Segment, words: list[Word]) -> tuple[Word, ...]:
-    low, high = segment.start, segment.end
-    return tuple(Word(w.text, min(max(w.start, low), high), min(max(w.end, low), high)) for w in words)
+            spans = [(turns[i].segment.start, turns[i].segment.end) for i in own]
+            placed = place_in_turns(known, spans, [words[i] for i in own])
+            for i, spoken in zip(own, placed, strict=True):
+                found[i] += spoken
+        return [tuple(spoken) for spoken in found]
 
 
 def _same(first: Segment, second: Segment) -> bool:
