@@ -19,7 +19,8 @@ class Quantized(NamedTuple):
 
     Attributes:
         codes: Codes int64 [B, K, T].
-        latent: Sum of both stacks' vectors, projected back, [B, T, D]; straight-through gradient.
+        latent: Sum of both stacks' vectors, projected back, [B, T, D]; straight-through gradient, none to a
+            prediction that acoustic codes follow.
         semantic: Sum of the semantic vectors, [B, T, C]; straight-through gradient.
         commitment_loss: Mean squared distance of the projections from their code vectors, a scalar.
         isotropy_loss: Unevenness of the projections' covariance, a scalar; see `isotropy_loss`.
@@ -193,7 +194,12 @@ class SplitQuantizer(nn.Module):
                 self.acoustic, self.acoustic_in(remainder), rows_acoustic, count - first_semantic
             )
             used = self._has_acoustic(rows_acoustic, bypass, batch, steps)
-            total = out_s + self.acoustic_out(acoustic) * used
+            predicted = out_s
+            if self.semantic_in is None:
+                # Acoustic codes make up for any change of the prediction, so that the decoder's gradient asks
+                # for the same one again and drives the prediction away: only its own loss moves it there.
+                predicted = out_s.detach() * used + out_s * (1.0 - used)
+            total = predicted + self.acoustic_out(acoustic) * used
             codes = torch.cat([codes_s, codes_a], dim=1)
         else:
             total, codes, x_a = out_s, codes_s, x_s[:0]

@@ -110,3 +110,27 @@ def test_isotropy_is_0_where_all_directions_vary_alike_and_one_less_than_the_wid
     torch.testing.assert_close(isotropy_loss(line, torch.ones(50)), torch.tensor(5.0), atol=1e-3, rtol=0)
     weight = torch.cat([torch.ones(12), torch.zeros(50)])
     assert isotropy_loss(torch.cat([corners + 5, line]), weight) < 1e-6
+
+
+def test_a_prediction_that_acoustic_codes_follow_is_moved_by_its_own_loss_alone(latent):
+    """Acoustic codes undo every change of it, so that the decoder's gradient would drive it away."""
+    torch.manual_seed(0)
+    sizes = {"num_codebooks": 6, "semantic_codebooks": 2, "codebook_size": 16, "codebook_dim": 8}
+    more = {"semantic_encoder": True, "prediction_frames": 2, "prediction_hidden": 5}
+    quantizer, rows = SplitQuantizer(24, **sizes, **more), torch.randn(3, 5, 8)
+
+    def moved(levels: list[int], part: str) -> list[bool]:
+        """Whether each item's own loss has a gradient in the prediction."""
+        out = quantizer(latent, torch.tensor(levels), semantic=rows)
+        found = []
+        for item in range(3):
+            value = out.latent[item].square().sum() if part == "latent" else out.prediction_loss
+            (gradient,) = torch.autograd.grad(
+                value, quantizer.semantic_out.weight, retain_graph=True, allow_unused=True
+            )
+            found.append(gradient is not None and bool(gradient.any()))
+        return found
+
+    assert moved([1, 2, 6], "latent") == [True, True, False]
+    assert moved([6, 6, 6], "latent") == [False] * 3
+    assert moved([6, 6, 6], "prediction_loss") == [True] * 3
