@@ -32,6 +32,38 @@ def keep_freed_memory() -> bool:
     )
 
 
+class KeptMemory:
+    """Gives kept memory back once the process has grown by half and by 1 GB since it first looked.
+
+    Batches of many shapes leave holes in a heap that nothing is returned from (`keep_freed_memory`): a
+    training of 3 GB was seen to take 10 after 4,000 steps. Giving everything back at every step would bring
+    the page faults back.
+    """
+
+    def __init__(self) -> None:
+        self._usual = 0
+
+    def look(self) -> bool:
+        """Returns whether memory was given back; called every few steps."""
+        now = resident_memory()
+        if not self._usual:
+            self._usual = now
+        if now < 1.5 * self._usual or now < self._usual + (1 << 30):
+            return False
+        return give_back_free_memory()
+
+
+def give_back_free_memory() -> bool:
+    """Returns all free pages of glibc's heap to the system; False where there is no glibc."""
+    if sys.platform != "linux":
+        return False
+    try:
+        trim = ctypes.CDLL("libc.so.6").malloc_trim
+    except (OSError, AttributeError):
+        return False
+    return bool(trim(ctypes.c_size_t(0)))
+
+
 def peak_memory(device: torch.device) -> int:
     """Returns the most bytes that this process has held: on its GPU by torch, or in the host's memory.
 

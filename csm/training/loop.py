@@ -20,6 +20,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from csm.system.files import write_atomically
+from csm.system.host_memory import KeptMemory
 from csm.system.log import log
 from csm.training.batches import Batches
 from csm.training.checkpoint import Checkpoints, checkpoint_bytes, require_space
@@ -122,7 +123,7 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
     checkpoints = Checkpoints(
         run.output / "checkpoints", run.engines, distributed, keep=config.keep_checkpoints
     )
-    memory = PeakMemory(run.output.name, config.steps, distributed.device)
+    memory, kept = PeakMemory(run.output.name, config.steps, distributed.device), KeptMemory()
     with reports:
         if step == 0:
             validate(run, 0, reports)
@@ -141,6 +142,7 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
             last = step == config.steps
             if last or step % config.log_every == 0:
                 report(run, step, reports)
+                kept.look()
             if last or step % config.validate_every == 0:
                 validate(run, step, reports)
             reports.show(step)

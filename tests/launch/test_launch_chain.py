@@ -42,11 +42,13 @@ COMMANDS = {
     "export_voice": "export voice",
     "generate_speech": "generate",
     "prepare_data": "prepare",
+    "research": "research",
     "serve": "serve",
     "speak": "speak",
     "train": "train",
     "train_semantic": "train-semantic",
     "train_tokenizer": "train-tokenizer",
+    "transcribe": "transcribe",
 }
 KEPT = {"BOB2": 30, "DESC019": 8, "DESC004": 8, "BOB1": 30, "DESC001": 23, "DESC003": 30}
 

@@ -7,6 +7,7 @@ import torch
 
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMConfig, CSMModel
+from csm.network.batch_layout import summed_codes
 from csm.network.outputs import CSMLogits
 
 
@@ -185,14 +186,14 @@ def test_rows_and_depth_codes_are_gathered_at_once_and_give_the_table_one_gradie
     model = tiny_model()
     table = model.audio_embedding.weight
     sums, singles = torch.tensor([[0, 30, 60], [1, 30, 99]]), torch.tensor([[5], [30]])
-    first, second = model.gather_sums(sums, singles)
+    first, second = model.gather_sums(summed_codes(sums, singles))
     torch.testing.assert_close(first, table[sums].sum(1))
     assert torch.equal(second, table[singles[:, 0]])
     (first.sum() + 2 * second.sum()).backward()
     expected = torch.zeros(len(table)).index_add_(0, sums.flatten(), torch.ones(6))
     expected.index_add_(0, singles.flatten(), torch.full((2,), 2.0))
     torch.testing.assert_close(table.grad, expected[:, None].expand_as(table))
-    empty, rest = model.gather_sums(sums[:0], singles)
+    empty, rest = model.gather_sums(summed_codes(sums[:0], singles))
     assert empty.shape == (0, table.shape[1]) and torch.equal(rest, second)
 
 
