@@ -1,4 +1,4 @@
-"""Prediction of the encoder's latent from the semantic codes of the present and of a few past frames."""
+"""Prediction of acoustic latents from the semantic codes of the present and of a few past frames."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class LatentPrediction(nn.Linear):
 
     def predicted(self, windows: Float[Tensor, "B T W"]) -> Float[Tensor, "B T D"]:
         """Maps windows [B, T, frames * C] to latents [B, T, D]."""
-        latent = _linear(self, windows)
+        latent = linear(self, windows)
         if self.expand is not None and self.contract is not None:
-            hidden = F.gelu(_linear(self.expand, windows), approximate="tanh")
-            latent = latent + _linear(self.contract, hidden)
+            hidden = F.gelu(linear(self.expand, windows), approximate="tanh")
+            latent = latent + linear(self.contract, hidden)
         return latent
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Applies a layer in the precision of its input."""
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 

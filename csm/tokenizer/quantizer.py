@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
-from csm.tokenizer.latent_prediction import LatentPrediction
+from csm.tokenizer.latent_prediction import LatentPrediction, linear
 from csm_kernels import rvq_search
 
 
@@ -24,8 +23,9 @@ class Quantized(NamedTuple):
         semantic: Sum of the semantic vectors, [B, T, C]; straight-through gradient.
         commitment_loss: Mean squared distance of the projections from their code vectors, a scalar.
         isotropy_loss: Unevenness of the projections' covariance, a scalar; see `isotropy_loss`.
-        prediction_loss: Mean squared distance of the latent, which gets no gradient of it, from its
-            prediction from the semantic sums, a scalar.
+        prediction_loss: Mean squared distance of the latent's acoustic projection, which gets no gradient of
+            it, from its prediction from the semantic sums, a scalar; without a semantic encoder, of the
+            latent.
         semantic_rows, acoustic_rows: Quantized rows [N, C], detached, for the codebook update.
     """
 
@@ -42,9 +42,10 @@ class Quantized(NamedTuple):
 class SplitQuantizer(nn.Module):
     """Two residual stacks in a row, each in its own projection.
 
-    The acoustic stack quantizes what a prediction from the semantic sums leaves of the encoder's latent, so
-    that every prefix of the codes can be decoded. The semantic stack quantizes a projection of the same
-    latent, or rows of an encoder of its own (`csm.tokenizer.semantic`).
+    Without a semantic encoder the semantic stack quantizes a projection of the encoder's latent, and the
+    acoustic one a projection of the residual that it leaves. With one (`csm.tokenizer.semantic`) the semantic
+    stack quantizes the rows of that encoder, and the acoustic one what a prediction from the semantic sums
+    leaves of the latent's acoustic projection. Every prefix of the codes can be decoded.
 
     Args:
         width: Width D of the encoder's latent.
@@ -75,10 +76,18 @@ class SplitQuantizer(nn.Module):
         self.acoustic = CodebookStack(num_codebooks - semantic_codebooks, codebook_size, codebook_dim)
         self.semantic_in = None if semantic_encoder else nn.Linear(width, codebook_dim)
         self.semantic_out = LatentPrediction(
-            codebook_dim, width, frames=prediction_frames, hidden=prediction_hidden
+            codebook_dim,
+            codebook_dim if semantic_encoder else width,
+            frames=prediction_frames,
+            hidden=prediction_hidden,
         )
         self.acoustic_in = nn.Linear(width, codebook_dim)
         self.acoustic_out = nn.Linear(codebook_dim, width)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether semantic codes, of an encoder of their own, predict the latent's acoustic projection."""
+        return self.semantic_in is None
 
     @torch.no_grad()
     def fit(
@@ -87,7 +96,7 @@ class SplitQuantizer(nn.Module):
         generator: torch.Generator,
         *,
         keep: bool = False,
-        predicted: Float[Tensor, "N D"] | None = None,
+        predicted: Float[Tensor, "N C"] | None = None,
     ) -> None:
         """Sets codebooks by k-means of latents [N, D]; see `CodebookStack.fit`.
 
@@ -95,22 +104,24 @@ class SplitQuantizer(nn.Module):
             latent: Latents of the encoder.
             generator: Random generator on the CPU.
             keep: Whether k-means starts at the present vectors.
-            predicted: What the semantic encoder's codes predict of them (`predicted_latent`); its codebooks
+            predicted: What the semantic encoder's codes predict of their acoustic projections; its codebooks
                 stay as they are. None: the semantic codebooks are fitted too.
         """
         if predicted is None:
             assert self.semantic_in is not None
             quantized = self.semantic.fit(self.semantic_in(latent), generator, keep=keep)
-            predicted = self.semantic_out(quantized)
-        self.acoustic.fit(self.acoustic_in(latent - predicted), generator, keep=keep)
+            rows = self.acoustic_in(latent - self.semantic_out(quantized))
+        else:
+            rows = self.acoustic_in(latent) - predicted
+        self.acoustic.fit(rows, generator, keep=keep)
 
     def semantic_sums(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Returns the sums of the code vectors of the semantic encoder's rows [B, T, C]."""
         found = rvq_search(rows.float().flatten(0, 1), self.semantic.codebooks)
         return found.quantized.reshape(rows.shape)
 
-    def predicted_latent(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
-        """Returns the latent [B, T, D] as the codes of the semantic encoder's rows [B, T, C] predict it."""
+    def predicted_projection(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Returns the latent's acoustic projection as the codes of the semantic encoder's rows predict it."""
         predicted: Tensor = self.semantic_out(self.semantic_sums(rows))
         return predicted
 
@@ -187,22 +198,28 @@ class SplitQuantizer(nn.Module):
             self.semantic, semantic_input, rows_semantic, first_semantic
         )
         out_s = self.semantic_out(semantic)
-        missed = (latent.detach() - out_s).square().mean(dim=-1).reshape(-1)
+        goal = self.acoustic_in(latent) if self.predicts else latent
+        missed = (goal.detach() - out_s).square().mean(dim=-1).reshape(-1)
         if count > first_semantic:
-            remainder = latent - out_s.detach()
+            left = goal - out_s.detach()
             codes_a, acoustic, loss_a, uneven_a, x_a = stack(
-                self.acoustic, self.acoustic_in(remainder), rows_acoustic, count - first_semantic
+                self.acoustic,
+                left if self.predicts else self.acoustic_in(left),
+                rows_acoustic,
+                count - first_semantic,
             )
             used = self._has_acoustic(rows_acoustic, bypass, batch, steps)
-            predicted = out_s
-            if self.semantic_in is None:
+            if self.predicts:
                 # Acoustic codes make up for any change of the prediction, so that the decoder's gradient asks
                 # for the same one again and drives the prediction away: only its own loss moves it there.
                 predicted = out_s.detach() * used + out_s * (1.0 - used)
-            total = predicted + self.acoustic_out(acoustic) * used
+                total = self.acoustic_out(predicted + acoustic * used)
+            else:
+                total = out_s + self.acoustic_out(acoustic) * used
             codes = torch.cat([codes_s, codes_a], dim=1)
         else:
-            total, codes, x_a = out_s, codes_s, x_s[:0]
+            total = self.acoustic_out(out_s) if self.predicts else out_s
+            codes, x_a = codes_s, x_s[:0]
             loss_a = uneven_a = loss_s.new_zeros(())
         return Quantized(
             codes=codes.reshape(batch, steps, -1).transpose(1, 2),
@@ -230,11 +247,10 @@ class SplitQuantizer(nn.Module):
 
         sums = self.semantic.lookup(rows[:, :first]).to(dtype)
         latent = self.semantic_out(sums.reshape(batch, steps, -1), decoding=True)
-        if count > first:
-            acoustic = self.acoustic.lookup(rows[:, first:]).to(dtype).reshape(batch, steps, -1)
-            weight, bias = (part.to(dtype) for part in (self.acoustic_out.weight, self.acoustic_out.bias))
-            latent = latent + F.linear(acoustic, weight, bias)
-        return latent
+        acoustic = self.acoustic.lookup(rows[:, first:]).to(dtype).reshape(batch, steps, -1)
+        if self.predicts:
+            return linear(self.acoustic_out, latent + acoustic)
+        return latent + linear(self.acoustic_out, acoustic) if count > first else latent
 
     @staticmethod
     def _has_acoustic(active: Tensor | None, bypass: Tensor | None, batch: int, steps: int) -> Tensor | float:

@@ -31,7 +31,7 @@ def refit_codebooks(tokenizer: ConversationalRVQ, utterances: UtteranceDataset) 
         kept = torch.arange(latent.shape[1]) < (batch.lengths // frame).clamp_min(1).unsqueeze(1)
         rows.append(latent[kept])
         if (found := tokenizer.semantic_rows(audio)) is not None:
-            predicted.append(tokenizer.quantizer.predicted_latent(found)[kept])
+            predicted.append(tokenizer.quantizer.predicted_projection(found)[kept])
         if sum(map(len, rows)) >= REFIT_FRAMES:
             break
     latents = torch.cat(rows)

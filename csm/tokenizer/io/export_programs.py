@@ -117,9 +117,12 @@ class EncoderProgram(nn.Module):
             semantic_rows = self.semantic_in(rows)
         semantic, codes = self.semantic(semantic_rows)
         if len(self.acoustic.tables):
-            predicted = self.semantic_out(semantic.reshape(batch, steps, -1)).reshape(batch * steps, width)
-            remainder = rows - predicted
-            codes = torch.cat([codes, self.acoustic(self.acoustic_in(remainder))[1]], dim=1)
+            predicted = self.semantic_out(semantic.reshape(batch, steps, -1)).flatten(0, 1)
+            if self.semantic_encoder is None:
+                remainder = self.acoustic_in(rows - predicted)
+            else:
+                remainder = self.acoustic_in(rows) - predicted
+            codes = torch.cat([codes, self.acoustic(remainder)[1]], dim=1)
         return codes.reshape(batch, steps, -1)[:, :-1].transpose(1, 2)
 
     def padded(self, waveform: Float[Tensor, "B S"]) -> Float[Tensor, "B S2"]:
@@ -203,6 +206,7 @@ class DecoderProgram(nn.Module):
         offsets = torch.arange(num_codebooks, device=books.device) * books.shape[1]
         self.register_buffer("offsets", offsets)
         self.semantic_out, self.acoustic_out = quantizer.semantic_out, quantizer.acoustic_out
+        self.predicts = quantizer.predicts
         self.embed, self.blocks, self.norm = decoder.embed, _banded(decoder.blocks), decoder.norm
         self.frame_blocks = decoder.frame_blocks
         self.hop, self.window_hops = decoder.head.hop, decoder.head.window_hops
@@ -223,8 +227,11 @@ class DecoderProgram(nn.Module):
         codes = F.pad(codes, (0, 1))
         vectors = F.embedding(codes.transpose(1, 2) + self.offsets, self.table)
         latent = self.semantic_out(vectors[:, :, : self.first].sum(dim=2))
-        if self.first < len(self.offsets):
-            latent = latent + self.acoustic_out(vectors[:, :, self.first :].sum(dim=2))
+        acoustic = vectors[:, :, self.first :].sum(dim=2)
+        if self.predicts:
+            latent = self.acoustic_out(latent + acoustic)
+        elif self.first < len(self.offsets):
+            latent = latent + self.acoustic_out(acoustic)
         frames = self.blocks[: self.frame_blocks](self.embed(latent))
         features = self.norm(self.blocks[self.frame_blocks :](frames))
         if self.recover_phase:

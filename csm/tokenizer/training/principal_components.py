@@ -92,7 +92,7 @@ def start_from_principal_components(
             for audio, counted in kept
         ]
     )
-    fit_prediction(prediction, windows, latents, generator)
+    fit_prediction(prediction, windows, quantizer.acoustic_in(latents), generator)
     quantizer.fit(latents[rows], generator, predicted=prediction.predicted(windows[rows]))
 
 

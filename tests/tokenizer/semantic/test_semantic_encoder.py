@@ -54,7 +54,7 @@ def made(block_frames: int = 1) -> ConversationalRVQ:
         rows, quantizer = tokenizer.semantic_rows(audio), tokenizer.quantizer
         quantizer.semantic.fit(rows.flatten(0, 1), generator)
         torch.nn.init.normal_(quantizer.semantic_out.contract.weight, std=0.3)
-        predicted = quantizer.predicted_latent(rows).flatten(0, 1)
+        predicted = quantizer.predicted_projection(rows).flatten(0, 1)
         quantizer.fit(tokenizer.encoder(audio)[0].flatten(0, 1), generator, predicted=predicted)
     return tokenizer
 
@@ -164,7 +164,7 @@ def test_a_residual_search_over_the_code_vectors_finds_the_codes_of_both_halves(
     assert vectors.shape == (6, 32, 2 * 16)
     semantic = tokenizer.semantic_rows(audio[:, 0])
     latent = tokenizer.encoder(audio[:, 0])[0]
-    acoustic = q.acoustic_in(latent - q.semantic_out(info.semantic))
+    acoustic = q.acoustic_in(latent) - q.semantic_out(info.semantic)
     norms = [centred_norm(part.codebooks[0]) for part in (q.semantic, q.acoustic)]
     rows = torch.cat([semantic / norms[0], acoustic / norms[1]], dim=-1).flatten(0, 1)
     found = rvq_search(rows, vectors).codes
