@@ -23,9 +23,9 @@ class Quantized(NamedTuple):
         semantic: Sum of the semantic vectors, [B, T, C]; straight-through gradient.
         commitment_loss: Mean squared distance of the projections from their code vectors, a scalar.
         isotropy_loss: Unevenness of the projections' covariance, a scalar; see `isotropy_loss`.
-        prediction_loss: Mean squared distance of the latent's acoustic projection, which gets no gradient of
-            it, from its prediction from the semantic sums, a scalar; without a semantic encoder, of the
-            latent.
+        prediction_loss: Share of the variance of the latent's acoustic projection, which gets no gradient of
+            it, that its prediction from the semantic sums leaves, a scalar; without a semantic encoder, of
+            the latent's variance.
         semantic_rows, acoustic_rows: Quantized rows [N, C], detached, for the codebook update.
     """
 
@@ -199,7 +199,7 @@ class SplitQuantizer(nn.Module):
         )
         out_s = self.semantic_out(semantic)
         goal = self.acoustic_in(latent) if self.predicts else latent
-        missed = (goal.detach() - out_s).square().mean(dim=-1).reshape(-1)
+        missed = unexplained_share(goal.detach(), out_s, weight)
         if count > first_semantic:
             left = goal - out_s.detach()
             codes_a, acoustic, loss_a, uneven_a, x_a = stack(
@@ -227,7 +227,7 @@ class SplitQuantizer(nn.Module):
             semantic=semantic,
             commitment_loss=loss_s + loss_a,
             isotropy_loss=uneven_s + uneven_a,
-            prediction_loss=(missed * weight).sum() / weight.sum().clamp_min(1),
+            prediction_loss=missed,
             semantic_rows=x_s,
             acoustic_rows=x_a,
         )
@@ -261,6 +261,22 @@ class SplitQuantizer(nn.Module):
         if bypass is not None:
             used = used | bypass.reshape(-1, 1, 1)
         return used.float()
+
+
+def unexplained_share(
+    goal: Float[Tensor, "B T D"], predicted: Float[Tensor, "B T D"], weight: Float[Tensor, " N"]
+) -> Float[Tensor, ""]:
+    """Returns the share of the variance of `goal` over all frames that `predicted` leaves; 1 for its mean.
+
+    Args:
+        goal: What is predicted, [B, T, D].
+        predicted: Its prediction.
+        weight: Weight of each frame, [B T], 0 on padding.
+    """
+    rows, shares = goal.flatten(0, 1), weight.unsqueeze(1) / weight.sum().clamp_min(1)
+    variance = ((rows - (rows * shares).sum(dim=0)).square() * shares).sum()
+    left: Tensor = ((rows - predicted.flatten(0, 1)).square() * shares).sum()
+    return left / variance.clamp_min(1e-8)
 
 
 def isotropy_loss(rows: Float[Tensor, "N D"], weight: Float[Tensor, " N"]) -> Float[Tensor, ""]:

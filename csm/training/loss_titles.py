@@ -44,7 +44,7 @@ TOKENIZER = {
     "magnitude": LossTitle("Magnitude distance", "loss"),
     "commitment": LossTitle("Commitment", "squared distance to the code vectors"),
     "isotropy": LossTitle("Isotropy of the latents", "loss"),
-    "prediction": LossTitle("Latent predicted by the semantic codes", "squared distance"),
+    "prediction": LossTitle("Latent not predicted by the semantic codes", "share of the variance"),
     "text": LossTitle("Text (CTC)", "nats per letter"),
     "speaker": LossTitle("Speaker classes", "cross-entropy, nats"),
     "reversal": LossTitle("Speaker classes from semantic codes", "cross-entropy, nats"),

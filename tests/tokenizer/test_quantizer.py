@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csm.tokenizer.quantizer import SplitQuantizer, isotropy_loss
+from csm.tokenizer.quantizer import SplitQuantizer, isotropy_loss, unexplained_share
 from csm_kernels import rvq_search
 
 
@@ -134,3 +134,17 @@ def test_a_prediction_that_acoustic_codes_follow_is_moved_by_its_own_loss_alone(
     assert moved([1, 2, 6], "latent") == [True, True, False]
     assert moved([6, 6, 6], "latent") == [False] * 3
     assert moved([6, 6, 6], "prediction_loss") == [True] * 3
+
+
+def test_the_unexplained_share_is_1_for_the_mean_and_has_no_unit():
+    goal, weight = torch.randn(2, 6, 4) + 5, torch.tensor([1.0] * 9 + [0.0] * 3)
+    counted = goal.flatten(0, 1)[:9]
+    mean = counted.mean(dim=0).expand_as(goal)
+    torch.testing.assert_close(unexplained_share(goal, mean, weight), torch.tensor(1.0))
+    near = goal + 0.1 * torch.randn_like(goal)
+    share = unexplained_share(goal, near, weight)
+    torch.testing.assert_close(unexplained_share(7 * goal, 7 * near, weight), share)
+    expected = (near.flatten(0, 1)[:9] - counted).square().sum() / (
+        counted - counted.mean(dim=0)
+    ).square().sum()
+    torch.testing.assert_close(share, expected)

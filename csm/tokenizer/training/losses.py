@@ -23,8 +23,8 @@ class TokenizerLossConfig:
             are recovered, of the share of the compressed magnitudes' variance that is not explained.
         commitment: Weight of the distance of the projections from their code vectors.
         isotropy: Weight of the penalty on projections that vary in a few directions only.
-        prediction: Weight of the distance of latents from what the semantic codes predict of them, where a
-            semantic encoder makes these.
+        prediction: Weight of the share of the latents' variance that the semantic codes do not predict, where
+            a semantic encoder makes these.
         text: Weight of the CTC loss on the semantic codebooks' sum.
         speaker: Weight of the classification of training speakers by the speaker embedding.
         reversal: Weight of the reversed gradient of a speaker classifier on the semantic codebooks' mean
