@@ -43,7 +43,7 @@ LINES = (
     "I asked for {three} tickets, please.",
     "The train to the city leaves at {seven}.",
     "It is {really} cold outside today.",
-    "Your {sister} knows how to fix the engine.",
+    "Your {sister} can fix the engine, too.",
     "We should open the {window} before we start.",
     "Nothing in this town {ever} changes.",
     "She reads a {different} book on Sundays.",

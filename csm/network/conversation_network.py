@@ -17,13 +17,13 @@ from csm.network.cross_attention import ReadingLayout, SourceEncoder
 from csm.network.cross_entropy import Head, linear_cross_entropy
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.initialise import branch_std, draw
-from csm.network.layers import constants_device
 from csm.network.letter_head import LetterHead
 from csm.network.memory import ConversationMemory, Folding, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.outputs import CSMCrossEntropies, CSMLogits
 from csm.network.phone_durations import PhoneDurationHead
 from csm.network.predicted_latent import PredictedLatent, ResidualLatentHead
+from csm.network.rotary import constants_device
 from csm.network.text_frame_alignment import SUBFRAMES
 from csm.network.text_reading import TextReading, text_layout
 from csm.network.voice_reading import VoiceLayout, VoiceReading

@@ -17,15 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.network.initialise import draw
-from csm.network.layers import (
-    PackedSequences,
-    RMSNorm,
-    Rotation,
-    near_rows,
-    rotary_frequencies,
-    rotate,
-    rotation,
-)
+from csm.network.layers import PackedSequences, RMSNorm, near_rows
+from csm.network.rotary import Rotation, rotary_frequencies, rotate, rotation
 from csm.network.varlen import Band, band_of, kernel_for
 from csm.sequences.packed_batch import TextSpan, VoiceSpan
 from csm_kernels import interpolated_attention

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from csm.network.cross_entropy import linear_cross_entropy
 from csm.network.initialise import draw
-from csm.network.layers import KeyValueCache, RMSNorm, Rotation, TransformerBlock, attend_few
+from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
 from csm.network.model_config import CSMConfig
+from csm.network.rotary import Rotation
 
 RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
 

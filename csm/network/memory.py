@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.network.initialise import draw
-from csm.network.layers import RMSNorm, RowLayout, attend_few, constants_device
+from csm.network.layers import RMSNorm, RowLayout, attend_few
+from csm.network.rotary import constants_device
 from csm.sequences.past_turns import PastTurns
 
 # Share of the gist that survives each turn that fades into it: ten turns leave a tenth.
@@ -70,7 +71,7 @@ class Folding(NamedTuple):
 
     @classmethod
     def of(cls, past: PastTurns, slots: int) -> Folding:
-        """Returns the folding of these turns into so many slots of each kind."""
+        """Returns the folding of these turns into `slots` slots of each kind."""
         return cls(folding_weights(past, slots), past.counts, seen_slots(past.counts, slots))
 
 

@@ -11,10 +11,8 @@ from csm.network.layers import (
     PackedSequences,
     RMSNorm,
     attend_few,
-    rotary_frequencies,
-    rotate,
-    rotation,
 )
+from csm.network.rotary import rotary_frequencies, rotate, rotation
 
 
 def per_sequence(q, k, v, lengths):

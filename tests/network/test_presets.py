@@ -13,8 +13,8 @@ from csm.network.io.public_configs import (
     to_sesame,
     to_transformers,
 )
-from csm.network.layers import rotary_frequencies
 from csm.network.presets import csm_1b, csm_3b, csm_8b
+from csm.network.rotary import rotary_frequencies
 from tests.parameter_counts import parameter_counts
 
 PRESETS = {"1b": csm_1b, "3b": csm_3b, "8b": csm_8b}

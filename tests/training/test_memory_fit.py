@@ -1,7 +1,7 @@
 """A training whose memory is limited cuts its micro-batches and has the losses of one that is not.
 
-Run as a script (`test_memory_fit.py FOLDER BYTES`) this file trains, in a process that may take so many bytes
-more than it has at the start; 0: any, and the last line is what it took.
+Run as a script (`test_memory_fit.py FOLDER BYTES`) this file trains in a process that may take that number
+of bytes more than it has at the start; 0: any, and the last line is what it took.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def large_task(root: Path) -> ModelTask:
 
 
 def main(folder: Path, spare: int) -> None:
-    """Trains two steps, with so many bytes to spare."""
+    """Trains two steps, with `spare` bytes more than the process has."""
     engine.deepspeed_installed = lambda: False
     config = TrainingConfig(steps=STEPS, micro_batches=1, warmup_steps=1, log_every=1, tracker="none")
     task = large_task(folder)
