@@ -13,6 +13,7 @@ stop was asked for, every checkpoint verifies. A finished run has the weights of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -200,10 +201,8 @@ def kill_at_random(session: Session, draw: random.Random, start_s: float) -> tup
         return victim, number.name, in_save
     found = session.roles()[victim] or [session.top.pid]
     for pid in found if victim == "all" else [draw.choice(found)]:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
     return victim, number.name, in_save
 
 
@@ -258,7 +257,8 @@ def soak(
         except AssertionError as error:
             record["failures"].append({**entry, "error": str(error), "log": log_of(output)[-3000:]})
             for pid in session.processes():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         record["sessions"].append(entry)
         print(json.dumps(entry), flush=True)
         if (output / "complete.json").exists() or killed % 12 == 0 or killed == kills:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -95,7 +96,8 @@ def chain(tmp_path: Path) -> Iterator[object]:
     signal.signal(signal.SIGINT, before)
     for one in made:
         for pid in one.alive():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         one.top.wait()
         one.log.close()
 
@@ -163,7 +165,8 @@ def test_ctrl_c_twice_ends_a_rank_that_does_not_stop(chain, tmp_path: Path) -> N
     os.killpg(run.top.pid, signal.SIGINT)
     time.sleep(0.3)
     for pid in run.alive():
-        os.kill(pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
     run.ends(3.0)
     assert run.text().count("rank: interrupted") == 1
 

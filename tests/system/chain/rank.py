@@ -11,7 +11,8 @@ from csm.system import supervisor
 supervisor.ORPHAN_S = float(os.environ.get("ORPHAN_S", supervisor.ORPHAN_S))
 supervisor.supervise("rank")
 folder, importing, number = Path(sys.argv[-2]), float(sys.argv[-1]), os.environ["RANK"]
-(folder / f"rank_{number}").write_text(str(os.getpid()))
+(folder / f"{number}.partial").write_text(str(os.getpid()))
+(folder / f"{number}.partial").rename(folder / f"rank_{number}")  # a file that exists holds its number
 time.sleep(importing)
 asked: list[int] = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
