@@ -48,7 +48,9 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
     """Makes a conversation in which every unit of work costs 30 ms."""
     made: list[LiveConversation] = []
 
-    def make(*lines: str, charge: float = 0.03, talker=talker, turn_end=None, **settings) -> LiveConversation:
+    def make(
+        *lines: str, charge: float = 0.03, talker=talker, turn_end=None, worker=None, **settings
+    ) -> LiveConversation:
         config = LiveConfig(
             **{
                 "gap": 0.0,
