@@ -12,6 +12,7 @@ from csm.conversation.smart_turn import (
     RATE,
     SmartTurn,
     SmartTurnConfig,
+    available_turn_end,
     turn_end_of,
     whisper_features,
 )
