@@ -7,6 +7,7 @@ from typing import Any
 
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
 from csm.conversation.transcriber import Transcriber
+from csm.conversation.turn_end import SilenceAlone, TurnEnd
 from csm.generation.talker import Talker
 from csm.serving.admission import Admission, measured_places
 from csm.serving.metrics import Metrics
@@ -30,6 +31,7 @@ class Service:
         settings: Limits.
         script: Lines of the script.
         chat: Chat endpoint; None offers none.
+        turn_end: What tells the end of a user's turn from a pause.
         metrics: Numbers.
     """
 
@@ -38,6 +40,7 @@ class Service:
     settings: ServerSettings
     script: tuple[str, ...] = SCRIPT
     chat: ChatReplier | None = None
+    turn_end: TurnEnd = field(default_factory=SilenceAlone)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
