@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -44,7 +45,9 @@ class StreamDecoder(Protocol):
     def open(self, conditions: Conditions) -> Any:
         """Returns a new stream."""
 
-    def decode(self, streams: Sequence[Any], frames: Sequence[Int[Tensor, " K"]]) -> list[Float[Tensor, "1 S"]]:
+    def decode(
+        self, streams: Sequence[Any], frames: Sequence[Int[Tensor, " K"]]
+    ) -> list[Float[Tensor, "1 S"]]:
         """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0."""
 
     def flush(self, stream: Any) -> Float[Tensor, "1 S"]:
@@ -52,7 +55,7 @@ class StreamDecoder(Protocol):
 
 
 def stream_decoder(tokenizer: VoiceTokenizer) -> StreamDecoder:
-    """Returns the decoder of many streams of a tokenizer in eval mode; its own streaming state is not used."""
+    """Returns the decoder of many streams of a tokenizer in eval mode, whose own state is not used."""
     if isinstance(tokenizer, ConversationalRVQ):
         return SharedDecoder(tokenizer)
     return SeparateDecoder(tokenizer)
@@ -79,7 +82,8 @@ class SharedDecoder:
     """Decodes the next frame of each of several streams in one call.
 
     Each stream gives what it gives alone: exactly where phases are recovered, as the products before it are
-    of double precision, and up to rounding elsewhere. After an error all streams are as before.
+    of double precision, and up to rounding elsewhere. After an error all streams are as before. It may be
+    called by any thread.
 
     Args:
         tokenizer: Tokenizer whose weights no longer change.
@@ -92,6 +96,7 @@ class SharedDecoder:
         # Entered for good: the weights are converted once.
         self._streaming = self._tokenizer.streaming(1)
         self._streaming.__enter__()
+        self._lock = threading.Lock()
         self._blocks: list[Any] = [b for b in self._tokenizer.decoder.modules() if hasattr(b, "stream_state")]
 
     def open(self, conditions: Conditions) -> DecodedStream:
@@ -107,10 +112,11 @@ class SharedDecoder:
         for place, stream in enumerate(streams):
             # The state of a new stream has other shapes than later ones.
             groups.setdefault((not stream.frames, stream.conditions.contrast), []).append(place)
-        done = [
-            (places, *self._group([streams[i] for i in places], torch.stack([frames[i] for i in places])))
-            for places in groups.values()
-        ]
+        with self._lock:
+            done = [
+                (places, *self._group([streams[i] for i in places], torch.stack([frames[i] for i in places])))
+                for places in groups.values()
+            ]
         chunks = [torch.zeros(1, 0)] * len(streams)
         for places, audio, states, preroll in done:
             for row, place in enumerate(places):
@@ -128,10 +134,11 @@ class SharedDecoder:
         """Returns the samples that a stream holds back at its end, on the CPU."""
         if not stream.frames:
             return torch.zeros(1, 0)
-        for block, state in zip(self._blocks, stream.states, strict=True):
-            block.stream_state = state
-        self._tokenizer.decoder.head.preroll = stream.preroll
-        return self._tokenizer.flush()[0].cpu()
+        with self._lock:
+            for block, state in zip(self._blocks, stream.states, strict=True):
+                block.stream_state = state
+            self._tokenizer.decoder.head.preroll = stream.preroll
+            return self._tokenizer.flush()[0].cpu()
 
     def _group(
         self, streams: Sequence[DecodedStream], codes: Int[Tensor, "B K"]
@@ -227,9 +234,7 @@ def _joined_pasts(pasts: Sequence[AttentionPast]) -> AttentionPast:
     lengths = [past.keys.shape[2] for past in pasts]
     longest = max(lengths)
     keys, values = (
-        torch.cat(
-            [F.pad(t, (0, 0, longest - size, 0)) for t, size in zip(tensors, lengths, strict=True)]
-        )
+        torch.cat([F.pad(t, (0, 0, longest - size, 0)) for t, size in zip(tensors, lengths, strict=True)])
         for tensors in ([past.keys for past in pasts], [past.values for past in pasts])
     )
     if min(lengths) == longest:

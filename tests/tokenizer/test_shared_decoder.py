@@ -68,10 +68,12 @@ def at_random(decoder, signals, conditions) -> list[torch.Tensor]:
     return [torch.cat(parts, dim=1) for parts in chunks]
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention_frames": 1}, {"hops_per_frame": 2, "strides": (2, 1), "ahead": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"attention_frames": 1}, {"hops_per_frame": 2, "strides": (2, 1), "ahead": 2}]
+)
 def test_streams_that_come_and_go_are_each_exactly_what_they_are_alone(changes) -> None:
     tokenizer = tokenizer_of(**changes)
-    signals = [random_frames(count, count) for count in (9, 1, 2, 7, 12, 5, 3)]
+    signals = [random_frames(count, count) for count in (5, 1, 6, 2)]
     conditions = [given_to(number) for number in range(len(signals))]
     together = at_random(SharedDecoder(tokenizer), signals, conditions)
     for audio, frames, given in zip(together, signals, conditions, strict=True):
@@ -82,7 +84,7 @@ def test_streams_that_come_and_go_are_each_exactly_what_they_are_alone(changes) 
 
 def test_without_recovered_phases_they_are_equal_up_to_rounding() -> None:
     tokenizer = tokenizer_of(recover_phase=False)
-    signals = [random_frames(count, count) for count in (9, 1, 4)]
+    signals = [random_frames(count, count) for count in (5, 1, 3)]
     conditions = [given_to(0)._replace(contrast=None)] * 3
     together = at_random(SharedDecoder(tokenizer), signals, conditions)
     for audio, frames in zip(together, signals, strict=True):
@@ -93,7 +95,7 @@ def test_without_recovered_phases_they_are_equal_up_to_rounding() -> None:
 def test_the_packaged_tokenizer_gives_the_same_samples_in_any_company() -> None:
     tokenizer = ConversationalRVQ.from_pretrained(PACKAGED / "tokenizer")
     generator = torch.Generator().manual_seed(2)
-    signals = [torch.randint(0, 1024, (count, 16), generator=generator) for count in (6, 4, 5)]
+    signals = [torch.randint(0, 1024, (count, 16), generator=generator) for count in (4, 2, 3)]
     conditions = [Conditions(contrast=1.4)] * 3
     together = at_random(SharedDecoder(tokenizer), signals, conditions)
     for audio, frames in zip(together, signals, strict=True):
@@ -119,7 +121,7 @@ def test_streams_of_mimi_have_states_of_their_own(csm_1b) -> None:
     generator = torch.Generator().manual_seed(3)
     signals = [
         torch.randint(0, mimi.config.codebook_size, (count, mimi.config.n_codebooks), generator=generator)
-        for count in (3, 5)
+        for count in (2, 3)
     ]
     together = at_random(decoder, signals, [Conditions()] * 2)
     for audio, frames in zip(together, signals, strict=True):
