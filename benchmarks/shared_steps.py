@@ -26,9 +26,8 @@ TEXT = "I had a plane to catch."
 
 
 def made_together(talker: Talker, count: int) -> float:
-    """Makes utterances whose steps are shared; returns the seconds of audio of all."""
-    together = replace(talker, shared=SharedSteps(talker.tokenizer, thread=False))
-    samples, streams = 0, [together.generate(TEXT, seed=seed, stream=True) for seed in range(count)]
+    """Makes utterances at once, a chunk of each at a time; returns the seconds of audio of all."""
+    samples, streams = 0, [talker.generate(TEXT, seed=seed, stream=True) for seed in range(count)]
     while streams:
         chunks = [next(stream, None) for stream in streams]
         streams = [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk is not None]
@@ -42,14 +41,12 @@ def made_one_by_one(talker: Talker, count: int) -> float:
     return sum(chunk.shape[1] for chunk in chunks) / talker.tokenizer.config.sample_rate
 
 
-WAYS = {"together": made_together, "one by one": made_one_by_one}
-
-
 def factor(make: Callable[[Talker, int], float], talker: Talker, count: int) -> float:
     """Returns the real-time factor of all utterances."""
     clock = time.process_time if talker.tokenizer.device.type == "cpu" else time.perf_counter
     began = clock()
-    return count / make(talker, count) * (clock() - began)
+    audio = make(talker, count)
+    return (clock() - began) * count / audio
 
 
 def main() -> None:
@@ -63,19 +60,22 @@ def main() -> None:
     torch.set_num_threads(1)
     talker = Talker.from_pretrained(options.voice)
     talker.model.to(options.device), talker.tokenizer.to(options.device)
-    made_together(talker, 1), made_one_by_one(talker, 1)
+    together = replace(talker, shared=SharedSteps(talker.tokenizer, thread=False))
+    ways = {"together": (made_together, together), "one by one": (made_one_by_one, talker)}
+    for make, speaker in ways.values():
+        make(speaker, 1)
     shuffle = random.Random(0).shuffle
     for size in options.sizes:
-        factors: dict[str, list[float]] = {name: [] for name in WAYS}
+        factors: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
-            order = list(WAYS)
+            order = list(ways)
             shuffle(order)
             for name in order:
-                factors[name].append(factor(WAYS[name], talker, size))
-        ratios = [alone / shared for shared, alone in zip(*factors.values(), strict=True)]
-        together, one_by_one = (statistics.median(values) for values in factors.values())
+                factors[name].append(factor(*ways[name], size))
+        ratios = [after / before for before, after in zip(*factors.values(), strict=True)]
+        shared, alone = (statistics.median(values) for values in factors.values())
         print(
-            f"{size} at once: together {together:.2f} of real time, one by one {one_by_one:.2f}; one by one "
+            f"{size} at once: together {shared:.2f} of real time, one by one {alone:.2f}; one by one "
             f"over together {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
             flush=True,
         )

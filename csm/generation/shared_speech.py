@@ -160,9 +160,14 @@ class SharedSteps:
         self._made.notify_all()
 
     def _work(self) -> None:
-        with one_thread():
-            while self._wait():
-                self.step()
+        try:
+            with one_thread():
+                while self._wait():
+                    self.step()
+        finally:  # whatever ends the thread, nobody waits for it
+            with self._lock:
+                self._closed = True
+                self._made.notify_all()
 
     def _wait(self) -> bool:
         """Waits until a speech is due; False once closed."""

@@ -213,6 +213,8 @@ class SeparateDecoder:
 
 def joined(states: Sequence[Any]) -> Any:
     """Returns the state of a batch of streams from those of its rows; younger pasts are filled up."""
+    if len(states) == 1:
+        return states[0]
     if isinstance(states[0], AttentionPast):
         return _joined_pasts(states)
     if isinstance(states[0], PhaseStream):
