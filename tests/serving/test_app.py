@@ -61,7 +61,8 @@ def test_requests_at_once_share_steps_and_each_gets_its_own_speech(serve, talker
         answers = list(pool.map(lambda request: ask(address, "/v1/audio/speech", request), requests))
     for (status, pcm), samples in zip(answers, expected, strict=True):
         assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples.numpy())
-    values = dict(line.split() for line in ask(address, "/metrics")[1].decode().splitlines() if line[0] != "#")
+    lines = ask(address, "/metrics")[1].decode().splitlines()
+    values = dict(line.split() for line in lines if line[0] != "#")
     steps, speeches = (float(values[f"csm_batch_size_{name}"]) for name in ("count", "sum"))
     assert 0 < steps < speeches, "steps were shared"
     assert float(values["csm_step_seconds_count"]) == steps

@@ -23,5 +23,6 @@ def test_a_histogram_has_limits_of_its_own() -> None:
         metrics.observe("batch_size", speeches)
     lines = metrics.text().splitlines()
     buckets = [line for line in lines if line.startswith("csm_batch_size_bucket")]
-    assert buckets[:3] == [f'csm_batch_size_bucket{{le="{n}"}} {count}' for n, count in ((1, 1), (2, 2), (4, 3))]
+    expected = [f'csm_batch_size_bucket{{le="{n}"}} {count}' for n, count in ((1, 1), (2, 2), (4, 3))]
+    assert buckets[:3] == expected
     assert "csm_batch_size_sum 6" in lines
