@@ -19,7 +19,7 @@ from csm.generation.heard_turn import (
     transcribed_turn,
 )
 from csm.generation.next_code import NextCode
-from csm.generation.next_frame import next_frame
+from csm.generation.next_frames import Draw
 from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
@@ -54,6 +54,7 @@ class Session:
         turns: The turns in the exact context, oldest first.
         memory: Memory of older turns; None in a model without memory layers.
         next_code: As the argument; it may change between turns.
+        generator: Random numbers of the codes.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Session:
         self.device = model.audio_embedding.weight.device
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
-        self._generator = torch.Generator().manual_seed(self.sampling.seed)
+        self.generator = torch.Generator().manual_seed(self.sampling.seed)
         self.next_code = next_code
         self._sampler = sampler or DepthSampler(model)
         self._cache = self._new_cache()
@@ -121,17 +122,13 @@ class Session:
     @torch.no_grad()
     def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, Ending]:
         turn = self.begin_turn(plan)
-        # A consumer that stops early still leaves a whole turn behind: what was said so far.
         try:
             while (frame := self.next_frame(turn)) is not None:
                 turn.said.append(frame)
                 yield frame.cpu()
                 turn.hidden = self._run_next(turn)
         finally:
-            self._speaking = False
-            while turn.rows_left:
-                self._run_next(turn)
-            ended = self.end_turn(turn)
+            ended = self.stop_turn(turn)
         return ended
 
     @torch.no_grad()
@@ -253,15 +250,28 @@ class Session:
         self._speaking = True
         return turn
 
-    def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
-        """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
+    def next_draw(self, turn: SpokenTurn) -> Draw | None:
+        """Returns what the frame that follows is chosen from, or None at the turn's limit."""
         if len(turn.said) >= turn.limit:
             turn.ended = "limit"
             return None
-        frame = self._next_frame(turn.hidden, may_end=len(turn.said) >= turn.shortest)
+        may_end = len(turn.said) >= turn.shortest
+        return Draw(turn.hidden, self._sampler, self.sampling, self.generator, may_end, self.next_code)
+
+    def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
+        """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
+        draw = self.next_draw(turn)
+        frame = None if draw is None else draw.alone()
         if frame is None:
-            turn.ended = "end_code"
+            turn.ended = turn.ended or "end_code"
         return frame
+
+    def stop_turn(self, turn: SpokenTurn) -> Ending:
+        """Runs the rows that are left of a turn, then keeps it; returns why it ended."""
+        self._speaking = False
+        while turn.rows_left:
+            self._run_next(turn)
+        return self.end_turn(turn)
 
     def end_turn(self, turn: SpokenTurn) -> Ending:
         """Keeps a turn whose rows have all been run; returns why it ended."""
@@ -271,11 +281,6 @@ class Session:
         self.turns.append(ContextTurn(said, turn.expected))
         turn.ended = turn.ended or "stopped"
         return turn.ended
-
-    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
-        return next_frame(
-            hidden, self._sampler, self.sampling, self._generator, may_end=may_end, next_code=self.next_code
-        )
 
     # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
 
@@ -288,8 +293,7 @@ class Session:
     def hear_rows(self, batch: RowBatch, run: int) -> Float[Tensor, "R D"]:
         """Runs the rows of a turn so far (`heard_turn`) without its end row, of which `run` have been run.
 
-        Older turns move to the memory where `transcribe` would move them; all rows are run again then, as the
-        context before them is another one.
+        Where older turns move to the memory, as `transcribe` moves them, all rows are run again.
 
         Returns:
             The hidden rows of those that were run now: the last ones, or all.
