@@ -23,7 +23,7 @@ CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL,
     num_codebooks=32,
-    latent_dim=256,
+    latent_dim=384,
     letters_per_frame=4,
     max_speakers=208,
     local_speakers=4,
@@ -65,7 +65,7 @@ def wideband_tokenizer() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
-        tokenizer_loss=TELEPHONE_LOSS,
+        tokenizer_loss=replace(TELEPHONE_LOSS, envelope=3.0),
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
             steps=4000,

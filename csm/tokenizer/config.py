@@ -16,6 +16,7 @@ class TokenizerConfig:
         frame_rate: Codec frames per second.
         n_codebooks: Codebooks per frame; the first `semantic_codebooks` are trained to carry the text.
         codebook_size, codebook_dim: Vectors per codebook, and their width.
+        acoustic_dim: Width of the acoustic codebooks' vectors. 0: codebook_dim.
         hops_per_frame: STFT frames per codec frame, the product of `strides`.
         window_hops: Length of the STFT window in hops.
         strides: Factors between the rates of the encoder's stages, from the STFT rate to the frame rate.
@@ -55,6 +56,7 @@ class TokenizerConfig:
     codebook_size: int = 1024
     semantic_codebooks: int = 10
     codebook_dim: int = 64
+    acoustic_dim: int = 0
     hops_per_frame: int = 6
     window_hops: int = 4
     strides: tuple[int, ...] = (3, 2)
@@ -86,6 +88,8 @@ class TokenizerConfig:
         for name in ("sample_rate", "frame_rate", "codebook_size", "codebook_dim", "hops_per_frame"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected above 0")
+        if self.acoustic_dim < 0:
+            raise ValueError(f"acoustic_dim is {self.acoustic_dim}: expected 0 (codebook_dim) or above")
         self._check_rates()
         self._check_stages()
         self._check_transformers()

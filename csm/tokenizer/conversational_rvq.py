@@ -75,6 +75,7 @@ class ConversationalRVQ(nn.Module):
             config.semantic_codebooks,
             config.codebook_size,
             config.codebook_dim,
+            acoustic_dim=config.acoustic_dim,
             semantic_encoder=config.semantic_layers > 0,
             prediction_frames=config.prediction_frames,
             prediction_hidden=config.prediction_hidden,
@@ -257,7 +258,7 @@ class ConversationalRVQ(nn.Module):
         """Returns vectors of all codes whose sums over a frame measure how similar frames are.
 
         They are what a code adds to the latent that the decoder reads. With a semantic encoder that would
-        measure words by their sound: the halves then lie side by side, 2 C wide, each in the space in which
+        measure words by their sound: the halves then lie side by side, each in the space in which
         its codes are searched and with first codebooks of one norm. The nearest codes of such a sum are the
         nearest of each half.
         """
@@ -266,8 +267,8 @@ class ConversationalRVQ(nn.Module):
             semantic = q.semantic.codebooks @ q.semantic_out.weight.T
             return torch.cat([semantic, q.acoustic.codebooks @ q.acoustic_out.weight.T]).detach()
         halves = [part.codebooks / centred_norm(part.codebooks[0]) for part in (q.semantic, q.acoustic)]
-        width = q.semantic.codebook_dim
-        return torch.cat([F.pad(halves[0], (0, width)), F.pad(halves[1], (width, 0))]).detach()
+        widths = q.semantic.codebook_dim, q.acoustic.codebook_dim
+        return torch.cat([F.pad(halves[0], (0, widths[1])), F.pad(halves[1], (widths[0], 0))]).detach()
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Writes config.json and model.safetensors; makes the folder.

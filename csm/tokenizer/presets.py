@@ -30,6 +30,7 @@ def wideband() -> TokenizerConfig:
     return TokenizerConfig(
         sample_rate=24_000,
         codebook_dim=128,
+        acoustic_dim=256,
         hops_per_frame=8,
         strides=(4, 2),
         ahead=4,

@@ -52,6 +52,7 @@ class SplitQuantizer(nn.Module):
         num_codebooks: Number of codebooks K; the first `semantic_codebooks` form the semantic stack.
         semantic_codebooks: Codebooks of the semantic stack, 1 to num_codebooks - 1.
         codebook_size, codebook_dim: Vectors per codebook, and their width C.
+        acoustic_dim: Width of the acoustic stack's vectors. 0: C.
         semantic_encoder: Whether `forward` is given the semantic stack's rows.
         prediction_frames, prediction_hidden: Window and hidden layer of `LatentPrediction`.
     """
@@ -66,23 +67,25 @@ class SplitQuantizer(nn.Module):
         codebook_size: int,
         codebook_dim: int,
         *,
+        acoustic_dim: int = 0,
         semantic_encoder: bool = False,
         prediction_frames: int = 1,
         prediction_hidden: int = 0,
     ) -> None:
         super().__init__()
         self.num_codebooks, self.semantic_codebooks = num_codebooks, semantic_codebooks
+        acoustic_dim = acoustic_dim or codebook_dim
         self.semantic = CodebookStack(semantic_codebooks, codebook_size, codebook_dim)
-        self.acoustic = CodebookStack(num_codebooks - semantic_codebooks, codebook_size, codebook_dim)
+        self.acoustic = CodebookStack(num_codebooks - semantic_codebooks, codebook_size, acoustic_dim)
         self.semantic_in = None if semantic_encoder else nn.Linear(width, codebook_dim)
         self.semantic_out = LatentPrediction(
             codebook_dim,
-            codebook_dim if semantic_encoder else width,
+            acoustic_dim if semantic_encoder else width,
             frames=prediction_frames,
             hidden=prediction_hidden,
         )
-        self.acoustic_in = nn.Linear(width, codebook_dim)
-        self.acoustic_out = nn.Linear(codebook_dim, width)
+        self.acoustic_in = nn.Linear(width, acoustic_dim)
+        self.acoustic_out = nn.Linear(acoustic_dim, width)
 
     @property
     def predicts(self) -> bool:
@@ -120,7 +123,7 @@ class SplitQuantizer(nn.Module):
         found = rvq_search(rows.float().flatten(0, 1), self.semantic.codebooks)
         return found.quantized.reshape(rows.shape)
 
-    def predicted_projection(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+    def predicted_projection(self, rows: Float[Tensor, "B T C"]) -> Float[Tensor, "B T A"]:
         """Returns the latent's acoustic projection as the codes of the semantic encoder's rows predict it."""
         predicted: Tensor = self.semantic_out(self.semantic_sums(rows))
         return predicted

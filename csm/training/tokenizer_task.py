@@ -89,7 +89,9 @@ class TokenizerTask:
         # Not among the modules, which are what is trained and saved.
         self.teacher = None if teacher is None else teacher.to(device)
         width = 0 if teacher is None else teacher.width
-        self.trainer = TokenizerTrainer(tokenizer, len(train.speakers), teacher_width=width)
+        self.trainer = TokenizerTrainer(
+            tokenizer, len(train.speakers), teacher_width=width, envelope=loss.envelope
+        )
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
         names = ("loss", "mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text")
@@ -251,4 +253,6 @@ class TokenizerTask:
                 yield audio, frames < (batch.lengths // frame).unsqueeze(1)
 
         generator = torch.Generator().manual_seed(self.train.seed)
-        start_from_principal_components(tokenizer.to(self.device), clips(), generator)
+        start_from_principal_components(
+            tokenizer.to(self.device), clips(), generator, envelope=self.weights.envelope
+        )

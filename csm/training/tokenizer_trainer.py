@@ -24,6 +24,7 @@ class TokenizerTrainer(nn.Module):
         num_speakers: Classes of the speaker loss.
         num_statistics: Prosody statistics of an utterance.
         teacher_width: Of the features that a teacher gives; 0: there is none.
+        envelope: Weight of the spectral envelope in the loss of magnitudes.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class TokenizerTrainer(nn.Module):
         num_statistics: int = 6,
         *,
         teacher_width: int = 0,
+        envelope: float = 1.0,
     ) -> None:
         super().__init__()
         config = tokenizer.config
@@ -48,7 +50,9 @@ class TokenizerTrainer(nn.Module):
         self.speaker_classes = nn.Parameter(torch.randn(num_speakers, config.speaker_dim) * 0.1)
         self.statistics_head = nn.Linear(config.emotion_dim, num_statistics)
         self.spectral_loss = SpectralLoss(config.sample_rate)
-        self.magnitude_loss = MagnitudeLoss(config.sample_rate, tokenizer.encoder.spectrum.window_length)
+        self.magnitude_loss = MagnitudeLoss(
+            config.sample_rate, tokenizer.encoder.spectrum.window_length, envelope=envelope
+        )
         if teacher_width:
             # The last one drawn: the others start as they do without a teacher.
             self.teacher_head = nn.Linear(config.codebook_dim, teacher_width)

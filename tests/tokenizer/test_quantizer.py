@@ -148,3 +148,14 @@ def test_the_unexplained_share_is_1_for_the_mean_and_has_no_unit():
         counted - counted.mean(dim=0)
     ).square().sum()
     torch.testing.assert_close(share, expected)
+
+
+def test_acoustic_vectors_may_have_another_width(latent):
+    torch.manual_seed(0)
+    quantizer = SplitQuantizer(24, 6, 2, 16, 8, acoustic_dim=12, semantic_encoder=True)
+    rows = torch.randn(3, 5, 8)
+    out = quantizer(latent, semantic=rows)
+    assert quantizer.acoustic.codebooks.shape == (4, 16, 12) and out.acoustic_rows.shape == (15, 12)
+    predicted = quantizer.predicted_projection(rows)
+    torch.testing.assert_close(out.acoustic_rows, (quantizer.acoustic_in(latent) - predicted).flatten(0, 1))
+    torch.testing.assert_close(quantizer.decode(out.codes), out.latent)

@@ -21,6 +21,9 @@ class TokenizerLossConfig:
             or, where phases are recovered, of the decoder's own STFT frames.
         magnitude: Weight of the L1 distance of compressed magnitudes over the same windows, or, where phases
             are recovered, of the share of the compressed magnitudes' variance that is not explained.
+        envelope: Weight of the spectral envelope beside its fine structure in `magnitude`, and in the
+            principal components that a tokenizer starts from, where phases are recovered; 1: errors of all
+            bins count alike.
         commitment: Weight of the distance of the projections from their code vectors.
         isotropy: Weight of the penalty on projections that vary in a few directions only.
         prediction: Weight of the share of the latents' variance that the semantic codes do not predict, where
@@ -51,6 +54,7 @@ class TokenizerLossConfig:
 
     mel: float = 1.0
     magnitude: float = 0.3
+    envelope: float = 1.0
     commitment: float = 0.25
     isotropy: float = 0.02
     prediction: float = 0.2
@@ -73,6 +77,8 @@ class TokenizerLossConfig:
         for name in ("condition_dropout", "quantizer_dropout", "bypass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a share from 0 to 1")
+        if not self.envelope >= 1:
+            raise ValueError(f"envelope is {self.envelope}: expected 1 or above")
         if not 0 < self.discriminator_share <= 1:
             raise ValueError(
                 f"discriminator_share is {self.discriminator_share}: expected a share above 0, at most 1"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.latent_prediction import fit_prediction
 from csm.tokenizer.layers import Downsample
-from csm.tokenizer.training.spectral_losses import audibility
+from csm.tokenizer.training.spectral_losses import spectral_weights
 
 # Rows that k-means uses for a codebook: more than 15 per vector for the packaged size.
 KMEANS_ROWS = 16_384
@@ -22,10 +22,12 @@ def start_from_principal_components(
     tokenizer: ConversationalRVQ,
     clips: Iterable[tuple[Float[Tensor, "B 1 S"], Bool[Tensor, "B T"]]],
     generator: torch.Generator,
+    *,
+    envelope: float = 1.0,
 ) -> None:
     """Sets the linear path of encoder and decoder and all codebooks from recordings, in place.
 
-    The compressed magnitudes of a codec frame, weighted by `audibility`, are projected to their first
+    The compressed magnitudes of a codec frame, weighted by `spectral_weights`, are projected to their first
     principal components (no linear map of the same width loses less), and these are quantized by residual
     k-means. With the packaged sizes that alone is a codec of PESQ-WB 2.35 (16 clips, docs/LOG.md). Nonlinear
     blocks start at zero or small.
@@ -34,14 +36,15 @@ def start_from_principal_components(
         tokenizer: Tokenizer to initialise. Its decoder is set only where phases are recovered.
         clips: Batches of recordings [B, 1, S], S in whole frames, and which of their frames count, [B, T].
         generator: Random generator on the CPU, which draws the rows of k-means.
+        envelope: Weight of the spectral envelope, as in `MagnitudeLoss`.
 
     Raises:
         ValueError: No frame counts.
     """
     config, encoder, decoder = tokenizer.config, tokenizer.encoder, tokenizer.decoder
     spectrum = encoder.spectrum
-    weight = audibility(config.sample_rate, spectrum.window_length).to(spectrum.window.device)
-    weight = weight.sqrt().repeat(config.hops_per_frame)
+    weight = spectral_weights(config.sample_rate, spectrum.window_length, envelope)
+    weight = weight.to(spectrum.window.device).double()
     kept = [(audio, counted) for audio, counted in clips if bool(counted.any())]
     if not kept:
         raise ValueError(
@@ -56,14 +59,15 @@ def start_from_principal_components(
         ]
     )
     mean = blocks.double().mean(dim=0)
-    centred = ((blocks - mean.float()) * weight).double()
+    hops = config.hops_per_frame
+    centred = _weighted(blocks - mean.float(), weight.float(), hops).double()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     width = encoder.shortcut.out_features
     count = min(width, len(values))
     vectors, values = vectors.flip(1)[:, :count], values.flip(0)[:count].clamp_min(0)
     # Latents of mean variance 1, as initial weights and losses elsewhere assume.
     scale = float(values.mean().clamp_min(1e-12).rsqrt())
-    to_latent = scale * vectors.T * weight
+    to_latent = scale * _weighted(vectors.T, weight.T, hops)
     _set_linear(encoder.shortcut, to_latent, -(to_latent @ mean))
     last = [module for module in encoder.stages if isinstance(module, Downsample)][-1]
     _set_linear(last.project)
@@ -77,7 +81,8 @@ def start_from_principal_components(
     if config.recover_phase:
         _set_linear(decoder.embed, torch.eye(decoder.embed.out_features, width))
         head = decoder.magnitude_head
-        from_latent = (vectors / (scale * weight.unsqueeze(1)))[:, : head.frame.in_features]
+        back = _weighted(vectors.T, torch.linalg.inv(weight), hops).T / scale
+        from_latent = back[:, : head.frame.in_features]
         _set_linear(head.frame, from_latent, mean)
         _set_linear(head.correction)
     latents = torch.cat([encoder(audio[:, 0])[0][counted] for audio, counted in kept])
@@ -94,6 +99,11 @@ def start_from_principal_components(
     )
     fit_prediction(prediction, windows, quantizer.acoustic_in(latents), generator)
     quantizer.fit(latents[rows], generator, predicted=prediction.predicted(windows[rows]))
+
+
+def _weighted(rows: Float[Tensor, "N M"], weight: Float[Tensor, "B B"], hops: int) -> Tensor:
+    """Multiplies the spectra of each of `hops` STFT frames in rows [N, hops * bins] by a matrix."""
+    return (rows.unflatten(1, (hops, -1)) @ weight.T).flatten(1)
 
 
 def _semantic_rows(tokenizer: ConversationalRVQ, audio: Tensor) -> Tensor:

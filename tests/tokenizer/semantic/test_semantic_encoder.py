@@ -45,9 +45,10 @@ def speech(batch: int, frames: int, seed: int = 0) -> torch.Tensor:
     return 0.05 * noise * torch.nn.functional.interpolate(loudness, frames * FRAME, mode="linear")
 
 
-def made(block_frames: int = 1) -> ConversationalRVQ:
+def made(block_frames: int = 1, acoustic_dim: int = 0) -> ConversationalRVQ:
     torch.manual_seed(0)
-    tokenizer = ConversationalRVQ(dataclasses.replace(CONFIG, semantic_block_frames=block_frames)).eval()
+    sizes = {"semantic_block_frames": block_frames, "acoustic_dim": acoustic_dim}
+    tokenizer = ConversationalRVQ(dataclasses.replace(CONFIG, **sizes)).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         audio = speech(4, 16)[:, 0]
@@ -158,10 +159,10 @@ def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, int]) -> None:
 
 @torch.no_grad()
 def test_a_residual_search_over_the_code_vectors_finds_the_codes_of_both_halves() -> None:
-    tokenizer, audio = made(), speech(2, 9, seed=3)
+    tokenizer, audio = made(acoustic_dim=24), speech(2, 9, seed=3)
     codes, info = tokenizer.encode(audio)
     q, vectors = tokenizer.quantizer, tokenizer.code_vectors()
-    assert vectors.shape == (6, 32, 2 * 16)
+    assert vectors.shape == (6, 32, 16 + 24)
     semantic = tokenizer.semantic_rows(audio[:, 0])
     latent = tokenizer.encoder(audio[:, 0])[0]
     acoustic = q.acoustic_in(latent) - q.semantic_out(info.semantic)

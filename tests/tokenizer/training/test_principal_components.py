@@ -8,7 +8,7 @@ import torch
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.principal_components import start_from_principal_components
-from csm.tokenizer.training.spectral_losses import audibility
+from csm.tokenizer.training.spectral_losses import spectral_weights
 
 
 def harmonics(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
@@ -19,10 +19,11 @@ def harmonics(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
     return sum(torch.sin(k * phase + k) / k for k in range(1, 8)) * 0.05
 
 
-def started(config, clips) -> ConversationalRVQ:
+def started(config, clips, envelope: float = 1.0) -> ConversationalRVQ:
     torch.manual_seed(0)
     tokenizer = ConversationalRVQ(config).eval()
-    start_from_principal_components(tokenizer, clips, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    start_from_principal_components(tokenizer, clips, generator, envelope=envelope)
     return tokenizer
 
 
@@ -51,12 +52,13 @@ def test_an_untrained_tokenizer_carries_spectra_it_was_not_started_from(recoveri
     assert shares == sorted(shares) and shares[-1] > 0.8
 
 
-def test_no_linear_map_of_the_same_width_loses_less(recovering, clips):
+@pytest.mark.parametrize("envelope", [1.0, 4.0])
+def test_no_linear_map_of_the_same_width_loses_less(recovering, clips, envelope):
     """Against the singular values of the same frames: the part beyond the width is all that is lost."""
     config = dataclasses.replace(
         recovering.config, encoder_widths=(24, 32, 40), decoder_widths=(40, 32, 24), codebook_dim=40
     )
-    tokenizer = started(config, clips)
+    tokenizer = started(config, clips, envelope)
     spectrum, hops = tokenizer.encoder.spectrum, config.hops_per_frame
     audio = torch.cat([audio for audio, _ in clips])
     with torch.no_grad():
@@ -65,15 +67,11 @@ def test_no_linear_map_of_the_same_width_loses_less(recovering, clips):
         latent = tokenizer.encoder.shortcut(rows.float())
         head = tokenizer.decoder.magnitude_head.frame
         back = head(torch.nn.functional.pad(latent, (0, head.in_features - latent.shape[1]))).double()
-    weight = _weights(tokenizer)
-    lost = ((back - rows) * weight).square().sum()
-    singular = torch.linalg.svdvals((rows - rows.mean(0)) * weight)
+    window = spectrum.window_length
+    weight = torch.block_diag(*[spectral_weights(config.sample_rate, window, envelope).double()] * hops)
+    lost = ((back - rows) @ weight.T).square().sum()
+    singular = torch.linalg.svdvals((rows - rows.mean(0)) @ weight.T)
     assert float(lost) <= 1.001 * float(singular[40:].square().sum()) + 1e-5 * float(singular.square().sum())
-
-
-def _weights(tokenizer):
-    weight = audibility(tokenizer.config.sample_rate, tokenizer.encoder.spectrum.window_length)
-    return weight.sqrt().repeat(tokenizer.config.hops_per_frame).double()
 
 
 def test_frames_that_do_not_count_change_nothing(recovering, clips):

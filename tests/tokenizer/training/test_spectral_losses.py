@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.tokenizer.training.spectral_losses import SpectralLoss
+from csm.tokenizer.training.spectral_losses import (
+    MagnitudeLoss,
+    SpectralLoss,
+    audibility,
+    spectral_weights,
+)
 
 
 def waveforms(seed, samples=1600):
@@ -85,3 +90,27 @@ def test_waveforms_that_do_not_fit_are_refused(loss):
         loss(waveforms(0), waveforms(0, 1601))
     with pytest.raises(ValueError, match="longest window"):
         loss(waveforms(0, 100), waveforms(0, 100))
+
+
+def test_the_weight_of_the_envelope_counts_smooth_errors_more_and_fine_ones_alike() -> None:
+    rate, window = 8000, 320
+    plain, weighted = (spectral_weights(rate, window, envelope) for envelope in (1.0, 3.0))
+    torch.testing.assert_close(plain, torch.diag(audibility(rate, window).sqrt()))
+    inner = slice(20, 140)  # the ends are averaged over fewer bins
+    smooth, fine = torch.ones(161), torch.tensor([1.0, -1.0]).repeat(81)[:161]
+    for error, least, most in ((smooth, 2.99, 3.01), (fine, 0.8, 1.3)):
+        ratio = ((weighted @ error) / (plain @ error))[inner]
+        assert least < float(ratio.min()) and float(ratio.max()) < most
+    assert float(torch.linalg.svdvals(weighted.double()).min()) > 1e-3, "nothing is lost: it has an inverse"
+
+
+def test_a_loss_with_an_envelope_is_the_square_of_the_weighted_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target, predicted = (torch.rand(2, 5, 161, generator=generator) for _ in range(2))
+    weight = torch.ones(2, 5)
+    weight[1, 3:] = 0
+    _, found = MagnitudeLoss(8000, 320, envelope=3.0)(predicted, target, weight)
+    matrix, kept = spectral_weights(8000, 320, 3.0), weight.bool()
+    error = ((target - predicted)[kept] @ matrix.T).square().sum()
+    spread = ((target[kept] - target[kept].mean(0)) @ matrix.T).square().sum()
+    torch.testing.assert_close(found, error / spread)
