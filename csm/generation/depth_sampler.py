@@ -107,12 +107,18 @@ class DepthSampler:
     def nearest_codes(
         self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, restored: float = 0.0
     ) -> Int[Tensor, " K"]:
-        """Returns the whole frame that begins with `code`, by residual search of the predicted latent.
+        """Returns the whole frame that begins with `code`; see `nearest_frames`."""
+        return self.nearest_frames(hidden.unsqueeze(0), code.unsqueeze(0), restored=restored)[0]
+
+    def nearest_frames(
+        self, hidden: Float[Tensor, "F D"], codes: Int[Tensor, " F"], *, restored: float = 0.0
+    ) -> Int[Tensor, "F K"]:
+        """Returns the whole frames that begin with `codes`, by residual search of the predicted latents.
 
         Args:
-            hidden: Row of the backbone.
-            code: Code 0.
-            restored: Share of the latent's variance that is restored, 0 to 1.
+            hidden: Rows of the backbone.
+            codes: Code 0 of each frame.
+            restored: Share of the latents' variance that is restored, 0 to 1.
 
         Raises:
             ValueError: The model predicts no latent, or has no code vectors.
@@ -123,9 +129,8 @@ class DepthSampler:
                 "sampling.later_codes is 'nearest' and the model predicts no latent: expected a model with "
                 "latent_dim; use 'sampled'"
             )
-        code0 = self.model.audio_embedding(code.unsqueeze(0))
-        latent = predicted.given_code0(hidden.unsqueeze(0), code0)
-        return predicted.nearest_codes(predicted.restore_variance(latent, restored)[0], code)
+        latents = predicted.given_code0(hidden, self.model.audio_embedding(codes))
+        return predicted.nearest_codes(predicted.restore_variance(latents, restored), codes)
 
     def is_native(self) -> bool:
         """Returns whether the native kernel computes what the modules would."""
@@ -133,7 +138,7 @@ class DepthSampler:
         if not has_compiled("depth_frame") or torch.is_autocast_enabled("cpu"):
             return False
         modules = (*decoder.modules(), self.model.audio_embedding)
-        if any(module.training or _has_hooks(module) for module in modules):
+        if any(module.training or has_hooks(module) for module in modules):
             return False
         if any(type(module) not in KNOWN for module in modules[:-1]):
             return False
@@ -185,7 +190,8 @@ class DepthSampler:
         return torch.stack(codes)
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Returns whether a call of the module does more than its forward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LaterCodes = Literal["sampled", "nearest"]
+DAMAGED = "logits hold NaN or rule out every index: the model's weights are damaged"
 # `sample_rows` adds weights as multiples of 2**-40 of the largest: whole numbers have one sum in any order.
 UNITS = 2.0**40
 
@@ -99,7 +100,7 @@ def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generato
     """
     largest = logits.amax()
     if not bool(largest.isfinite()):
-        raise ValueError("logits hold NaN or rule out every index: the model's weights are damaged")
+        raise ValueError(DAMAGED)
     if temperature == 0:
         return logits.argmax()
     scores = logits.detach().float().cpu()
@@ -139,9 +140,10 @@ def sample_rows(
     least = scores.sort(1, descending=True).values.gather(1, kept - 1)
     above, equal = scores > least, scores == least
     among = above | equal & (equal.cumsum(1) <= kept - above.sum(1, keepdim=True))
-    heat = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
+    greedy = temperature == 0
+    heat = temperature.masked_fill(greedy, 1.0).unsqueeze(1)
     weights = (((scores - largest) / heat).exp() * UNITS).long() * among
     passed = weights.cumsum(1).double()
     drawn = torch.searchsorted(passed, uniform.unsqueeze(1) * passed[:, -1:], right=True)[:, 0]
-    index = torch.where(temperature > 0, drawn.clamp(max=last), scores.argmax(1))
-    return torch.where(largest[:, 0].isfinite(), index, -1)
+    index = torch.where(greedy, scores.argmax(1), drawn.clamp(max=last))
+    return index.masked_fill(~largest[:, 0].isfinite(), -1)

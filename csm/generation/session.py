@@ -22,6 +22,7 @@ from csm.generation.next_code import NextCode
 from csm.generation.next_frame import next_frame
 from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.static_turns import StaticTurns, can_capture
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import KeyValueCache
@@ -49,6 +50,8 @@ class Session:
         sampler: Samples the later codes of every frame; None makes one of fp32 weights. Sessions with one
             model may share a sampler, and with it an int8 copy of the weights.
         next_code: Chooses every code instead of sampling; None samples.
+        static: Whether turns are spoken by `StaticTurns`, on CUDA by graphs with one wait a frame; None: on
+            CUDA. They are not with `next_code` or int8 weights, nor where `can_capture` is false.
 
     Attributes:
         turns: The turns in the exact context, oldest first.
@@ -63,10 +66,12 @@ class Session:
         *,
         sampler: DepthSampler | None = None,
         next_code: NextCode | None = None,
+        static: bool | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
         self.device = model.audio_embedding.weight.device
+        self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
         self._generator = torch.Generator().manual_seed(self.sampling.seed)
@@ -121,12 +126,12 @@ class Session:
     @torch.no_grad()
     def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, Ending]:
         turn = self.begin_turn(plan)
-        # A consumer that stops early still leaves a whole turn behind: what was said so far.
         try:
+            if self.is_static():
+                StaticTurns(self.model).begin(turn)
             while (frame := self.next_frame(turn)) is not None:
-                turn.said.append(frame)
-                yield frame.cpu()
-                turn.hidden = self._run_next(turn)
+                yield turn.say(frame)
+                self._run_next(turn)
         finally:
             self._speaking = False
             while turn.rows_left:
@@ -209,16 +214,7 @@ class Session:
         Raises:
             ValueError: As `speak` at its call.
         """
-        ids = self.model.codec.encode_turn(text, speaker)
-        if frames is not None and frames < 1:
-            raise ValueError(f"frames is {frames}: expected at least 1, or None for the model's prediction")
-        # The text, one frame and the end row.
-        if len(ids) + 2 > self.model.config.max_context:
-            raise ValueError(
-                f"the text has {len(ids)} ids, max_context is {self.model.config.max_context} rows: split it "
-                f"into sentences"
-            )
-        return PlannedTurn(text, speaker, torch.tensor(ids, device=self.device), frames)
+        return PlannedTurn.of(self.model, text, speaker, frames)
 
     def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
         """Makes room and runs the text; the session is speaking from now on, until `end_turn`.
@@ -249,28 +245,36 @@ class Session:
             expected=expected,
             shortest=self.sampling.shortest * expected if timed else 0,
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
+            sampling=self.sampling,
+            generator=self._generator,
         )
         self._speaking = True
         return turn
 
     def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
         """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
-        if len(turn.said) >= turn.limit:
-            turn.ended = "limit"
-            return None
-        frame = self._next_frame(turn.hidden, may_end=len(turn.said) >= turn.shortest)
+        if turn.steps is not None:
+            return turn.steps.next_frames([turn])[0]
+        frame = None if turn.at_limit else self._next_frame(turn.hidden, may_end=turn.may_end)
         if frame is None:
-            turn.ended = "end_code"
+            turn.ended = "limit" if turn.at_limit else "end_code"
         return frame
 
     def end_turn(self, turn: SpokenTurn) -> Ending:
         """Keeps a turn whose rows have all been run; returns why it ended."""
         assert not turn.rows_left, f"{turn.rows_left} rows of the turn have not been run"
         self._speaking = False
+        if turn.steps is not None:
+            turn.steps.end(turn)
         said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes(), ends=turn.ends)
         self.turns.append(ContextTurn(said, turn.expected))
         turn.ended = turn.ended or "stopped"
         return turn.ended
+
+    def is_static(self) -> bool:
+        """Returns whether the next turn is spoken by `StaticTurns`."""
+        plain = self.next_code is None and self._sampler.weights == "fp32"
+        return self.static and plain and can_capture(self.model)
 
     def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
         return next_frame(
@@ -288,8 +292,7 @@ class Session:
     def hear_rows(self, batch: RowBatch, run: int) -> Float[Tensor, "R D"]:
         """Runs the rows of a turn so far (`heard_turn`) without its end row, of which `run` have been run.
 
-        Older turns move to the memory where `transcribe` would move them; all rows are run again then, as the
-        context before them is another one.
+        Where older turns move to the memory, as `transcribe` moves them, all rows are run again.
 
         Returns:
             The hidden rows of those that were run now: the last ones, or all.
@@ -362,7 +365,9 @@ class Session:
             phones = phone_log_frames(self.model, rows)
             ends = None if phones is None else text_ends(phones, context.length)
             context = context._replace(turn=turn._replace(ends=ends))
-        self._run_batch(self._turn_rows(context))
+        batch = self._turn_rows(context)
+        rows = self.model.embed_rows(batch.text, batch.codes)
+        self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
         self.turns.append(context)
 
     def _turn_rows(self, context: ContextTurn) -> RowBatch:
@@ -370,13 +375,12 @@ class Session:
         builder.add_spoken(context.turn, length=context.length, train=False)
         return builder.build().to(self.device)
 
-    def _run_batch(self, batch: RowBatch) -> Tensor:
-        rows = self.model.embed_rows(batch.text, batch.codes)
-        return self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
-
-    def _run_next(self, turn: SpokenTurn) -> Float[Tensor, " D"]:
+    def _run_next(self, turn: SpokenTurn) -> None:
+        if turn.steps is not None:
+            turn.steps.run([turn])
+            return
         coming = turn.next_row()
-        return self._forward(coming.row, voice=coming.reading)[-1]
+        turn.hidden = self._forward(coming.row, voice=coming.reading)[-1]
 
     def _forward(
         self, rows: Tensor, *, voice: VoiceReading | None = None, text: TextReading | None = None

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csm.network.cross_attention import CrossAttention, TextNow
+from csm.network.cross_attention import CrossAttention, RowsThatRead, TextNow
 from csm.network.layers import RMSNorm, RowLayout, TransformerBlock
 from csm.network.memory import MemoryRead, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.text_reading import TextReading
-from csm.network.voice_reading import VoiceReading
 
 # Places on one turn's clock span hundreds of frames, not thousands of rows.
 TURN_ROPE_BASE = 1e4
+
+
+@runtime_checkable
+class VoiceRows(RowsThatRead, Protocol):
+    """What the backbone asks of a reading of voice rows; the attributes are those of VoiceReading."""
+
+    @property
+    def frame_text(self) -> Tensor: ...
+
+    @property
+    def key_of_query(self) -> Tensor: ...
 
 
 class Backbone(nn.Module):
@@ -78,7 +88,7 @@ class Backbone(nn.Module):
         positions: Tensor,
         attend: RowLayout,
         *,
-        voice: VoiceReading | None = None,
+        voice: VoiceRows | None = None,
         text: TextReading | None = None,
         memory: MemoryState | None = None,
     ) -> Float[Tensor, "R D"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from csm.network.cross_entropy import linear_cross_entropy
 from csm.network.initialise import draw
-from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few
+from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few, attend_grouped
 from csm.network.model_config import CSMConfig
 from csm.network.rotary import Rotation
 
@@ -26,6 +26,40 @@ class FrameAttention:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (t.unflatten(0, (-1, self.steps)).transpose(1, 2) for t in (q, k, v))
         return attend_few(q, k, v, causal=True).transpose(1, 2).flatten(0, 1)
+
+
+class FrameCaches:
+    """Attention of the new rows of each of several frames to all rows so far of its own.
+
+    Args:
+        layers: Number of layers that will attend.
+        frames: Number of frames F, which get equally many rows at a time.
+        capacity: Most rows of a frame.
+    """
+
+    def __init__(self, layers: int, frames: int, capacity: int) -> None:
+        self.frames, self.capacity, self.length = frames, capacity, 0
+        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(0, (self.frames, -1)).transpose(1, 2) for t in (q, k, v))
+        kept = self._kept[layer]
+        if kept is None:
+            shape = (*k.shape[:2], self.capacity, k.shape[3])
+            kept = self._kept[layer] = k.new_zeros(shape), v.new_zeros(shape)
+        new, end = q.shape[2], self.length + q.shape[2]
+        for rows, added in zip(kept, (k, v), strict=True):
+            rows[:, :, self.length : end] = added
+        mask = None
+        if new > 1:
+            places = torch.arange(end, device=q.device)
+            mask = places <= places[self.length :].unsqueeze(1)
+        out = attend_grouped(q, *(rows[:, :, :end] for rows in kept), mask=mask)
+        return out.transpose(1, 2).flatten(0, 1)
+
+    def advance(self, rows: int) -> None:
+        """To be called once after all layers have seen the new rows of a frame."""
+        self.length += rows
 
 
 class DepthDecoder(nn.Module):
@@ -115,6 +149,25 @@ class DepthDecoder(nn.Module):
         cache.advance(len(x))
         return self.norm(x)
 
-    def logits(self, row: Float[Tensor, " W"], codebook: Int[Tensor, ""] | int) -> Float[Tensor, " V"]:
-        """Logits of code `codebook` (1..K-1) from the row at its position."""
+    def start_frames(self, count: int) -> FrameCaches:
+        """Empty caches for several frames."""
+        return FrameCaches(len(self.blocks), count, self.num_codebooks)
+
+    def step_frames(self, x: Float[Tensor, "F R D"], caches: FrameCaches) -> Float[Tensor, "F R W"]:
+        """The next rows of several frames, each as `step` computes those of one.
+
+        Args:
+            x: R rows of each frame.
+            caches: Of `start_frames`; they are advanced.
+        """
+        frames, new = x.shape[:2]
+        places = torch.arange(caches.length, caches.length + new, device=x.device)
+        rows, to = self.projection(x).flatten(0, 1), self._rotation(places.repeat(frames))
+        for index, block in enumerate(self.blocks):
+            rows = block(rows, to, caches, index)
+        caches.advance(new)
+        return self.norm(rows).unflatten(0, (frames, new))
+
+    def logits(self, row: Float[Tensor, "*F W"], codebook: Int[Tensor, ""] | int) -> Float[Tensor, "*F V"]:
+        """Logits of code `codebook` (1..K-1) from the rows at its position."""
         return row @ self.heads[int(codebook) - 1].to(row.dtype)

@@ -139,8 +139,8 @@ class PredictedLatent:
             return latent
         return self.mean + self.gain**share * (latent - self.mean)
 
-    def nearest_codes(self, latent: Float[Tensor, " L"], code0: Int[Tensor, ""]) -> Int[Tensor, " K"]:
-        """Returns the frame that begins with `code0`, its later codes by residual search of the latent.
+    def nearest_codes(self, latent: Float[Tensor, "F L"], code0: Int[Tensor, " F"]) -> Int[Tensor, "F K"]:
+        """Returns the frames that begin with `code0`, their later codes by residual search of the latents.
 
         Raises:
             ValueError: The model has no code vectors.
@@ -150,5 +150,5 @@ class PredictedLatent:
                 "sampling.later_codes is 'nearest' and the model has no code vectors: expected the tokenizer "
                 "in tokenizer/ in or beside the folder that the model is read from; or use 'sampled'"
             )
-        rest = rvq_search((latent[None] - self.code_vectors[0, code0]).float(), self.code_vectors[1:])
-        return torch.cat([code0.unsqueeze(0), rest.codes[0].to(code0.device)])
+        rest = rvq_search((latent - self.code_vectors[0, code0]).float(), self.code_vectors[1:])
+        return torch.cat([code0.unsqueeze(1), rest.codes.to(code0.device)], dim=1)
