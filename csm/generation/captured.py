@@ -27,6 +27,7 @@ class Captured:
             with torch.cuda.device(device):
                 self._capture()
 
+    @torch.no_grad()
     def __call__(self) -> Tensor:
         """Returns the function's tensor: on CUDA the same one at every call, with new values."""
         if self._graph is None:
@@ -34,6 +35,7 @@ class Captured:
         self._graph.replay()
         return self._output
 
+    @torch.no_grad()
     def _capture(self) -> None:
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())

@@ -158,7 +158,7 @@ class SpokenTurn:
         return len(self.said) + 1 - self.rows_run
 
     def next_codes(self) -> Int[Tensor, " K"]:
-        """Returns the codes of the row that comes next: the newest frame; once that has been run, the end row."""
+        """Returns the codes of the next row: of the newest frame; once that has been run, of the end row."""
         assert self.rows_left, "the turn has had its end row"
         if self.rows_run < len(self.said):
             return self.said[self.rows_run]

@@ -1,7 +1,7 @@
 """The next frames of several turns, as one function of tensors of fixed shapes without a wait for the device.
 
-It computes what `csm.generation.next_frame` computes turn by turn, so that a CUDA graph can hold a whole frame
-with all its codes. What differs from turn to turn and from frame to frame lies in one tensor of inputs.
+It computes what `csm.generation.next_frame` computes turn by turn, so that a CUDA graph can hold a whole
+frame with all its codes. What differs from turn to turn and from frame to frame lies in a tensor of inputs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class FrameDraw:
         if later:
             self.inputs[1:books].uniform_(generator=generator)
         top_k = min(sampling.top_k or size, size)
-        limit = size if sampling.extra_codes and not config.end_code else config.codebook_size
+        extra = sampling.extra_codes and not config.end_code and not self._by_latent
+        limit = size if extra else config.codebook_size
         settings = [sampling.temperature, later, top_k, limit, turn.may_end]
         self.inputs[books:] = torch.tensor(settings, dtype=torch.float64)
 
@@ -116,7 +117,9 @@ def static_frames(
     code0 = sample_rows(logits, temperature.float(), top_k, uniforms[:, 0])
     first = code0.clamp_min(0)
     if rule.later_codes == "nearest":
-        frames = DepthSampler(model).nearest_frames(hidden, first, restored=rule.variance_restoration)
+        # An end code has no vector; its frame counts for nothing.
+        known = first.clamp_max(model.config.codebook_size - 1)
+        frames = DepthSampler(model).nearest_frames(hidden, known, restored=rule.variance_restoration)
         return torch.cat([code0.unsqueeze(1), frames[:, 1:]], dim=1)
     later_codes = _sampled(model, hidden, first, ~below, later.float(), top_k, uniforms)
     return torch.stack([code0, *later_codes], dim=1)

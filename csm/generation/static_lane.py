@@ -13,7 +13,6 @@ from csm.generation.captured import Captured, upload
 from csm.generation.spoken_turn import SpokenTurn
 from csm.generation.static_frames import SETTINGS, LaterRule, static_frames
 from csm.network.conversation_network import ConversationNetwork
-from csm.network.memory import MemoryState
 from csm.network.static_context import StaticCaches, StaticTexts
 
 # Numbers of a row's inputs beside its codes: position, place in the turn, and whether it is run.
@@ -35,7 +34,7 @@ class RowInputs(NamedTuple):
 
 
 class StaticLane:
-    """The contexts of up to `count` turns at fixed addresses, and a CUDA graph each for a frame and a row of all.
+    """Contexts of up to `count` turns at fixed addresses; a CUDA graph for a frame of all, one for a row.
 
     Both compute all places, also those without a turn, whose results count for nothing.
 

@@ -1,4 +1,4 @@
-"""Turns that are spoken on a device without a wait for it but one a frame, several in the same CUDA graphs."""
+"""Turns that are spoken on a device with one wait for it a frame, several in the same CUDA graphs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StaticTurns:
     def next_frames(self, turns: Sequence[SpokenTurn]) -> list[Int[Tensor, " K"] | None]:
         """Returns the next frame of each of these turns on the CPU, or None where it ends.
 
-        Turns whose later codes follow by different rules (`LaterRule`) take a launch and a wait for each rule.
+        Turns whose later codes follow by different rules (`LaterRule`) take a launch and a wait a rule.
 
         Raises:
             ValueError: A code could not be sampled.

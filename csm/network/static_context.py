@@ -1,7 +1,7 @@
 """The contexts of several conversations at fixed addresses, for steps of one row of each.
 
-Nothing here has a shape that depends on the conversations: a step computes with positions and lengths that are
-tensors, so that a CUDA graph of it serves all rows of all turns.
+Nothing here has a shape that depends on the conversations: a step computes with positions and lengths that
+are tensors, so that a CUDA graph of it serves all rows of all turns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from csm.network.cross_attention import CrossAttention
 from csm.network.layers import KeyValueCache, TransformerBlock, attend_few
 from csm.network.rotary import Rotation
 from csm.network.voice_reading import VoiceReading, key_at
-
 
 # Rows of a mask that SDPA's kernels on CUDA read without a copy.
 ALIGNMENT = 8
@@ -76,7 +75,8 @@ class StaticAttention:
         each = torch.arange(count * rows, device=positions.device).view(count, rows)
         self._caches, self._new = caches, each[:, 0] + positions
         beyond = each > self._new.unsqueeze(1)
-        self._mask = caches.keys[0].new_zeros(count, 1, 1, rows).masked_fill(beyond[:, None, None], -torch.inf)
+        seen = caches.keys[0].new_zeros(count, 1, 1, rows)
+        self._mask = seen.masked_fill(beyond[:, None, None], -torch.inf)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self._caches.keys[layer], self._caches.values[layer]

@@ -1,4 +1,4 @@
-"""A function at fixed addresses: called on a CPU, replayed as a graph on CUDA, with the values of the moment."""
+"""A function at fixed addresses: called on a CPU, replayed as a graph on CUDA, with the newest values."""
 
 import pytest
 import torch

@@ -49,7 +49,8 @@ def test_damaged_logits_are_refused(temperature) -> None:
 
 def rows_like(logits: torch.Tensor, temperatures, top_ks, seeds) -> list[int]:
     """`sample_rows` with the numbers that `sample` draws."""
-    uniforms = [torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    uniforms = [torch.rand((), dtype=torch.float64, generator=g) for g in generators]
     kept = torch.tensor([min(k or logits.shape[1], logits.shape[1]) for k in top_ks])
     return sample_rows(logits, torch.tensor(temperatures), kept, torch.stack(uniforms)).tolist()
 

@@ -80,7 +80,7 @@ def layers() -> list[CrossAttention]:
 @torch.no_grad()
 @pytest.mark.parametrize("window", [0, 3, 30])
 def test_rows_read_the_text_of_their_turn_as_each_does_alone(layers, window) -> None:
-    """Texts of more and of fewer ids than frames, and of as many; places before, at and far beyond their ends."""
+    """Texts of more and of fewer ids than frames, and of as many; places before, at and beyond their ends."""
     stretched = [(5, 5), (3, 11), (14, 6), (1, 9), (7, 1)]
     readings = []
     for keys, length in stretched:
