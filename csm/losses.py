@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.network.letter_head import letter_cross_entropy
+from csm.network.batch_layout import BatchLayout
+from csm.network.letter_head import HeardRows, letter_cross_entropy
 from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
 from csm.sequences.packed_batch import RowBatch
 
@@ -76,9 +77,10 @@ class ConversationTargets(NamedTuple):
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.
-        letters: Letters of each transcribed turn; none where they are no target.
+        letters: int64 [M], letters of all transcribed turns, turn after turn.
+        letter_sizes: Letters of each transcribed turn; 0 where they are no target.
         heard: Rows of each of these turns.
-        letter_count: Divisor of their sum, as the others.
+        letter_count: Divisor of the letters' sum, as the others.
     """
 
     codebook0: Tensor
@@ -96,7 +98,8 @@ class ConversationTargets(NamedTuple):
     turn_count: float
     pace_count: float
     latent: Tensor | None = None
-    letters: Sequence[Sequence[int]] = ()
+    letters: Tensor | None = None
+    letter_sizes: Sequence[int] = ()
     heard: Sequence[int] = ()
     letter_count: float = 1.0
 
@@ -123,6 +126,10 @@ class ConversationTargets(NamedTuple):
             return max(1.0, float(own) if given is None else given)
 
         spans = [span for span in batch.text_spans if span.num_keys]
+        if isinstance(batch.layout, BatchLayout):
+            letters = batch.layout.heard.letters
+        else:
+            letters = HeardRows.of(spans).letters.to(batch.text.device)
         return cls(
             codebook0=batch.code_target[:, 0].index_select(0, rows.voice),
             depth=batch.code_target.index_select(0, rows.depth)[:, 1:],
@@ -139,7 +146,8 @@ class ConversationTargets(NamedTuple):
             turn_count=count(batch.turn_count, len(rows.duration)),
             pace_count=count(batch.pace_count, len(rows.pace)),
             latent=latent,
-            letters=[span.letters for span in spans],
+            letters=letters,
+            letter_sizes=[len(span.letters) for span in spans],
             heard=[span.num_keys + 1 for span in spans],
             letter_count=count(batch.letter_count, sum(len(span.letters) for span in spans)),
         )
@@ -195,7 +203,8 @@ def conversational_loss(
             found = getattr(outputs, name).float()
             parts[name] = (found - targets.latent).square().sum() / targets.frame_count
     if outputs.letters is not None:
-        letters = letter_cross_entropy(outputs.letters, targets.heard, targets.letters)
+        assert targets.letters is not None
+        letters = letter_cross_entropy(outputs.letters, targets.heard, targets.letters, targets.letter_sizes)
         parts["letters"] = letters / targets.letter_count
     share = share_of_codebooks(targets.depth.shape[1], targets.semantic_codebooks)
     scale = {"semantic": share, "acoustic": 1 - share}

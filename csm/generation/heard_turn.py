@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.network.conversation_network import ConversationNetwork
-from csm.network.letter_head import LetterHead, heard_rows
+from csm.network.letter_head import HeardRows, LetterHead
 from csm.sequences.packed_batch import RowBatch
 from csm.sequences.turns import TurnFrames
 from csm.spelling import read_letters
@@ -48,9 +48,9 @@ def room_of_heard(batch: RowBatch, max_context: int) -> int:
 
 
 def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch) -> str:
-    """Returns the text that the transcribed rows of a batch spell, by CTC's best symbols."""
-    scores = head(states[heard_rows(batch.text_spans).to(states.device)])
-    return read_letters(scores.flatten(0, 1).argmax(-1).tolist())
+    """Returns the text that the one transcribed turn of a batch spells, by CTC's best symbols."""
+    rows = HeardRows.of(batch.text_spans).rows.to(states.device)
+    return read_letters(head.symbols(states.index_select(0, rows)))
 
 
 def transcribed_turn(

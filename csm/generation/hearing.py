@@ -32,10 +32,11 @@ def require_writing(session: Session) -> None:
 class HeardTurn:
     """A turn while its codes come in; the session does nothing else until it is finished or cancelled.
 
-    A model with a letter head spells each frame as soon as it has come. CTC's repeats and blanks are removed
-    over all frames, so that the text does not depend on how the voice is cut, and it grows at its end alone;
-    only where older turns leave the context meanwhile is it spelled again from the first frame. Any other
-    model writes the text after the end row: until `finish` the text so far is empty.
+    A model with a letter head spells each frame once the frames are there that its letters depend on
+    (`LetterHead.AHEAD`, 480 ms later). CTC's repeats and blanks are removed over all frames, so that the text
+    does not depend on how the voice is cut, and it grows at its end alone; only where older turns leave the
+    context meanwhile is it spelled again from the first frame. Any other model writes the text after the end
+    row: until `finish` the text so far is empty.
 
     Args:
         session: Conversation of the turn.
@@ -56,6 +57,7 @@ class HeardTurn:
         self.text = ""
         self._codes = torch.zeros(session.model.config.num_codebooks, 0, dtype=torch.int64)
         self._symbols: list[int] = []
+        self._states = torch.zeros(0, session.model.config.d_model, device=session.device)
         self._rows = 0
         self._open = True
 
@@ -116,11 +118,18 @@ class HeardTurn:
         head = self.session.model.letter_head
         assert head is not None
         if len(states) == total:
-            self._symbols = []
+            self._symbols, self._states = [], self._states[:0]
         # The first rows say that somebody is heard, and who.
         before = len(self.session.model.codec.listen_prefix(self.speaker))
         frames = states[max(0, before - (total - len(states))) :]
-        self._symbols += head(frames).flatten(0, 1).argmax(-1).tolist()
+        self._states = torch.cat([self._states, frames])
+        spelled = len(self._symbols) // head.per_frame
+        ready = len(self._states) - head.AHEAD
+        if ready > spelled:
+            # What lies further back changes no symbol that is still to be read.
+            first = max(0, spelled - head.AHEAD)
+            found = head.symbols(self._states[first:])
+            self._symbols += found[(spelled - first) * head.per_frame : (ready - first) * head.per_frame]
         self._rows, self.text = total, read_letters(self._symbols)
 
     def _require_open(self) -> None:

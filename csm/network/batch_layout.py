@@ -14,7 +14,7 @@ from torch import Tensor
 
 from csm.network.cross_attention import ReadingLayout, key_rows
 from csm.network.layers import PackedSequences
-from csm.network.letter_head import heard_rows
+from csm.network.letter_head import HeardRows
 from csm.network.memory import Folding
 from csm.network.model_config import CSMConfig
 from csm.network.text_reading import text_layout
@@ -62,7 +62,7 @@ class BatchLayout:
         voice, text: Which rows read which; the last turn of each is made up, and no row reads in it.
         pace: Rows of the phone duration head.
         folding: How past turns go into the memory.
-        heard: int64 [N], frames and end rows of heard voice; see `heard_rows`.
+        heard: Frames and end rows of transcribed turns.
     """
 
     targets: TargetRows
@@ -72,7 +72,7 @@ class BatchLayout:
     text: ReadingLayout
     pace: PaceRows
     folding: Folding
-    heard: Tensor
+    heard: HeardRows
 
 
 def batch_layout(batch: RowBatch, config: CSMConfig) -> BatchLayout:
@@ -89,7 +89,7 @@ def batch_layout(batch: RowBatch, config: CSMConfig) -> BatchLayout:
         text=text_layout([*batch.text_spans, TextSpan(0, 0, 0, 1)], config.frames_per_text_id),
         pace=_pace_rows(batch),
         folding=Folding.of(batch.past, config.memory_slots),
-        heard=heard_rows(batch.text_spans),
+        heard=HeardRows.of(batch.text_spans),
     )
 
 

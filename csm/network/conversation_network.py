@@ -187,7 +187,7 @@ class ConversationNetwork(nn.Module):
         layout = cast(BatchLayout, batch.layout)
         rows = layout.targets
         frames, codes = self.gather_sums(layout.codes)
-        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, layout.heard))
+        hidden = self.hidden_rows(batch, self._text_or_frames(batch.text, frames, layout.heard.rows))
         voice = hidden.index_select(0, rows.voice)
         depth = hidden.index_select(0, rows.depth)
         inputs = _Inputs(
@@ -204,7 +204,7 @@ class ConversationNetwork(nn.Module):
             "refined": None,
             "letters": None
             if self.letter_head is None
-            else self.letter_head(hidden.index_select(0, layout.heard)),
+            else self.letter_head(hidden.index_select(0, layout.heard.rows), layout.heard.turns),
         }
         if (latent := self.predicted_latent) is not None:
             before = hidden.index_select(0, rows.frames)

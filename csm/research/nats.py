@@ -109,7 +109,7 @@ def _counts(batch: RowBatch, targets: ConversationTargets) -> dict[str, float]:
         "text_count": len(targets.text),
         "turn_count": len(targets.duration),
         "pace_count": len(targets.pace),
-        "letter_count": sum(map(len, targets.letters)),
+        "letter_count": sum(targets.letter_sizes),
     }
     return {name: float(count) for name, count in counts.items()}
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from csm.generation.session import Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
-from csm.network.letter_head import LetterHead, heard_rows, letter_cross_entropy
+from csm.network.layers import PackedSequences
+from csm.network.letter_head import HeardRows, LetterHead, letter_cross_entropy
 from csm.network.model_config import CSMConfig
 from csm.sequences.packed_batch import TextSpan
 from csm.sequences.turns import TurnFrames
@@ -84,7 +85,7 @@ def test_after_earlier_turns_a_session_reads_what_training_computes(trained) -> 
 def test_heard_rows_are_the_frames_and_the_end_row_of_each_transcribed_turn() -> None:
     model = CSMModel(CONFIG)
     batch = rows_of(model, turns(), spoken=(1, 6))
-    rows = heard_rows(batch.text_spans)
+    rows = HeardRows.of(batch.text_spans).rows
     codes, frames = (
         batch.codes[rows],
         [turn.codes.shape[1] for i, turn in enumerate(turns()) if i not in (1, 6)],
@@ -97,9 +98,11 @@ def test_the_loss_is_torchs_and_turns_without_letters_count_nothing() -> None:
     torch.manual_seed(1)
     head = LetterHead(8, 3)
     head.reset_parameters()
-    scores = head(torch.randn(9, 8))
+    ends = torch.tensor([0, 4, 7, 9], dtype=torch.int32)
+    scores = head(torch.randn(9, 8), PackedSequences.of(ends, 4))
     letters = [spell("ab"), [], spell("c")]
-    found = letter_cross_entropy(scores, [4, 3, 2], letters)
+    flat = torch.tensor([*letters[0], *letters[2]])
+    found = letter_cross_entropy(scores, [4, 3, 2], flat, [2, 0, 1])
     expected = torch.zeros(())
     for place, part in enumerate(scores.split([4, 3, 2])):
         sizes = torch.tensor([3 * len(part)]), torch.tensor([len(letters[place])])
@@ -107,9 +110,11 @@ def test_the_loss_is_torchs_and_turns_without_letters_count_nothing() -> None:
             one = part.flatten(0, 1).unsqueeze(1)
             expected = expected + F.ctc_loss(one, torch.tensor([letters[place]]), *sizes, reduction="sum")
     torch.testing.assert_close(found, expected)
-    nothing = letter_cross_entropy(head(torch.zeros(0, 8)), [], [])
+    none = HeardRows.of([])
+    nothing = letter_cross_entropy(head(torch.zeros(0, 8), none.turns), [], none.letters, [])
     nothing.backward()
-    assert nothing == 0 and head.project.weight.grad is not None, "every rank has a gradient"
+    assert nothing == 0
+    assert all(weight.grad is not None for weight in head.parameters()), "every rank has a gradient"
 
 
 def test_a_step_split_into_batches_has_the_same_letter_loss(trained) -> None:
@@ -129,7 +134,7 @@ def test_training_hides_no_heard_frame() -> None:
     torch.manual_seed(0)
     model = CSMModel(replace(CONFIG, frame_dropout=0.9)).train()
     batch = rows_of(model, turns(), spoken=(1, 6))
-    rows = heard_rows(batch.text_spans)
+    rows = HeardRows.of(batch.text_spans).rows
     frames = torch.ones(len(batch.text), model.config.d_model)
     embedded = model._text_or_frames(batch.text, frames, rows)
     assert embedded[rows].eq(1).all()
@@ -139,4 +144,20 @@ def test_training_hides_no_heard_frame() -> None:
 
 
 def test_a_span_without_frames_is_heard_nowhere() -> None:
-    assert heard_rows([TextSpan(5, 1, 0, 0)]).tolist() == []
+    assert HeardRows.of([TextSpan(5, 1, 0, 0)]).rows.tolist() == []
+
+
+def test_letters_depend_on_the_rows_of_their_own_turn_as_far_as_ahead_and_no_further() -> None:
+    torch.manual_seed(2)
+    head = LetterHead(8, 2)
+    head.reset_parameters()
+    for weight in head.parameters():
+        torch.nn.init.normal_(weight)
+    count, place = 3 * head.AHEAD, head.AHEAD + 2
+    rows = torch.randn(2 * count, 8, requires_grad=True)
+    turns = PackedSequences.of(torch.tensor([0, count, 2 * count], dtype=torch.int32), count)
+    (gradient,) = torch.autograd.grad(head(rows, turns)[place].square().sum(), rows)
+    read = gradient.abs().sum(1).nonzero()[:, 0]
+    assert (int(read.min()), int(read.max())) == (place - head.AHEAD, place + head.AHEAD)
+    (gradient,) = torch.autograd.grad(head(rows, turns)[count].square().sum(), rows)
+    assert int(gradient.abs().sum(1).nonzero()[:, 0].min()) == count, "nothing of the turn before"

@@ -70,7 +70,7 @@ def encode_corpus(
         steps = (
             write_codes_index(output, plans, description),
             write_text_alignment(run, corpus, plans, tokenizer, output),
-            write_codebooks(run, tokenizer, output),
+            write_codebooks(tokenizer, output),
         )
         remove_earlier(output, plans)
         if not any(steps):
@@ -134,7 +134,7 @@ def write_text_alignment(
     return True
 
 
-def write_codebooks(run: RunConfig, tokenizer: VoiceTokenizer, output: Path) -> bool:
+def write_codebooks(tokenizer: VoiceTokenizer, output: Path) -> bool:
     """Writes the vectors of the codes and their usage; returns False where they are there, or for Mimi."""
     names = (VECTORS_NAME, USAGE_NAME)
     if not isinstance(tokenizer, ConversationalRVQ):
@@ -144,7 +144,8 @@ def write_codebooks(run: RunConfig, tokenizer: VoiceTokenizer, output: Path) -> 
     if all(damage(output / name, listed=True) is None for name in names):
         if json.loads((output / USAGE_NAME).read_text(encoding="utf-8")).get("material") == material:
             return False
-    write_code_vectors(output, tokenizer.code_vectors()[: run.model.num_codebooks].cpu())
+    # Of all codebooks, as the shards: a model of any number of them may be trained from these codes.
+    write_code_vectors(output, tokenizer.code_vectors().cpu())
     parts = (version.T for n in range(len(shards.shards)) for version in shards.tensors(n)["codes"])
     report = {**codebook_report(tokenizer, parts), "material": material}
     write_atomically(output / USAGE_NAME, json.dumps(report) + "\n")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from csm.data.code_companions import read_code_vectors
 from csm.data.code_shards import read_code_shards, read_index
 from csm.recipes.steps.encode import encode_corpus
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
@@ -52,6 +53,13 @@ def test_encoding_again_changes_nothing_of_its_inputs_and_makes_what_is_missing(
     assert {path.name: data for path, (_, data) in contents(codes).items()} == {
         path.name: data for path, (_, data) in before[1].items()
     }
+
+
+def test_a_model_of_any_number_of_codebooks_finds_the_vectors_of_its_codes(steps, tmp_path):
+    few = replace(steps.run, model=replace(steps.run.model, num_codebooks=2, semantic_codebooks=2))
+    encode_corpus(few, steps.tokenizer, tmp_path / "codes", ALONE)
+    vectors = read_code_vectors(tmp_path / "codes")
+    assert vectors is not None and len(vectors) == steps.run.tokenizer.n_codebooks
 
 
 def test_codes_of_other_time_shifts_or_another_tokenizer_are_refused(steps, tmp_path):
