@@ -106,11 +106,12 @@ class Backbone(nn.Module):
             now = self.text_now(voice.frame_text[voice.key_of_query])
             x = x.index_add(0, voice.queries, now.to(x.dtype))
         to = cast(TransformerBlock, self.blocks[0]).rotation(positions)
-        cross = 0
+        readings: tuple[tuple[RowsThatRead | None, nn.ModuleDict], ...]
+        readings, cross = ((voice, self.voice_reads), (text, self.text_reads)), 0
         for index, block in enumerate(self.blocks):
             x = block(x, to, attend, index)
             if str(index) in self.voice_reads:
-                for reading, layers in ((voice, self.voice_reads), (text, self.text_reads)):
+                for reading, layers in readings:
                     if reading is not None:
                         out = layers[str(index)](x.index_select(0, reading.queries), reading, cross)
                         x = x.index_add(0, reading.queries, out.to(x.dtype))
