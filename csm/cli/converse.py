@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csm.audio.files import write_audio
-from csm.cli.options import add_device, device_of
+from csm.cli.options import add_device, add_turn_end, device_of
 from csm.conversation.console import microphone_events, typed_replies
 from csm.conversation.live import LiveConversation
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
+from csm.conversation.smart_turn import available_turn_end
 from csm.conversation.transcriber import HEARING, transcriber_of
 from csm.conversation.worker import SimulatedWorker, ThreadWorker
 from csm.generation.corpus_voices import minutes_of_speakers
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=HEARING[0],
         help="what recognises your speech: tiny.en, or the voice's own model (experimental)",
     )
+    add_turn_end(parser)
     parser.add_argument("--microphone", action="store_true", help="speak instead of typing")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: RUN/ or ./ conversations/000, 001, ..."
@@ -102,6 +104,7 @@ def spoken(options: argparse.Namespace) -> None:
         speaker=options.speaker,
         worker=ThreadWorker(),
         transcriber=transcriber_of(options.hearing, talker),
+        turn_end=available_turn_end(options.turn_end),
     )
     print("speak; end with Ctrl-C; a headset keeps the voice from interrupting itself", flush=True)
     try:

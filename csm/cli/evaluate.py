@@ -6,6 +6,7 @@ csm evaluate --compare runs/a runs/b      compares two reports by a paired boots
 csm evaluate --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --codes csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --voice csm/weights/voice --corpus data/amazon_queen --output DIR
+csm evaluate --pronunciation csm/weights/voice --corpus data/amazon_queen --output DIR
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from csm.evaluation.core.runner import RunnerOptions
 from csm.evaluation.metrics.coded_clips import ProbeConfig
 from csm.evaluation.page.codes_page import write_codes_page
 from csm.evaluation.page.figures import report_text
+from csm.evaluation.page.pronunciation_page import pronunciation_tables, write_pronunciation_page
 from csm.evaluation.page.run_page import write_run_page
 from csm.evaluation.page.run_tables import comparison_text, run_text
 from csm.evaluation.page.tokenizer_page import write_tokenizer_page
@@ -26,11 +28,12 @@ from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_table
 from csm.evaluation.page.voice_page import write_voice_page
 from csm.evaluation.page.voice_tables import TITLES, voice_tables
 from csm.evaluation.subjects.codes import CodesOptions, evaluate_codes
+from csm.evaluation.subjects.pronunciation import PronunciationOptions, evaluate_pronunciation
 from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
 
-SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice")
+SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice", "pronunciation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +106,12 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
         help="leave out lines in context, and with parts of the model switched off",
     )
     group.add_argument("--int8", action="store_true", help="also speak with int8 weights")
+    group.add_argument(
+        "--pronunciation",
+        type=Path,
+        metavar="FOLDER",
+        help="voice that reads homographs, and words as the conversation pronounces them",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -113,20 +122,25 @@ def run(options: argparse.Namespace) -> None:
     """
     if sum(getattr(options, name) is not None for name in SUBJECTS) != 1:
         raise ValueError(
-            "expected one of --run DIR, --compare A B, --tokenizer FOLDER, --codes FOLDER and --voice FOLDER"
+            "expected one of --run DIR, --compare A B, --tokenizer FOLDER, --codes FOLDER, --voice FOLDER "
+            "and --pronunciation FOLDER"
         )
     if options.compare:
         _compare(options)
     elif options.run:
         _run(options)
     elif not (options.corpus and options.output):
-        raise ValueError("--tokenizer, --codes and --voice need --corpus FOLDER and --output DIR")
+        raise ValueError(
+            "--tokenizer, --codes, --voice and --pronunciation need --corpus FOLDER and --output DIR"
+        )
     elif options.tokenizer:
         _tokenizer(options)
     elif options.codes:
         _codes(options)
-    else:
+    elif options.voice:
         _voice(options)
+    else:
+        _pronunciation(options)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -196,6 +210,18 @@ def _voice(options: argparse.Namespace) -> None:
     evaluated = evaluate_voice(settings, say)
     print(report_text(voice_tables(evaluated.report), evaluated.report, TITLES))
     print(f"report: {write_voice_page(options.output, evaluated, settings.players)}")
+
+
+def _pronunciation(options: argparse.Namespace) -> None:
+    settings = PronunciationOptions(
+        voice=options.pronunciation,
+        corpus=options.corpus,
+        output=options.output,
+        runner=_runner(options),
+    )
+    report = evaluate_pronunciation(settings, say)
+    print(report_text(pronunciation_tables(report), report))
+    print(f"report: {write_pronunciation_page(options.output, report)}")
 
 
 def _runner(options: argparse.Namespace) -> RunnerOptions:

@@ -30,13 +30,16 @@ from typing import Any
 
 import torch
 
-from csm.conversation.listener import Listener, ListenerConfig
+from csm.cli.options import add_turn_end
+from csm.conversation.listener import ListenerConfig
 from csm.conversation.live import LiveConfig
+from csm.conversation.smart_turn import turn_end_of
 from csm.conversation.transcriber import FastTranscriber
 from csm.data.manifest import read_corpus
 from csm.evaluation.conversation import full_duplex, turn_bench
 from csm.evaluation.conversation.answering import Answers
 from csm.evaluation.conversation.bench import run_bench, summary
+from csm.evaluation.conversation.judged_listener import JudgedListener
 from csm.evaluation.conversation.load import LoadOptions, run_load
 from csm.evaluation.conversation.stubs import AlwaysStops, IgnoresUsers
 from csm.evaluation.conversation.subject import BenchConversation
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subject", choices=["voice", RECORDED, *STUBS], default="voice", help="who is measured"
     )
+    add_turn_end(parser)
     parser.add_argument("--load", metavar="URL", help="of a running csm serve, which the users talk to")
     parser.add_argument("--sessions", type=int, default=1, metavar="N", help="users at once (--load)")
     parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of the load (%(default)s)")
@@ -93,6 +97,7 @@ def _bench(options: argparse.Namespace) -> None:
     report = {
         "schema": 1,
         "subject": options.subject,
+        "turn_end": options.turn_end,
         "seed": options.seed,
         "summary": summary(outcomes),
         "axes": full_duplex.axes(full_duplex.of_bench(outcomes)),
@@ -122,7 +127,12 @@ def _full_duplex(options: argparse.Namespace) -> None:
 
 def _turn_bench(options: argparse.Namespace) -> None:
     recordings = turn_bench.read_recordings(options.turn_bench)
-    found = {one.name: turn_bench.predicted(one, lambda: Listener(ListenerConfig())) for one in recordings}
+    turn_end = turn_end_of(options.turn_end)
+
+    def listener() -> JudgedListener:
+        return JudgedListener(ListenerConfig(), turn_end)
+
+    found = {one.name: turn_bench.predicted(one, listener) for one in recordings}
     path = options.output / PREDICTIONS_FILE
     turn_bench.write_predictions(path, found)
     print(f"{path}: {len(found)} conversations; score it with python -m turnbench.score")
@@ -139,5 +149,5 @@ def _maker(options: argparse.Namespace) -> Any:
     if options.subject in STUBS:
         return STUBS[options.subject]
     talker, transcriber = Talker.from_pretrained(options.voice), FastTranscriber()
-    config = LiveConfig(hold=not options.no_hold)
-    return lambda: BenchConversation(talker, transcriber, config)
+    config, turn_end = LiveConfig(hold=not options.no_hold), turn_end_of(options.turn_end)
+    return lambda: BenchConversation(talker, transcriber, config, turn_end=turn_end)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from csm import config as config_files
+from csm.conversation.smart_turn import TURN_ENDS
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
 from csm.training.distributed import start_distributed
@@ -27,6 +28,17 @@ def device_of(options: argparse.Namespace) -> torch.device:
         ValueError: This machine has no such device.
     """
     return start_distributed(options.device).device
+
+
+def add_turn_end(parser: argparse.ArgumentParser) -> None:
+    """Adds --turn-end."""
+    parser.add_argument(
+        "--turn-end",
+        choices=TURN_ENDS,
+        default=TURN_ENDS[0],
+        help="what tells the end of your turn from a pause: 0.5 s of silence, or smart-turn, a network that "
+        "reads the sound and is fetched once (default: %(default)s)",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 import uvicorn
 
+from csm.cli.options import add_turn_end
 from csm.conversation.repliers import ChatReplier
+from csm.conversation.smart_turn import available_turn_end
 from csm.conversation.transcriber import HEARING, transcriber_of
 from csm.generation.talker import Talker
 from csm.generation.voice_card import is_marked
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=HEARING[0],
         help="what recognises speech: tiny.en, or the voice's own model (experimental)",
     )
+    add_turn_end(parser)
     parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
     parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
     parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
@@ -88,5 +91,6 @@ def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
         talker=talker,
         transcriber=transcriber_of(options.hearing, talker),
         settings=settings,
+        turn_end=available_turn_end(options.turn_end),
         **chosen,
     )

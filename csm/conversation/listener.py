@@ -45,7 +45,6 @@ class ListenerConfig:
         longest_backchannel: Speech over the voice that lasts longer is a turn.
         pause: Silence after which a reply is prepared.
         distance: Decibels below the user's own level at which speech is somebody else's, farther away.
-        turn_end: Silence after which the turn is over.
     """
 
     speech: float = 0.5
@@ -54,7 +53,6 @@ class ListenerConfig:
     longest_backchannel: float = 1.0
     pause: float = 0.16
     distance: float = 16.0
-    turn_end: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.silence <= self.speech < 1:
@@ -68,8 +66,8 @@ class ListenerConfig:
             )
         if not self.distance > 0:
             raise ValueError(f"distance is {self.distance}: expected above 0 dB")
-        if not 0 < self.pause <= self.turn_end:
-            raise ValueError(f"pause is {self.pause}: expected above 0, at most turn_end, {self.turn_end}")
+        if not self.pause > 0:
+            raise ValueError(f"pause is {self.pause}: expected above 0 s")
 
 
 class VoiceActivity(Protocol):
@@ -104,10 +102,19 @@ class Listener:
     Args:
         config: Thresholds.
         activity: Probability of speech; None is silero-vad.
+        silence: Seconds of silence after which a turn is over, unless `wait` says otherwise.
+
+    Raises:
+        ValueError: The silence is shorter than a pause, or silero-vad is missing.
     """
 
-    def __init__(self, config: ListenerConfig, activity: VoiceActivity | None = None) -> None:
+    def __init__(
+        self, config: ListenerConfig, activity: VoiceActivity | None = None, *, silence: float = 0.5
+    ) -> None:
+        if not config.pause <= silence:
+            raise ValueError(f"silence is {silence}: expected at least that of a pause, {config.pause} s")
         self.config = config
+        self._silence_s = self._limit = silence
         self._activity = activity or SileroActivity()
         self._waiting = torch.zeros(0)
         self._time = 0.0  # end of the newest window
@@ -137,10 +144,16 @@ class Listener:
                 self._measure(window)
             yield from self._speech(begin) if self._loud else self._silence()
 
+    def wait(self, silence: float) -> None:
+        """Sets the seconds of silence that end the turn in its present pause; speech undoes it."""
+        if self._paused:
+            self._limit = silence
+
     def forget(self) -> None:
         """Ends the turn without a change: what was said was no turn."""
         self._turn = self._run = None
         self._paused = self._long = False
+        self._limit = self._silence_s
 
     def _near(self) -> bool:
         """Whether the speech since the last pause is as loud as the user's is."""
@@ -164,7 +177,7 @@ class Listener:
             self._turn = self._run
             yield Heard("onset", self._time, self._run)
         elif self._paused:
-            self._paused = False
+            self._paused, self._limit = False, self._silence_s
             yield Heard("resumed", self._time, self._run)
         if not self._long and self._time - self._turn > self.config.longest_backchannel:
             self._long = True
@@ -178,6 +191,6 @@ class Listener:
         if not self._paused and silence >= self.config.pause:
             self._paused = True
             yield Heard("pause", self._time, self._last)
-        if silence >= self.config.turn_end:
+        if silence >= self._limit:
             self.forget()
             yield Heard("ended", self._time, self._last)

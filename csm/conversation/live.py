@@ -18,6 +18,7 @@ from csm.conversation.playout import Playout
 from csm.conversation.repliers import Replier
 from csm.conversation.speaker import Chunk, ReplyEnd, Speaker, Spoken, UserTurn, Words
 from csm.conversation.transcriber import FastTranscriber, Transcriber
+from csm.conversation.turn_end import Patience, SilenceAlone, TurnEnd
 from csm.conversation.worker import SimulatedWorker, Task, Worker
 from csm.generation.talker import Talker
 
@@ -86,6 +87,7 @@ class LiveConversation:
         worker: Who computes; None charges measured times to the clock.
         transcriber: Recogniser of the user's words; None is tiny.en.
         activity: Voice activity of the user; None is silero-vad.
+        turn_end: What tells the end of the user's turn from a pause; None is 0.5 s of silence.
 
     Attributes:
         rate: Samples per second of the clock and of both sides' audio in the log.
@@ -103,6 +105,7 @@ class LiveConversation:
         worker: Worker | None = None,
         transcriber: Transcriber | None = None,
         activity: VoiceActivity | None = None,
+        turn_end: TurnEnd | None = None,
     ) -> None:
         self.config = config = config or LiveConfig()
         self.rate = talker.tokenizer.config.sample_rate
@@ -111,7 +114,8 @@ class LiveConversation:
         self.now = 0
         self.worker = worker or SimulatedWorker()
         self.speaker = Speaker(talker, replier, transcriber or FastTranscriber(), speaker, config.seed)
-        self._listener = Listener(config.listener, activity)
+        self.turn_end = turn_end or SilenceAlone()
+        self._listener = Listener(config.listener, activity, silence=self.turn_end.silence)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._source = 0
         self._resamplers: list[BlockResampler] = []
@@ -311,8 +315,14 @@ class LiveConversation:
         self._drop_reply()
         self._reply = Playout(round(self.config.jitter * self.rate), round(FADE_S * self.rate))
         self._due, self._words, self._typed = math.inf, None, bool(user.text)
-        self._task = self.speaker.reply(user)
+        self._task = self._answer(user)
         self.worker.begin(self._task)
+
+    def _answer(self, user: UserTurn) -> Task:
+        """Judges the pause, which the end of the turn waits for, and then makes the reply."""
+        if user.words is not None:
+            yield from self.turn_end.judge(user.words)
+        yield from self.speaker.reply(user)
 
     def _collect(self) -> None:
         """Takes what has been computed."""
@@ -323,6 +333,9 @@ class LiveConversation:
                     turn = TranscriptTurn(False, self._reply_begin, self._last_voice, product.text)
                     self.turns.append(turn)
                     self.log.add(self.now, "said", since=self._reply_begin, text=product.text)
+            elif isinstance(product, Patience):
+                self._listener.wait(product.silence)
+                self.log.add(self.now, "pause", text=product.reason, source=self.turn_end.name)
             elif isinstance(product, Words):
                 self._words = product
             elif self._reply is not None and isinstance(product, Chunk):

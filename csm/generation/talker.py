@@ -20,6 +20,8 @@ from csm.generation.prompt_turn import PromptTurn, check_prompt, encoded_prompt
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
+from csm.generation.shared_lanes import SharedLanes
+from csm.generation.shared_speech import SharedSteps
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
 from csm.generation.voice_folder import SAMPLING_FILE, TOKENIZER_FOLDER, read_voice_folder
@@ -48,6 +50,7 @@ class Talker:
         voices: Voices by name, the main one first.
         sampling: Sampling settings.
         weights: Kind of the depth decoder's weights; "int8" samples from a quantized copy: see DepthSampler.
+        shared: Steps that make the frames of all streams together; None makes those of each alone.
 
     Raises:
         ValueError: weights is "int8", but sampling uses no depth decoder.
@@ -58,6 +61,7 @@ class Talker:
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
     weights: WeightKind = "fp32"
+    shared: SharedSteps | SharedLanes | None = None
 
     def __post_init__(self) -> None:
         if self.weights == "int8" and self.sampling.later_codes == "nearest":
@@ -191,7 +195,7 @@ class Talker:
 
         Returns:
             The speech; or, with `stream`, an iterator of waveforms [1, S]. Closing it stops the speech
-            between two frames. The tokenizer serves nothing else while it is open.
+            between two frames. Without `shared`, the tokenizer serves nothing else while it is open.
 
         Raises:
             ValueError: The text is empty, the speaker is unknown, both speaker and prompt are given, a prompt
@@ -218,7 +222,9 @@ class Talker:
             frames, voice = self._encoded(prompt)
             session.listen(frames)
         turns = sentences([text] if isinstance(text, str) else text)
-        speech = SpeechStream(self.tokenizer, session, voice, turns, pause=self.pause, clock=clock)
+        speech = SpeechStream(
+            self.tokenizer, session, voice, turns, pause=self.pause, clock=clock, shared=self.shared
+        )
         return speech if stream else speech.whole()
 
     def hear(self, speaker: str | None = None, *, session: Session | None = None) -> TranscriptStream:

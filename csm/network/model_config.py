@@ -52,7 +52,7 @@ class CSMConfig:
         cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
         cross_window: Frames to each side that a voice row reads of its text.
         frames_per_text_id: Mean pace, the clock of text rows that read voice.
-        letters_per_frame: Letters predicted at each transcribed frame, from 480 ms of rows around it too; 0: no
+        letters_per_frame: Letters predicted at each transcribed frame, from 480 ms of rows around it; 0: no
             letter head.
         memory_slots: Slots of each kind.
         memory_kinds: Kinds of slots that are read: "semantic", "style" or both.

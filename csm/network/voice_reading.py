@@ -183,6 +183,8 @@ class VoiceReading(Reading):
     @classmethod
     def concat(cls, parts: Sequence[VoiceReading]) -> VoiceReading:
         """Returns the reading in which row i reads what parts[i] has its one row read; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
         counts = torch.cat([part.cu_seqlens_k[-1:] for part in parts])
         firsts = F.pad(counts.cumsum(0), (1, 0))
         return cls(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -38,7 +40,13 @@ def make_app(service: Service) -> Starlette:
     async def talk(socket: WebSocket) -> None:
         await _talk(socket, service)
 
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(service.close)
+
     return Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/", _page),
             Route("/health", guarded(_health)),
@@ -47,7 +55,7 @@ def make_app(service: Service) -> Starlette:
             Route("/v1/audio/transcriptions", guarded(speech.transcription), methods=["POST"]),
             WebSocketRoute("/talk", talk),
             Mount("/page", StaticFiles(directory=PAGE)),
-        ]
+        ],
     )
 
 

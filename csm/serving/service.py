@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
 from csm.conversation.transcriber import Transcriber
+from csm.conversation.turn_end import SilenceAlone, TurnEnd
+from csm.generation.shared_lanes import SharedLanes
+from csm.generation.shared_speech import SharedSteps
 from csm.generation.talker import Talker
-from csm.serving.admission import Admission, measured_places
+from csm.serving.admission import Admission, lanes_of, measured_places
 from csm.serving.metrics import Metrics
 from csm.serving.settings import ServerSettings
 
@@ -25,11 +28,12 @@ class Service:
     """Parts of a server.
 
     Attributes:
-        talker: Voice.
+        talker: Voice; the frames of all its streams are made together.
         transcriber: Recogniser.
         settings: Limits.
         script: Lines of the script.
         chat: Chat endpoint; None offers none.
+        turn_end: What tells the end of a user's turn from a pause.
         metrics: Numbers.
     """
 
@@ -38,6 +42,7 @@ class Service:
     settings: ServerSettings
     script: tuple[str, ...] = SCRIPT
     chat: ChatReplier | None = None
+    turn_end: TurnEnd = field(default_factory=SilenceAlone)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
@@ -49,6 +54,19 @@ class Service:
             count, reason = measured_places(self.talker)
         self.admission = Admission(count, reason, self.metrics)
         self.metrics.set("places", count)
+        lanes = [
+            SharedSteps(self.talker.tokenizer, observe=self._observe) for _ in range(lanes_of(self.talker))
+        ]
+        self._lanes = SharedLanes(lanes)
+        self.talker = replace(self.talker, shared=self._lanes)
+
+    def close(self) -> None:
+        """Ends the threads that speak."""
+        self._lanes.close()
+
+    def _observe(self, speeches: int, seconds: float) -> None:
+        self.metrics.observe("batch_size", speeches)
+        self.metrics.observe("step_seconds", seconds)
 
     def replier(self, name: Any) -> Replier:
         """Returns a replier by its name; None is the first.

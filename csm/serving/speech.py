@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +48,31 @@ async def speech(request: Request, service: Service) -> Response:
     began = time.monotonic()
     with ExitStack() as places:
         places.enter_context(service.admission.place())
-        talker = replace(service.talker, tokenizer=service.talker.tokenizer.with_own_state())
-        stream = talker.generate(text, voice, stream=True)
-        first = await run_in_threadpool(_pcm, stream)
+        stream = service.talker.generate(text, voice, stream=True)
+        try:
+            first = await run_in_threadpool(_pcm, stream)
+        except BaseException:
+            await _close(stream)
+            raise
         service.metrics.observe("first_audio_seconds", time.monotonic() - began)
-        head = wav_header(talker.tokenizer.config.sample_rate) if kind == "wav" else b""
+        head = wav_header(service.talker.tokenizer.config.sample_rate) if kind == "wav" else b""
         kept = places.pop_all()
     return StreamingResponse(_audio(stream, head + first, kept), media_type=FORMATS[kind])
 
 
-def _audio(stream: SpeechStream, first: bytes, place: ExitStack) -> Iterator[bytes]:
+async def _audio(stream: SpeechStream, first: bytes, place: ExitStack) -> AsyncIterator[bytes]:
     with place:
         try:
             yield first
-            while data := _pcm(stream):
+            while data := await run_in_threadpool(_pcm, stream):
                 yield data
         finally:
-            stream.close()
+            await _close(stream)
+
+
+async def _close(stream: SpeechStream) -> None:
+    """Closes a stream on another thread, also where the request is cancelled: it waits for a step."""
+    await asyncio.shield(run_in_threadpool(stream.close))
 
 
 def _pcm(stream: SpeechStream) -> bytes:

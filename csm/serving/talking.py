@@ -81,6 +81,7 @@ class Talk:
             speaker=speaker,
             worker=ThreadWorker(),
             transcriber=service.transcriber,
+            turn_end=service.turn_end,
         )
 
     async def _message(self, message: dict[str, Any]) -> None:

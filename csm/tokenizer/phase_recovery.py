@@ -60,7 +60,7 @@ class PhaseRecovery(nn.Module):
         # The squared window summed over the overlapping frames is constant (1.5 for four hops of Hann).
         self.register_buffer("laid_over", window * (hop / window.square().sum()), persistent=False)
         self.stream_state: PhaseStream | None = None
-        self._preroll = 0
+        self.preroll = 0
 
     @property
     def overlap(self) -> int:
@@ -74,7 +74,7 @@ class PhaseRecovery(nn.Module):
 
     def initial_state(self, batch_size: int) -> PhaseStream:
         """Returns the state of silence before the first frame."""
-        self._preroll = self.overlap
+        self.preroll = self.overlap
         return self._silence(batch_size)
 
     @torch.no_grad()
@@ -87,8 +87,8 @@ class PhaseRecovery(nn.Module):
         state = self.stream_state
         if state is not None:
             ready, self.stream_state = self._blocks(magnitude, state)
-            skip = min(self._preroll, ready.shape[1])
-            self._preroll -= skip
+            skip = min(self.preroll, ready.shape[1])
+            self.preroll -= skip
             return ready[:, skip:]
         ready, state = self._blocks(magnitude, self._silence(len(magnitude)))
         return torch.cat([ready, self._rest(state)], dim=1)[:, self.overlap :]
@@ -102,7 +102,7 @@ class PhaseRecovery(nn.Module):
         """
         if self.stream_state is None:
             raise ValueError("flush is outside a stream: call it inside `with tokenizer.streaming(...)`")
-        rest, first = self._rest(self.stream_state), self._preroll
+        rest, first = self._rest(self.stream_state), self.preroll
         self.stream_state = self.initial_state(len(rest))
         return rest[:, first:]
 

@@ -102,7 +102,7 @@ class OverlapAdd(nn.Module):
         # The squared window summed over the overlapping frames is constant (1.5 for four hops of Hann).
         self.register_buffer("window", window / (window.square().sum() / hop), persistent=False)
         self.stream_state: Tensor | None = None
-        self._preroll = 0
+        self.preroll = 0
 
     @property
     def delay(self) -> int:
@@ -111,7 +111,7 @@ class OverlapAdd(nn.Module):
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Returns the zeros that the first frame is added to."""
-        self._preroll = self.delay
+        self.preroll = self.delay
         return self.window.new_zeros(batch_size, self.delay)
 
     def frames(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T N"]:
@@ -135,8 +135,8 @@ class OverlapAdd(nn.Module):
             return signal[:, self.delay :]
         signal = torch.cat([signal[:, : self.delay] + self.stream_state, signal[:, self.delay :]], dim=1)
         ready, self.stream_state = signal[:, : steps * self.hop], signal[:, steps * self.hop :].detach()
-        skip = min(self._preroll, ready.shape[1])
-        self._preroll -= skip
+        skip = min(self.preroll, ready.shape[1])
+        self.preroll -= skip
         return ready[:, skip:]
 
     def flush(self) -> Float[Tensor, "B S"]:
@@ -148,5 +148,5 @@ class OverlapAdd(nn.Module):
         if self.stream_state is None:
             raise ValueError("flush is outside a stream: call it inside `with tokenizer.streaming(...)`")
         rest, self.stream_state = self.stream_state, torch.zeros_like(self.stream_state)
-        first, self._preroll = self._preroll, self.delay
+        first, self.preroll = self.preroll, self.delay
         return rest[:, first:]

@@ -13,10 +13,16 @@ from csm.tokenizer.config import TokenizerConfig
 
 
 class AttentionPast(NamedTuple):
-    """Keys and values [B, N, P, H] of the last P steps of a stream, P below the window."""
+    """Keys and values of the last P steps of a stream, P below the window.
+
+    Attributes:
+        keys, values: [B, N, P, H].
+        padding: bool [B, 1, 1, P], steps that fill up younger streams and are not attended to; None: none.
+    """
 
     keys: Tensor
     values: Tensor
+    padding: Tensor | None = None
 
 
 class WindowAttention(nn.Module):
@@ -47,20 +53,28 @@ class WindowAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Maps [B, T, C] to [B, T, C]; memory grows with T * window, not with T squared."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        past = 0
+        past, padding = 0, None
         if self.stream_state is not None:
             past = self.stream_state.keys.shape[2]
             k = torch.cat([self.stream_state.keys.to(k.dtype), k], dim=2)
             v = torch.cat([self.stream_state.values.to(v.dtype), v], dim=2)
+            if self.stream_state.padding is not None:
+                padding = F.pad(self.stream_state.padding, (0, x.shape[1]))
             kept = max(0, k.shape[2] - self.window + 1)
-            self.stream_state = AttentionPast(k[:, :, kept:].detach(), v[:, :, kept:].detach())
+            self.stream_state = AttentionPast(
+                k[:, :, kept:].detach(),
+                v[:, :, kept:].detach(),
+                None if padding is None else padding[..., kept:],
+            )
         parts = []
         for start in range(0, x.shape[1], self.window):
             stop = min(start + self.window, x.shape[1])
             first, last = max(0, past + start - self.window + 1), past + stop
             bias = self._bias(past + start - first, stop - start, last - first)
-            scores = q[:, :, start:stop] * q.shape[-1] ** -0.5 @ k[:, :, first:last].transpose(-1, -2)
-            parts.append((scores + bias).softmax(-1) @ v[:, :, first:last])
+            scores = q[:, :, start:stop] * q.shape[-1] ** -0.5 @ k[:, :, first:last].transpose(-1, -2) + bias
+            if padding is not None:
+                scores = scores.masked_fill(padding[..., first:last], float("-inf"))
+            parts.append(scores.softmax(-1) @ v[:, :, first:last])
         return self.out(torch.cat(parts, dim=2).transpose(1, 2).flatten(2))
 
     def _bias(self, first_query: int, queries: int, keys: int) -> Float[Tensor, "N Q J"]:

@@ -48,7 +48,9 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
     """Makes a conversation in which every unit of work costs 30 ms."""
     made: list[LiveConversation] = []
 
-    def make(*lines: str, charge: float = 0.03, talker=talker, **settings) -> LiveConversation:
+    def make(
+        *lines: str, charge: float = 0.03, talker=talker, turn_end=None, worker=None, **settings
+    ) -> LiveConversation:
         config = LiveConfig(
             **{
                 "gap": 0.0,
@@ -61,9 +63,10 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
             talker,
             ScriptReplier(lines or ("one two three four five six seven eight",)),
             config,
-            worker=SimulatedWorker(lambda measured: charge),
+            worker=worker or SimulatedWorker(lambda measured: charge),
             transcriber=SaysHello(),
             activity=LoudIsSpeech(),
+            turn_end=turn_end,
         )
         made.append(live)
         return live

@@ -42,7 +42,7 @@ def test_another_persons_distant_speech_is_not_the_users(line) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"silence": 0.6}, {"shortest_speech": 1.2}, {"pause": 0.9}, {"turn_end": 0.0}]
+    "wrong", [{"silence": 0.6}, {"shortest_speech": 1.2}, {"pause": 0.0}, {"distance": 0.0}]
 )
 def test_thresholds_that_contradict_each_other_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="expected"):

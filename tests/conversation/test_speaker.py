@@ -1,11 +1,15 @@
 """The voice's context holds the frames that were heard, neither more nor less."""
 
+from dataclasses import replace
+from itertools import islice
+
 import pytest
 import torch
 
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.speaker import Chunk, Speaker, UserTurn
 from csm.conversation.worker import Task
+from csm.generation.shared_speech import SharedSteps
 
 
 class NeverAsked:
@@ -64,3 +68,20 @@ def test_a_reply_is_made_of_chunks_of_its_clauses(talker) -> None:
     run(one.settle([frames[0] * size, 2 * size], size))
     kept = [context.turn.codes.shape[1] for context in one.session.turns]
     assert kept == [frames[0] - 1, 2], "the skipped frame is the first clause's alone"
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_an_interrupted_reply_leaves_the_same_context_where_steps_are_shared(talker, chunks) -> None:
+    heard = []
+    for voice in (talker, replace(talker, shared=SharedSteps(talker.tokenizer, thread=False))):
+        one = Speaker(voice, ScriptReplier(("One two three. Four five six.",)), NeverAsked(), seed=1)
+        reply = one.reply(UserTurn(None, None, "hello"))
+        parts = (part.samples for part in reply if isinstance(part, Chunk))
+        samples = torch.cat(list(islice(parts, chunks)))
+        reply.close()
+        (spoken,) = run(one.settle([len(samples)]))
+        again = [p.samples for p in one.reply(UserTurn(None, None, "and")) if isinstance(p, Chunk)]
+        turns = [context.turn.codes for context in one.session.turns]
+        heard.append((spoken.text, [samples, *again, *turns]))
+    assert heard[0][0] == heard[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(heard[0][1], heard[1][1], strict=True))

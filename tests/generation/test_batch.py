@@ -282,12 +282,12 @@ def test_what_never_started_leaves_no_trace(tiny_model, random_turn) -> None:
 def test_turns_without_a_frame_end_in_the_first_step(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
     batch, single = requests_of(model, random_turn), requests_of(model, random_turn)
-    monkeypatch.setattr(batch[0].session, "_next_frame", lambda hidden, may_end: None)
+    monkeypatch.setattr(batch[0].session, "next_frame", lambda turn: None)
     said = said_by_each(SpeakingTogether(batch), 5)
     assert said == [[], *(alone(request) for request in single[1:])]
     assert batch[0].session.turns[-1].turn.codes.shape == (5, 0)
     session = session_of(model, random_turn, 7, 0)
-    monkeypatch.setattr(session, "_next_frame", lambda hidden, may_end: None)
+    monkeypatch.setattr(session, "next_frame", lambda turn: None)
     assert list(SpeakingTogether([Request(session, "hello", 0)])) == []
     assert session.turns[-1].turn.codes.shape == (5, 0)
 
@@ -299,15 +299,15 @@ def test_an_error_in_one_leaves_whole_turns_of_what_was_yielded(
     model = tiny_model()
     batch = [r._replace(frames=8) for r in requests_of(model, random_turn)]
     session = batch[failing].session
-    draw = session._next_frame
+    draw = session.next_frame
     count = iter(range(10))
 
-    def breaks(hidden, *, may_end):
+    def breaks(turn):
         if next(count) == 2:
             raise ValueError("logits hold NaN")
-        return draw(hidden, may_end=may_end)
+        return draw(turn)
 
-    monkeypatch.setattr(session, "_next_frame", breaks)
+    monkeypatch.setattr(session, "next_frame", breaks)
     together = SpeakingTogether(batch)
     said = list(zip(next(together), next(together), strict=True))
     with pytest.raises(ValueError, match="hold NaN"):

@@ -164,7 +164,7 @@ def test_speech_goes_on_past_its_expected_length_and_ends_at_the_limit(tiny_mode
 def test_a_turn_may_be_empty_where_the_config_lets_it(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
     session = Session(model, SamplingConfig(shortest=0.0))
-    monkeypatch.setattr(session, "_next_frame", lambda hidden, may_end: None)
+    monkeypatch.setattr(session, "next_frame", lambda turn: None)
     assert list(session.speak("hello", 0)) == []
     assert session.turns[0].turn.codes.shape == (5, 0)
     for index in range(12):

@@ -67,3 +67,14 @@ def test_heads_learn_from_their_own_codebook_only(decoder) -> None:
     out = decoder(torch.randn(2, 12), torch.randn(2, 5, 12))
     out[:, 2].sum().backward()
     assert [bool(g.any()) for g in decoder.heads.grad] == [False, False, True, False, False]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"depth_n_kv_heads": 1}])
+def test_rows_of_several_frames_at_once_are_those_of_each(tiny_model, changes) -> None:
+    decoder = tiny_model(**changes).depth_decoder
+    rows = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
+    caches, alone = decoder.start_frames(3), [decoder.start() for _ in range(3)]
+    for part in (rows[:, :2], *(rows[:, place : place + 1] for place in (2, 3, 4))):
+        expected = torch.stack([decoder.step(x, cache) for x, cache in zip(part, alone, strict=True)])
+        torch.testing.assert_close(decoder.step_frames(part, caches), expected, atol=1e-5, rtol=1e-5)

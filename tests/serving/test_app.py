@@ -1,9 +1,12 @@
 """The endpoints answer as OpenAI's clients expect, and refuse what is wrong in one line."""
 
+import http.client
 import io
 import json
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,6 +50,36 @@ def test_speech_is_what_the_talker_says(serve, talker) -> None:
     assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples)
     assert b"csm_first_audio_seconds_count 2" in ask(address, "/metrics")[1]
     assert json.loads(ask(address, "/health")[1])["taken"] == 0
+
+
+def test_requests_at_once_share_steps_and_each_gets_its_own_speech(serve, talker) -> None:
+    address = serve(sessions=3)
+    texts = ("You and whose army? Mine.", "Hello there. Who are you?", "A longer line, for once. Yes.")
+    expected = [(talker.generate(text).waveform[0].clamp(-1, 1) * 32767).round().short() for text in texts]
+    requests = [{"input": text, "response_format": "pcm"} for text in texts]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda request: ask(address, "/v1/audio/speech", request), requests))
+    for (status, pcm), samples in zip(answers, expected, strict=True):
+        assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples.numpy())
+    lines = ask(address, "/metrics")[1].decode().splitlines()
+    values = dict(line.split() for line in lines if line[0] != "#")
+    steps, speeches = (float(values[f"csm_batch_size_{name}"]) for name in ("count", "sum"))
+    assert 0 < steps < speeches, "steps were shared"
+    assert float(values["csm_step_seconds_count"]) == steps
+
+
+def test_who_hangs_up_leaves_the_steps_and_gives_the_place_back(serve) -> None:
+    address = serve(sessions=1)
+    body = json.dumps({"input": "You and whose army? " * 40, "response_format": "pcm"})
+    client = http.client.HTTPConnection(address, timeout=30)
+    client.request("POST", "/v1/audio/speech", body)
+    assert client.getresponse().read(100)
+    client.close()
+    deadline = time.monotonic() + 30
+    while json.loads(ask(address, "/health")[1])["taken"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert ask(address, "/v1/audio/speech", {"input": "hello"})[0] == 200
 
 
 @pytest.mark.parametrize(

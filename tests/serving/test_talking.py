@@ -10,6 +10,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from csm.conversation.turn_end import SilenceAlone
+from csm.serving.service import Service
+from csm.serving.settings import ServerSettings
+from csm.serving.talking import Talk
+
 RATE = 8000
 SILENCE = np.zeros(RATE // 50, "<i2").tobytes()
 
@@ -121,3 +126,11 @@ def test_another_servers_page_and_a_wrong_token_are_refused(serve) -> None:
     with connect(f"ws://{address}/talk?token=secret", origin=f"http://{address}") as socket:
         socket.send(json.dumps({"rate": RATE}))
         assert json.loads(socket.recv(timeout=20))["type"] == "ready"
+
+
+def test_conversations_end_turns_as_the_service_states(talker) -> None:
+    turn_end = SilenceAlone(0.7)
+    service = Service(talker=talker, transcriber=None, settings=ServerSettings(sessions=1), turn_end=turn_end)
+    live = Talk(None, service)._conversation("FAYE", "echo")
+    assert live.turn_end is turn_end
+    live.close()

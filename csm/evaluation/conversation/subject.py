@@ -7,6 +7,7 @@ import time
 from csm.conversation.live import LiveConfig, LiveConversation
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.transcriber import Transcriber
+from csm.conversation.turn_end import TurnEnd
 from csm.conversation.worker import Charge, SimulatedWorker
 from csm.generation.talker import Talker
 
@@ -26,6 +27,7 @@ class BenchConversation(LiveConversation):
         transcriber: Recogniser of the user's words.
         config: Settings.
         charge: Seconds that a unit costs, given its measured seconds; None charges these.
+        turn_end: What tells the end of the user's turn; None is 0.5 s of silence.
     """
 
     def __init__(
@@ -34,9 +36,17 @@ class BenchConversation(LiveConversation):
         transcriber: Transcriber,
         config: LiveConfig | None = None,
         charge: Charge | None = None,
+        turn_end: TurnEnd | None = None,
     ) -> None:
         worker = SimulatedWorker(charge, timer=time.process_time)
-        super().__init__(talker, ScriptReplier(SCRIPT), config, worker=worker, transcriber=transcriber)
+        super().__init__(
+            talker,
+            ScriptReplier(SCRIPT),
+            config,
+            worker=worker,
+            transcriber=transcriber,
+            turn_end=turn_end,
+        )
 
     def context_error(self) -> float | None:
         """Frames by which the context's first reply differs from what was played of it."""

@@ -112,6 +112,7 @@ class Pooled:
         statistic: The number of any list of groups; None where it is not defined.
         n_in: Number of inputs. failures: Number of inputs that are not in `groups`, by reason.
         most_repeats: Upper limit of the bootstrap's repeats.
+        condition: Condition in the report where it is not that of the set.
     """
 
     info: MetricInfo
@@ -120,6 +121,7 @@ class Pooled:
     n_in: int
     failures: Mapping[str, int] = field(default_factory=dict)
     most_repeats: int | None = None
+    condition: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

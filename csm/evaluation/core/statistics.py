@@ -124,7 +124,11 @@ def entry_of(
     if isinstance(measured, Pooled):
         most = measured.most_repeats or repeats
         return summarise_groups(
-            measured, group=group, condition=condition, repeats=min(repeats, most), seed=seed
+            measured,
+            group=group,
+            condition=measured.condition or condition,
+            repeats=min(repeats, most),
+            seed=seed,
         )
     if isinstance(measured, Estimate):
         return _entry(

@@ -1,4 +1,4 @@
-"""Probe of emotional coherence: logistic regression that separates true (turn, reply) pairs from wrong ones.
+"""Probe of the fit of replies: logistic regression that separates true (turn, reply) pairs from wrong ones.
 
 It is trained on real pairs of the train split, against pairs whose reply is another one of the same speaker,
 and
@@ -15,6 +15,7 @@ import numpy as np
 
 from csm.evaluation.core.evaluators import NotMeasurable
 from csm.evaluation.core.statistics import bootstrap_repeats, interval, seed_for
+from csm.evaluation.metrics.logistic import area_under_roc, fit_logistic
 from csm.evaluation.metrics.style import STYLE, arousal
 
 Pair = tuple[np.ndarray, np.ndarray]  # standardised styles of a turn and of the reply to it
@@ -101,7 +102,7 @@ def train_probe(
     ridge: float = 10.0,
     repeats: int = 1000,
 ) -> ContextProbe:
-    """Fits the probe by Newton's method, which is deterministic, and tests it on other conversations.
+    """Fits the probe and tests it on other conversations.
 
     Raises:
         NotMeasurable: There are fewer than 20 usable training pairs.
@@ -109,25 +110,18 @@ def train_probe(
     features, labels, _ = with_negatives(train, seed)
     if len(labels) < 40:
         raise NotMeasurable(
-            f"emotional coherence: the context probe needs 20 real pairs to train on, got {len(labels) // 2}"
+            f"style of replies: the context probe needs 20 real pairs to train on, got {len(labels) // 2}"
         )
-    design = np.column_stack([features, np.ones(len(features))])
-    weights = np.zeros(design.shape[1])
-    penalty = np.diag([ridge] * features.shape[1] + [1e-6])
-    for _ in range(25):
-        chance = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (chance - labels) + penalty @ weights
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + penalty
-        weights = weights - np.linalg.solve(curvature, gradient)
+    weights, bias = fit_logistic(features, labels, ridge)
     tested = with_negatives(held_out, seed + 1)
     auroc = ci95 = None
     if len(tested.labels) >= 10:
-        values = tested.features @ weights[:-1]
+        values = tested.features @ weights
         auroc = area_under_roc(values, tested.labels)
         ci95 = _interval_of_auroc(values, tested, repeats, seed)
     return ContextProbe(
-        weights=weights[:-1],
-        bias=float(weights[-1]),
+        weights=weights,
+        bias=bias,
         train_pairs=len(labels) // 2,
         auroc=auroc,
         held_out_pairs=len(tested.labels) // 2,
@@ -149,13 +143,6 @@ def _interval_of_auroc(
 
     draws = bootstrap_repeats(groups, auroc, repeats=repeats, seed=seed_for(seed, "context probe"))
     return interval(draws)
-
-
-def area_under_roc(values: np.ndarray, labels: np.ndarray) -> float:
-    """Computes the share of (true, false) pairs in which the true one scores higher; ties count half."""
-    true, false = values[labels == 1], values[labels == 0]
-    difference = true[:, None] - false[None, :]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
 def context_swap(probe: ContextProbe, pairs: Sequence[Pair]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ FRAME = 0.01  # seconds
 FLOOR_HZ, CEILING_HZ = 60.0, 600.0
 SHORTEST_PAUSE = 0.2  # seconds; a shorter one is the closure of a consonant
 ENERGY_FLOOR_DB = -80.0
+QUIET_DB = 25.0  # under the loudest frame: a pause, where it lasts
 FEWEST_VOICED = 5  # frames, for statistics of pitch
 TOO_UNVOICED = f"fewer than {FEWEST_VOICED} voiced frames"
 
@@ -65,14 +67,30 @@ def contour(waveform: np.ndarray, sample_rate: int = EVALUATION_RATE) -> Contour
     return Contour(f0=f0, energy=10.0 * np.log10(np.maximum(power, 10.0 ** (ENERGY_FLOOR_DB / 10.0))))
 
 
-def pause_lengths(shape: Contour) -> np.ndarray:
-    """Measures pauses inside the clip in seconds: runs of 200 ms or more, 25 dB under the loudest frame."""
-    quiet = shape.energy < shape.energy.max() - 25.0
+class Pause(NamedTuple):
+    """A pause: its length in seconds, and the share of the clip's speech before it, pauses not counted."""
+
+    length: float
+    place: float
+
+
+def pauses(shape: Contour) -> list[Pause]:
+    """Finds pauses inside the clip: runs of 200 ms or more, 25 dB under the loudest frame."""
+    quiet = shape.energy < shape.energy.max() - QUIET_DB
     loud = np.flatnonzero(~quiet)
     quiet = quiet[loud[0] : loud[-1] + 1]  # leading and trailing silence are no pauses
     edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
-    lengths = (edges[1::2] - edges[::2]) * FRAME
-    return lengths[lengths >= SHORTEST_PAUSE]
+    spoken = np.concatenate([[0], np.cumsum(~quiet)])
+    return [
+        Pause(length=float((end - start) * FRAME), place=float(spoken[start] / spoken[-1]))
+        for start, end in zip(edges[::2], edges[1::2], strict=True)
+        if (end - start) * FRAME >= SHORTEST_PAUSE
+    ]
+
+
+def pause_lengths(shape: Contour) -> np.ndarray:
+    """Returns the lengths of `pauses` in seconds."""
+    return np.array([pause.length for pause in pauses(shape)])
 
 
 def clip_statistics(shape: Contour) -> dict[str, float]:

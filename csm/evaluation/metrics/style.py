@@ -64,7 +64,7 @@ def style_scale(styles: Sequence[tuple[str, np.ndarray]]) -> StyleScale:
     """
     if len(styles) < FEWEST_TURNS:
         raise NotMeasurable(
-            f"emotional coherence: {len(styles)} training turns; standardising style needs {FEWEST_TURNS}"
+            f"style of replies: {len(styles)} training turns; standardising style needs {FEWEST_TURNS}"
         )
     values = np.array([value for _, value in styles])
     spread = values.std(axis=0) + 1e-6

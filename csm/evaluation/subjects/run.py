@@ -15,13 +15,15 @@ from csm.evaluation.core.report import Report, save_report
 from csm.evaluation.core.runner import RunnerOptions, Say, run_metrics, silent
 from csm.evaluation.metrics.codebooks import Codebooks
 from csm.evaluation.metrics.contours import Contours
+from csm.evaluation.metrics.contrasts import ContrastCoherence
 from csm.evaluation.metrics.dialogues import DialogueTiming
-from csm.evaluation.metrics.emotion import Emotion
 from csm.evaluation.metrics.fidelity import Fidelity
+from csm.evaluation.metrics.intonation import Intonation
 from csm.evaluation.metrics.latency import GenerationTimes
 from csm.evaluation.metrics.lengths import Lengths
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.prosody import Prosody
+from csm.evaluation.metrics.reply_style import ReplyStyle
 from csm.evaluation.metrics.similarity import SpeakerSimilarity
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.subjects.speech_folder import (
@@ -49,6 +51,7 @@ class RunOptions:
         asr: faster-whisper model name or folder; None for the packaged tiny.en.
         references: Most recordings for the mean voice of a speaker.
         probe_pairs: Most real (turn, reply) pairs to train the context probe on.
+        contrast_clips: Most clips of either side to train a contrast probe on.
         runner: Seed, bootstrap and workers.
     """
 
@@ -59,10 +62,11 @@ class RunOptions:
     asr: str | None = None
     references: int = 6
     probe_pairs: int = 400
+    contrast_clips: int = 150
     runner: RunnerOptions = field(default_factory=RunnerOptions)
 
     def __post_init__(self) -> None:
-        for name in ("references", "probe_pairs"):
+        for name in ("references", "probe_pairs", "contrast_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
@@ -131,8 +135,12 @@ def run_metric_rows(options: RunOptions, corpus: Corpus | None) -> dict[str, Cal
         "DNSMOS": partial(Naturalness, "dnsmos"),
         "distillMOS": partial(Naturalness, "distillmos"),
         "speaker": partial(SpeakerSimilarity, corpus, options.runner, references=options.references),
-        "emotion": partial(Emotion, contours, corpus, options.runner, probe_pairs=options.probe_pairs),
+        "reply style": partial(ReplyStyle, contours, corpus, options.runner, probe_pairs=options.probe_pairs),
+        "contrasts": partial(
+            ContrastCoherence, contours, corpus, options.runner, clips=options.contrast_clips
+        ),
         "prosody": partial(Prosody, contours),
+        "intonation": partial(Intonation, contours),
         "PESQ-WB": partial(Fidelity, "pesq_wb", resynthesis),
         "STOI": partial(Fidelity, "stoi", resynthesis),
         "SI-SDR": partial(Fidelity, "si_sdr", resynthesis),

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from csm.evaluation.metrics.context_probe import area_under_roc, context_swap, train_probe
+from csm.evaluation.metrics.context_probe import context_swap, train_probe
 from csm.evaluation.metrics.contours import clip_contours
+from csm.evaluation.metrics.logistic import area_under_roc
 from csm.evaluation.metrics.style import STYLE, concordance, cosine, style, style_scale
 
 

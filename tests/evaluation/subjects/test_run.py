@@ -19,7 +19,7 @@ def cheap_metrics(monkeypatch):
         pytest.importorskip(module)
     rows = runs.run_metric_rows
     monkeypatch.setattr(
-        runs, "run_metric_rows", lambda *given: {name: rows(*given)[name] for name in (*CHEAP, "emotion")}
+        runs, "run_metric_rows", lambda *given: {name: rows(*given)[name] for name in (*CHEAP, "reply style")}
     )
 
 
@@ -45,7 +45,7 @@ def test_the_report_counts_everything_and_is_the_same_twice(run_folder, cheap_me
 def test_what_the_inputs_lack_is_missing_and_clips_end_to_end_have_no_offsets(run_folder, cheap_metrics):
     report = evaluate_run(options(run_folder))
     reasons = " ".join(missing.reason for missing in report.missing)
-    assert "emotional coherence needs the corpus" in reasons and "laid end to end" in reasons
+    assert "the style of replies needs the corpus" in reasons and "laid end to end" in reasons
     assert not [entry for entry in report.metrics if entry.name.startswith(("fto", "gap"))]
 
 

@@ -1,8 +1,7 @@
-"""Emotional coherence of replies: their style against human replies, and their fit to the turn before.
+"""Prosodic style of replies: against human replies, and its fit to the turn before.
 
 No package carries emotion weights and the corpora carry no emotion labels, so nothing here names an emotion.
-A
-clip's style is seven numbers of its prosody, standardised per speaker. Three measures:
+A clip's style is seven numbers of its prosody, standardised per speaker. Three measures:
 
 * cosine of style between a reply and the human reply to the same turn, beside what another reply of the same
   speaker scores;
@@ -31,7 +30,7 @@ from csm.evaluation.metrics.style import StyleScale, arousal, concordance, cosin
 Style = np.ndarray | str  # standardised style [7], or the reason why there is none
 
 
-class Emotion(Metric):
+class ReplyStyle(Metric):
     """Style and arousal against the human reply, and fit to the turn before.
 
     Args:
@@ -49,10 +48,10 @@ class Emotion(Metric):
     ) -> None:
         super().__init__()
         if corpus is None:
-            raise NotMeasurable("emotional coherence needs the corpus: give --corpus FOLDER")
+            raise NotMeasurable("the style of replies needs the corpus: give --corpus FOLDER")
         self.contours, self.corpus = contours, corpus
         self.scale, self.probe = learn_from_replies(corpus, options, probe_pairs)
-        self.infos = emotion_infos(self.probe.evaluator)
+        self.infos = reply_style_infos(self.probe.evaluator)
         if not self.probe.above_chance:
             self.missing.append(
                 f"fit to the previous turn: not measurable on this corpus: the context probe has "
@@ -172,10 +171,10 @@ def _arousal_concordance(picked: list[list[tuple[np.ndarray, np.ndarray]]]) -> f
     return concordance([arousal(first) for first, _ in pairs], [arousal(second) for _, second in pairs])
 
 
-def emotion_infos(probe: str) -> dict[str, MetricInfo]:
+def reply_style_infos(probe: str) -> dict[str, MetricInfo]:
     """Describes style cosine, arousal concordance, context fit and context swap."""
     own = "csm style probe (our own: seven prosodic numbers standardised per speaker; no labels, no accuracy)"
-    shared: dict[str, Any] = {"area": "emotion", "direction": "higher", "sample_rate": EVALUATION_RATE}
+    shared: dict[str, Any] = {"area": "prosodic style", "direction": "higher", "sample_rate": EVALUATION_RATE}
     return {
         "style_cosine": MetricInfo(
             name="style_cosine",

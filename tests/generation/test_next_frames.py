@@ -1,0 +1,78 @@
+"""Frames that are drawn together are those that each draw gives alone, with random numbers of its own."""
+
+import pytest
+import torch
+
+from csm.generation.depth_sampler import DepthSampler
+from csm.generation.next_frames import Draw, next_frames
+from csm.generation.sampling import SamplingConfig
+
+MODELS = [{}, {"zeros_end": True}, {"depth_inputs": "sum", "latent_dim": 12}, {"depth_n_kv_heads": 1}]
+SAMPLINGS = [
+    SamplingConfig(),
+    SamplingConfig(temperature=0.0),
+    SamplingConfig(depth_temperature=0.3, top_k=4),
+    SamplingConfig(later_codes="nearest"),
+    SamplingConfig(later_codes="nearest", variance_restoration=0.5, temperature=0.4),
+    SamplingConfig(top_k=0),
+]
+
+
+def draws_of(model, samplings, next_code=None) -> list[Draw]:
+    """Returns one draw of random hidden rows for each sampling; every other turn may end."""
+    rows = torch.randn(len(samplings), model.config.d_model, generator=torch.Generator().manual_seed(1))
+    return [
+        Draw(
+            row,
+            DepthSampler(model),
+            sampling,
+            torch.Generator().manual_seed(number),
+            number % 2 == 0,
+            next_code if number == 1 else None,
+        )
+        for number, (row, sampling) in enumerate(zip(rows, samplings, strict=True))
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_each_frame_is_what_it_is_alone_and_so_is_the_generator(
+    tiny_model, changes, native, monkeypatch
+) -> None:
+    model = tiny_model(**changes)
+    if "latent_dim" in changes:
+        model.set_code_vectors(torch.randn(5, 24, 12, generator=torch.Generator().manual_seed(0)))
+    if not native:
+        monkeypatch.setattr(DepthSampler, "is_native", lambda sampler: False)
+    samplings = [s for s in SAMPLINGS * 2 if s.later_codes == "sampled" or "latent_dim" in changes]
+    together, alone = draws_of(model, samplings), draws_of(model, samplings)
+    frames, expected = next_frames(together), [one.alone() for one in alone]
+    for frame, other in zip(frames, expected, strict=True):
+        assert (frame is None) == (other is None)
+        assert frame is None or torch.equal(frame, other)
+    assert sum(frame is not None for frame in frames) > len(frames) // 2
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.generator.get_state(), other.generator.get_state())
+
+
+@torch.no_grad()
+def test_the_end_code_ends_a_turn_that_may_end_and_no_other(tiny_model) -> None:
+    model = tiny_model()
+    model.codebook0_head.weight.zero_()
+    draws = draws_of(model, SAMPLINGS[:3])
+    for one in draws:
+        model.codebook0_head.weight[model.config.end_code] += one.hidden
+    greedy = [one._replace(sampling=SamplingConfig(temperature=0.0)) for one in draws]
+    assert [frame is None for frame in next_frames(greedy)] == [True, False, True]
+
+
+@torch.no_grad()
+def test_a_caller_who_chooses_codes_is_asked_for_his_own_frame_alone(tiny_model) -> None:
+    model, chosen = tiny_model(), torch.tensor([3, 7, 0, 9, 1])
+    draws = draws_of(model, SAMPLINGS[:3], lambda logits, codebook, allowed: chosen[codebook])
+    frames = next_frames(draws)
+    assert torch.equal(frames[1], chosen)
+    others = draws_of(model, SAMPLINGS[:3])
+    assert torch.equal(frames[0], others[0].alone()) and torch.equal(frames[2], others[2].alone())
+    assert next_frames([]) == []
