@@ -11,6 +11,9 @@ import torch
 from bare import NO_DEVICE, begin
 
 TEXT, FRAMES = "I had a plane to catch, and no time to lose.", 24
+TOGETHER = 8  # turns at once
+# Of a frame with its row: what csm.generation.static_turns promises.
+GRAPHS, WAITS = 2, 1
 
 
 def sizes(cuda: bool) -> dict[str, tuple[Any, torch.dtype]]:
@@ -27,25 +30,29 @@ def sizes(cuda: bool) -> dict[str, tuple[Any, torch.dtype]]:
     }
 
 
-def spoken(model: Any, frames: int, seed: int = 0) -> list[torch.Tensor]:
-    """Returns the frames of one turn of a new conversation."""
+def sampling(frames: int, seed: int = 0, **options: Any) -> Any:
+    """Returns settings by which a turn has this many frames."""
     from csm.generation.sampling import SamplingConfig
-    from csm.generation.session import FRAMES_PER_SECOND, Session
+    from csm.generation.session import FRAMES_PER_SECOND
 
     limit = (frames + 0.5) / FRAMES_PER_SECOND
-    sampling = SamplingConfig(max_seconds=limit, shortest=100.0, seed=seed, extra_codes=True)
-    return list(Session(model, sampling).speak(TEXT, 0, frames=frames))
+    return SamplingConfig(max_seconds=limit, shortest=100.0, seed=seed, extra_codes=True, **options)
 
 
-def timed(model: Any, device: torch.device) -> dict[str, float]:
-    """Returns milliseconds to the first frame and of each later one; tens of frames warm up."""
-    from csm.generation.sampling import SamplingConfig
-    from csm.generation.session import FRAMES_PER_SECOND, Session
+def spoken(model: Any, frames: int, static: bool, **options: Any) -> list[torch.Tensor]:
+    """Returns the frames of one turn of a new conversation: by graphs where `static`, else by modules."""
+    from csm.generation.session import Session
 
-    spoken(model, 4)
-    sampling = SamplingConfig(max_seconds=(FRAMES + 0.5) / FRAMES_PER_SECOND, shortest=100.0)
+    return list(Session(model, sampling(frames, **options), static=static).speak(TEXT, 0, frames=frames))
+
+
+def timed(model: Any, device: torch.device, static: bool) -> dict[str, float]:
+    """Returns milliseconds to the first frame and of each later one; a few frames warm up."""
+    from csm.generation.session import Session
+
+    spoken(model, 4, static)
     start = time.perf_counter()
-    turn = Session(model, sampling).speak(TEXT, 0, frames=FRAMES)
+    turn = Session(model, sampling(FRAMES), static=static).speak(TEXT, 0, frames=FRAMES)
     next(turn)
     first = time.perf_counter()
     count = sum(1 for _ in turn)
@@ -53,6 +60,21 @@ def timed(model: Any, device: torch.device) -> dict[str, float]:
         torch.cuda.synchronize()
     last = time.perf_counter()
     return {"first_frame_ms": 1e3 * (first - start), "frame_ms": 1e3 * (last - first) / max(count, 1)}
+
+
+def timed_together(model: Any, static: bool, count: int = TOGETHER) -> float:
+    """Returns milliseconds of a frame of all of several turns at once."""
+    from csm.generation.batch import Request, SpeakingTogether
+    from csm.generation.session import Session
+
+    for frames in (4, FRAMES):  # the first one warms up
+        sessions = [Session(model, sampling(frames, seed), static=static) for seed in range(count)]
+        together = SpeakingTogether([Request(session, TEXT, 0, frames) for session in sessions])
+        next(together)
+        start = time.perf_counter()
+        steps = sum(1 for _ in together)
+        last = time.perf_counter()
+    return 1e3 * (last - start) / max(steps, 1)
 
 
 def per_frame(model: Any) -> dict[str, float]:
@@ -65,7 +87,7 @@ def per_frame(model: Any) -> dict[str, float]:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-                spoken(model, frames)
+                spoken(model, frames, static=True)
             torch.cuda.set_sync_debug_mode("default")
         events = found.key_averages()
         counts[frames] = {
@@ -106,16 +128,33 @@ def main() -> None:
         with device:
             model = CSMModel(config).eval()
         torch.set_default_dtype(torch.float32)
-        same = all(map(torch.equal, spoken(model, 6), spoken(model, 6)))
+        same = all(map(torch.equal, spoken(model, 6, True), spoken(model, 6, True)))
         rows.add(f"a seed gives the same codes, {name}", gate=same)
+        if dtype == torch.float32:
+            ways = [spoken(model, 6, static, temperature=0.0) for static in (True, False)]
+            rows.add(f"graphs give the codes of the modules, {name}", gate=all(map(torch.equal, *ways)))
         if cuda:
-            row = {**timed(model, device), **per_frame(model)}
-            if config.num_codebooks == 32:
-                row["first_audio_ms"] = first_audio(model, device)
-            rows.add(f"generation, {name}", **row, gigabytes=torch.cuda.max_memory_allocated() / 1e9)
+            add_times(rows, name, model, device)
     if not cuda:
-        timed(model, device)
+        for static in (True, False):
+            timed(model, device, static)
+        timed_together(model, True, 2)
         rows.skip("times and launches", NO_DEVICE)
+
+
+def add_times(rows: Any, name: str, model: Any, device: torch.device) -> None:
+    """Adds times of one turn and of several, by graphs and by modules, and what a frame asks of the host."""
+    counts = per_frame(model)
+    rows.add(
+        f"at most {GRAPHS} graph launches and {WAITS} wait a frame, {name}",
+        gate=counts["graph_launches_per_frame"] <= GRAPHS and counts["waits_per_frame"] <= WAITS,
+    )
+    row = {**timed(model, device, True), **counts}
+    row["modules_frame_ms"] = timed(model, device, False)["frame_ms"]
+    row[f"frame_ms_of_{TOGETHER}"] = timed_together(model, True)
+    if model.config.num_codebooks == 32:
+        row["first_audio_ms"] = first_audio(model, device)
+    rows.add(f"generation, {name}", **row, gigabytes=torch.cuda.max_memory_allocated() / 1e9)
 
 
 if __name__ == "__main__":

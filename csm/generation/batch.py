@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csm.generation.session import Session
 from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn
+from csm.generation.static_turns import StaticTurns
 from csm.network.layers import KeyValueCache
 from csm.network.memory import MemoryState
 from csm.network.voice_reading import VoiceReading
@@ -54,6 +55,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         # What __del__ needs, before anything is refused.
         self._turns: dict[int, SpokenTurn] = {}
         self._planned: dict[int, PlannedTurn] = {}
+        self._steps: StaticTurns | None = None
         self.endings: list[Ending | None] = [None] * len(requests)
         self._sessions = [request.session for request in requests]
         for index, session in enumerate(self._sessions):
@@ -81,7 +83,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         try:
             self._begin()
             self._run_frames()
-            drawn = {i: self._sessions[i].next_frame(turn) for i, turn in self._turns.items()}
+            drawn = self._next_frames()
             self._end([i for i, frame in drawn.items() if frame is None])
         except BaseException:
             # Frames drawn in this step are not yielded, so they were not said.
@@ -93,8 +95,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         for index, turn in self._turns.items():
             frame = drawn[index]
             assert frame is not None
-            turn.said.append(frame)
-            frames[index] = frame.cpu()
+            frames[index] = turn.say(frame)
         return frames
 
     def stop(self, index: int) -> None:
@@ -121,23 +122,40 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         self.close()
 
     def _begin(self) -> None:
+        if self._planned and all(self._sessions[index].is_static() for index in self._planned):
+            self._steps = StaticTurns(self._sessions[0].model, len(self._planned))
         while self._planned:
             index = next(iter(self._planned))
-            self._turns[index] = self._sessions[index].begin_turn(self._planned.pop(index))
+            turn = self._turns[index] = self._sessions[index].begin_turn(self._planned.pop(index))
+            if self._steps is not None:
+                self._steps.begin(turn)
+
+    def _next_frames(self) -> dict[int, Int[Tensor, " K"] | None]:
+        """Chooses the next frame of every turn; None where it ends."""
+        if self._steps is None:
+            return {i: self._sessions[i].next_frame(turn) for i, turn in self._turns.items()}
+        return dict(zip(self._turns, self._steps.next_frames(list(self._turns.values())), strict=True))
 
     def _run_frames(self) -> None:
         """Runs the newest frame of every turn that has one."""
         turns = [turn for turn in self._turns.values() if turn.said]
         if turns:
-            for turn, hidden in zip(turns, run_together(turns), strict=True):
-                turn.hidden = hidden
+            self._run(turns)
+
+    def _run(self, turns: Sequence[SpokenTurn]) -> None:
+        """Runs the next row of these turns."""
+        if self._steps is not None:
+            self._steps.run(turns)
+            return
+        for turn, hidden in zip(turns, run_together(turns), strict=True):
+            turn.hidden = hidden
 
     @torch.no_grad()
     def _end(self, indices: Iterable[int]) -> None:
         """Runs what is left of these turns and gives them to their sessions."""
         ending = {index: self._turns[index] for index in indices}
         while unfinished := [turn for turn in ending.values() if turn.rows_left]:
-            run_together(unfinished)
+            self._run(unfinished)
         for index, turn in ending.items():
             self.endings[index] = self._sessions[index].end_turn(turn)
             del self._turns[index]

@@ -138,7 +138,7 @@ class DepthSampler:
         if not has_compiled("depth_frame") or torch.is_autocast_enabled("cpu"):
             return False
         modules = (*decoder.modules(), self.model.audio_embedding)
-        if any(module.training or _has_hooks(module) for module in modules):
+        if any(module.training or has_hooks(module) for module in modules):
             return False
         if any(type(module) not in KNOWN for module in modules[:-1]):
             return False
@@ -190,7 +190,8 @@ class DepthSampler:
         return torch.stack(codes)
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Returns whether a call of the module does more than its forward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LaterCodes = Literal["sampled", "nearest"]
+DAMAGED = "logits hold NaN or rule out every index: the model's weights are damaged"
+# `sample_rows` adds weights as multiples of 2**-40 of the largest: whole numbers have one sum in any order.
+UNITS = 2.0**40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generato
     """
     largest = logits.amax()
     if not bool(largest.isfinite()):
-        raise ValueError("logits hold NaN or rule out every index: the model's weights are damaged")
+        raise ValueError(DAMAGED)
     if temperature == 0:
         return logits.argmax()
     scores = logits.detach().float().cpu()
@@ -110,3 +113,37 @@ def sample(logits: Float[Tensor, " V"], temperature: float, top_k: int, generato
     passed = ((scores[indices] - largest.cpu()) / temperature).exp().double().cumsum(0)
     uniform = torch.rand((), dtype=torch.float64, generator=generator)
     return indices[torch.searchsorted(passed, uniform * passed[-1], right=True)].to(logits.device)
+
+
+def sample_rows(
+    logits: Float[Tensor, "B V"],
+    temperature: Float[Tensor, " B"],
+    top_k: Int[Tensor, " B"],
+    uniform: Float[Tensor, " B"],
+) -> Int[Tensor, " B"]:
+    """Samples one index of each row on the logits' device, without a wait for it.
+
+    The rule is that of `sample`: a uniform number gives the same index up to the rounding of the weights.
+
+    Args:
+        logits: Logits; -inf excludes an index.
+        temperature: Temperature of each row's softmax; 0 takes the argmax.
+        top_k: Number of largest logits of each row to sample from, 1 to V.
+        uniform: float64, a number in [0, 1) for each row; not read at temperature 0.
+
+    Returns:
+        int64; -1 where a logit is NaN or all logits are -inf.
+    """
+    scores = logits.float()
+    largest = scores.amax(1, keepdim=True)
+    kept, last = top_k.unsqueeze(1), scores.shape[1] - 1
+    least = scores.sort(1, descending=True).values.gather(1, kept - 1)
+    above, equal = scores > least, scores == least
+    among = above | equal & (equal.cumsum(1) <= kept - above.sum(1, keepdim=True))
+    greedy = temperature == 0
+    heat = temperature.masked_fill(greedy, 1.0).unsqueeze(1)
+    weights = (((scores - largest) / heat).exp() * UNITS).long() * among
+    passed = weights.cumsum(1).double()
+    drawn = torch.searchsorted(passed, uniform.unsqueeze(1) * passed[:, -1:], right=True)[:, 0]
+    index = torch.where(greedy, scores.argmax(1), drawn.clamp(max=last))
+    return index.masked_fill(~largest[:, 0].isfinite(), -1)

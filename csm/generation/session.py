@@ -22,6 +22,7 @@ from csm.generation.next_code import NextCode
 from csm.generation.next_frames import Draw
 from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.static_turns import StaticTurns, can_capture
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import KeyValueCache
@@ -32,8 +33,7 @@ from csm.sequences.packed_batch import RowBatch
 from csm.sequences.past_turns import pack_past
 from csm.sequences.turns import TurnFrames
 
-# Frame rate of csm-1b's and the project's tokenizers.
-FRAMES_PER_SECOND = 12.5
+FRAMES_PER_SECOND = 12.5  # of csm-1b's and the project's tokenizers
 
 
 class Session:
@@ -49,6 +49,8 @@ class Session:
         sampler: Samples the later codes of every frame; None makes one of fp32 weights. Sessions with one
             model may share a sampler, and with it an int8 copy of the weights.
         next_code: Chooses every code instead of sampling; None samples.
+        static: Whether turns are spoken by `StaticTurns`, on CUDA by graphs with one wait a frame; None: on
+            CUDA. They are not with `next_code` or int8 weights, nor where `can_capture` is false.
 
     Attributes:
         turns: The turns in the exact context, oldest first.
@@ -64,10 +66,12 @@ class Session:
         *,
         sampler: DepthSampler | None = None,
         next_code: NextCode | None = None,
+        static: bool | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
         self.device = model.audio_embedding.weight.device
+        self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
         self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
@@ -123,10 +127,11 @@ class Session:
     def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, Ending]:
         turn = self.begin_turn(plan)
         try:
+            if self.is_static():
+                StaticTurns(self.model).begin(turn)
             while (frame := self.next_frame(turn)) is not None:
-                turn.said.append(frame)
-                yield frame.cpu()
-                turn.hidden = self._run_next(turn)
+                yield turn.say(frame)
+                self._run_next(turn)
         finally:
             ended = self.stop_turn(turn)
         return ended
@@ -201,28 +206,11 @@ class Session:
             raise ValueError("a turn is still being heard: finish() or cancel() it first")
 
     def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
-        """Checks what `speak` is asked to say; nothing changes yet.
-
-        Raises:
-            ValueError: As `speak` at its call.
-        """
-        ids = self.model.codec.encode_turn(text, speaker)
-        if frames is not None and frames < 1:
-            raise ValueError(f"frames is {frames}: expected at least 1, or None for the model's prediction")
-        # The text, one frame and the end row.
-        if len(ids) + 2 > self.model.config.max_context:
-            raise ValueError(
-                f"the text has {len(ids)} ids, max_context is {self.model.config.max_context} rows: split it "
-                f"into sentences"
-            )
-        return PlannedTurn(text, speaker, torch.tensor(ids, device=self.device), frames)
+        """Checks what `speak` is asked to say; nothing changes yet. Raises ValueError as `speak` does."""
+        return PlannedTurn.of(self.model, text, speaker, frames)
 
     def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
-        """Makes room and runs the text; the session is speaking from now on, until `end_turn`.
-
-        Raises:
-            ValueError: Another turn is still being spoken.
-        """
+        """Makes room and runs the text; the session speaks until `end_turn`. Raises ValueError while busy."""
         self.refuse_while_busy()
         model, longest, ids = self.model, self.model.config.max_context, plan.ids
         limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
@@ -246,20 +234,23 @@ class Session:
             expected=expected,
             shortest=self.sampling.shortest * expected if timed else 0,
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
+            sampling=self.sampling,
+            generator=self.generator,
         )
         self._speaking = True
         return turn
 
     def next_draw(self, turn: SpokenTurn) -> Draw | None:
         """Returns what the frame that follows is chosen from, or None at the turn's limit."""
-        if len(turn.said) >= turn.limit:
+        if turn.at_limit:
             turn.ended = "limit"
             return None
-        may_end = len(turn.said) >= turn.shortest
-        return Draw(turn.hidden, self._sampler, self.sampling, self.generator, may_end, self.next_code)
+        return Draw(turn.hidden, self._sampler, self.sampling, self.generator, turn.may_end, self.next_code)
 
     def next_frame(self, turn: SpokenTurn) -> Int[Tensor, " K"] | None:
         """Chooses the frame that follows, or None at the turn's end; the caller appends it to `turn.said`."""
+        if turn.steps is not None:
+            return turn.steps.next_frames([turn])[0]
         draw = self.next_draw(turn)
         frame = None if draw is None else draw.alone()
         if frame is None:
@@ -277,10 +268,17 @@ class Session:
         """Keeps a turn whose rows have all been run; returns why it ended."""
         assert not turn.rows_left, f"{turn.rows_left} rows of the turn have not been run"
         self._speaking = False
+        if turn.steps is not None:
+            turn.steps.end(turn)
         said = TurnFrames("spoken", turn.plan.text, turn.plan.speaker, turn.codes(), ends=turn.ends)
         self.turns.append(ContextTurn(said, turn.expected))
         turn.ended = turn.ended or "stopped"
         return turn.ended
+
+    def is_static(self) -> bool:
+        """Returns whether the next turn is spoken by `StaticTurns`."""
+        plain = self.next_code is None and self._sampler.weights == "fp32"
+        return self.static and plain and can_capture(self.model)
 
     # ---- the parts of hearing a turn piece by piece, for `csm.generation.hearing` ----
 
@@ -366,7 +364,9 @@ class Session:
             phones = phone_log_frames(self.model, rows)
             ends = None if phones is None else text_ends(phones, context.length)
             context = context._replace(turn=turn._replace(ends=ends))
-        self._run_batch(self._turn_rows(context))
+        batch = self._turn_rows(context)
+        rows = self.model.embed_rows(batch.text, batch.codes)
+        self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
         self.turns.append(context)
 
     def _turn_rows(self, context: ContextTurn) -> RowBatch:
@@ -374,13 +374,12 @@ class Session:
         builder.add_spoken(context.turn, length=context.length, train=False)
         return builder.build().to(self.device)
 
-    def _run_batch(self, batch: RowBatch) -> Tensor:
-        rows = self.model.embed_rows(batch.text, batch.codes)
-        return self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
-
-    def _run_next(self, turn: SpokenTurn) -> Float[Tensor, " D"]:
+    def _run_next(self, turn: SpokenTurn) -> None:
+        if turn.steps is not None:
+            turn.steps.run([turn])
+            return
         coming = turn.next_row()
-        return self._forward(coming.row, voice=coming.reading)[-1]
+        turn.hidden = self._forward(coming.row, voice=coming.reading)[-1]
 
     def _forward(
         self, rows: Tensor, *, voice: VoiceReading | None = None, text: TextReading | None = None

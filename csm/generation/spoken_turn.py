@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from csm.generation.sampling import SamplingConfig
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import KeyValueCache
 from csm.network.memory import MemoryState
@@ -42,6 +44,25 @@ class PlannedTurn(NamedTuple):
     ids: Tensor
     frames: int | None
 
+    @classmethod
+    def of(cls, model: ConversationNetwork, text: str, speaker: int, frames: int | None) -> PlannedTurn:
+        """Checks what a session is asked to say.
+
+        Raises:
+            ValueError: The text is empty or too long for the context, the speaker is unknown, or fewer than 1
+                frame is expected.
+        """
+        ids = model.codec.encode_turn(text, speaker)
+        if frames is not None and frames < 1:
+            raise ValueError(f"frames is {frames}: expected at least 1, or None for the model's prediction")
+        # The text, one frame and the end row.
+        if len(ids) + 2 > model.config.max_context:
+            raise ValueError(
+                f"the text has {len(ids)} ids, max_context is {model.config.max_context} rows: split it "
+                f"into sentences"
+            )
+        return cls(text, speaker, torch.tensor(ids, device=model.audio_embedding.weight.device), frames)
+
 
 class NextRow(NamedTuple):
     """A row to be run, and all that the backbone needs for it.
@@ -57,6 +78,22 @@ class NextRow(NamedTuple):
     cache: KeyValueCache
     reading: VoiceReading | None
     memory: MemoryState | None
+
+
+class DeviceSteps(Protocol):
+    """Computes frames and rows of turns on a device; see `csm.generation.static_turns.StaticTurns`."""
+
+    def next_frames(self, turns: Sequence[SpokenTurn]) -> list[Int[Tensor, " K"] | None]:
+        """Returns the next frame of each of these turns, or None where it ends."""
+        ...
+
+    def run(self, turns: Sequence[SpokenTurn]) -> None:
+        """Runs the next row of each of these turns."""
+        ...
+
+    def end(self, turn: SpokenTurn) -> None:
+        """Gives a turn's rows back to its session."""
+        ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,8 +112,10 @@ class SpokenTurn:
         ends: float32 [L], frame at which each text id ends; None: all ids last equally long.
         shortest: Frames before which the turn does not end.
         limit: Frames at which the turn is cut off.
+        sampling, generator: How codes are sampled, of the session.
         said: Frames so far, int64 [K] each.
         ended: Why the turn ended; None while it is spoken.
+        steps: What computes the turn's frames and rows on a device; None: its driver does.
     """
 
     plan: PlannedTurn
@@ -88,30 +127,54 @@ class SpokenTurn:
     expected: int
     shortest: float
     limit: int
+    sampling: SamplingConfig
+    generator: torch.Generator
     ends: Tensor | None = None
     said: list[Tensor] = field(default_factory=list)
     ended: Ending | None = None
+    steps: DeviceSteps | None = None
 
     def __post_init__(self) -> None:
         self._text_end = self.cache.length
 
     @property
+    def may_end(self) -> bool:
+        """Whether the turn may end with the frames so far."""
+        return len(self.said) >= self.shortest
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the turn is cut off after the frames so far."""
+        return len(self.said) >= self.limit
+
+    @property
+    def rows_run(self) -> int:
+        """Rows of frames, and the end row, that have been run."""
+        return self.cache.length - self._text_end
+
+    @property
     def rows_left(self) -> int:
         """Rows to be run if the turn ends with the frames so far: 2, 1 (the end row), or 0 (none)."""
-        return len(self.said) + 1 - (self.cache.length - self._text_end)
+        return len(self.said) + 1 - self.rows_run
+
+    def next_codes(self) -> Int[Tensor, " K"]:
+        """Returns the codes of the next row: of the newest frame; once that has been run, of the end row."""
+        assert self.rows_left, "the turn has had its end row"
+        if self.rows_run < len(self.said):
+            return self.said[self.rows_run]
+        return torch.full((self.model.config.num_codebooks,), self.model.config.end_code)
 
     def next_row(self) -> NextRow:
-        """Returns the row of the newest frame; once that has been run, the end row."""
-        assert self.rows_left, "the turn has had its end row"
-        place = self.cache.length - self._text_end + 1
-        config, device = self.model.config, self.hidden.device
-        if place <= len(self.said):
-            frame = self.said[place - 1]
-        else:
-            frame = torch.full((config.num_codebooks,), config.end_code, device=device)
-        row = self.model.embed_rows(torch.full((1,), -1, device=device), frame.unsqueeze(0))
-        reading = None if self.reading is None else self.reading.step(place)
+        """Returns the row of `next_codes` with what it reads."""
+        codes, device = self.next_codes().to(self.hidden.device), self.hidden.device
+        row = self.model.embed_rows(torch.full((1,), -1, device=device), codes.unsqueeze(0))
+        reading = None if self.reading is None else self.reading.step(self.rows_run + 1)
         return NextRow(row, self.cache, reading, self.memory)
+
+    def say(self, frame: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
+        """Appends a frame, and returns it on the CPU."""
+        self.said.append(frame)
+        return frame if frame.device.type == "cpu" else frame.cpu()
 
     def cut(self, frames: int) -> None:
         """Forgets all but the first frames, and the rows after theirs; the turn has not ended then."""

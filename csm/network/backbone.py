@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from csm.network.cross_attention import CrossAttention, TextNow
+from csm.network.cross_attention import CrossAttention, RowsThatRead, TextNow
 from csm.network.layers import RMSNorm, RowLayout, TransformerBlock
 from csm.network.memory import MemoryRead, MemoryState
 from csm.network.model_config import CSMConfig
 from csm.network.text_reading import TextReading
-from csm.network.voice_reading import VoiceReading
 
 # Places on one turn's clock span hundreds of frames, not thousands of rows.
 TURN_ROPE_BASE = 1e4
+
+
+@runtime_checkable
+class VoiceRows(RowsThatRead, Protocol):
+    """What the backbone asks of a reading of voice rows; the attributes are those of VoiceReading."""
+
+    @property
+    def frame_text(self) -> Tensor: ...
+
+    @property
+    def key_of_query(self) -> Tensor: ...
 
 
 class Backbone(nn.Module):
@@ -78,7 +88,7 @@ class Backbone(nn.Module):
         positions: Tensor,
         attend: RowLayout,
         *,
-        voice: VoiceReading | None = None,
+        voice: VoiceRows | None = None,
         text: TextReading | None = None,
         memory: MemoryState | None = None,
     ) -> Float[Tensor, "R D"]:
@@ -96,11 +106,12 @@ class Backbone(nn.Module):
             now = self.text_now(voice.frame_text[voice.key_of_query])
             x = x.index_add(0, voice.queries, now.to(x.dtype))
         to = cast(TransformerBlock, self.blocks[0]).rotation(positions)
-        cross = 0
+        readings: tuple[tuple[RowsThatRead | None, nn.ModuleDict], ...]
+        readings, cross = ((voice, self.voice_reads), (text, self.text_reads)), 0
         for index, block in enumerate(self.blocks):
             x = block(x, to, attend, index)
             if str(index) in self.voice_reads:
-                for reading, layers in ((voice, self.voice_reads), (text, self.text_reads)):
+                for reading, layers in readings:
                     if reading is not None:
                         out = layers[str(index)](x.index_select(0, reading.queries), reading, cross)
                         x = x.index_add(0, reading.queries, out.to(x.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,22 @@ class FlatReading(NamedTuple):
         if band is None or keys != list(lengths):
             return None
         return cls(max(queries), max(keys), band)
+
+
+@runtime_checkable
+class RowsThatRead(Protocol):
+    """What a cross-attention layer asks of a reading; the attributes are those of Reading."""
+
+    @property
+    def queries(self) -> Tensor: ...
+
+    @property
+    def query_positions(self) -> Tensor: ...
+
+    @property
+    def rotation(self) -> Rotation | None: ...
+
+    def attend(self, q: Float[Tensor, "Q N H"], layer: int) -> Float[Tensor, "Q N H"]: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,7 +264,7 @@ class CrossAttention(nn.Module):
         keys = rotate(self.k_proj(normed).view(shape), to)
         return keys, self.v_proj(normed).view(shape)
 
-    def forward(self, x: Float[Tensor, "Q D"], reading: Reading, layer: int) -> Float[Tensor, "Q D"]:
+    def forward(self, x: Float[Tensor, "Q D"], reading: RowsThatRead, layer: int) -> Float[Tensor, "Q D"]:
         """Returns what is added to the rows that read.
 
         Args:

@@ -206,6 +206,12 @@ class KeyValueCache:
         )
         return out[0].transpose(0, 1)
 
+    def rows_from(self, layer: int, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns keys and values [M, rows, H] of rows `first` and on of a layer that has attended: views."""
+        keys, values = self._keys[layer], self._values[layer]
+        assert keys is not None and values is not None, f"layer {layer} has not attended yet"
+        return keys[:, first : self.length], values[:, first : self.length]
+
     def pad(self, x: Tensor) -> Tensor:
         """[R, ...] -> [1, R, ...]."""
         return x.unsqueeze(0)

@@ -214,7 +214,9 @@ class VoiceReading(Reading):
         return out.index_add(0, queries, end.to(out.dtype))
 
 
-def key_at(places: Int[Tensor, " Q"], length: int, keys: int) -> Int[Tensor, " Q"]:
+def key_at(
+    places: Int[Tensor, " Q"], length: int | Int[Tensor, " Q"], keys: int | Int[Tensor, " Q"]
+) -> Int[Tensor, " Q"]:
     """Returns which of `keys` keys, stretched to `length`, lies at each place; beyond the end the last."""
     return (2 * places.clamp(max=length - 1) + 1) * keys // (2 * length)
 

@@ -269,9 +269,17 @@ def generate(pair: Pair, inputs: dict, frames: int) -> torch.Tensor:
     )
 
 
-def greedy(model: CSMModel, context: list[TurnFrames], text: str, speaker: int, frames: int) -> torch.Tensor:
+def greedy(
+    model: CSMModel,
+    context: list[TurnFrames],
+    text: str,
+    speaker: int,
+    frames: int,
+    static: bool | None = None,
+) -> torch.Tensor:
     """Our greedy frames, [K, frames at most]."""
-    session = Session(model, SamplingConfig(temperature=0.0, max_seconds=frames / 12.5, extra_codes=True))
+    sampling = SamplingConfig(temperature=0.0, max_seconds=frames / 12.5, extra_codes=True)
+    session = Session(model, sampling, static=static)
     for turn in context:
         session.listen(turn)
     said = list(session.speak(text, speaker))
@@ -318,6 +326,8 @@ def test_greedy_generation_is_theirs_frame_by_frame_in_a_batch_of_different_leng
         assert ours.shape[1] == 10, "ended early: choose another seed"
         assert torch.equal(ours.T, theirs[index])
         assert ours.unique().numel() > 8
+        # At fixed shapes and addresses too, as CUDA graphs compute it.
+        assert torch.equal(greedy(pair.ours, context, text, speaker, 10, static=True), ours)
 
 
 @torch.no_grad()
@@ -335,6 +345,7 @@ def test_generation_from_text_alone_ends_where_theirs_ends(tmp_path) -> None:
             continue
         length = int(ends[0]) if len(ends) else len(theirs)
         assert torch.equal(ours.T, theirs[:length])
+        assert torch.equal(greedy(pair.ours, [], text, 0, 12, static=True), ours)
         ended.append(length)
     assert min(ended) < 12 < sum(ended), "no conversation ended by zeros: choose another seed"
 

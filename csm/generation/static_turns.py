@@ -1,0 +1,139 @@
+"""Turns that are spoken on a device with one wait for it a frame, several in the same CUDA graphs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from threading import Lock
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from csm.generation.depth_sampler import has_hooks
+from csm.generation.spoken_turn import SpokenTurn
+from csm.generation.static_frames import FrameDraw, LaterRule
+from csm.generation.static_lane import RowInputs, StaticLane, addresses_of
+from csm.network.conversation_network import ConversationNetwork
+
+
+class StaticTurns:
+    """Speaks up to any number of turns of one model at once, in one lane (`StaticLane`).
+
+    A frame of all turns takes two launches, one for its codes and one for its row, and one wait. A turn may
+    begin and end between any two frames. Lanes outlive their turns: later turns of the same model find the
+    graphs captured.
+
+    Args:
+        model: Network in eval mode.
+        count: Turns that are expected at once; more of them move to a larger lane.
+    """
+
+    def __init__(self, model: ConversationNetwork, count: int = 1) -> None:
+        self.model, self._count = model, count
+        self._held: StaticLane | None = None
+        self._places: dict[SpokenTurn, int] = {}
+        # Rows of each turn's cache that are in the session's own memory too.
+        self._stored: dict[SpokenTurn, int] = {}
+
+    def begin(self, turn: SpokenTurn) -> None:
+        """Gives a turn whose text has been run a place; its rows are run here from now on, until `end`."""
+        if self._held is None:
+            self._held = take_lane(self.model, self._count)
+        elif len(self._places) == self._held.count:
+            self._grow()
+        self._load(turn)
+        turn.steps = self
+
+    def next_frames(self, turns: Sequence[SpokenTurn]) -> list[Int[Tensor, " K"] | None]:
+        """Returns the next frame of each of these turns on the CPU, or None where it ends.
+
+        Turns whose later codes follow by different rules (`LaterRule`) take a launch and a wait a rule.
+
+        Raises:
+            ValueError: A code could not be sampled.
+        """
+        draws = {turn: FrameDraw(self.model.config, turn) for turn in turns if not turn.at_limit}
+        frames: dict[SpokenTurn, Tensor | None] = {}
+        for rule in {LaterRule.of(turn.sampling) for turn in draws}:
+            places = {self._places[t]: d for t, d in draws.items() if LaterRule.of(t.sampling) == rule}
+            codes = self._lane.frames({place: draw.inputs for place, draw in places.items()}, rule)
+            frames.update({draw.turn: draw.frame(codes[place]) for place, draw in places.items()})
+        for turn in turns:
+            if frames.get(turn) is None:
+                turn.ended = "limit" if turn.at_limit else "end_code"
+        return [frames.get(turn) for turn in turns]
+
+    def run(self, turns: Sequence[SpokenTurn]) -> None:
+        """Runs the next row of each of these turns; the hidden rows stay on the device."""
+        rows = {
+            self._places[turn]: RowInputs(turn.next_codes(), turn.cache.length, turn.rows_run + 1)
+            for turn in turns
+        }
+        self._lane.run(rows)
+        for turn in turns:
+            turn.cache.advance(1)
+
+    def end(self, turn: SpokenTurn) -> None:
+        """Gives a turn's rows back to its session, and its place to another turn."""
+        self._store(turn)
+        turn.steps = None
+        if not self._places:
+            give_lane(self.model, self._lane)
+            self._held = None
+
+    @property
+    def _lane(self) -> StaticLane:
+        assert self._held is not None, "no turn has begun"
+        return self._held
+
+    def _load(self, turn: SpokenTurn) -> None:
+        place = min({*range(self._lane.count)} - {*self._places.values()})
+        self._lane.load(place, turn)
+        self._places[turn], self._stored[turn] = place, turn.cache.length
+        turn.hidden = self._lane.hidden[place]
+
+    def _store(self, turn: SpokenTurn) -> None:
+        place = self._places.pop(turn)
+        self._lane.caches.store(place, turn.cache, self._stored.pop(turn))
+        turn.hidden = turn.hidden.clone()
+
+    def _grow(self) -> None:
+        """Moves all turns to a lane of twice as many places."""
+        turns = list(self._places)
+        for turn in turns:
+            self._store(turn)
+        give_lane(self.model, self._lane)
+        self._held = take_lane(self.model, 2 * self._lane.count)
+        for turn in turns:
+            self._load(turn)
+
+
+# ---- lanes that no turn is in, by model ----
+
+_FREE: weakref.WeakKeyDictionary[ConversationNetwork, list[StaticLane]] = weakref.WeakKeyDictionary()
+_LOCK = Lock()
+
+
+def take_lane(model: ConversationNetwork, count: int) -> StaticLane:
+    """Returns a lane that no turn is in; its places are the least power of two that is at least `count`."""
+    count, addresses = 1 << (count - 1).bit_length(), addresses_of(model)
+    with _LOCK:
+        # Graphs hold the addresses of the weights: those of weights that have moved are of no use.
+        free = [lane for lane in _FREE.get(model, []) if lane.addresses == addresses]
+        fitting = next((lane for lane in free if lane.count == count), None)
+        _FREE[model] = [lane for lane in free if lane is not fitting]
+        return fitting or StaticLane(model, count)
+
+
+def give_lane(model: ConversationNetwork, lane: StaticLane) -> None:
+    """Keeps a lane for a later `take_lane`."""
+    with _LOCK:
+        _FREE.setdefault(model, []).append(lane)
+
+
+def can_capture(model: ConversationNetwork) -> bool:
+    """Returns whether a graph computes what the modules would: in eval mode, without autocast and hooks."""
+    if torch.is_autocast_enabled(model.audio_embedding.weight.device.type):
+        return False
+    return not any(module.training or has_hooks(module) for module in model.modules())
