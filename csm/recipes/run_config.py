@@ -29,6 +29,8 @@ class RunConfig:
         tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained;
             a start keeps its own sizes.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
+        encoder_frozen: Whether the tokenizer's encoder, and the prediction of latents from semantic codes,
+            stay as they start: at the principal components of spectra and their regression, from scratch.
         teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
             codebooks (`tokenizer_loss.distillation`); empty: none.
         teacher_features: What of it they are taught.
@@ -53,6 +55,7 @@ class RunConfig:
     tokenizer_training: TrainingConfig = field(default_factory=TrainingConfig)
     tokenizer_start: str = "scratch"
     tokenizer_frozen: bool = False
+    encoder_frozen: bool = False
     teacher: str = ""
     teacher_features: TeacherConfig = field(default_factory=TeacherConfig)
     recogniser: str = "packaged"

@@ -65,6 +65,8 @@ def wideband_tokenizer() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
+        # Trained, encoder and prediction move faster than the codebooks follow them (docs/LOG.md).
+        encoder_frozen=True,
         tokenizer_loss=replace(TELEPHONE_LOSS, envelope=3.0),
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(

@@ -44,6 +44,8 @@ class TokenizerTask:
         initialise: Begin at the principal components of the first steps' batches, for a tokenizer that is not
             trained yet; the same ones on every rank.
         decoder_only: Encoder and codebooks stay as they are, so that codes keep their meaning.
+        encoder_frozen: Encoder and quantizer, but not its codebooks, stay as they are or as `initialise` sets
+            them.
         device: Where the modules are.
         teacher: Of the semantic codebooks; moved to the device, not trained and not saved.
 
@@ -60,6 +62,7 @@ class TokenizerTask:
         *,
         initialise: bool,
         decoder_only: bool,
+        encoder_frozen: bool = False,
         device: torch.device,
         teacher: Teacher | None = None,
     ) -> None:
@@ -103,6 +106,10 @@ class TokenizerTask:
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
             self._initialise()
+        if encoder_frozen:
+            tokenizer.encoder.requires_grad_(False)
+            # Codebooks follow what they quantize, if that stays as it is: the prediction too.
+            tokenizer.quantizer.requires_grad_(False).acoustic_out.requires_grad_(True)
 
     def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
         """One micro-batch of a step, on the CPU."""

@@ -22,7 +22,7 @@ def make(small_config, datasets, monkeypatch):
         tokenizer_task, "Discriminators", lambda: Discriminators(periods=(2,), windows=(128,), width=4)
     )
 
-    def task(*, decoder_only=False, initialise=True, **loss) -> TokenizerTask:
+    def task(*, decoder_only=False, encoder_frozen=False, initialise=True, **loss) -> TokenizerTask:
         torch.manual_seed(0)
         return TokenizerTask(
             ConversationalRVQ(small_config),
@@ -30,6 +30,7 @@ def make(small_config, datasets, monkeypatch):
             TokenizerLossConfig(**loss),
             initialise=initialise,
             decoder_only=decoder_only,
+            encoder_frozen=encoder_frozen,
             device=torch.device("cpu"),
         )
 
@@ -125,6 +126,18 @@ def test_decoder_only_leaves_encoder_and_codebooks_bit_equal(make):
     assert not {n for n, _ in tokenizer.decoder.named_parameters() if f"decoder.{n}" not in changed} - {
         "condition.weight"
     }
+
+
+def test_a_frozen_encoder_keeps_its_weights_while_codebooks_and_decoder_learn(make):
+    task = make(encoder_frozen=True)
+    tokenizer = task.trainer.tokenizer
+    before = copy.deepcopy(tokenizer.state_dict())
+    optimise(task, 3)
+    changed = {name for name, value in tokenizer.state_dict().items() if not torch.equal(value, before[name])}
+    kept = ("encoder.", "quantizer.acoustic_in.", "quantizer.semantic_in.", "quantizer.semantic_out.")
+    assert not [name for name in changed if name.startswith(kept)]
+    for part in ("decoder.", "quantizer.acoustic.codebooks", "quantizer.semantic.codebooks"):
+        assert [name for name in changed if name.startswith(part)], part
 
 
 def test_a_decoder_alone_is_not_trained_on_new_codebooks(make):

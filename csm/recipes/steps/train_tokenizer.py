@@ -28,7 +28,7 @@ from csm.training.tokenizer_task import TokenizerTask
 # Fields of a recipe that make a tokenizer: the same one serves runs whose models differ.
 PARTS = (
     *("corpus", "utterances", "tokenizer", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen"),
-    *("teacher", "teacher_features", "semantic_start"),
+    *("encoder_frozen", "teacher", "teacher_features", "semantic_start"),
 )
 
 
@@ -96,6 +96,7 @@ def tokenizer_task(run: RunConfig, device: torch.device) -> TokenizerTask:
         run.tokenizer_loss,
         initialise=run.tokenizer_start == "scratch",
         decoder_only=run.tokenizer_frozen,
+        encoder_frozen=run.encoder_frozen,
         device=device,
         teacher=start_teacher(run, tokenizer) if run.teacher else None,
     )

@@ -37,6 +37,7 @@ def run(steps, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return replace(
         steps.run,
         tokenizer=tokenizer,
+        encoder_frozen=True,
         recogniser="",
         semantic_utterances=UtteranceConfig(items=4, max_seconds=1.5),
         semantic_training=steps.run.tokenizer_training,
