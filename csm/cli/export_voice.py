@@ -12,12 +12,15 @@ From Python: Talker.from_pretrained("my_voice").generate("I had a plane to catch
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from csm.audio.watermark import Watermark
 from csm.cli.options import add_run, device_of
 from csm.data.consent import consents, without_consent
 from csm.generation.voice_card import write_card
+from csm.generation.voices import Voice
 from csm.recipes.steps.speak import run_corpus, trained_talker
 from csm.system.log import log
 
@@ -26,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_run(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the voice")
+    parser.add_argument(
+        "--main",
+        metavar="NAME",
+        help="voice that speaks where none is named (default: the one with most training minutes)",
+    )
     parser.add_argument("--whole", action="store_true", help="fp32 weights (default: half precision)")
     parser.add_argument(
         "--no-tokenizer", action="store_true", help="leave the tokenizer out: use the one beside OUTPUT"
@@ -40,6 +48,8 @@ def run(options: argparse.Namespace) -> None:
     if options.watermark:
         Watermark()  # is installed
     talker = trained_talker(options.run, device_of(options), corpus=options.corpus, all_voices=True)
+    if options.main:
+        talker = replace(talker, voices=with_first(talker.voices, options.main))
     talker.save_pretrained(options.output, half=not options.whole, tokenizer=not options.no_tokenizer)
     corpus = run_corpus(options.run, options.corpus)
     write_card(options.output, corpus=corpus.info, consent=consents(corpus), mark=options.watermark)
@@ -51,3 +61,14 @@ def run(options: argparse.Namespace) -> None:
         )
     size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
     print(f"{options.output}: {len(talker.voices)} voices, {size / 1e6:.1f} MB")
+
+
+def with_first(voices: Mapping[str, Voice], name: str) -> dict[str, Voice]:
+    """Returns voices with the one of a name first, the others in their order.
+
+    Raises:
+        ValueError: There is no voice of this name.
+    """
+    if name not in voices:
+        raise ValueError(f"--main is {name!r}: expected one of {', '.join(voices)}")
+    return {name: voices[name], **voices}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csm.cli import main
+from csm.generation.talker import Talker
 from csm.recipes.steps.speak import trained_talker
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
@@ -56,3 +57,13 @@ def test_an_exported_voice_carries_its_speakers_consent_and_who_gave_none_is_nam
         "consent": {"A": "signed 2026-11-01"},
         "watermark": "none",
     }
+
+
+def test_a_named_voice_of_an_export_is_the_main_one(steps, tmp_path, capsys):
+    words = ["export", "voice", "--run", str(steps.model), "--output"]
+    for name in ("A", "B"):
+        assert main([*words, str(tmp_path / name), "--main", name]) == 0
+        assert next(iter(Talker.from_pretrained(tmp_path / name).voices)) == name
+    assert main([*words, str(tmp_path / "C"), "--main", "C"]) != 0
+    assert "--main is 'C': expected one of A, B" in capsys.readouterr().err
+    assert not (tmp_path / "C").exists()
