@@ -5,7 +5,7 @@
 Held-out recorded turns between silences. Ended falsely is a turn of which an end was decided before its last
 speech; the delay is from its last audible sample to the decision. Hesitations are the same turns, cut at the
 quietest 20 ms of their middle, with 0.3 to 1.2 s of silence there. Voice activity and probabilities are
-computed once and are the same for every row; a judgement is there after the CPU time that it takes.
+computed once and are the same for every row; a classification is there after the CPU time that it takes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from csm.conversation.smart_turn import SmartTurn, SmartTurnConfig
 from csm.conversation.turn_end import Patience, SilenceAlone, TurnEnd
 from csm.conversation.worker import Task
 from csm.data.manifest import Corpus, Turn, read_corpus
-from csm.evaluation.conversation.judged_listener import JudgedListener
+from csm.evaluation.conversation.recorded_listener import RecordedListener
 from csm.evaluation.conversation.users import audible_span
 from csm.system.files import order_by_hash, write_atomically
 
 BEFORE_S, AFTER_S, SECOND_S = 0.3, 2.2, 0.5
 SHORTEST_S = 1.5  # of a turn that is made a hesitation
 SILENCES = (0.3, 0.5, 0.7)
-JUDGED = ((0.5, 0.3, 1.0), (0.5, 0.3, 2.0), (0.8, 0.3, 0.7), (0.8, 0.3, 1.0))  # threshold, shift, hold
+CLASSIFIED = ((0.5, 0.3, 1.0), (0.5, 0.3, 2.0), (0.8, 0.3, 0.7), (0.8, 0.3, 1.0))  # threshold, shift, hold
 
 
 class Recording(NamedTuple):
@@ -64,7 +64,7 @@ class Replayed:
         return next(self._values)
 
 
-class Judge:
+class Classifier:
     """smart-turn that computes each probability once, whatever the threshold."""
 
     name = SmartTurn.name
@@ -81,7 +81,7 @@ class Judge:
         self.config = SmartTurnConfig(threshold=threshold, shift=shift, hold=hold)
         self.silence = hold
 
-    def judge(self, turn: Tensor) -> Task:
+    def classify(self, turn: Tensor) -> Task:
         """Yields the silence that this pause needs."""
         probability = self.probability(turn)
         self.asked.append(probability)
@@ -125,7 +125,7 @@ def hesitating(speech: Tensor, detector: Any, generator: torch.Generator) -> Rec
 
 def heard(recording: Recording, turn_end: TurnEnd, cost: float) -> list[Heard]:
     """Returns what the listener decides."""
-    listener = JudgedListener(ListenerConfig(), turn_end, Replayed(recording.activity), cost)
+    listener = RecordedListener(ListenerConfig(), turn_end, Replayed(recording.activity), cost)
     return [change for part in recording.samples.split(WINDOW) for change in listener.push(part)]
 
 
@@ -149,7 +149,7 @@ def inner_pauses(changes: Sequence[Heard]) -> Iterator[tuple[Heard, Heard]]:
 def row(
     name: str,
     turn_end: TurnEnd,
-    judge: Judge,
+    classifier: Classifier,
     made: Sequence[Recording],
     cut: Sequence[Recording],
     cost: float,
@@ -157,7 +157,7 @@ def row(
     """Returns a row of the table."""
     early, delays, hesitations = 0, [], 0
     for number, recording in enumerate([*made, *cut]):
-        judge.recording = number
+        classifier.recording = number
         ends = [change.at for change in heard(recording, turn_end, cost) if change.change == "ended"]
         if number >= len(made):
             hesitations += any(at <= recording.end for at in ends)
@@ -171,20 +171,24 @@ def row(
     )
 
 
-def judged_pauses(judge: Judge, made: Sequence[Recording], cut: Sequence[Recording]) -> dict[str, list[dict]]:
+def classified_pauses(
+    classifier: Classifier, made: Sequence[Recording], cut: Sequence[Recording]
+) -> dict[str, list[dict]]:
     """Returns the probability of an end at true ends, at inner pauses and at hesitations."""
     found: dict[str, list[dict]] = {"ends": [], "inner pauses": [], "hesitations": []}
-    judge.configure(0.5, 3.0, 3.0)  # no end is decided within a recording
+    classifier.configure(0.5, 3.0, 3.0)  # no end is decided within a recording
     for number, recording in enumerate([*made, *cut]):
-        judge.recording, judge.asked = number, []
-        inner = [later.since - pause.since for pause, later in inner_pauses(heard(recording, judge, 0.0))]
+        classifier.recording, classifier.asked = number, []
+        inner = [
+            later.since - pause.since for pause, later in inner_pauses(heard(recording, classifier, 0.0))
+        ]
         kind = "inner pauses" if number < len(made) else "hesitations"
         found[kind] += [
             {"recording": number, "probability": value, "seconds": length}
-            for value, length in zip(judge.asked, inner, strict=False)
+            for value, length in zip(classifier.asked, inner, strict=False)
         ]
-        if number < len(made) and len(judge.asked) > len(inner):
-            found["ends"].append({"recording": number, "probability": judge.asked[-1]})
+        if number < len(made) and len(classifier.asked) > len(inner):
+            found["ends"].append({"recording": number, "probability": classifier.asked[-1]})
     return found
 
 
@@ -209,22 +213,22 @@ def main() -> None:
     made = [whole(speech, detector) for speech in speeches]
     long = [speech for speech in speeches if len(speech) >= SHORTEST_S * RATE]
     cut = [hesitating(speech, detector, generator) for speech in long]
-    judge = Judge()
-    found = judged_pauses(judge, made, cut)
+    classifier = Classifier()
+    found = classified_pauses(classifier, made, cut)
     if options.output:
         ids = [turn.id for turn in drawn]
         write_atomically(options.output, json.dumps({"turns": ids, **found}, indent=1) + "\n")
-    report(judge, found, made, cut)
+    report(classifier, found, made, cut)
 
 
 def report(
-    judge: Judge, found: dict[str, list[dict]], made: Sequence[Recording], cut: Sequence[Recording]
+    classifier: Classifier, found: dict[str, list[dict]], made: Sequence[Recording], cut: Sequence[Recording]
 ) -> None:
     """Prints both tables. A turn without an end among its pauses is one in which no speech was found."""
-    cost = float(np.median(judge.seconds))
-    p50, p95 = 1000 * np.percentile(judge.seconds, [50, 95])
+    cost = float(np.median(classifier.seconds))
+    p50, p95 = 1000 * np.percentile(classifier.seconds, [50, 95])
     print(f"{len(made)} turns, no speech found in {len(made) - len(found['ends'])}; {len(cut)} hesitations")
-    print(f"a judgement takes {p50:.0f} / {p95:.0f} ms of CPU (p50 / p95)\n")
+    print(f"a classification takes {p50:.0f} / {p95:.0f} ms of CPU (p50 / p95)\n")
     print(
         "| probability of an end | n | median | above 0.5 | above 0.8 | below an end's |\n" + 6 * "|---" + "|"
     )
@@ -237,11 +241,11 @@ def report(
     print("\n| turn end | turns ended falsely | hesitations cut off | delay p50, ms | p95, ms |")
     print("|---|---|---|---|---|")
     for seconds in SILENCES:
-        print(row(f"silence {1000 * seconds:.0f} ms", SilenceAlone(seconds), judge, made, cut, 0.0))
-    for threshold, shift, hold in JUDGED:
-        judge.configure(threshold, shift, hold)
+        print(row(f"silence {1000 * seconds:.0f} ms", SilenceAlone(seconds), classifier, made, cut, 0.0))
+    for threshold, shift, hold in CLASSIFIED:
+        classifier.configure(threshold, shift, hold)
         name = f"smart-turn from {threshold}: {1000 * shift:.0f} ms, else {1000 * hold:.0f} ms"
-        print(row(name, judge, judge, made, cut, cost), flush=True)
+        print(row(name, classifier, classifier, made, cut, cost), flush=True)
 
 
 if __name__ == "__main__":

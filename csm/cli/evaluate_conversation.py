@@ -39,8 +39,8 @@ from csm.data.manifest import read_corpus
 from csm.evaluation.conversation import full_duplex, turn_bench
 from csm.evaluation.conversation.answering import Answers
 from csm.evaluation.conversation.bench import run_bench, summary
-from csm.evaluation.conversation.judged_listener import JudgedListener
 from csm.evaluation.conversation.load import LoadOptions, run_load
+from csm.evaluation.conversation.recorded_listener import RecordedListener
 from csm.evaluation.conversation.stubs import AlwaysStops, IgnoresUsers
 from csm.evaluation.conversation.subject import BenchConversation
 from csm.evaluation.conversation.users import ScriptedUser, scripted_users
@@ -129,8 +129,8 @@ def _turn_bench(options: argparse.Namespace) -> None:
     recordings = turn_bench.read_recordings(options.turn_bench)
     turn_end = turn_end_of(options.turn_end)
 
-    def listener() -> JudgedListener:
-        return JudgedListener(ListenerConfig(), turn_end)
+    def listener() -> RecordedListener:
+        return RecordedListener(ListenerConfig(), turn_end)
 
     found = {one.name: turn_bench.predicted(one, listener) for one in recordings}
     path = options.output / PREDICTIONS_FILE

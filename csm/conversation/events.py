@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 # user_begins, user_ends: a turn of the user; `at` is when it was detected, `since` the sample it refers to.
-# pause: a pause of the user was judged, with the probability that it ends the turn: "shift", or "hold".
+# pause: a pause of the user was classified, with the probability that it ends the turn: "shift", or "hold".
 # backchannel: speech of the user that ended before it was a turn. hold, resume: the voice pauses while it is
 # open whether speech is a backchannel. barge_in: the voice is stopped. voice_begins, voice_ends: first and
 # last sample of a reply. underrun: a reply had no audio in time. heard: recognised words of the user's turn.
@@ -36,7 +36,7 @@ class Event(NamedTuple):
         kind: What happened.
         since: Sample at which it began: the onset of the speech that was detected at `at`, for one.
         text: Words, or the reason of a failure.
-        source: Recogniser of the user's words, or what judged a pause.
+        source: Recogniser of the user's words, or what classified a pause.
     """
 
     at: int

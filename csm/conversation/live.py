@@ -319,9 +319,9 @@ class LiveConversation:
         self.worker.begin(self._task)
 
     def _answer(self, user: UserTurn) -> Task:
-        """Judges the pause, which the end of the turn waits for, and then makes the reply."""
+        """Classifies the pause, which the end of the turn waits for, and then makes the reply."""
         if user.words is not None:
-            yield from self.turn_end.judge(user.words)
+            yield from self.turn_end.classify(user.words)
         yield from self.speaker.reply(user)
 
     def _collect(self) -> None:

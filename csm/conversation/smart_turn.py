@@ -49,7 +49,7 @@ class SmartTurnConfig:
 
 
 class SmartTurn:
-    """Judges pauses by smart-turn on one thread; may be shared by conversations.
+    """Classifies pauses by smart-turn on one thread; may be shared by conversations.
 
     Args:
         config: Threshold and silences.
@@ -73,7 +73,7 @@ class SmartTurn:
         self.config = config or SmartTurnConfig()
         self.silence = self.config.hold
 
-    def judge(self, turn: Float[Tensor, " S"]) -> Task:
+    def classify(self, turn: Float[Tensor, " S"]) -> Task:
         """Yields the silence that this pause needs."""
         probability = self.probability(turn)
         shift = probability >= self.config.threshold

@@ -1,4 +1,4 @@
-"""When a pause is the end of a turn: the silence that ends it, fixed or judged from the turn's audio.
+"""When a pause is the end of a turn: the silence that ends it, fixed or classified from the turn's audio.
 
 A turn has ended once the silence after its speech has lasted long enough. How long that is depends on the
 pause: after a question the voice may answer soon, in the middle of a sentence it waits.
@@ -16,7 +16,7 @@ from csm.conversation.worker import Task
 
 
 class Patience(NamedTuple):
-    """What was judged of a pause.
+    """What was classified of a pause.
 
     Attributes:
         silence: Seconds of silence that end the turn, counted from its last speech.
@@ -36,10 +36,10 @@ class TurnEnd(Protocol):
 
     @property
     def silence(self) -> float:
-        """Seconds of silence that end a turn of which nothing was judged."""
+        """Seconds of silence that end a turn of which nothing was classified."""
 
-    def judge(self, turn: Float[Tensor, " S"]) -> Task:
-        """Returns the work of judging a pause, which yields one Patience, or nothing.
+    def classify(self, turn: Float[Tensor, " S"]) -> Task:
+        """Returns the work of classifying a pause, which yields one Patience, or nothing.
 
         Args:
             turn: float32 [S] at 16 kHz, the turn so far with the silence of the pause.
@@ -61,6 +61,6 @@ class SilenceAlone:
         if not self.silence > 0:
             raise ValueError(f"silence is {self.silence}: expected above 0 s")
 
-    def judge(self, turn: Float[Tensor, " S"]) -> Task:
-        """Judges nothing."""
+    def classify(self, turn: Float[Tensor, " S"]) -> Task:
+        """Classifies nothing."""
         yield from ()

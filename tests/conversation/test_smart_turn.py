@@ -88,9 +88,9 @@ def test_the_threshold_decides_between_a_shift_and_a_hold(loudness) -> None:
     assert 0.5 < value < 0.9 and SmartTurn(model=loudness).probability(0 * turn) < 0.45
     found = []
     for threshold in (value - 0.01, value + 0.01):
-        judge = SmartTurn(SmartTurnConfig(threshold=threshold, shift=0.25, hold=0.9), loudness)
-        assert judge.silence == 0.9, "until the answer is there, the turn is held"
-        found += judge.judge(turn)
+        classifier = SmartTurn(SmartTurnConfig(threshold=threshold, shift=0.25, hold=0.9), loudness)
+        assert classifier.silence == 0.9, "until the answer is there, the turn is held"
+        found += classifier.classify(turn)
     assert [one.silence for one in found] == [0.25, 0.9]
     assert [one.reason.split()[0] for one in found] == ["shift", "hold"]
 

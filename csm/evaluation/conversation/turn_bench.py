@@ -20,7 +20,7 @@ from torch import Tensor
 
 from csm.audio.resampling import resample
 from csm.conversation.listener import RATE, WINDOW, Heard
-from csm.evaluation.conversation.judged_listener import JudgedListener
+from csm.evaluation.conversation.recorded_listener import RecordedListener
 from csm.system.extras import missing_package
 from csm.system.files import write_atomically
 
@@ -79,7 +79,7 @@ def _audio(row: Mapping[str, Any], column: str, path: Path) -> Tensor:
     return resample(torch.from_numpy(samples.mean(axis=1)), rate, RATE)
 
 
-def predicted(recording: Recording, make: Callable[[], JudgedListener]) -> dict[str, SpeakerEvents]:
+def predicted(recording: Recording, make: Callable[[], RecordedListener]) -> dict[str, SpeakerEvents]:
     """Listens to both speakers at once and returns the events of each.
 
     An interruption is speech that began while the other spoke and outlasts a backchannel: the rule by which

@@ -11,7 +11,7 @@ import torch
 from csm.cli import main
 from csm.conversation.listener import RATE, ListenerConfig
 from csm.conversation.turn_end import SilenceAlone
-from csm.evaluation.conversation.judged_listener import JudgedListener
+from csm.evaluation.conversation.recorded_listener import RecordedListener
 from csm.evaluation.conversation.turn_bench import Recording, predicted, read_recordings, write_predictions
 
 arrow = pytest.importorskip("pyarrow")
@@ -23,8 +23,8 @@ class LoudIsSpeech:
         return float(window.square().mean().sqrt() > 0.05)
 
 
-def listener() -> JudgedListener:
-    return JudgedListener(ListenerConfig(), SilenceAlone(), LoudIsSpeech())
+def listener() -> RecordedListener:
+    return RecordedListener(ListenerConfig(), SilenceAlone(), LoudIsSpeech())
 
 
 def channel(*spans: tuple[float, float], seconds: float = 10.0) -> torch.Tensor:

@@ -15,14 +15,14 @@ from csm.conversation.turn_end import TurnEnd
 LONGEST_S, BETWEEN_S = 30.0, 1.0  # audio that is kept within turns and between them
 
 
-class JudgedListener:
-    """A listener of recorded speech: each pause is judged when it is found.
+class RecordedListener:
+    """A listener of recorded speech: each pause is classified when it is found.
 
     Args:
         config: Thresholds.
         turn_end: What decides.
         activity: Probability of speech; None is silero-vad.
-        cost: Seconds of audio that pass until a judgement is there.
+        cost: Seconds of audio that pass until a classification is there.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class JudgedListener:
             if change.change == "onset":
                 self._onset = round((change.since - BEFORE_ONSET_S) * RATE)
             elif change.change == "pause":
-                self._judge(change.at)
+                self._classify(change.at)
             elif change.change == "resumed":
                 self._answer = None
             yield change
 
-    def _judge(self, at: float) -> None:
+    def _classify(self, at: float) -> None:
         turn = self._past[max(0, self._onset - self._begin) : round(at * RATE) - self._begin]
-        for patience in self._turn_end.judge(turn):
+        for patience in self._turn_end.classify(turn):
             self._answer = (at + self._cost, patience.silence)
