@@ -36,8 +36,8 @@ def add_turn_end(parser: argparse.ArgumentParser) -> None:
         "--turn-end",
         choices=TURN_ENDS,
         default=TURN_ENDS[0],
-        help="what tells the end of your turn from a pause: 0.5 s of silence, or smart-turn, a network that "
-        "reads the sound and is fetched once (default: %(default)s)",
+        help="what decides that your turn has ended: 0.5 s of silence, or smart-turn, a network that reads "
+        "the sound and is fetched once (default: %(default)s)",
     )
 
 

@@ -164,7 +164,7 @@ class SharedSteps:
             with one_thread():
                 while self._wait():
                     self.step()
-        finally:  # whatever ends the thread, nobody waits for it
+        finally:  # whatever ends the thread, no caller is left waiting
             with self._lock:
                 self._closed = True
                 self._made.notify_all()

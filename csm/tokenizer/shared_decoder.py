@@ -223,7 +223,7 @@ def joined(states: Sequence[Any]) -> Any:
 
 
 def one_of(state: Any, row: int, frames: int) -> Any:
-    """Returns the state of one row of a batch, whose stream has had so many frames."""
+    """Returns the state of one row of a batch, whose stream has had `frames` frames."""
     if isinstance(state, AttentionPast):
         first = max(0, state.keys.shape[2] - frames)
         return AttentionPast(state.keys[row : row + 1, :, first:], state.values[row : row + 1, :, first:])

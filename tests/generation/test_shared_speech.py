@@ -42,7 +42,7 @@ def begun(talker: Talker, number: int):
 
 
 def alone(talker: Talker, number: int, chunks: int | None):
-    """Returns the chunks of a speech made alone, closed after so many of them, and the speech."""
+    """Returns the chunks of a speech made alone, closed after `chunks` of them, and the speech."""
     stream = begun(talker, number)
     made = list(islice(stream, chunks))
     stream.close()

@@ -125,7 +125,7 @@ def test_a_batch_says_what_each_says_alone_and_goes_on_like_it(tiny_model, rando
     for request, alone, codes in zip(batch, single, said, strict=True):
         frames = alone.session.speak(*alone[1:3], frames=alone.frames)
         assert codes == [frame.tolist() for frame in frames]
-        # Its rows are its own again: what it hears and says next is the same.
+        # Its rows are its own again: the next turns are the same.
         answers = []
         for session in (request.session, alone.session):
             session.listen(random_turn("next"))

@@ -18,7 +18,7 @@ from csm.evaluation.core.evaluators import optional_import, package_version
 from csm.evaluation.core.metric import Measurement, Metric, MetricInfo, Pooled, Score, Scores, failed, scored
 from csm.evaluation.metrics.contours import FEWEST_VOICED, TOO_UNVOICED, Contour, Contours, pauses
 
-FINAL = 15  # voiced frames: the last 150 ms of voice told questions apart best (docs/MEASURED.md)
+FINAL = 15  # voiced frames: the last 150 ms of voice separate questions from statements best (docs/LOG.md)
 WH_WORDS = frozenset("what when where which who whom whose why how".split())
 MARKS = re.compile(r"[,;:.!?\u2014\u2026-]+(?=\s)")
 NEAR = 0.12  # of the speech: a pause this near to a mark is at it

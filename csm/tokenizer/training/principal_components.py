@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -85,7 +85,15 @@ def start_from_principal_components(
         from_latent = back[:, : head.frame.in_features]
         _set_linear(head.frame, from_latent, mean)
         _set_linear(head.correction)
-    latents = torch.cat([encoder(audio[:, 0])[0][counted] for audio, counted in kept])
+    _fit_codebooks(tokenizer, kept, generator)
+
+
+def _fit_codebooks(
+    tokenizer: ConversationalRVQ, kept: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator
+) -> None:
+    """Fits prediction and codebooks to the latents that the linear path gives."""
+    quantizer = tokenizer.quantizer
+    latents = torch.cat([tokenizer.encoder(audio[:, 0])[0][counted] for audio, counted in kept])
     rows = torch.randperm(len(latents), generator=generator)[:KMEANS_ROWS].to(latents.device)
     if quantizer.semantic_in is not None:
         quantizer.fit(latents[rows], generator)
