@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from csm.system.extras import missing_package
 from csm.tokenizer.semantic.ctranslate2_weights import read_weights
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
-from csm.tokenizer.semantic.speech_encoder import whisper_state
+from csm.tokenizer.semantic.speech_encoder import (
+    STEPS_PER_FRAME,
+    SpeechEncoder,
+    SpeechEncoderConfig,
+    whisper_state,
+)
 from csm.tokenizer.semantic.text_decoder import whisper_decoder
 
 MODEL, TOKENIZER = "model.bin", "tokenizer.json"
@@ -23,6 +29,9 @@ START, WITHOUT_TIMES, END = "<|startoftranscript|>", "<|notimestamps|>", "<|endo
 ENGLISH_IDS, MULTILINGUAL = 51_864, ("<|en|>", "<|transcribe|>")
 #: Class that the loss leaves out.
 IGNORED = -100
+#: Log-mel features in silence, and how many of them the encoder gets after the speech: it was trained on
+#: speech that silence follows.
+SILENCE, SILENT_STEPS = -0.75, 160
 
 
 class Recogniser:
@@ -48,6 +57,7 @@ class Recogniser:
         self.decoder = whisper_decoder(read_weights(folder / MODEL, prefix="decoder/"))
         self.decoder.eval().requires_grad_(False).to(device)
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.encoder = self._whole_encoder().eval().requires_grad_(False).to(device)
         special = (START, *(MULTILINGUAL if self._multilingual else ()), WITHOUT_TIMES)
         ids = {name: self._tokenizer.token_to_id(name) for name in (*special, END)}
         if absent := [name for name, found in ids.items() if found is None]:
@@ -71,14 +81,37 @@ class Recogniser:
         Raises:
             ValueError: Its sizes are others.
         """
-        state = whisper_state(read_weights(self.folder / MODEL, prefix="encoder/"))
         try:
-            encoder.encoder.load_state_dict(state)
+            encoder.encoder.load_state_dict(self.encoder.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"the recogniser in {self.folder} does not fit semantic_layers, semantic_width and "
                 f"semantic_heads: {error}"
             ) from error
+
+    def _whole_encoder(self) -> SpeechEncoder:
+        """The recogniser's encoder as it was trained: one block of attention over its 30 s."""
+        state = whisper_state(read_weights(self.folder / MODEL, prefix="encoder/"))
+        width = len(state["norm.weight"])
+        layers = len({name.split(".")[1] for name in state if name.startswith("layers.")})
+        # Whisper's heads are 64 wide in every size.
+        config = SpeechEncoderConfig(width=width, n_layers=layers, n_heads=max(1, width // 64), past_frames=1)
+        block = config.positions // STEPS_PER_FRAME
+        encoder = SpeechEncoder(replace(config, block_frames=block))
+        encoder.load_state_dict(state)
+        return encoder
+
+    @torch.no_grad()
+    def features(self, log_mel: Float[Tensor, "B M 80"]) -> Float[Tensor, "B N D"]:
+        """Returns what the recogniser's own encoder gives its decoder, at 50 steps a second.
+
+        Args:
+            log_mel: Features of whole clips of up to 28 s, 10 ms each.
+        """
+        steps = log_mel.shape[1] // 2
+        silence = log_mel.new_full((len(log_mel), SILENT_STEPS, log_mel.shape[2]), SILENCE)
+        found: Tensor = self.encoder(torch.cat([log_mel, silence], dim=1))
+        return found[:, :steps]
 
     def ids(self, texts: Sequence[str]) -> Int[Tensor, "B L"]:
         """Returns the text ids of texts, special ones around them, padded with IGNORED; none for "" ."""

@@ -12,24 +12,33 @@ from torch import Tensor, nn
 from csm.data.phone_labels import NONE, PhoneLabels
 from csm.data.utterances import UtteranceBatch, UtteranceDataset
 from csm.spelling import LETTERS
+from csm.system.log import log
 from csm.tokenizer.semantic.log_mel import BANDS
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 from csm.tokenizer.semantic.speech_encoder import STEPS_PER_FRAME
-from csm.tokenizer.training.semantic_losses import SemanticLossConfig, letter_loss, phone_loss
+from csm.tokenizer.training.reduced_rank import fit_fold
+from csm.tokenizer.training.semantic_losses import (
+    SemanticLossConfig,
+    feature_loss,
+    letter_loss,
+    phone_loss,
+)
 from csm.tokenizer.usage import perplexity
 from csm.training.optimizer import scale_learning_rate
-from csm.training.recogniser import Recogniser
+from csm.training.recogniser import SILENCE, Recogniser
 from csm_kernels import ema_update_stacks, rvq_search
 
 # Batches whose rows the codebooks start from; steps in which dead codes are always revived, then every few.
 START_BATCHES, REVIVED_EVERY_STEP, REVIVE_EVERY = 20, 200, 20
 # Learning rate of a recogniser's encoder, as a factor on that of the new layers.
 ENCODER_RATE = 0.1
-# Log-mel features in a frame, and their level in silence, which masks take.
-MEL_STEPS, SILENCE = 2 * STEPS_PER_FRAME, -0.75
+# Log-mel features in a frame; masks take their level in silence.
+MEL_STEPS = 2 * STEPS_PER_FRAME
 WIDEST_BAND, LONGEST_STRETCH, STRETCH_EVERY = 12, 16, 300
 VALIDATED = 64
+# Parts of the loss.
+PARTS = ("phones", "letters", "recogniser", "features", "commitment")
 
 
 @dataclass
@@ -78,13 +87,13 @@ class SemanticTrainer(nn.Module):
         """Returns losses by name, and what the codebook update needs.
 
         Returns:
-            Scalars phones, phone_accuracy, letters, commitment, and recogniser where there is one; rows
-            [N, C], codes int64 [N, K] and levels int64 [N] of the frames that are no padding.
+            Scalars phones, phone_accuracy, letters, commitment, and recogniser and features where there is a
+            recogniser. Of the frames that are no padding: rows [N, C], codes int64 [N, K], levels int64 [N].
         """
         encoder, stack = self.tokenizer.encoder, self.tokenizer.stack
-        features = encoder.log_mel(batch.utterances.audio[:, 0])
-        features = torch.where(batch.masked, torch.full_like(features, SILENCE), features)
-        rows = encoder.rows(features, batch.first).float()
+        log_mel = encoder.log_mel(batch.utterances.audio[:, 0])
+        masked = torch.where(batch.masked, torch.full_like(log_mel, SILENCE), log_mel)
+        rows = encoder.rows(masked, batch.first).float()
         valid = self.valid(batch.utterances, rows.shape[1])
         levels = self._levels(batch.utterances.levels, loss).unsqueeze(1).expand_as(valid)
         with torch.autocast(rows.device.type, enabled=False):
@@ -112,6 +121,7 @@ class SemanticTrainer(nn.Module):
         if recogniser is not None:
             mask = valid.repeat_interleave(STEPS_PER_FRAME, dim=1)
             outputs["recogniser"] = recogniser.loss(batch.ids, steps, mask)
+            outputs["features"] = feature_loss(steps[mask], recogniser.features(log_mel)[mask])
         return outputs
 
     def valid(self, batch: UtteranceBatch, frames: int) -> Bool[Tensor, "B T"]:
@@ -163,7 +173,7 @@ class SemanticTask:
         self.train, self.validation, self.labels, self.weights = train, validation, labels, loss
         self.recogniser, self.device = recogniser, device
         self._pending: list[dict[str, Tensor]] = []
-        self._start_codebooks()
+        self._start()
 
     def batch(self, step: int, micro_batch: int) -> SemanticBatch:
         """Returns one micro-batch of a step, on the CPU."""
@@ -184,7 +194,7 @@ class SemanticTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted loss and its parts."""
         outputs: dict[str, Tensor] = module(batch, self.weights, self.recogniser)
-        names = [name for name in ("phones", "letters", "recogniser", "commitment") if name in outputs]
+        names = [name for name in PARTS if name in outputs]
         total = torch.stack([getattr(self.weights, name) * outputs[name] for name in names]).sum()
         self._pending.append({name: outputs[name] for name in ("rows", "codes", "levels")})
         return total, {name: outputs[name].detach() for name in (*names, "phone_accuracy")}
@@ -216,7 +226,7 @@ class SemanticTask:
             utterances = self.validation.in_order(first, min(items, count - first))
             batch = self._batch(self.validation, utterances, None).to(self.device)
             outputs = self.trainer(batch, self.weights, self.recogniser)
-            for name in ("phones", "phone_accuracy", "letters", "recogniser", "commitment"):
+            for name in ("phone_accuracy", *PARTS):
                 if name in outputs:
                     sums.setdefault(name, []).append(float(outputs[name]))
         return {name: sum(values) / len(values) for name, values in sums.items()}
@@ -251,15 +261,36 @@ class SemanticTask:
         )
 
     @torch.no_grad()
-    def _start_codebooks(self) -> None:
-        """K-means of the rows of the first batches, which every rank can make."""
+    def _start(self) -> None:
+        """Sets layers around the codebooks and codebooks by the first batches, which every rank can make."""
         tokenizer = self.trainer.tokenizer.to(self.device).eval()
-        rows = []
+        encoder, heads = tokenizer.encoder, self.trainer.heads.to(self.device)
+        found, wanted = [], []
         for step in range(1, START_BATCHES + 1):
-            batch = self.batch(step, 0).to(self.device)
-            found = tokenizer.encoder(batch.utterances.audio[:, 0])
-            rows.append(found[self.trainer.valid(batch.utterances, found.shape[1])])
-        tokenizer.stack.fit(torch.cat(rows), torch.Generator().manual_seed(self.train.seed))
+            utterances = self.batch(step, 0).to(self.device).utterances
+            log_mel = encoder.log_mel(utterances.audio[:, 0])
+            steps = encoder.encoder(log_mel)
+            valid = self.trainer.valid(utterances, steps.shape[1] // STEPS_PER_FRAME)
+            found.append(_frames(steps)[valid])
+            if self.recogniser is not None:
+                norm = self.recogniser.encoder.norm
+                normalised = (self.recogniser.features(log_mel) - norm.bias) / norm.weight
+                wanted.append(_frames(normalised)[valid])
+        rows = torch.cat(found)
+        if self.recogniser is not None:
+            left = fit_fold(encoder.fold, heads.unfold, rows, torch.cat(wanted))
+            heads.norm.load_state_dict(self.recogniser.encoder.norm.state_dict())
+            log.info(
+                "codebooks read %d components, which leave %.2f of the variance of the features",
+                encoder.fold.out_features,
+                left,
+            )
+        tokenizer.stack.fit(encoder.fold(rows), torch.Generator().manual_seed(self.train.seed))
+
+
+def _frames(steps: Float[Tensor, "B N D"]) -> Float[Tensor, "B T X"]:
+    """The steps of each frame side by side."""
+    return steps.unflatten(1, (-1, STEPS_PER_FRAME)).flatten(2)
 
 
 def _mask(masked: Bool[Tensor, "B M 80"], random: np.random.Generator) -> None:

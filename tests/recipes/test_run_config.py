@@ -40,6 +40,7 @@ USERS = {
     "SemanticLossConfig.phones": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.letters": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.recogniser": "balances the losses of a semantic tokenizer",
+    "SemanticLossConfig.features": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.commitment": "balances the losses of a semantic tokenizer",
     "SemanticLossConfig.quantizer_dropout": "trains fewer codebooks",
     "SemanticLossConfig.decay": "has batches of another size: codebooks average over 1 / (1 - decay) steps",

@@ -76,6 +76,25 @@ def test_it_reads_the_words_of_a_batch_whatever_pads_it_and_no_further_than_aske
     assert short[1:] == [found[1], ""]
 
 
+def test_features_see_the_future_and_the_text_is_read_from_them(
+    recogniser: Recogniser, excerpt: Corpus
+) -> None:
+    turn = next(turn for turn in excerpt.turns() if 3 < turn.duration < 5)
+    audio = read_turn(excerpt, turn, 24_000)
+    audio = torch.nn.functional.pad(audio, (0, -audio.shape[1] % 1920))
+    log_mel = SemanticEncoder(TokenizerConfig(semantic_layers=4)).log_mel(audio)
+    whole = recogniser.features(log_mel)
+    assert whole.shape == (1, log_mel.shape[1] // 2, 384)
+    changed = log_mel.clone()
+    changed[:, -40:] = -0.75
+    assert not torch.allclose(recogniser.features(changed)[:, :40], whole[:, :40], atol=1e-3)
+    mask = torch.ones(whole.shape[:2], dtype=torch.bool)
+    # Without 30 s of silence after it the text is read again and again.
+    length = recogniser.ids([turn.text]).shape[1] - 4
+    [text] = recogniser.read(whole, mask, torch.tensor([length]))
+    assert error_counts(turn.text, text)[0] <= 0.3 * len(turn.text.split()), (turn.text, text)
+
+
 def test_a_folder_without_a_model_and_an_encoder_of_other_sizes_are_refused(
     recogniser: Recogniser, tmp_path: Path
 ) -> None:

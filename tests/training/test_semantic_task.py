@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from csm.data.utterances import UtteranceConfig, UtteranceDataset
 from csm.text import ByteCodec, text_codec
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
+from csm.tokenizer.semantic.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.optimizer import parameter_groups, scale_learning_rate
 from csm.training.options import TrainingConfig
+from csm.training.recogniser import Recogniser
 from csm.training.semantic_task import SemanticTask
 
 RATE = 16_000
@@ -77,7 +80,9 @@ def labels(corpus: Corpus) -> PhoneLabels:
     return PhoneLabels(codec, {turn.id: turn.text for turn in corpus.turns()}, ends)
 
 
-def made(corpus: Corpus, labels: PhoneLabels, **loss: float) -> SemanticTask:
+def made(
+    corpus: Corpus, labels: PhoneLabels, *, recogniser: Recogniser | None = None, **loss: float
+) -> SemanticTask:
     torch.manual_seed(0)
 
     def dataset(split: str, items: int) -> UtteranceDataset:
@@ -95,7 +100,7 @@ def made(corpus: Corpus, labels: PhoneLabels, **loss: float) -> SemanticTask:
         dataset("validation", 3),
         labels,
         weights,
-        recogniser=None,
+        recogniser=recogniser,
         device=torch.device("cpu"),
     )
 
@@ -129,6 +134,31 @@ def test_two_trainings_are_equal_bit_for_bit(corpus: Corpus, labels: PhoneLabels
     assert optimise(one, 3) == optimise(two, 3)
     states = zip(one.trainer.state_dict().values(), two.trainer.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
+
+
+class SmallRecogniser(Recogniser):
+    """A recogniser of the tones' size with random weights, which reads no text: no file holds one."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(5)
+        self.encoder = SpeechEncoder(
+            SpeechEncoderConfig(width=32, n_layers=1, n_heads=2, block_frames=375, past_frames=1)
+        ).requires_grad_(False)
+
+    def ids(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(texts), 0, dtype=torch.int64)
+
+
+def test_codebooks_start_at_a_recognisers_features(corpus: Corpus, labels: PhoneLabels) -> None:
+    """Before any step the quantized rows hold most of its features' variance; those of random layers none."""
+    recogniser = SmallRecogniser()
+    started, random = made(corpus, labels, recogniser=recogniser), made(corpus, labels)
+    random.recogniser = recogniser
+    losses = []
+    for task in (started, random):
+        task.trainer.eval()
+        losses.append(task.validate(0)["features"])
+    assert losses[0] < 0.1 and losses[1] > 1, losses
 
 
 def test_an_item_with_one_codebook_reads_the_first_alone(corpus: Corpus, labels: PhoneLabels) -> None:

@@ -19,6 +19,8 @@ class SemanticLossConfig:
         letters: Weight of the CTC loss over letters.
         recogniser: Weight of the cross entropy of the text by a frozen recogniser's decoder, which reads the
             semantic rows in place of its own encoder's features.
+        features: Weight of the share of variance that the rows leave of the features which the recogniser's
+            own encoder, with all of the past and the future, gives the decoder.
         commitment: Weight of the distance of the rows from their code vectors.
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks, from the first on.
         decay: Decay of the codebooks' moving average.
@@ -31,6 +33,7 @@ class SemanticLossConfig:
     phones: float = 1.0
     letters: float = 0.5
     recogniser: float = 0.5
+    features: float = 1.0
     commitment: float = 0.25
     quantizer_dropout: float = 0.5
     decay: float = 0.99
@@ -66,3 +69,9 @@ def letter_loss(
     with_text = text_lengths > 0
     share = torch.where(with_text, losses / text_lengths.clamp_min(1), torch.zeros_like(losses))
     return share.sum() / with_text.sum().clamp_min(1)
+
+
+def feature_loss(found: Float[Tensor, "N D"], wanted: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Returns the share of the variance of `wanted` that `found` leaves."""
+    wanted = wanted.float()
+    return (found.float() - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()
