@@ -16,7 +16,7 @@ from csm.tokenizer.training.adversarial_losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from csm.tokenizer.training.discriminators import Discriminators
+from csm.tokenizer.training.discriminators import Discriminators, MagnitudeDiscriminators
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.tokenizer.usage import perplexity
@@ -73,11 +73,6 @@ class TokenizerTask:
                 "decoder_only keeps the codebooks, initialise replaces them: give a tokenizer that is "
                 "trained already and leave initialise out"
             )
-        if loss.adversarial > 0 and tokenizer.config.recover_phase:
-            raise ValueError(
-                "tokenizer_loss.adversarial with tokenizer.recover_phase: no gradient passes through "
-                "recovered phases; expected adversarial=0, or recover_phase=false"
-            )
         self.decoder_only = decoder_only
         if decoder_only:
             tokenizer.requires_grad_(False).decoder.requires_grad_(True)
@@ -96,12 +91,13 @@ class TokenizerTask:
             tokenizer, len(train.speakers), teacher_width=width, envelope=loss.envelope
         )
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
-        self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": 0.5}
+        self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": loss.discriminator_rate}
         names = ("loss", "mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text")
         self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
         self.watched = "mel"
         if loss.adversarial > 0:
-            self.modules["discriminator"] = Discriminators()
+            recovers = tokenizer.config.recover_phase
+            self.modules["discriminator"] = MagnitudeDiscriminators() if recovers else Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:

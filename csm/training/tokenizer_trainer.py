@@ -75,8 +75,9 @@ class TokenizerTrainer(nn.Module):
         Returns:
             Scalars mel, magnitude, commitment, isotropy, speaker and emotion; prediction with a semantic
             encoder, text and reversal without; distillation where taught. Codes [B, K, T]; semantic_rows and
-            acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T]. Where phases are not recovered:
-            output and target [B, 1, S] and features [B, T2, C] of the decoder's head.
+            acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T]; features [B, T2, C] of the
+            decoder's head. Output and target of a slice: waveforms [B, 1, S], or compressed magnitudes
+            [B, T3, bins] where phases are recovered.
         """
         tokenizer = self.tokenizer
         frame = tokenizer.config.samples_per_frame
@@ -95,7 +96,7 @@ class TokenizerTrainer(nn.Module):
         condition = tokenizer.condition(len(latent), speaker.detach() * keep, emotion.detach() * keep)
         known = tokenizer.decoder.frames(quantized.latent, condition)
         if tokenizer.config.recover_phase:
-            sound = self._magnitudes(known, features, batch.lengths)
+            sound = self._magnitudes(known, features, batch, slice_frames)
         else:
             sound = self._waveforms(known, batch, slice_frames)
         outputs = {} if taught is None else {"distillation": self._teacher_loss(quantized, valid, taught)}
@@ -120,15 +121,29 @@ class TokenizerTrainer(nn.Module):
             }
         )
 
-    def _magnitudes(self, known: Tensor, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def _magnitudes(
+        self, known: Tensor, spectra: Tensor, batch: UtteranceBatch, slice_frames: int
+    ) -> dict[str, Tensor]:
         """Whole utterances compared at the decoder's STFT: no waveform is made."""
         tokenizer = self.tokenizer
         spectrum = tokenizer.encoder.spectrum
-        predicted = tokenizer.decoder.compressed(known)
-        steps = torch.arange(features.shape[1], device=features.device)
-        inside = (steps < ((lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
-        mel, magnitude = self.magnitude_loss(predicted, spectrum.compressed(features), inside)
-        return {"mel": mel, "magnitude": magnitude}
+        features = tokenizer.decoder.features(known)
+        predicted = tokenizer.decoder.magnitude_head(known, features)
+        target = spectrum.compressed(spectra)
+        steps = torch.arange(spectra.shape[1], device=spectra.device)
+        inside = (steps < ((batch.lengths + spectrum.hop - 1) // spectrum.hop).unsqueeze(1)).float()
+        mel, magnitude = self.magnitude_loss(predicted, target, inside)
+        hops = tokenizer.config.hops_per_frame
+        window = hops * batch.slice_start.unsqueeze(1) + steps[: hops * slice_frames]
+        window = window.clamp(max=len(steps) - 1).unsqueeze(-1).expand(-1, -1, target.shape[-1])
+        output, wanted = ((x * inside.unsqueeze(-1)).gather(1, window) for x in (predicted, target))
+        return {
+            "mel": mel,
+            "magnitude": magnitude,
+            "features": features,
+            "output": output,
+            "target": wanted,
+        }
 
     def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
         """A slice of every utterance decoded to sound and compared with the original."""

@@ -35,6 +35,7 @@ USERS = {
     "TokenizerLossConfig.speaker": "balances the losses of a tokenizer",
     "TokenizerLossConfig.emotion": "balances the losses of a tokenizer",
     "TokenizerLossConfig.distillation": "balances the losses of a tokenizer with a teacher",
+    "TokenizerLossConfig.discriminator_rate": "balances decoder and discriminators: see the hinge loss",
     "TokenizerLossConfig.feature_matching": "balances the losses of a tokenizer",
     "TokenizerLossConfig.prediction": "predicts acoustic latents from semantic codes",
     "SemanticLossConfig.phones": "balances the losses of a semantic tokenizer",

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.training.adversarial_losses import adversarial_loss
 from csm.tokenizer.training.discriminators import Discriminators
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import tokenizer_task
@@ -22,10 +23,12 @@ def make(small_config, datasets, monkeypatch):
         tokenizer_task, "Discriminators", lambda: Discriminators(periods=(2,), windows=(128,), width=4)
     )
 
-    def task(*, decoder_only=False, encoder_frozen=False, initialise=True, **loss) -> TokenizerTask:
+    def task(
+        *, decoder_only=False, encoder_frozen=False, initialise=True, recover_phase=False, **loss
+    ) -> TokenizerTask:
         torch.manual_seed(0)
         return TokenizerTask(
-            ConversationalRVQ(small_config),
+            ConversationalRVQ(dataclasses.replace(small_config, recover_phase=recover_phase)),
             *datasets,
             TokenizerLossConfig(**loss),
             initialise=initialise,
@@ -156,6 +159,46 @@ def test_discriminators_are_not_trained_before_their_step(make):
     assert not any(
         torch.equal(state[name], value) for name, value in discriminators.items() if value.ndim > 1
     )
+
+
+@pytest.mark.parametrize("recover_phase", [False, True])
+def test_a_decoder_alone_is_trained_against_discriminators_at_their_rate(make, recover_phase):
+    """Waveforms or, where phases are recovered, magnitudes: a slice that the decoder has a gradient of."""
+    task = make(
+        recover_phase=recover_phase,
+        decoder_only=True,
+        initialise=False,
+        adversarial=1.0,
+        discriminator_rate=1.5,
+    )
+    assert task.learning_rate_scales["discriminator"] == 1.5
+    history = optimise(task, 2)
+    assert all(0 < step["hinge"] < 10 and 0 < step["feature_matching"] < 10 for step in history)
+    outputs = task.trainer(task.batch(1, 0), task.weights, task.train.config.slice_frames)
+    assert outputs["output"].shape == outputs["target"].shape
+    if recover_phase:
+        config = task.trainer.tokenizer.config
+        rows = config.hops_per_frame * task.train.config.slice_frames
+        assert outputs["output"].shape[1:] == (rows, config.bins)
+    maps = task.modules["discriminator"](outputs["output"])
+    (gradient,) = torch.autograd.grad(adversarial_loss(maps), outputs["features"])
+    assert gradient.any()
+
+
+def test_magnitudes_of_a_slice_are_those_of_the_decoder_there(make):
+    task = make(recover_phase=True)
+    task.trainer.eval()
+    batch = task.batch(1, 0)
+    with torch.no_grad():
+        outputs = task.trainer(batch, task.weights, 2)
+        spectrum = task.trainer.tokenizer.encoder.spectrum
+        _, features = task.trainer.tokenizer.encoder(batch.audio[:, 0])
+        whole = spectrum.compressed(features)
+    hops = task.trainer.tokenizer.config.hops_per_frame
+    for item, first in enumerate(batch.slice_start.tolist()):
+        part = whole[item, hops * first : hops * (first + 2)]
+        inside = torch.arange(hops * first, hops * first + len(part)) * spectrum.hop < batch.lengths[item]
+        torch.testing.assert_close(outputs["target"][item, : len(part)], part * inside.unsqueeze(1))
 
 
 def test_every_part_of_the_loss_reaches_its_head(make):

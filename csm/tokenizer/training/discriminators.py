@@ -1,4 +1,4 @@
-"""Discriminators of decoded and original waveforms."""
+"""Discriminators of decoded and original waveforms, or of their magnitudes."""
 
 from __future__ import annotations
 
@@ -40,22 +40,18 @@ class PeriodDiscriminator(nn.Module):
         return [*maps, self.output(x)]
 
 
-class SpectrumDiscriminator(nn.Module):
-    """Convolutions over the complex STFT at one resolution. Source: EnCodec (Defossez et al. 2022).
+class TimeFrequencyLayers(nn.Module):
+    """Convolutions over time and frequency. Source: EnCodec's discriminators (Defossez et al. 2022).
 
     The first layer already halves the bins, which costs a quarter of EnCodec's full-size first layers.
 
     Args:
-        window_length: Length of the window in samples; the hop is a quarter of it.
+        channels: Channels of the input.
         width: Channels of every layer.
     """
 
-    window: Tensor
-
-    def __init__(self, window_length: int, width: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.window_length = window_length
-        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         kernels = [
             ((3, 9), (1, 2), 1),
             ((3, 9), (1, 2), 1),
@@ -63,7 +59,7 @@ class SpectrumDiscriminator(nn.Module):
             ((3, 9), (1, 2), 4),
             ((3, 3), (1, 1), 1),
         ]
-        channels = [2, *[width] * len(kernels)]
+        widths = [channels, *[width] * len(kernels)]
         self.layers = nn.ModuleList(
             weight_norm(
                 nn.Conv2d(
@@ -75,9 +71,33 @@ class SpectrumDiscriminator(nn.Module):
                     dilation=(dilation, 1),
                 )
             )
-            for a, b, (kernel, stride, dilation) in zip(channels, channels[1:], kernels, strict=False)
+            for a, b, (kernel, stride, dilation) in zip(widths, widths[1:], kernels, strict=False)
         )
         self.output = weight_norm(nn.Conv2d(width, 1, (3, 3), padding=(1, 1)))
+
+    def forward(self, x: Float[Tensor, "B C T N"]) -> list[Tensor]:
+        """Returns the feature maps of every layer; the last is the discriminator output."""
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            maps.append(x)
+        return [*maps, self.output(x)]
+
+
+class SpectrumDiscriminator(TimeFrequencyLayers):
+    """Convolutions over the complex STFT at one resolution.
+
+    Args:
+        window_length: Length of the window in samples; the hop is a quarter of it.
+        width: Channels of every layer.
+    """
+
+    window: Tensor
+
+    def __init__(self, window_length: int, width: int) -> None:
+        super().__init__(2, width)
+        self.window_length = window_length
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
 
     def forward(self, waveform: Float[Tensor, "B 1 S"]) -> list[Tensor]:
         """Returns the feature maps of every layer; the last is the discriminator output."""
@@ -90,12 +110,31 @@ class SpectrumDiscriminator(nn.Module):
                 normalized=True,
                 return_complex=True,
             )
-            x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)
-        maps = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.1)
-            maps.append(x)
-        return [*maps, self.output(x)]
+        return super().forward(torch.view_as_real(spectrum).permute(0, 3, 2, 1))
+
+
+class MagnitudeDiscriminators(nn.Module):
+    """Discriminators of compressed magnitudes, for a decoder whose phases are recovered afterwards.
+
+    No gradient passes through recovered phases, and phases are not what its sound lacks (docs/LOG.md).
+
+    Args:
+        scales: Factors by which time and frequency are averaged before each discriminator.
+        width: Channels of every layer.
+    """
+
+    def __init__(self, scales: Sequence[int] = (1, 2, 4), width: int = 16) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        self.discriminators = nn.ModuleList(TimeFrequencyLayers(1, width) for _ in scales)
+
+    def forward(self, magnitudes: Float[Tensor, "B T N"]) -> list[list[Tensor]]:
+        """Returns the feature maps of each discriminator; the last is its output."""
+        x = magnitudes.unsqueeze(1)
+        return [
+            layers(x if scale == 1 else F.avg_pool2d(x, scale))
+            for layers, scale in zip(self.discriminators, self.scales, strict=True)
+        ]
 
 
 class Discriminators(nn.Module):

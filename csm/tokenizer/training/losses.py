@@ -41,6 +41,7 @@ class TokenizerLossConfig:
         adversarial_start: First step with discriminators.
         discriminator_share: Share of a micro-batch's items that discriminators see, above 0 to 1: they cost
             more than the tokenizer.
+        discriminator_rate: Learning rate of the discriminators, as a factor on the tokenizer's.
         condition_dropout: Share of items decoded without speaker and emotion embedding, so that codes alone
             suffice.
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks.
@@ -67,6 +68,7 @@ class TokenizerLossConfig:
     feature_matching: float = 4.0
     adversarial_start: int = 0
     discriminator_share: float = 1.0
+    discriminator_rate: float = 0.5
     condition_dropout: float = 0.3
     quantizer_dropout: float = 0.5
     bypass: float = 0.4

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from csm.tokenizer.training.adversarial_losses import discriminator_loss
 from csm.tokenizer.training.discriminators import (
     Discriminators,
+    MagnitudeDiscriminators,
     PeriodDiscriminator,
     SpectrumDiscriminator,
 )
@@ -24,6 +26,21 @@ def test_the_output_has_a_gradient_at_the_waveform(discriminator):
     waveform = torch.randn(1, 1, 600, requires_grad=True)
     discriminator(waveform)[-1].mean().backward()
     assert waveform.grad.isfinite().all() and waveform.grad.any()
+
+
+def test_discriminators_of_magnitudes_tell_flat_ones_from_sharp_ones():
+    """What a regression does to magnitudes, an average over bins, is learned in a few steps."""
+    torch.manual_seed(0)
+    discriminators = MagnitudeDiscriminators(scales=(1, 2), width=4)
+    optimizer = torch.optim.AdamW(discriminators.parameters(), 5e-3)
+    for _ in range(40):
+        sharp = torch.rand(4, 16, 65)
+        flat = torch.nn.functional.avg_pool1d(sharp, 9, 1, 4)
+        loss = discriminator_loss(discriminators(sharp), discriminators(flat))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.5
 
 
 @torch.no_grad()
