@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from num2words import num2words
 
 from csm.text_normalisation import spoken_text
 
 #: What CTC heads spell; index 0 is CTC's blank.
 LETTERS = "_abcdefghijklmnopqrstuvwxyz' "
+
+# Whole numbers, which `spoken_text` leaves to the lexicon; longer ones have no name.
+_WHOLE = re.compile(r"(\d{1,3}(?:,\d{3})+|\d{1,30})(st|nd|rd|th)?", re.IGNORECASE)
+_YEARS = range(1100, 2000)
+
+
+def _in_words(match: re.Match[str]) -> str:
+    number = int(match[1].replace(",", ""))
+    year = number in _YEARS and "," not in match[1]
+    kind = "ordinal" if match[2] else "year" if year else "cardinal"
+    return f" {num2words(number, to=kind)} "
 
 
 def spell(text: str) -> list[int]:
@@ -19,7 +33,7 @@ def spell(text: str) -> list[int]:
         Indices into LETTERS, none of them 0 (the blank).
     """
     if any(c.isdigit() for c in text):
-        text = spoken_text(text)
+        text = _WHOLE.sub(_in_words, spoken_text(text))
     kept = "".join(c if c in LETTERS[1:] else " " for c in text.lower())
     return [LETTERS.index(c) for c in " ".join(kept.split())]
 

@@ -17,6 +17,9 @@ def test_spelling_keeps_letters_apostrophes_and_single_spaces():
 
 def test_numbers_are_spelled_as_they_are_spoken():
     assert written("It's 5 km, 1990s style") == "it's five kilometers nineteen nineties style"
+    assert written("Room 20, the 3rd of 1,200") == "room twenty the third of one thousand two hundred"
+    assert written("In 1995.") == "in nineteen ninety five"
+    assert not set(written("9" * 1000 + " x 07")) & set("0123456789")
 
 
 def test_a_spelling_with_repeats_and_blanks_reads_as_its_text_and_needs_as_many_outputs_as_stated():
