@@ -36,6 +36,8 @@ class UtteranceConfig:
         exclude_speakers: Speakers that are never trained on.
         speeds: Factors of speed and pitch, one of which is drawn for each clip of the training.
         narrow_share: Share of the training's clips that are cut to the band of a telephone.
+        synthetic_times: How often the training draws a synthetic turn while it draws every other one once: a
+            corpus may hold few hours of wide band beside many of a telephone's.
     """
 
     items: int = 16
@@ -45,12 +47,15 @@ class UtteranceConfig:
     exclude_speakers: tuple[str, ...] = ()
     speeds: tuple[float, ...] = (1.0,)
     narrow_share: float = 0.0
+    synthetic_times: int = 1
 
     def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ValueError(f"speeds is {self.speeds}: expected one factor from 0.5 to 2 or more")
         if not 0 <= self.narrow_share <= 1:
             raise ValueError(f"narrow_share is {self.narrow_share}: expected a share from 0 to 1")
+        if self.synthetic_times < 1:
+            raise ValueError(f"synthetic_times is {self.synthetic_times}: expected 1 or more")
         if self.items < 1 or self.slice_frames < 2 or self.max_seconds <= 0:
             raise ValueError(
                 f"items={self.items}, slice_frames={self.slice_frames}, max_seconds={self.max_seconds}: "
@@ -139,6 +144,8 @@ class UtteranceDataset:
                 f"max_seconds={config.max_seconds}: expected at least one frame, "
                 f"{samples_per_frame / sample_rate} s at this tokenizer"
             )
+        times = [config.synthetic_times if turn.synthetic else 1 for turn in self.turns]
+        self._drawn = np.repeat(np.arange(len(self.turns)), times)
         self._texts = {turn.id: turn.text for turn in self.turns}
         self.speakers = corpus.speakers()
         self._numbers = {name: number for number, name in enumerate(self.speakers)}
@@ -169,7 +176,7 @@ class UtteranceDataset:
             micro-batch: From 0 to `micro_batches` - 1.
         """
         index = step * self.micro_batches + micro_batch
-        span, place = divmod(index, len(self.turns) * self.epochs // self.config.items)
+        span, place = divmod(index, len(self._drawn) * self.epochs // self.config.items)
         rng, changes = (np.random.default_rng([self.seed, part, index]) for part in (1, 5))
         return self._collate(self._span(span)[place], rng, changes if self.augments else None)
 
@@ -191,9 +198,9 @@ class UtteranceDataset:
     @property
     def epochs(self) -> int:
         """Epochs of a span: the fewest whose turns fill micro-batches without a rest."""
-        epochs = self.config.items // math.gcd(len(self.turns), self.config.items)
+        epochs = self.config.items // math.gcd(len(self._drawn), self.config.items)
         # A span is held whole. Beyond, an epoch drops fewer than `items` turns, others each time.
-        return 1 if epochs * len(self.turns) > LONGEST_SPAN else epochs
+        return 1 if epochs * len(self._drawn) > LONGEST_SPAN else epochs
 
     def _batches_of(self, span: int) -> list[np.ndarray]:
         """Returns the micro-batches of a span: each epoch's in random order, its rest in the next one."""
@@ -201,7 +208,7 @@ class UtteranceDataset:
         batches: list[np.ndarray] = []
         rest = np.zeros(0, dtype=np.int64)
         for _ in range(self.epochs):
-            order = np.concatenate([rest, rng.permutation(len(self.turns))])
+            order = np.concatenate([rest, rng.permutation(self._drawn)])
             usable = len(order) // self.config.items * self.config.items
             rest = order[usable:]
             epoch = self._similar(order[:usable])

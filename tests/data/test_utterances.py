@@ -91,6 +91,26 @@ def test_every_span_of_epochs_visits_each_turn_as_often_and_each_span_differs(da
     assert len({tuple(ids) for ids in spans}) == 4
 
 
+def test_synthetic_turns_are_drawn_as_often_as_asked_and_validation_once(corpus):
+    turns = tuple(dataclasses.replace(turn, synthetic=turn.speaker == "A") for turn in corpus.turns())
+    marked = dataclasses.replace(
+        corpus, conversations=(dataclasses.replace(corpus.conversations[0], turns=turns),)
+    )
+    config = UtteranceConfig(items=4, slice_frames=3, synthetic_times=3)
+    dataset = UtteranceDataset(marked, "train", config=config, **SIZES)
+    drawn = sum(3 if turn.synthetic else 1 for turn in turns)
+    batches = drawn * dataset.epochs // 4
+    counts = Counter(
+        name
+        for index in range(2 * batches, 3 * batches)
+        for name in dataset.batch(*divmod(index, SIZES["micro_batches"])).ids
+    )
+    assert counts == {turn.id: dataset.epochs * (3 if turn.synthetic else 1) for turn in turns}
+    assert sorted(dataset.in_order(0, len(turns)).ids) == sorted(turn.id for turn in turns)
+    with pytest.raises(ValueError, match="synthetic_times"):
+        UtteranceConfig(synthetic_times=0)
+
+
 def test_the_order_does_not_depend_on_how_many_shards_a_step_has(corpus, dataset):
     four = UtteranceDataset(corpus, "train", config=dataset.config, **{**SIZES, "micro_batches": 4})
     for index in range(12):

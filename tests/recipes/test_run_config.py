@@ -32,6 +32,7 @@ USERS = {
     "TokenizerConfig.semantic_heads": "has a recogniser of another size",
     "TokenizerConfig.semantic_past_frames": "trades the context of semantic codes for memory",
     "UtteranceConfig.gain_db": "has recordings of one level, which need none of it",
+    "UtteranceConfig.synthetic_times": "has few hours of synthetic speech beside many of real speech",
     "TokenizerLossConfig.speaker": "balances the losses of a tokenizer",
     "TokenizerLossConfig.emotion": "balances the losses of a tokenizer",
     "TokenizerLossConfig.distillation": "balances the losses of a tokenizer with a teacher",
