@@ -6,16 +6,22 @@ several spellings (prefix search, Graves et al. 2006) and weighs them by how pro
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from csm.spelling import LETTERS, spell
+from csm.system.digests import require_intact
+from csm.system.files import write_atomically
 
+#: File of the word pairs in a voice's folder.
+WORDS_FILE = "words.json"
 NEVER = -math.inf
 SPACE = LETTERS.index(" ")
 #: Taken from the count of every pair and given to words that did not follow (Ney, Essen & Kneser 1994).
@@ -33,23 +39,55 @@ class WordPairs:
     """How often words, and pairs of neighbouring words, occur in texts.
 
     Args:
-        texts: Texts, which are spelled as CTC heads spell them.
+        following: Word -> word after it -> count, as letter heads spell them; "" stands before the first word
+            and after the last one of a text.
         is_word: Whether a word that occurs in no text is a word; None: no such word is.
     """
 
-    def __init__(self, texts: Iterable[str], is_word: Callable[[str], bool] | None = None) -> None:
-        self.is_word = is_word
+    def __init__(
+        self, following: Mapping[str, Mapping[str, int]], is_word: Callable[[str], bool] | None = None
+    ) -> None:
+        self.following, self.is_word = following, is_word
         self.words: Counter[str] = Counter()
-        self.following: dict[str, Counter[str]] = {}
-        for text in texts:
-            # "" is what stands before the first word and after the last one.
-            row = ["", *"".join(LETTERS[letter] for letter in spell(text)).split(), ""]
-            self.words.update(row[1:])
-            for before, word in zip(row, row[1:], strict=False):
-                self.following.setdefault(before, Counter())[word] += 1
+        for words in following.values():
+            self.words.update(words)
         self._all = self.words.total()
-        self._totals = {before: words.total() for before, words in self.following.items()}
+        self._totals = {before: sum(words.values()) for before, words in following.items()}
         self._found: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def of(cls, texts: Iterable[str], is_word: Callable[[str], bool] | None = None) -> WordPairs:
+        """Counts the words of texts."""
+        following: dict[str, Counter[str]] = {}
+        for text in texts:
+            row = ["", *"".join(LETTERS[letter] for letter in spell(text)).split(), ""]
+            for before, word in zip(row, row[1:], strict=False):
+                following.setdefault(before, Counter())[word] += 1
+        return cls(following, is_word)
+
+    def save(self, folder: Path) -> None:
+        """Writes words.json into a folder, words in the order of the alphabet."""
+        ordered = {word: dict(sorted(after.items())) for word, after in sorted(self.following.items())}
+        write_atomically(folder / WORDS_FILE, json.dumps(ordered, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path, is_word: Callable[[str], bool] | None = None) -> WordPairs | None:
+        """Reads words.json of a folder; None where there is none.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        path = folder / WORDS_FILE
+        if not path.is_file():
+            return None
+        require_intact(path, "copy the voice's folder again")
+        try:
+            following = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                {word: {k: int(n) for k, n in after.items()} for word, after in following.items()}, is_word
+            )
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): copy the voice's folder again") from error
 
     def log_probability(self, before: str, word: str) -> float:
         """Returns the log probability that a word follows another one; "" is the start or the end."""
@@ -63,7 +101,7 @@ class WordPairs:
         if before not in self.following:
             return alone
         words, total = self.following[before], self._totals[before]
-        return (max(0.0, words[word] - DISCOUNT) + DISCOUNT * len(words) * alone) / total
+        return (max(0.0, words.get(word, 0) - DISCOUNT) + DISCOUNT * len(words) * alone) / total
 
     def _alone(self, word: str) -> float:
         """Probability of a word whatever stands before it."""

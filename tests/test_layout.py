@@ -17,7 +17,7 @@ TIERS = (
     ("system",),
     ("text_normalisation",),
     ("pronunciation", "spelling", "config", "int8_tables"),
-    ("text",),
+    ("text", "word_search"),
     ("audio",),
     ("sequences",),
     ("tokenizer",),

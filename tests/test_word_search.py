@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_without_words_it_sums_over_all_paths() -> None:
             value = math.exp(sum(float(scores[step, letter]) for step, letter in enumerate(path)))
             totals[text] = totals.get(text, 0.0) + value
         best = max(totals, key=lambda text: totals[text])
-        found = search_words(scores, WordPairs([]), beam=1000, words_weight=0.0, word_gain=0.0)
+        found = search_words(scores, WordPairs({}), beam=1000, words_weight=0.0, word_gain=0.0)
         # Spellings "a" and "a " are one text and two spellings.
         assert found == best or totals[found] > 0.5 * totals[best]
 
@@ -55,11 +56,11 @@ def test_sure_letters_are_kept_whatever_the_words(text: str) -> None:
         if text
         else torch.full((5, len(LETTERS)), -9.0).index_fill(1, torch.tensor([0]), -0.01)
     )
-    assert search_words(scores, WordPairs(TEXTS)) == text
+    assert search_words(scores, WordPairs.of(TEXTS)) == text
 
 
 def test_unsure_letters_become_words_and_words_those_that_follow_others() -> None:
-    pairs = WordPairs(TEXTS)
+    pairs = WordPairs.of(TEXTS)
     spelled = scores_of("the field", 0.98, {5: "e"})
     assert read_letters(spelled.argmax(-1).tolist()) == "the feeld"
     assert search_words(spelled, pairs) == "the field"
@@ -69,7 +70,7 @@ def test_unsure_letters_become_words_and_words_those_that_follow_others() -> Non
 
 
 def test_probabilities_of_all_words_that_follow_sum_to_one_at_most() -> None:
-    pairs = WordPairs(TEXTS, is_word=lambda word: word == "zebra")
+    pairs = WordPairs.of(TEXTS, is_word=lambda word: word == "zebra")
     for before in ("", "you", "never"):
         total = sum(math.exp(pairs.log_probability(before, word)) for word in pairs.words)
         assert 0.9 < total <= 1
@@ -78,5 +79,20 @@ def test_probabilities_of_all_words_that_follow_sum_to_one_at_most() -> None:
 
 
 def test_a_word_is_counted_as_a_letter_head_spells_it() -> None:
-    pairs = WordPairs(["I'm 20, O.K.?"])
+    pairs = WordPairs.of(["I'm 20, O.K.?"])
     assert set(pairs.words) == {"i'm", "twenty", "o", "k", ""}
+
+
+def test_a_saved_list_gives_the_same_probabilities_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    pairs = WordPairs.of([*TEXTS, "Zoë's café"])
+    pairs.save(tmp_path)
+    read = WordPairs.read(tmp_path)
+    assert read is not None and read.words == pairs.words
+    for before in ("", "you", "never"):
+        for word in (*pairs.words, "unseen"):
+            assert read.log_probability(before, word) == pairs.log_probability(before, word)
+    for damage in ('{"a": 3}', "[1]", '{"a": {"b": "x"}}', "{"):
+        (tmp_path / "words.json").write_text(damage)
+        with pytest.raises(ValueError, match="damaged"):
+            WordPairs.read(tmp_path)
+    assert WordPairs.read(tmp_path / "elsewhere") is None

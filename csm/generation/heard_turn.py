@@ -9,7 +9,6 @@ from csm.network.conversation_network import ConversationNetwork
 from csm.network.letter_head import HeardRows, LetterHead
 from csm.sequences.packed_batch import RowBatch
 from csm.sequences.turns import TurnFrames
-from csm.spelling import read_letters
 
 # Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
 TEXT_PER_FRAME = 3
@@ -48,9 +47,9 @@ def room_of_heard(batch: RowBatch, max_context: int) -> int:
 
 
 def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch) -> str:
-    """Returns the text that the one transcribed turn of a batch spells, by CTC's best symbols."""
+    """Returns the text that the one transcribed turn of a batch spells."""
     rows = HeardRows.of(batch.text_spans).rows.to(states.device)
-    return read_letters(head.symbols(states.index_select(0, rows)))
+    return head.text(states.index_select(0, rows))
 
 
 def transcribed_turn(

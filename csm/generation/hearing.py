@@ -35,7 +35,8 @@ class HeardTurn:
     A model with a letter head spells each frame once the frames are there that its letters depend on
     (`LetterHead.AHEAD`, 480 ms later). CTC's repeats and blanks are removed over all frames, so that the text
     does not depend on how the voice is cut, and it grows at its end alone; only where older turns leave the
-    context meanwhile is it spelled again from the first frame. Any other model writes the text after the end
+    context meanwhile is it spelled again from the first frame. A voice's list of words counts in `finish`,
+    since later words change how earlier ones are read. Any other model writes the text after the end
     row: until `finish` the text so far is empty.
 
     Args:

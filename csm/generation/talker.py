@@ -34,6 +34,7 @@ from csm.system.digests import record_digests
 from csm.text import PhoneCodec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer
+from csm.word_search import WORDS_FILE, WordPairs
 
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 # Silence between sentences: a pause for breath is 0.2 s and more, and the sentences' own ends add to it.
@@ -50,6 +51,7 @@ class Talker:
         voices: Voices by name, the main one first.
         sampling: Sampling settings.
         weights: Kind of the depth decoder's weights; "int8" samples from a quantized copy: see DepthSampler.
+        words: Words by which a model with a letter head reads whole turns; None: by letters alone.
         shared: Steps that make the frames of all streams together; None makes those of each alone.
 
     Raises:
@@ -61,6 +63,7 @@ class Talker:
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
     weights: WeightKind = "fp32"
+    words: WordPairs | None = None
     shared: SharedSteps | SharedLanes | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class Talker:
             self.model.set_code_vectors(latent_vectors(vectors))
         if isinstance(self.model.codec, PhoneCodec):
             self.model.codec.encode_turn("a", 0)
+        if self.model.letter_head is not None:
+            self.model.letter_head.words = self.words
 
     @classmethod
     def from_pretrained(cls, folder: Path | str | None = None) -> Talker:
@@ -108,8 +113,10 @@ class Talker:
             self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER, half=half)
         config_files.save(self.sampling, folder / SAMPLING_FILE)
         write_voices(folder, self.voices)
-        weights = [path.name for path in folder.glob("*.safetensors")]
-        record_digests(folder, [*weights, VOICES_FILE, "config.json"])
+        if self.words is not None:
+            self.words.save(folder)
+        written = [path.name for path in (*folder.glob("*.safetensors"), *folder.glob(WORDS_FILE))]
+        record_digests(folder, [*written, VOICES_FILE, "config.json"])
 
     def voice(self, name: str | None = None) -> Voice:
         """Returns the voice of a name; None takes the main one.

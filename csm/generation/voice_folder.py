@@ -18,8 +18,10 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.voices import VOICES_FILE, Voice, read_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
+from csm.pronunciation import is_word
 from csm.text import NoTextCodec
 from csm.tokenizer.opening import VoiceTokenizer, is_mimi, open_tokenizer
+from csm.word_search import WordPairs
 
 SAMPLING_FILE, TOKENIZER_FOLDER = "sampling.json", "tokenizer"
 # csm-1b spells the speaker's number before the text; each of these is one text id.
@@ -33,6 +35,7 @@ class VoiceParts(NamedTuple):
     tokenizer: VoiceTokenizer
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
+    words: WordPairs | None = None
 
 
 def read_voice_folder(folder: Path) -> VoiceParts:
@@ -62,7 +65,7 @@ def read_voice_folder(folder: Path) -> VoiceParts:
     if published:
         return VoiceParts(model, tokenizer, numbered_voices(), published_sampling(folder))
     sampling = config_files.load(SamplingConfig, folder / SAMPLING_FILE)
-    return VoiceParts(model, tokenizer, read_voices(folder), sampling)
+    return VoiceParts(model, tokenizer, read_voices(folder), sampling, WordPairs.read(folder, is_word))
 
 
 def is_csm_1b(folder: Path) -> bool:

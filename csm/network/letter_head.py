@@ -15,7 +15,8 @@ from csm.network.cross_attention import starts
 from csm.network.initialise import draw
 from csm.network.layers import PackedSequences, RMSNorm, near_rows
 from csm.sequences.packed_batch import TextSpan
-from csm.spelling import LETTERS
+from csm.spelling import LETTERS, read_letters
+from csm.word_search import WordPairs, search_words
 
 
 class HeardRows(NamedTuple):
@@ -53,6 +54,9 @@ class LetterHead(nn.Module):
     Args:
         width: Width D of the rows.
         per_frame: Letters L that a frame may spell.
+
+    Attributes:
+        words: Words and their pairs, by which whole turns are read; None: by the argmax of each step.
     """
 
     BLOCKS, NEIGHBOURS = 3, 5
@@ -65,6 +69,7 @@ class LetterHead(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, self.NEIGHBOURS) for _ in range(self.BLOCKS))
         self.norm = RMSNorm(width)
         self.project = nn.Linear(width, per_frame * len(LETTERS))
+        self.words: WordPairs | None = None
 
     def reset_parameters(self) -> None:
         """Draws the initial weights."""
@@ -82,9 +87,19 @@ class LetterHead(nn.Module):
 
     def symbols(self, rows: Float[Tensor, "N D"]) -> list[int]:
         """Returns the most probable symbols of the rows of one turn, N * L of them."""
-        one = PackedSequences.of(starts([len(rows)]).to(rows.device), len(rows))
-        found: list[int] = self(rows, one).flatten(0, 1).argmax(-1).tolist()
+        found: list[int] = self._scores(rows).argmax(-1).tolist()
         return found
+
+    def text(self, rows: Float[Tensor, "N D"]) -> str:
+        """Returns the text of all rows of one turn."""
+        if self.words is None:
+            return read_letters(self.symbols(rows))
+        return search_words(self._scores(rows), self.words)
+
+    def _scores(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "M A"]:
+        """Log probabilities at the N * L steps of one turn."""
+        one = PackedSequences.of(starts([len(rows)]).to(rows.device), len(rows))
+        return self(rows, one).flatten(0, 1)
 
 
 class _Block(nn.Module):

@@ -14,7 +14,8 @@ from csm.network.letter_head import HeardRows, LetterHead, letter_cross_entropy
 from csm.network.model_config import CSMConfig
 from csm.sequences.packed_batch import TextSpan
 from csm.sequences.turns import TurnFrames
-from csm.spelling import read_letters, spell
+from csm.spelling import LETTERS, read_letters, spell
+from csm.word_search import WordPairs
 
 CONFIG = CSMConfig(
     d_model=32, n_layers=1, n_heads=2, cross_layers=(), memory_layers=(), depth_d_model=32,
@@ -161,3 +162,18 @@ def test_letters_depend_on_the_rows_of_their_own_turn_as_far_as_ahead_and_no_fur
     assert (int(read.min()), int(read.max())) == (place - head.AHEAD, place + head.AHEAD)
     (gradient,) = torch.autograd.grad(head(rows, turns)[count].square().sum(), rows)
     assert int(gradient.abs().sum(1).nonzero()[:, 0].min()) == count, "nothing of the turn before"
+
+
+@torch.no_grad()
+def test_a_list_of_words_decides_between_letters_of_equal_probability():
+    """The head's bias alone spells, "a" and "b" evenly: the word that texts hold is read."""
+    head = LetterHead(8, 2)
+    head.project.weight.zero_()
+    head.project.bias.fill_(-20.0)
+    for place, letter in enumerate("a_"):
+        head.project.bias[place * len(LETTERS) + LETTERS.index(letter)] = 0.0
+    head.project.bias[LETTERS.index("b")] = 0.1
+    rows = torch.zeros(1, 8)
+    assert head.text(rows) == "b"
+    head.words = WordPairs.of(["a", "a dog"])
+    assert head.text(rows) == "a"

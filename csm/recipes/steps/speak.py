@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -15,12 +16,14 @@ from csm.generation.sampling import SamplingConfig
 from csm.generation.speech_folder import write_speech_folder
 from csm.generation.talker import Talker
 from csm.model import CSMModel
+from csm.pronunciation import is_word
 from csm.recipes.encoding import sha256_of_weights
 from csm.recipes.run_files import WEIGHTS, codes_folder, load_run, tokenizer_folder
 from csm.recipes.steps.turn_tables import known_speakers
 from csm.system.files import file_sha256
 from csm.system.log import log
 from csm.tokenizer.opening import open_tokenizer
+from csm.word_search import WordPairs
 
 
 def trained_talker(
@@ -64,7 +67,14 @@ def trained_talker(
         tokenizer=tokenizer,
         voices=voices.computed() if all_voices else voices,
         sampling=sampling or run.sampling,
+        words=None if model.letter_head is None else _words(material, run.data.exclude_speakers),
     )
+
+
+def _words(corpus: Corpus, without: Collection[str]) -> WordPairs:
+    """Words of the texts that were trained on, and their pairs."""
+    turns = (turn for turn in corpus.turns("train") if turn.speaker not in without)
+    return WordPairs.of((turn.text for turn in turns), is_word)
 
 
 def run_corpus(folder: Path, corpus: Path | None = None) -> Corpus:
