@@ -222,6 +222,9 @@ def test_a_trained_half_serves_a_whole_tokenizer_of_its_sizes_alone(corpus: Corp
     with torch.no_grad():
         assert torch.equal(whole.encode(audio)[0][:, :2], half.encode(audio))
     assert not any(p.requires_grad for p in whole.semantic_encoder.parameters())
+    whole.save_pretrained(tmp_path / "whole")
+    again = SemanticTokenizer.from_pretrained(tmp_path / "whole")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in half.state_dict().items())
     other = ConversationalRVQ(dataclasses.replace(CONFIG, semantic_width=64))
     with pytest.raises(ValueError, match="semantic_"):
         read.give_to(other)

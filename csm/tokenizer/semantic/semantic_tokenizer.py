@@ -17,6 +17,9 @@ from csm.tokenizer.layers import whole_frames
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm_kernels import rvq_search
 
+#: Prefix of a part's names here -> in a whole tokenizer.
+WHOLE = {"encoder.": "semantic_encoder.", "stack.": "quantizer.semantic."}
+
 
 class SemanticTokenizer(nn.Module):
     """A semantic encoder and the stack of its codebooks.
@@ -75,13 +78,20 @@ class SemanticTokenizer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> SemanticTokenizer:
-        """Reads a folder of `save_pretrained`.
+        """Reads a folder of `save_pretrained`, or the semantic half of a whole tokenizer's folder.
 
         Raises:
             ValueError: A file is missing, the config cannot be read, or the weights do not fit it.
         """
         config, state = read_tokenizer(Path(folder))
         tokenizer = cls(config)
+        if any(name.startswith(WHOLE["encoder."]) for name in state):
+            state = {
+                here + name.removeprefix(there): value
+                for here, there in WHOLE.items()
+                for name, value in state.items()
+                if name.startswith(there)
+            }
         try:
             tokenizer.load_state_dict(state)
         except RuntimeError as error:
