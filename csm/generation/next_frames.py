@@ -53,7 +53,8 @@ def next_frames(draws: Sequence[Draw]) -> list[Int[Tensor, " K"] | None]:
         group = [draws[index] for index in places]
         codes = torch.tensor([first[index] for index in places], device=group[0].hidden.device)
         for index, one, frame in zip(places, group, _whole_frames(group, codes), strict=True):
-            zeros_end = one.may_end and not one.sampler.model.config.end_code
+            sampled_end = one.may_end and one.sampling.later_codes == "sampled"
+            zeros_end = sampled_end and not one.sampler.model.config.end_code
             frames[index] = None if zeros_end and not bool(frame.any()) else frame
     return frames
 

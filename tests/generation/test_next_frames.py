@@ -1,5 +1,7 @@
 """Frames that are drawn together are those that each draw gives alone, with random numbers of its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_frames import Draw, next_frames
 from csm.generation.sampling import SamplingConfig
 
-MODELS = [{}, {"zeros_end": True}, {"depth_inputs": "sum", "latent_dim": 12}, {"depth_n_kv_heads": 1}]
+LATENT = {"depth_inputs": "sum", "latent_dim": 12}
+MODELS = [{}, {"zeros_end": True}, LATENT, {"depth_n_kv_heads": 1}, {**LATENT, "zeros_end": True}]
 SAMPLINGS = [
     SamplingConfig(),
     SamplingConfig(temperature=0.0),
@@ -54,6 +57,39 @@ def test_each_frame_is_what_it_is_alone_and_so_is_the_generator(
     assert sum(frame is not None for frame in frames) > len(frames) // 2
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.generator.get_state(), other.generator.get_state())
+
+
+@torch.no_grad()
+def test_a_code_without_a_vector_is_not_sampled_where_later_codes_are_the_nearest(tiny_model) -> None:
+    """The extra codes of the vocabulary are the most probable ones of all draws."""
+    model = tiny_model(**LATENT, zeros_end=True)
+    size, rows = model.config.codebook_size, len(SAMPLINGS)
+    model.set_code_vectors(torch.randn(5, size, 12, generator=torch.Generator().manual_seed(0)))
+    model.codebook0_head.weight.zero_()
+    for one in draws_of(model, SAMPLINGS):
+        model.codebook0_head.weight[size:] += one.hidden
+    extra = [replace(sampling, extra_codes=True) for sampling in SAMPLINGS]
+    together, single = draws_of(model, extra), draws_of(model, extra)
+    above = 0
+    for sampling, frame, one in zip(extra, next_frames(together), single, strict=True):
+        assert frame is not None and torch.equal(frame, one.alone())
+        assert sampling.later_codes == "sampled" or int(frame[0]) < size
+        above += int(frame[0]) >= size
+    assert 0 < above < rows and model.config.audio_vocab_size > size
+
+
+@torch.no_grad()
+def test_a_chosen_code_without_a_vector_is_refused(tiny_model) -> None:
+    model = tiny_model(**LATENT)
+    model.set_code_vectors(torch.randn(5, 24, 12, generator=torch.Generator().manual_seed(0)))
+    nearest = SamplingConfig(later_codes="nearest")
+    for code in (-1, model.config.codebook_size, model.config.end_code):
+        chosen = torch.tensor(code)
+        draw = draws_of(model, [nearest])[0]._replace(
+            may_end=False, next_code=lambda logits, codebook, allowed, chosen=chosen: chosen
+        )
+        with pytest.raises(ValueError, match=f"code 0 is {code} and sampling.later_codes is 'nearest'"):
+            draw.alone()
 
 
 @torch.no_grad()
