@@ -188,9 +188,8 @@ class DepthSampler:
         model = self.model
         codes = [code]
         cache = model.depth_decoder.start()
-        rows = torch.stack([hidden, model.audio_embedding(code)])
-        if model.depth_decoder.cumulative:
-            rows = rows.cumsum(0)
+        embedded = model.audio_embedding(code)
+        rows = torch.stack([hidden, hidden + embedded if model.depth_decoder.cumulative else embedded])
         allowed = torch.arange(model.config.audio_vocab_size, device=hidden.device) < limit
         for codebook in range(1, model.config.num_codebooks):
             row = model.depth_decoder.step(rows, cache)[-1]

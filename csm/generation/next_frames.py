@@ -132,9 +132,8 @@ def later_frames(
     """
     decoder, chosen = model.depth_decoder, [codes]
     caches = decoder.start_frames(len(codes))
-    inputs = torch.stack([rows, model.audio_embedding(codes)], dim=1)
-    if decoder.cumulative:
-        inputs = inputs.cumsum(1)
+    embedded = model.audio_embedding(codes)
+    inputs = torch.stack([rows, rows + embedded if decoder.cumulative else embedded], dim=1)
     for codebook in range(1, model.config.num_codebooks):
         states = decoder.step_frames(inputs, caches)[:, -1]
         logits = decoder.logits(states, codebook).float().cpu()

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.next_frames import Draw, next_frames
+from csm.generation.next_frames import Draw, later_frames, next_frames
 from csm.generation.sampling import SamplingConfig
+from tests.nondeterministic import RefusesNondeterministic
 
 LATENT = {"depth_inputs": "sum", "latent_dim": 12}
 MODELS = [{}, {"zeros_end": True}, LATENT, {"depth_n_kv_heads": 1}, {**LATENT, "zeros_end": True}]
@@ -112,3 +113,24 @@ def test_a_caller_who_chooses_codes_is_asked_for_his_own_frame_alone(tiny_model)
     others = draws_of(model, SAMPLINGS[:3])
     assert torch.equal(frames[0], others[0].alone()) and torch.equal(frames[2], others[2].alone())
     assert next_frames([]) == []
+
+
+@torch.no_grad()
+def test_later_codes_ask_for_no_running_sum_of_floats(tiny_model, monkeypatch) -> None:
+    """CUDA refuses it where deterministic algorithms are asked for; a caller chooses, on the device."""
+    monkeypatch.setattr(DepthSampler, "is_native", lambda sampler: False)
+    model = tiny_model(depth_inputs="sum")
+    rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    codes = torch.tensor([3, 7])
+
+    def greedy(logits, codebook, allowed):
+        return logits.argmax()
+
+    options = {"limit": 24, "temperature": 0.0, "top_k": 0, "generator": torch.Generator()}
+    with RefusesNondeterministic():
+        together = later_frames(model, model.depth_row(rows), codes, [torch.argmax] * 2)
+        single = [
+            DepthSampler(model).later_codes(row, code, **options, next_code=greedy)
+            for row, code in zip(rows, codes, strict=True)
+        ]
+    assert torch.equal(together, torch.stack(single))
