@@ -196,11 +196,11 @@ class SharedSteps:
         """Does what this thread put off, then lets other threads compute."""
         while True:
             with self._lock:
+                self._busy = None
                 if not self._later:
-                    self._busy = None
                     self._made.notify_all()
                     return
-                work = self._later.popleft()
+                self._busy, work = threading.current_thread(), self._later.popleft()
             with suppress(Exception):
                 work()
 
@@ -309,7 +309,12 @@ class SharedSpeech:
         if taken is not None:
             turn.cut(taken)
             self._session.generator.set_state(drawn)
-        self._session.stop_turn(turn)
+        try:
+            self._session.stop_turn(turn)
+        except BaseException:
+            if turn.steps is not None:
+                turn.steps.drop(turn)
+            raise
 
     def flush(self) -> Float[Tensor, "1 S"]:
         """Returns the samples that the decoder still holds back."""

@@ -32,10 +32,10 @@ class StaticTurns:
     def __init__(self, model: ConversationNetwork, count: int = 1) -> None:
         self.model, self._count = model, count
         self._held: StaticLane | None = None
-        # A turn that is dropped without `end` leaves its place.
-        self._places: weakref.WeakKeyDictionary[SpokenTurn, int] = weakref.WeakKeyDictionary()
+        # Not weak: a finalizer of what held a turn may end it, after weak references to it are gone.
+        self._places: dict[SpokenTurn, int] = {}
         # Rows of each turn's cache that are in the session's own memory too.
-        self._stored: weakref.WeakKeyDictionary[SpokenTurn, int] = weakref.WeakKeyDictionary()
+        self._stored: dict[SpokenTurn, int] = {}
 
     def begin(self, turn: SpokenTurn) -> None:
         """Gives a turn whose text has been run a place; its rows are run here from now on, until `end`."""
@@ -78,6 +78,15 @@ class StaticTurns:
     def end(self, turn: SpokenTurn) -> None:
         """Gives a turn's rows back to its session, and its place to another turn."""
         self._store(turn)
+        self._leave(turn)
+
+    def drop(self, turn: SpokenTurn) -> None:
+        """Gives the place of a turn that cannot be ended to another turn; its rows are lost."""
+        self._places.pop(turn, None)
+        self._stored.pop(turn, None)
+        self._leave(turn)
+
+    def _leave(self, turn: SpokenTurn) -> None:
         turn.steps = None
         if not self._places:
             give_lane(self.model, self._lane)

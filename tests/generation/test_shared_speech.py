@@ -1,10 +1,12 @@
 """Speeches that are made together are those that each is alone, whoever joins, waits, leaves or fails."""
 
 import gc
+import importlib
 import random
 import threading
 from dataclasses import replace
 from itertools import islice, zip_longest
+from pathlib import Path
 
 import pytest
 import torch
@@ -304,7 +306,34 @@ def test_static_speeches_share_two_launches_a_step_and_their_places_are_free_aft
     assert static._held is None and not static._places
 
 
-def test_a_turn_whose_rows_cannot_be_run_leaves_its_place_when_it_is_dropped(talker, monkeypatch) -> None:
+@pytest.fixture
+def host_work(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks/gpu"))
+    return importlib.import_module("host_work")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_step_of_any_number_of_static_speeches_waits_once_for_their_codes(talker, count, host_work) -> None:
+    talker = replace(talker, sampling=replace(talker.sampling, shortest=99.0))
+    together = shared(talker, expected=3)
+    streams = [begun(together, number, True) for number in (0, 4, 2)[:count]]
+    for stream in streams:
+        next(stream)
+    steps = 0
+    while steps < count:
+        for stream in streams:
+            next(stream)
+        with host_work.counted() as found:
+            steps = together.shared.step()
+    of_model = {where: number for where, number in found.waits.items() if "tokenizer/" not in where}
+    assert sum(of_model.values()) == 1, found.waits
+    # The decoder's do not depend on the number of speeches.
+    assert sum(found.waits.values()) <= 3, found.waits
+    for stream in streams:
+        stream.close()
+
+
+def test_a_turn_whose_rows_cannot_be_run_leaves_its_place(talker, monkeypatch) -> None:
     together = shared(talker)
     streams = [begun(together, number, True) for number in (2, 4)]
     for stream in streams:
@@ -313,53 +342,24 @@ def test_a_turn_whose_rows_cannot_be_run_leaves_its_place_when_it_is_dropped(tal
     break_row(streams[0], monkeypatch)
     with pytest.raises(ValueError, match="no row"):
         streams[0].close()
-    gc.collect()
-    assert len(static._places) == 1 and len(together.shared._speeches) == 1
+    assert len(static._places) == 1 and together.shared.speeches == 1
     streams[1].close()
     assert static._held is None
 
 
-def test_a_closed_voice_ends_its_speeches_with_the_reason(talker) -> None:
-    together = shared(talker, thread=True)
-    stream = begun(together, 2)
-    next(stream)
-    together.shared.close()
-    with pytest.raises(RuntimeError, match="the voice was closed"):
-        list(stream)
-
-
-def test_a_stream_that_is_dropped_leaves(talker) -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_a_stream_that_is_collected_leaves_a_whole_turn_and_a_free_place(talker, static) -> None:
     together = shared(talker)
-    stream = begun(together, 0)
-    next(stream)
-    assert together.shared.speeches == 1
-    stream._chunks.close()
-    assert together.shared.speeches == 0
-    stream.session.listen(stream.session.turns[-1].turn)
-
-
-def test_what_cannot_be_spoken_is_refused_and_the_others_go_on(talker) -> None:
-    together = shared(talker)
-    stream = begun(together, 4)
-    made = [next(stream)]
-    with pytest.raises(ValueError, match="text is empty"):
-        list(together.generate(iter(()), stream=True))
-    made += stream
-    expected, other = alone(talker, 4, None)
-    assert_same(stream, made, other, expected)
-
-
-def test_csm_1b_shares_steps(csm_1b) -> None:
-    together = shared(csm_1b)
-    streams = [together.generate(text, "1", seed=7, stream=True) for text in TEXTS[:2]]
-    made: list[list] = [[], []]
-    for both in zip_longest(*streams):
-        for into, chunk in zip(made, both, strict=True):
-            into += [] if chunk is None else [chunk]
-    for text, chunks, stream in zip(TEXTS, made, streams, strict=False):
-        whole = csm_1b.generate(text, "1", seed=7)
-        assert torch.equal(stream.codes, whole.codes)
-        torch.testing.assert_close(torch.cat(chunks, dim=1), whole.waveform, atol=1e-5, rtol=0)
+    stream = begun(together, 4, static)
+    made, session = [next(stream)], stream.session
+    del stream
+    gc.collect()
+    assert together.shared.speeches == 0 and not (static and together.shared._step._static._places)
+    expected, other = alone(talker, 4, 1)
+    assert torch.equal(made[0], expected[0])
+    kept, same = session.turns[-1].turn.codes, other.session.turns[-1].turn.codes
+    assert torch.equal(kept, same) and kept.shape[1] > 0
+    session.listen(session.turns[-1].turn)
 
 
 @pytest.mark.cuda

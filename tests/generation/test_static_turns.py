@@ -200,20 +200,29 @@ def test_a_lane_that_finds_no_memory_refuses_the_new_turn_and_keeps_the_others(
 
 
 @torch.no_grad()
-def test_a_turn_that_is_dropped_leaves_its_place(tiny_model, random_turn) -> None:
+def test_a_turn_that_cannot_be_ended_leaves_its_place(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
-    requests = requests_of(model, random_turn, True, 2)
-    steps = StaticTurns(model, 2)
-    turns = [one.session.begin_turn(one.session.plan_turn(*one[1:])) for one in requests]
-    for turn in turns:
-        steps.begin(turn)
+    requests = requests_of(model, random_turn, True, 3)
+    steps, turns = StaticTurns(model, 2), []
+    for one in requests[:2]:
+        turns.append(one.session.begin_turn(one.session.plan_turn(*one[1:])))
+        steps.begin(turns[-1])
     lane = steps._held
-    del turns[0], turn
-    gc.collect()
-    third = requests_of(model, random_turn, True, 3)[2]
-    turns.append(third.session.begin_turn(third.session.plan_turn(*third[1:])))
-    steps.begin(turns[1])
-    assert steps._held is lane and steps._places[turns[1]] == 0
+
+    def fails(self, rows):
+        raise RuntimeError("the device is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(static_turns.StaticLane, "run", fails)
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            requests[0].session.stop_turn(turns[0])
+    steps.drop(turns[0])
+    assert turns[0].steps is None
+    third = requests[2].session.begin_turn(requests[2].session.plan_turn(*requests[2][1:]))
+    steps.begin(third)
+    assert steps._held is lane and steps._places == {turns[1]: 1, third: 0}
+    steps.drop(turns[1]), steps.drop(third)
+    assert steps._held is None and take_lane(model, 2) is lane
 
 
 def test_an_interrupted_row_is_run_again(tiny_model, random_turn, monkeypatch) -> None:
