@@ -362,6 +362,49 @@ def test_a_stream_that_is_collected_leaves_a_whole_turn_and_a_free_place(talker,
     session.listen(session.turns[-1].turn)
 
 
+def test_a_closed_voice_ends_its_speeches_with_the_reason(talker) -> None:
+    together = shared(talker, thread=True)
+    stream = begun(together, 2)
+    next(stream)
+    together.shared.close()
+    with pytest.raises(RuntimeError, match="the voice was closed"):
+        list(stream)
+
+
+def test_a_stream_that_is_dropped_leaves(talker) -> None:
+    together = shared(talker)
+    stream = begun(together, 0)
+    next(stream)
+    assert together.shared.speeches == 1
+    stream._chunks.close()
+    assert together.shared.speeches == 0
+    stream.session.listen(stream.session.turns[-1].turn)
+
+
+def test_what_cannot_be_spoken_is_refused_and_the_others_go_on(talker) -> None:
+    together = shared(talker)
+    stream = begun(together, 4)
+    made = [next(stream)]
+    with pytest.raises(ValueError, match="text is empty"):
+        list(together.generate(iter(()), stream=True))
+    made += stream
+    expected, other = alone(talker, 4, None)
+    assert_same(stream, made, other, expected)
+
+
+def test_csm_1b_shares_steps(csm_1b) -> None:
+    together = shared(csm_1b)
+    streams = [together.generate(text, "1", seed=7, stream=True) for text in TEXTS[:2]]
+    made: list[list] = [[], []]
+    for both in zip_longest(*streams):
+        for into, chunk in zip(made, both, strict=True):
+            into += [] if chunk is None else [chunk]
+    for text, chunks, stream in zip(TEXTS, made, streams, strict=False):
+        whole = csm_1b.generate(text, "1", seed=7)
+        assert torch.equal(stream.codes, whole.codes)
+        torch.testing.assert_close(torch.cat(chunks, dim=1), whole.waveform, atol=1e-5, rtol=0)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_shared_steps_on_cuda_give_the_codes_of_a_cpu(talker) -> None:
