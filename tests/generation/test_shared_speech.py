@@ -1,17 +1,14 @@
 """Speeches that are made together are those that each is alone, whoever joins, waits, leaves or fails."""
 
 import gc
-import importlib
 import random
 import threading
 from dataclasses import replace
 from itertools import islice, zip_longest
-from pathlib import Path
 
 import pytest
 import torch
 
-from csm.generation.captured import Captured
 from csm.generation.shared_speech import AHEAD, SharedSteps
 from csm.generation.spoken_turn import SpokenTurn
 from csm.generation.static_frames import FrameDraw
@@ -281,56 +278,6 @@ def test_what_is_done_between_steps_waits_for_the_step_and_the_next_step_for_it(
     # Without a thread that computes, too.
     steps.between(lambda: order.append("closed"))
     assert order[-1] == "closed"
-
-
-def test_static_speeches_share_two_launches_a_step_and_their_places_are_free_after_it(
-    talker, monkeypatch
-) -> None:
-    talker = replace(talker, sampling=replace(talker.sampling, shortest=99.0))
-    together = shared(talker, expected=3)
-    streams = [begun(together, number, True) for number in (0, 4, 2)]
-    for stream in streams:
-        next(stream)
-    launches: list[Captured] = []
-    call = Captured.__call__
-    monkeypatch.setattr(Captured, "__call__", lambda self: launches.append(self) or call(self))
-    while together.shared.step() < 3:
-        for stream in streams:
-            next(stream)
-        launches.clear()
-    assert len(launches) == len(set(launches)) == 2
-    static = together.shared._step._static
-    assert len(static._places) == 3 and static._lane.count == 4
-    for stream in streams:
-        stream.close()
-    assert static._held is None and not static._places
-
-
-@pytest.fixture
-def host_work(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks/gpu"))
-    return importlib.import_module("host_work")
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_step_of_any_number_of_static_speeches_waits_once_for_their_codes(talker, count, host_work) -> None:
-    talker = replace(talker, sampling=replace(talker.sampling, shortest=99.0))
-    together = shared(talker, expected=3)
-    streams = [begun(together, number, True) for number in (0, 4, 2)[:count]]
-    for stream in streams:
-        next(stream)
-    steps = 0
-    while steps < count:
-        for stream in streams:
-            next(stream)
-        with host_work.counted() as found:
-            steps = together.shared.step()
-    of_model = {where: number for where, number in found.waits.items() if "tokenizer/" not in where}
-    assert sum(of_model.values()) == 1, found.waits
-    # The decoder's do not depend on the number of speeches.
-    assert sum(found.waits.values()) <= 3, found.waits
-    for stream in streams:
-        stream.close()
 
 
 def test_a_turn_whose_rows_cannot_be_run_leaves_its_place(talker, monkeypatch) -> None:
