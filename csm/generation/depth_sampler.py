@@ -107,7 +107,17 @@ class DepthSampler:
     def nearest_codes(
         self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, restored: float = 0.0
     ) -> Int[Tensor, " K"]:
-        """Returns the whole frame that begins with `code`; see `nearest_frames`."""
+        """Returns the whole frame that begins with `code`; see `nearest_frames`.
+
+        Raises:
+            ValueError: As of `nearest_frames`; or the code is one that a tokenizer does not have.
+        """
+        size = self.model.config.codebook_size
+        if not 0 <= int(code) < size:
+            raise ValueError(
+                f"code 0 is {int(code)} and sampling.later_codes is 'nearest': expected a code of the "
+                f"tokenizer, 0..{size - 1}, whose vector the later codes add to; use 'sampled'"
+            )
         return self.nearest_frames(hidden.unsqueeze(0), code.unsqueeze(0), restored=restored)[0]
 
     def nearest_frames(
@@ -117,7 +127,7 @@ class DepthSampler:
 
         Args:
             hidden: Rows of the backbone.
-            codes: Code 0 of each frame.
+            codes: Code 0 of each frame, all below the codebook size.
             restored: Share of the latents' variance that is restored, 0 to 1.
 
         Raises:
@@ -178,9 +188,8 @@ class DepthSampler:
         model = self.model
         codes = [code]
         cache = model.depth_decoder.start()
-        rows = torch.stack([hidden, model.audio_embedding(code)])
-        if model.depth_decoder.cumulative:
-            rows = rows.cumsum(0)
+        embedded = model.audio_embedding(code)
+        rows = torch.stack([hidden, hidden + embedded if model.depth_decoder.cumulative else embedded])
         allowed = torch.arange(model.config.audio_vocab_size, device=hidden.device) < limit
         for codebook in range(1, model.config.num_codebooks):
             row = model.depth_decoder.step(rows, cache)[-1]

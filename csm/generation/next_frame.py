@@ -30,6 +30,9 @@ def next_frame(
         generator: Draws the codes.
         may_end: Whether the turn may end here.
         next_code: Chooses every code instead of sampling; None samples.
+
+    Raises:
+        ValueError: Logits are NaN; or later codes are the nearest ones and there are none (`nearest_codes`).
     """
     config = sampler.model.config
     limit = code_limit(config, sampling)
@@ -59,8 +62,11 @@ def next_frame(
 
 
 def code_limit(config: CSMConfig, sampling: SamplingConfig) -> int:
-    """Returns the code from which on none is sampled."""
-    extra = sampling.extra_codes and not config.end_code
+    """Returns the code from which on none is sampled.
+
+    Codes beyond a tokenizer's have no vector to which nearest codes could add.
+    """
+    extra = sampling.extra_codes and not config.end_code and sampling.later_codes == "sampled"
     return config.audio_vocab_size if extra else config.codebook_size
 
 

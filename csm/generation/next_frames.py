@@ -53,7 +53,8 @@ def next_frames(draws: Sequence[Draw]) -> list[Int[Tensor, " K"] | None]:
         group = [draws[index] for index in places]
         codes = torch.tensor([first[index] for index in places], device=group[0].hidden.device)
         for index, one, frame in zip(places, group, _whole_frames(group, codes), strict=True):
-            zeros_end = one.may_end and not one.sampler.model.config.end_code
+            sampled_end = one.may_end and one.sampling.later_codes == "sampled"
+            zeros_end = sampled_end and not one.sampler.model.config.end_code
             frames[index] = None if zeros_end and not bool(frame.any()) else frame
     return frames
 
@@ -131,9 +132,8 @@ def later_frames(
     """
     decoder, chosen = model.depth_decoder, [codes]
     caches = decoder.start_frames(len(codes))
-    inputs = torch.stack([rows, model.audio_embedding(codes)], dim=1)
-    if decoder.cumulative:
-        inputs = inputs.cumsum(1)
+    embedded = model.audio_embedding(codes)
+    inputs = torch.stack([rows, rows + embedded if decoder.cumulative else embedded], dim=1)
     for codebook in range(1, model.config.num_codebooks):
         states = decoder.step_frames(inputs, caches)[:, -1]
         logits = decoder.logits(states, codebook).float().cpu()

@@ -31,7 +31,8 @@ class SamplingConfig:
             None: its own.
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
-            as csm-1b's public generators do; no tokenizer can decode such a code.
+            as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of
+            them: it needs the code's vector.
         speed: Rate of speech, as a multiple of the predicted one: 0.5 to 2. Only a model that predicts the
             durations of phones has one.
         shortest: Share of a turn's expected length before which the turn does not end.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -34,15 +37,22 @@ class SharedSteps:
 
     Args:
         tokenizer: Tokenizer in eval mode, whose weights no longer change.
+        expected: Speeches that are expected at once. On CUDA memory for as many is taken with the first one;
+            where more come, the graphs are made anew, and all wait for them.
         thread: Whether a thread of its own makes the steps; else whoever waits for a frame does.
         observe: Is called after every step.
     """
 
     def __init__(
-        self, tokenizer: VoiceTokenizer, *, thread: bool = True, observe: Observe | None = None
+        self,
+        tokenizer: VoiceTokenizer,
+        *,
+        expected: int = 1,
+        thread: bool = True,
+        observe: Observe | None = None,
     ) -> None:
         self.decoder = stream_decoder(tokenizer)
-        self._step = SharedStep(self.decoder)
+        self._step = SharedStep(self.decoder, expected)
         self._observe = observe or (lambda speeches, seconds: None)
         # Reentrant: a speech that is dropped unclosed may be collected anywhere, and leaves then.
         self._lock = threading.RLock()
@@ -50,6 +60,11 @@ class SharedSteps:
         self._made = threading.Condition(self._lock)
         self._speeches: list[Speaking] = []
         self._in_step: list[Speaking] = []
+        # The thread that computes a step or something between two; the number of those that wait to do so
+        # between two steps; and what is done when the computation is over.
+        self._busy: threading.Thread | None = None
+        self._asking = 0
+        self._later: deque[Callable[[], None]] = deque()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="csm-steps", daemon=True) if thread else None
         if self._thread is not None:
@@ -76,6 +91,9 @@ class SharedSteps:
     def step(self) -> int:
         """Makes a frame of every speech that has room; returns their number."""
         with self._lock:
+            while self._busy is not None or self._asking:
+                self._made.wait()
+            self._busy = threading.current_thread()
             self._in_step = due = [one for one in self._speeches if _is_due(one)]
         began = time.perf_counter()
         served: dict[Speaking, Served] = {}
@@ -87,6 +105,7 @@ class SharedSteps:
             with self._lock:
                 self._in_step = []
                 self._deliver(served)
+            self._release()
         if due:
             self._observe(len(due), time.perf_counter() - began)
         return len(due)
@@ -136,12 +155,12 @@ class SharedSteps:
     def withdraw(self, speaking: Speaking) -> bool:
         """Takes back what was put, once no step computes it; returns whether that is so.
 
-        It is not where the thread of the steps itself collects a speech that was dropped unclosed.
+        It is not where a thread that computes a step collects a speech that was dropped unclosed.
         """
         with self._lock:
             speaking.wanted = False
             while speaking in self._in_step:
-                if threading.current_thread() is self._thread:
+                if self._busy is threading.current_thread():
                     return False
                 self._made.wait()
             speaking.turn = None
@@ -149,7 +168,41 @@ class SharedSteps:
             speaking.waiting.clear()
             return True
 
+    def between(self, work: Callable[[], None]) -> None:
+        """Does a work while no step is computed: what it changes belongs to the steps of all speeches.
+
+        In a thread that computes a step, the work is done after the step, and its errors concern nobody.
+        """
+        with self._lock:
+            if self._busy is threading.current_thread():
+                self._later.append(work)
+                return
+            self._asking += 1
+            try:
+                while self._busy is not None:
+                    self._made.wait()
+            finally:
+                self._asking -= 1
+                self._made.notify_all()
+            self._busy = threading.current_thread()
+        try:
+            work()
+        finally:
+            self._release()
+
     # ---- the steps ----
+
+    def _release(self) -> None:
+        """Does what this thread put off, then lets other threads compute."""
+        while True:
+            with self._lock:
+                self._busy = None
+                if not self._later:
+                    self._made.notify_all()
+                    return
+                self._busy, work = threading.current_thread(), self._later.popleft()
+            with suppress(Exception):
+                work()
 
     def _deliver(self, served: dict[Speaking, Served]) -> None:
         for one, result in served.items():
@@ -232,12 +285,36 @@ class SharedSpeech:
                 yield frame
             whole = True
         finally:
-            if self._steps.withdraw(self._speaking):
-                if not whole:
-                    turn.cut(taken)
-                    session.generator.set_state(drawn)
-                ended = session.stop_turn(turn)
-        return ended
+            self._finish(turn, None if whole else taken, drawn)
+        assert turn.ended is not None, "a turn that was finished has ended"
+        return turn.ended
+
+    def _finish(self, turn: SpokenTurn, taken: int | None, drawn: Tensor) -> None:
+        """Ends a turn with what was taken of it, and gives it to the session.
+
+        Args:
+            turn: Turn that was put.
+            taken: Frames that were taken; None: all that there are.
+            drawn: State of the session's generator after them.
+        """
+        if not self._steps.withdraw(self._speaking):
+            self._steps.between(partial(self._finish, turn, taken, drawn))
+        elif turn.steps is not None:
+            self._steps.between(partial(self._end, turn, taken, drawn))
+        else:
+            self._end(turn, taken, drawn)
+
+    @torch.no_grad()
+    def _end(self, turn: SpokenTurn, taken: int | None, drawn: Tensor) -> None:
+        if taken is not None:
+            turn.cut(taken)
+            self._session.generator.set_state(drawn)
+        try:
+            self._session.stop_turn(turn)
+        except BaseException:
+            if turn.steps is not None:
+                turn.steps.drop(turn)
+            raise
 
     def flush(self) -> Float[Tensor, "1 S"]:
         """Returns the samples that the decoder still holds back."""

@@ -15,6 +15,7 @@ from csm.generation.batch import run_together
 from csm.generation.next_frames import next_frames
 from csm.generation.session import Session
 from csm.generation.spoken_turn import SpokenTurn
+from csm.generation.static_turns import StaticTurns
 from csm.tokenizer.shared_decoder import StreamDecoder
 
 T = TypeVar("T")
@@ -78,14 +79,19 @@ class Served(NamedTuple):
 class SharedStep:
     """Computes the next frame of each of several speeches of one model, in calls of all of them.
 
+    Turns of sessions that say so (`Session.is_static`) are spoken by `StaticTurns`, from their first step on:
+    on CUDA by two graphs, whatever their number.
+
     Where a call fails, each speech makes it by itself: one that fails again ends, with its error alone.
 
     Args:
         decoder: Decoder of their streams.
+        expected: Speeches that are expected at once.
     """
 
-    def __init__(self, decoder: StreamDecoder) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: StreamDecoder, expected: int = 1) -> None:
+        self._decoder, self._expected = decoder, expected
+        self._static: StaticTurns | None = None
 
     @torch.no_grad()
     def __call__(self, speeches: Sequence[Speaking]) -> dict[Speaking, Served]:
@@ -93,16 +99,27 @@ class SharedStep:
         served: dict[Speaking, Served] = {}
         given = [one for one in speeches if one.given]
         spoken = [one for one in speeches if not one.given]
-        run = [one for one in spoken if one.spoken.said or one.spoken.ended]
-        for one, hidden in self._each(_run, run, served).items():
+        self._each(self._begin, spoken, served, together=False)
+        run = [one for one in spoken if one not in served and (one.spoken.said or one.spoken.ended)]
+        for one, hidden in self._each_way(_run, run, served).items():
             one.spoken.hidden = hidden
             if one.spoken.ended:
                 served[one] = Served(over=True)
-        drawn = self._each(_draw, [one for one in spoken if one not in served], served)
+        drawn = self._each_way(_draw, [one for one in spoken if one not in served], served)
         frames = {one: one.given.popleft() for one in given}
         frames.update(_kept(drawn))
         self._decode(frames, served)
         return served
+
+    def _begin(self, speeches: Sequence[Speaking]) -> Sequence[None]:
+        """Gives a turn that is static its place, in its first step."""
+        (one,) = speeches
+        turn = one.spoken
+        if turn.steps is None and not turn.said and one.session.is_static():
+            if self._static is None or self._static.model is not turn.model:
+                self._static = StaticTurns(turn.model, self._expected)
+            self._static.begin(turn)
+        return [None]
 
     def _decode(self, frames: dict[Speaking, Tensor], served: dict[Speaking, Served]) -> None:
         def decode(speeches: Sequence[Speaking]) -> list[Tensor]:
@@ -110,6 +127,17 @@ class SharedStep:
 
         for one, audio in self._each(decode, [*frames], served, together=self._decoder.joins).items():
             served[one] = Served(Frame(frames[one], audio, one.session.generator.get_state()))
+
+    def _each_way(
+        self,
+        work: Callable[[Sequence[Speaking]], Sequence[T]],
+        speeches: Sequence[Speaking],
+        served: dict[Speaking, Served],
+    ) -> dict[Speaking, T]:
+        """As `_each`; static turns are one call, and the others another one."""
+        static = [one for one in speeches if one.spoken.steps is not None]
+        others = [one for one in speeches if one.spoken.steps is None]
+        return {**self._each(work, static, served), **self._each(work, others, served)}
 
     def _each(
         self,
@@ -135,15 +163,21 @@ class SharedStep:
 
 
 def _run(speeches: Sequence[Speaking]) -> Sequence[Tensor]:
-    return run_together([one.spoken for one in speeches]).unbind()
+    turns = [one.spoken for one in speeches]
+    if turns[0].steps is None:
+        return run_together(turns).unbind()
+    turns[0].steps.run(turns)
+    return [turn.hidden for turn in turns]
 
 
 def _draw(speeches: Sequence[Speaking]) -> Sequence[Tensor | None]:
-    draws = []
     for one in speeches:
         # Of an attempt that failed nothing stays drawn.
         one.session.generator.set_state(one.drawn)
-        draws.append(one.session.next_draw(one.spoken))
+    turns = [one.spoken for one in speeches]
+    if turns[0].steps is not None:
+        return turns[0].steps.next_frames(turns)
+    draws = [one.session.next_draw(turn) for one, turn in zip(speeches, turns, strict=True)]
     frames = iter(next_frames([draw for draw in draws if draw is not None]))
     return [None if draw is None else next(frames) for draw in draws]
 
@@ -156,4 +190,8 @@ def _kept(drawn: Mapping[Speaking, Tensor | None]) -> dict[Speaking, Tensor]:
             one.spoken.said.append(new[one])
         else:
             one.spoken.ended = one.spoken.ended or "end_code"
-    return dict(zip(new, torch.stack([*new.values()]).cpu(), strict=True)) if new else {}
+    # Those of static turns are on the CPU; the others wait for their device once.
+    away = [one for one, frame in new.items() if frame.device.type != "cpu"]
+    if away:
+        new.update(zip(away, torch.stack([new[one] for one in away]).cpu(), strict=True))
+    return new

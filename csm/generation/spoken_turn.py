@@ -95,6 +95,10 @@ class DeviceSteps(Protocol):
         """Gives a turn's rows back to its session."""
         ...
 
+    def drop(self, turn: SpokenTurn) -> None:
+        """Forgets a turn that cannot be ended."""
+        ...
+
 
 @dataclass(kw_only=True, eq=False)
 class SpokenTurn:

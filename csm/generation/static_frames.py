@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
+from csm.generation.next_frame import code_limit
 from csm.generation.sampling import DAMAGED, LaterCodes, SamplingConfig, sample_rows
 from csm.generation.spoken_turn import SpokenTurn
 from csm.network.conversation_network import ConversationNetwork
@@ -66,9 +67,7 @@ class FrameDraw:
         if later:
             self.inputs[1:books].uniform_(generator=generator)
         top_k = min(sampling.top_k or size, size)
-        extra = sampling.extra_codes and not config.end_code and not self._by_latent
-        limit = size if extra else config.codebook_size
-        settings = [sampling.temperature, later, top_k, limit, turn.may_end]
+        settings = [sampling.temperature, later, top_k, code_limit(config, sampling), turn.may_end]
         self.inputs[books:] = torch.tensor(settings, dtype=torch.float64)
 
     def frame(self, codes: list[int]) -> Int[Tensor, " K"] | None:

@@ -61,7 +61,8 @@ class StaticLane:
         self._idle_frames[:, -3:-1] = config.audio_vocab_size
         self._idle_rows = torch.zeros(count, books + PLACES, dtype=torch.int64)
         self._idle_rows[:, -PLACES:] = torch.tensor([self.caches.spare, 1, 0])
-        self._of_frame, self._of_row = (t.to(table.device) for t in (self._idle_frames, self._idle_rows))
+        idle = self._idle_frames, self._idle_rows
+        self._of_frame, self._of_row = (t.to(table.device, copy=True) for t in idle)
         self._frames: dict[LaterRule, Captured] = {}
         self._run = Captured(self._run_rows, table.device)
 

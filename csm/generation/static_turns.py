@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from threading import Lock
+from threading import RLock
 
 import torch
 from jaxtyping import Int
@@ -22,16 +22,17 @@ class StaticTurns:
 
     A frame of all turns takes two launches, one for its codes and one for its row, and one wait. A turn may
     begin and end between any two frames. Lanes outlive their turns: later turns of the same model find the
-    graphs captured.
+    graphs captured. One thread at a time may call it.
 
     Args:
         model: Network in eval mode.
-        count: Turns that are expected at once; more of them move to a larger lane.
+        count: Turns that are expected at once; more of them move to a larger lane, in which later ones begin.
     """
 
     def __init__(self, model: ConversationNetwork, count: int = 1) -> None:
         self.model, self._count = model, count
         self._held: StaticLane | None = None
+        # Not weak: a finalizer of what held a turn may end it, after weak references to it are gone.
         self._places: dict[SpokenTurn, int] = {}
         # Rows of each turn's cache that are in the session's own memory too.
         self._stored: dict[SpokenTurn, int] = {}
@@ -77,6 +78,15 @@ class StaticTurns:
     def end(self, turn: SpokenTurn) -> None:
         """Gives a turn's rows back to its session, and its place to another turn."""
         self._store(turn)
+        self._leave(turn)
+
+    def drop(self, turn: SpokenTurn) -> None:
+        """Gives the place of a turn that cannot be ended to another turn; its rows are lost."""
+        self._places.pop(turn, None)
+        self._stored.pop(turn, None)
+        self._leave(turn)
+
+    def _leave(self, turn: SpokenTurn) -> None:
         turn.steps = None
         if not self._places:
             give_lane(self.model, self._lane)
@@ -99,12 +109,12 @@ class StaticTurns:
         turn.hidden = turn.hidden.clone()
 
     def _grow(self) -> None:
-        """Moves all turns to a lane of twice as many places."""
-        turns = list(self._places)
+        """Moves all turns to a lane of twice as many places; if there is no memory for one, none moves."""
+        larger, turns = take_lane(self.model, 2 * self._lane.count), list(self._places)
         for turn in turns:
             self._store(turn)
-        give_lane(self.model, self._lane)
-        self._held = take_lane(self.model, 2 * self._lane.count)
+        # The outgrown lane goes: a server would keep memory of every size that it ever had.
+        self._held, self._count = larger, larger.count
         for turn in turns:
             self._load(turn)
 
@@ -112,24 +122,37 @@ class StaticTurns:
 # ---- lanes that no turn is in, by model ----
 
 _FREE: weakref.WeakKeyDictionary[ConversationNetwork, list[StaticLane]] = weakref.WeakKeyDictionary()
-_LOCK = Lock()
+# Reentrant: a turn that is dropped unfinished may be collected, and ended, anywhere.
+_LOCK = RLock()
 
 
 def take_lane(model: ConversationNetwork, count: int) -> StaticLane:
     """Returns a lane that no turn is in; its places are the least power of two that is at least `count`."""
-    count, addresses = 1 << (count - 1).bit_length(), addresses_of(model)
+    count, addresses = places_for(count), addresses_of(model)
     with _LOCK:
         # Graphs hold the addresses of the weights: those of weights that have moved are of no use.
         free = [lane for lane in _FREE.get(model, []) if lane.addresses == addresses]
         fitting = next((lane for lane in free if lane.count == count), None)
         _FREE[model] = [lane for lane in free if lane is not fitting]
-        return fitting or StaticLane(model, count)
+    return fitting or StaticLane(model, count)
 
 
 def give_lane(model: ConversationNetwork, lane: StaticLane) -> None:
     """Keeps a lane for a later `take_lane`."""
     with _LOCK:
         _FREE.setdefault(model, []).append(lane)
+
+
+def keep_lanes(model: ConversationNetwork, count: int) -> None:
+    """Frees the memory of all lanes that no turn is in, but one that `take_lane` returns for `count`."""
+    with _LOCK:
+        fitting = [lane for lane in _FREE.pop(model, []) if lane.count == places_for(count)]
+        _FREE[model] = fitting[:1]
+
+
+def places_for(count: int) -> int:
+    """Returns the least power of two that is at least `count`, which is at least 1."""
+    return 1 << (count - 1).bit_length()
 
 
 def can_capture(model: ConversationNetwork) -> bool:

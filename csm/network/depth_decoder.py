@@ -13,6 +13,7 @@ from csm.network.initialise import draw
 from csm.network.layers import KeyValueCache, RMSNorm, TransformerBlock, attend_few, attend_grouped
 from csm.network.model_config import CSMConfig
 from csm.network.rotary import Rotation
+from csm.network.running_sum import running_sum
 
 RECOMPUTED_FRAMES = 128  # at a time, where activations are not kept
 
@@ -110,7 +111,7 @@ class DepthDecoder(nn.Module):
             targets: Codes 1..K-1; label_smoothing goes with them.
         """
         read = torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)
-        x = self.projection(read.cumsum(dim=1) if self.cumulative else read)
+        x = self.projection(running_sum(read, 1) if self.cumulative else read)
         # Frames do not attend to each other: chunks of them bound the memory of the recomputed activations.
         parts = x.split(RECOMPUTED_FRAMES) if self.blocks[0].checkpointed and len(x) else [x]
         x = torch.cat([self._frames(part) for part in parts])

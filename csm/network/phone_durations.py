@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from csm.network.initialise import draw, zero
 from csm.network.layers import PackedSequences, near_rows
+from csm.network.running_sum import running_sum
 
 WIDTH = 128
 # Log frames: half a minute, beyond any id.
@@ -62,7 +63,7 @@ def text_ends(log_frames: Float[Tensor, " L"], length: float) -> Float[Tensor, "
     """
     spent = log_frames.clamp(max=MOST).exp()
     spent[0] = 0
-    ends = spent.cumsum(0)
+    ends = running_sum(spent, 0)
     ends = ends * (length / ends[-1].clamp_min(torch.finfo(ends.dtype).tiny))
     ends[-1] = length
     return ends

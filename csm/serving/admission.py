@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from csm.generation.shared_speech import SharedSteps
+from csm.generation.static_turns import keep_lanes
 from csm.generation.talker import Talker
 from csm.serving.metrics import Metrics
 from csm.system.threads import available_cores
@@ -68,12 +69,16 @@ def measured_places(talker: Talker) -> tuple[int, str]:
     lanes, measured = lanes_of(talker), {}
     real_time_factor(talker, 1)  # warm
     for count in TRIED:
+        if talker.tokenizer.device.type != "cpu" and count > 1:
+            real_time_factor(talker, count)  # graphs are made for every number of speakers
         measured[count] = real_time_factor(talker, count)
         if measured[count] > FILLED:
             break
     factors = ", ".join(f"{factor:.2f} of {count} at once" for count, factor in measured.items())
     reason = f"real-time factor {factors}; {lanes} x {FILLED:g} of a core or GPU to speak"
-    return lanes * filling(measured), reason
+    places = lanes * filling(measured)
+    keep_lanes(talker.model, places)
+    return places, reason
 
 
 def filling(measured: Mapping[int, float]) -> int:
@@ -96,7 +101,7 @@ def real_time_factor(talker: Talker, count: int) -> float:
 
     They are of the processor's time on a CPU, which leaves out what other programs take, else of the clock's.
     """
-    together = replace(talker, shared=SharedSteps(talker.tokenizer, thread=False))
+    together = replace(talker, shared=SharedSteps(talker.tokenizer, expected=count, thread=False))
     clock = time.process_time if talker.tokenizer.device.type == "cpu" else time.perf_counter
     began, samples = clock(), 0
     streams = [together.generate(SENTENCE, seed=number, stream=True) for number in range(count)]

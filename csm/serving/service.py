@@ -54,10 +54,14 @@ class Service:
             count, reason = measured_places(self.talker)
         self.admission = Admission(count, reason, self.metrics)
         self.metrics.set("places", count)
-        lanes = [
-            SharedSteps(self.talker.tokenizer, observe=self._observe) for _ in range(lanes_of(self.talker))
-        ]
-        self._lanes = SharedLanes(lanes)
+        lanes = lanes_of(self.talker)
+        expected = -(-count // lanes)
+        self._lanes = SharedLanes(
+            [
+                SharedSteps(self.talker.tokenizer, expected=expected, observe=self._observe)
+                for _ in range(lanes)
+            ]
+        )
         self.talker = replace(self.talker, shared=self._lanes)
 
     def close(self) -> None:

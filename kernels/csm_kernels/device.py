@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 INTERPRETED = 64  # processors, where there is no GPU
+# Programs on each axis that CUDA launches (CUDA C++ programming guide, technical specifications).
+LARGEST_GRID = (2**31 - 1, 65_535, 65_535)
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
 
@@ -20,6 +22,21 @@ def processors(device: torch.device) -> int:
     if device.type != "cuda":
         return INTERPRETED
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def grid(*programs: int) -> tuple[int, ...]:
+    """Returns the grid of a launch with these numbers of programs.
+
+    Raises:
+        ValueError: There are more on an axis than CUDA launches.
+    """
+    for axis, (count, most) in enumerate(zip(programs, LARGEST_GRID, strict=False)):
+        if count > most:
+            raise ValueError(
+                f"a kernel needs {count} programs on axis {axis} of its grid: expected at most {most}, which "
+                f"is all that CUDA launches; split the tensors"
+            )
+    return programs
 
 
 def on_device(x: Tensor) -> AbstractContextManager[object]:

@@ -1,13 +1,17 @@
 """Frames that are drawn together are those that each draw gives alone, with random numbers of its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.generation.next_frames import Draw, next_frames
+from csm.generation.next_frames import Draw, later_frames, next_frames
 from csm.generation.sampling import SamplingConfig
+from tests.nondeterministic import RefusesNondeterministic
 
-MODELS = [{}, {"zeros_end": True}, {"depth_inputs": "sum", "latent_dim": 12}, {"depth_n_kv_heads": 1}]
+LATENT = {"depth_inputs": "sum", "latent_dim": 12}
+MODELS = [{}, {"zeros_end": True}, LATENT, {"depth_n_kv_heads": 1}, {**LATENT, "zeros_end": True}]
 SAMPLINGS = [
     SamplingConfig(),
     SamplingConfig(temperature=0.0),
@@ -57,6 +61,39 @@ def test_each_frame_is_what_it_is_alone_and_so_is_the_generator(
 
 
 @torch.no_grad()
+def test_a_code_without_a_vector_is_not_sampled_where_later_codes_are_the_nearest(tiny_model) -> None:
+    """The extra codes of the vocabulary are the most probable ones of all draws."""
+    model = tiny_model(**LATENT, zeros_end=True)
+    size, rows = model.config.codebook_size, len(SAMPLINGS)
+    model.set_code_vectors(torch.randn(5, size, 12, generator=torch.Generator().manual_seed(0)))
+    model.codebook0_head.weight.zero_()
+    for one in draws_of(model, SAMPLINGS):
+        model.codebook0_head.weight[size:] += one.hidden
+    extra = [replace(sampling, extra_codes=True) for sampling in SAMPLINGS]
+    together, single = draws_of(model, extra), draws_of(model, extra)
+    above = 0
+    for sampling, frame, one in zip(extra, next_frames(together), single, strict=True):
+        assert frame is not None and torch.equal(frame, one.alone())
+        assert sampling.later_codes == "sampled" or int(frame[0]) < size
+        above += int(frame[0]) >= size
+    assert 0 < above < rows and model.config.audio_vocab_size > size
+
+
+@torch.no_grad()
+def test_a_chosen_code_without_a_vector_is_refused(tiny_model) -> None:
+    model = tiny_model(**LATENT)
+    model.set_code_vectors(torch.randn(5, 24, 12, generator=torch.Generator().manual_seed(0)))
+    nearest = SamplingConfig(later_codes="nearest")
+    for code in (-1, model.config.codebook_size, model.config.end_code):
+        chosen = torch.tensor(code)
+        draw = draws_of(model, [nearest])[0]._replace(
+            may_end=False, next_code=lambda logits, codebook, allowed, chosen=chosen: chosen
+        )
+        with pytest.raises(ValueError, match=f"code 0 is {code} and sampling.later_codes is 'nearest'"):
+            draw.alone()
+
+
+@torch.no_grad()
 def test_the_end_code_ends_a_turn_that_may_end_and_no_other(tiny_model) -> None:
     model = tiny_model()
     model.codebook0_head.weight.zero_()
@@ -76,3 +113,24 @@ def test_a_caller_who_chooses_codes_is_asked_for_his_own_frame_alone(tiny_model)
     others = draws_of(model, SAMPLINGS[:3])
     assert torch.equal(frames[0], others[0].alone()) and torch.equal(frames[2], others[2].alone())
     assert next_frames([]) == []
+
+
+@torch.no_grad()
+def test_later_codes_ask_for_no_running_sum_of_floats(tiny_model, monkeypatch) -> None:
+    """CUDA refuses it where deterministic algorithms are asked for; a caller chooses, on the device."""
+    monkeypatch.setattr(DepthSampler, "is_native", lambda sampler: False)
+    model = tiny_model(depth_inputs="sum")
+    rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    codes = torch.tensor([3, 7])
+
+    def greedy(logits, codebook, allowed):
+        return logits.argmax()
+
+    options = {"limit": 24, "temperature": 0.0, "top_k": 0, "generator": torch.Generator()}
+    with RefusesNondeterministic():
+        together = later_frames(model, model.depth_row(rows), codes, [torch.argmax] * 2)
+        single = [
+            DepthSampler(model).later_codes(row, code, **options, next_code=greedy)
+            for row, code in zip(rows, codes, strict=True)
+        ]
+    assert torch.equal(together, torch.stack(single))

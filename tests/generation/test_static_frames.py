@@ -28,12 +28,12 @@ def turn_of(model, sampling: SamplingConfig, hidden: torch.Tensor, *, may_end: b
     )
 
 
-def samplings(*, extra: bool, **options) -> list[SamplingConfig]:
+def samplings(**options) -> list[SamplingConfig]:
     """As many as turns, of all kinds."""
     kinds = [(t, d, k) for t in (0.0, 0.6, 1.5) for d in (None, 0.0, 0.9) for k in (0, 1, 7, 99)]
     made = []
     for seed, (t, d, k) in enumerate((kinds * TURNS)[:TURNS]):
-        kind = {"temperature": t, "depth_temperature": d, "top_k": k, "extra_codes": extra and seed % 2 > 0}
+        kind = {"temperature": t, "depth_temperature": d, "top_k": k, "extra_codes": seed % 2 > 0}
         made.append(SamplingConfig(**kind, seed=seed, **options))
     return made
 
@@ -55,7 +55,7 @@ def test_turns_of_all_settings_get_what_each_gets_alone(tiny_model, changes, lat
     model.set_code_vectors(torch.randn(config.num_codebooks, config.codebook_size, 12, generator=g))
     # Codes that end turns are probable.
     hidden = torch.randn(TURNS, 32, generator=g) + model.codebook0_head.weight[config.end_code] / 8
-    chosen = samplings(later_codes=later, variance_restoration=0.5, extra=later == "sampled")
+    chosen = samplings(later_codes=later, variance_restoration=0.5)
     turns = [
         turn_of(model, sampling, row, may_end=sampling.seed % 3 > 0)
         for sampling, row in zip(chosen, hidden, strict=True)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from csm.generation import static_lane
 from csm.generation.static_frames import LaterRule, static_frames
-from csm.generation.static_lane import StaticLane
+from csm.generation.static_lane import RowInputs, StaticLane
 from csm.model import CSMModel
 from csm.network.model_config import CSMConfig
 
@@ -106,3 +106,19 @@ def test_a_lane_does_not_keep_its_model_alive(tiny_model) -> None:
     del model
     with pytest.raises(ReferenceError):
         lane._run_rows()
+
+
+@torch.no_grad()
+def test_a_place_that_is_left_out_of_a_call_stays_as_it_was_loaded(tiny_model) -> None:
+    """On a CPU, too, where inputs need no copy to a device: the row of a call before must not run again."""
+    model = tiny_model()
+    lane = StaticLane(model, 2)
+    idle = lane._idle_frames.clone(), lane._idle_rows.clone()
+    codes = torch.arange(5)
+    lane.frames({0: torch.ones_like(idle[0][0])}, SAMPLED)
+    lane.run({0: RowInputs(codes, 3, 1)})
+    lane.hidden[0] = 7.0
+    lane.frames({1: torch.ones_like(idle[0][0])}, SAMPLED)
+    lane.run({1: RowInputs(codes, 5, 2)})
+    assert (lane.hidden[0] == 7).all() and not (lane.hidden[1] == 0).all()
+    assert torch.equal(idle[0], lane._idle_frames) and torch.equal(idle[1], lane._idle_rows)

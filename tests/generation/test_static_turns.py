@@ -14,7 +14,7 @@ from csm.generation import static_turns
 from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.generation.static_turns import StaticTurns, can_capture, take_lane
+from csm.generation.static_turns import StaticTurns, can_capture, keep_lanes, take_lane
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks/gpu"
 # Of torch's operators, views too, for a frame and its row of the tiny model: a launch each without a graph.
@@ -172,6 +172,59 @@ def test_turns_may_come_and_go_between_frames_and_outgrow_a_lane(tiny_model, ran
             assert answers[0] == answers[1]
 
 
+def test_a_lane_that_finds_no_memory_refuses_the_new_turn_and_keeps_the_others(
+    tiny_model, random_turn, monkeypatch
+) -> None:
+    model = tiny_model()
+    (first, second), (reference, _) = (requests_of(model, random_turn, s, 2) for s in (True, False))
+    steps, take = StaticTurns(model), static_turns.take_lane
+
+    def refuses(model, count):
+        if count > 1:
+            raise RuntimeError("out of memory")
+        return take(model, count)
+
+    monkeypatch.setattr(static_turns, "take_lane", refuses)
+    with torch.no_grad():
+        turns = [one.session.begin_turn(one.session.plan_turn(*one[1:])) for one in (first, second)]
+        steps.begin(turns[0])
+        with pytest.raises(RuntimeError, match="out of memory"):
+            steps.begin(turns[1])
+        assert turns[1].steps is None
+        said = []
+        while (frame := steps.next_frames(turns[:1])[0]) is not None:
+            said.append(turns[0].say(frame).tolist())
+            steps.run(turns[:1])
+        first.session.stop_turn(turns[0])
+    assert said == [f.tolist() for f in reference.session.speak(*reference[1:3], frames=reference.frames)]
+
+
+@torch.no_grad()
+def test_a_turn_that_cannot_be_ended_leaves_its_place(tiny_model, random_turn, monkeypatch) -> None:
+    model = tiny_model()
+    requests = requests_of(model, random_turn, True, 3)
+    steps, turns = StaticTurns(model, 2), []
+    for one in requests[:2]:
+        turns.append(one.session.begin_turn(one.session.plan_turn(*one[1:])))
+        steps.begin(turns[-1])
+    lane = steps._held
+
+    def fails(self, rows):
+        raise RuntimeError("the device is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(static_turns.StaticLane, "run", fails)
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            requests[0].session.stop_turn(turns[0])
+    steps.drop(turns[0])
+    assert turns[0].steps is None
+    third = requests[2].session.begin_turn(requests[2].session.plan_turn(*requests[2][1:]))
+    steps.begin(third)
+    assert steps._held is lane and steps._places == {turns[1]: 1, third: 0}
+    steps.drop(turns[1]), steps.drop(third)
+    assert steps._held is None and take_lane(model, 2) is lane
+
+
 def test_an_interrupted_row_is_run_again(tiny_model, random_turn, monkeypatch) -> None:
     model = tiny_model()
     session, reference = (session_of(model, 1, static) for static in (True, False))
@@ -258,6 +311,17 @@ def test_lanes_are_used_again_while_the_weights_lie_where_they_lay(tiny_model, r
     assert take_lane(model, 1) is not first
     said = [conversation(session_of(model, 1, static), random_turn, 1) for static in (True, False)]
     assert said[0] == said[1]
+
+
+def test_free_lanes_are_kept_for_one_number_of_turns(tiny_model) -> None:
+    model = tiny_model()
+    lanes = [take_lane(model, count) for count in (1, 2, 2, 4)]
+    for lane in lanes:
+        static_turns.give_lane(model, lane)
+    keep_lanes(model, 2)
+    assert static_turns._FREE[model] == [lanes[1]] and take_lane(model, 2) is lanes[1]
+    keep_lanes(model, 64)
+    assert not static_turns._FREE[model]
 
 
 def test_lanes_go_with_their_model(tiny_model) -> None:

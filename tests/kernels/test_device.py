@@ -81,6 +81,13 @@ def test_every_kernel_of_every_operation_is_launched_inside(monkeypatch):
     assert launched == {name for names in KERNELS.values() for name in names} | set(three)
 
 
+def test_a_grid_has_at_most_the_programs_that_cuda_launches_on_each_axis() -> None:
+    assert device.grid(2**31 - 1, 65_535, 65_535) == (2**31 - 1, 65_535, 65_535) and device.grid(7) == (7,)
+    for programs in [(2**31,), (1, 65_536), (1, 1, 65_536)]:
+        with pytest.raises(ValueError, match=f"{programs[-1]} programs on axis {len(programs) - 1}"):
+            device.grid(*programs)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_the_second_gpu_gives_the_bits_of_the_first():

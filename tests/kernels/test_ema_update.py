@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import csm_kernels
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.quantizer import SplitQuantizer
 from csm_kernels import REVIVALS_PER_STEP, Assignment, ema_update, ema_update_stacks, native, rvq_search
 from csm_kernels.ema_update import cpu, message
+from tests.nondeterministic import RefusesNondeterministic
 
 sys.path.append(str(Path(__file__).parent))
 import ema_worker  # noqa: E402
@@ -370,3 +372,11 @@ def test_a_wrong_argument_is_named(change, said):
     }
     with pytest.raises(ValueError, match=said):
         ema_update(**{**given, **change})
+
+
+def test_totals_of_usage_have_a_deterministic_form_on_cuda() -> None:
+    """Plain torch computes them there on GPUs of a capability below 8.0."""
+    with FakeTensorMode(), RefusesNondeterministic():
+        assert message.total(torch.ones(9, device="cuda")).dtype == torch.float64
+    usage = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 5
+    torch.testing.assert_close(message.total(usage), usage.double().sum(), atol=0, rtol=1e-15)

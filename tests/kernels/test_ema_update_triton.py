@@ -4,7 +4,8 @@ Without a CUDA device the kernels run in Triton's interpreter (tests/conftest.py
 totals of usage, summed in double in another order, may move the last bit.
 """
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -276,3 +277,85 @@ def test_the_number_of_launches_does_not_grow_with_the_levels(levels, monkeypatc
         "_move_usage",
         "_move_vectors",
     ]
+
+
+KERNELS = ("_largest", "_accumulate", "_draw", "_write_candidates", "_move_usage", "_move_vectors")
+
+
+@pytest.fixture
+def grids(monkeypatch) -> dict[str, tuple[int, ...]]:
+    """The grids that launches ask for; no kernel runs."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    class Asked:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            found[self.name] = grid
+            return lambda *arguments, **options: None
+
+    for name in KERNELS:
+        monkeypatch.setattr(triton_kernel, name, Asked(name))
+    return found
+
+
+def launch_without_values(rows: int, levels: int, size: int, width: int, slots: int) -> None:
+    """The launches of a step, of tensors that take no memory."""
+    with torch.device("meta"):
+        x, codes = torch.empty(rows, width), torch.empty(rows, levels, dtype=torch.int64)
+        codebooks, usage = torch.empty(levels, size, width), torch.empty(levels, size)
+        row_levels, step = torch.empty(rows, dtype=torch.int64), torch.empty((), dtype=torch.int64)
+    flat = triton_kernel.statistics(x, codes, codebooks, row_levels, step, 1, 0, slots)
+    triton_kernel.apply(flat, codebooks, usage, codebooks, 1, slots, 0.9, 1e-5, 0.05)
+
+
+def large_sizes() -> list[tuple[int, int, int, int]]:
+    """Rows, levels, codes and widths: those that once broke a limit, the largest ones, and random ones."""
+    draw = random.Random(0)
+    sizes = [
+        (message.MAX_ROWS, 32, 2**17, 4096),
+        (1, 1, 2**31 - 1, 1),
+        (1, 1, 512, 65_535 * triton_kernel.COLUMNS),
+        (4096, 65_535, 1024, 128),
+    ]
+    while len(sizes) < 200:
+        rows, levels = (int(2 ** draw.uniform(0, most)) for most in (21, 15.9))
+        size, width = (int(2 ** draw.uniform(0, most)) for most in (26, 21.9))
+        if size * width < 2**31:
+            sizes.append((rows, levels, size, width))
+    return sizes
+
+
+def test_grids_of_any_size_cover_it_within_what_cuda_launches(grids) -> None:
+    rows_each, columns, block = triton_kernel.ROWS, triton_kernel.COLUMNS, triton_kernel.BLOCK
+    beyond = 0
+    for rows, levels, size, width in large_sizes():
+        grids.clear()
+        launch_without_values(rows, levels, size, width, slots=min(64, size))
+        assert set(grids) == set(KERNELS)
+        for grid in grids.values():
+            assert 1 <= grid[0] < 2**31 and all(1 <= programs <= 65_535 for programs in grid[1:]), grid
+        assert grids["_largest"][0] * block >= size * width and grids["_largest"][1] == levels
+        assert grids["_accumulate"][0] * rows_each >= rows and grids["_accumulate"][1] * columns >= width
+        assert grids["_draw"][0] * rows_each >= rows
+        assert grids["_write_candidates"][0] == levels and grids["_write_candidates"][2] * columns >= width
+        assert grids["_move_usage"] == (levels,)
+        vectors = grids["_move_vectors"]
+        assert vectors[0] * rows_each >= size and vectors[1] * columns >= width and vectors[2] == levels
+        beyond += max(max(grid) for grid in grids.values()) > 65_535
+    assert beyond > 20, "axis 0 alone takes more than 65,535 programs"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message", "launched"),
+    [
+        ((4, 65_536, 2, 2), "65536 programs on axis 1", set()),
+        ((4, 1, 2, 65_536 * 64), "65536 programs on axis 1", {"_largest"}),
+        ((4, 1, 2**16, 2**15), "codebooks have 2147483648 entries a level", set()),
+    ],
+)
+def test_what_cuda_cannot_launch_is_refused_before_it_is_launched(grids, sizes, message, launched) -> None:
+    with pytest.raises(ValueError, match=message):
+        launch_without_values(*sizes, slots=2)
+    assert set(grids) == launched

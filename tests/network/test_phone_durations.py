@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from csm.network.layers import PackedSequences
 from csm.network.phone_durations import PhoneDurationHead, text_ends
+from tests.nondeterministic import RefusesNondeterministic
 
 
 def layout(*sizes: int) -> PackedSequences:
@@ -38,3 +40,8 @@ def test_ends_share_the_length_in_proportion(length) -> None:
     torch.testing.assert_close(spent / spent.sum(), log_frames[1:].exp() / log_frames[1:].exp().sum())
     wild = text_ends(torch.tensor([0.0, 1e4, -1e4, 3.0]), length)
     assert bool(wild.isfinite().all()) and float(wild[-1]) == pytest.approx(length, rel=1e-5)
+
+
+def test_cuda_has_a_deterministic_form_of_all_operators_of_the_ends() -> None:
+    with FakeTensorMode(), RefusesNondeterministic():
+        assert text_ends(torch.ones(9, device="cuda"), 20.0).shape == (9,)

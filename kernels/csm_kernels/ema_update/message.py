@@ -66,8 +66,13 @@ def fixed_point_exponents(codebooks: Tensor) -> Tensor:
 
 
 def total(usage: Tensor) -> Tensor:
-    """Returns the sum of fp32 usage [V] as a double, added one after another on the CPU as in cpu.cpp."""
-    return usage.double().cumsum(0)[-1]
+    """Returns the sum of fp32 usage [V] as a double, added one after another on the CPU as in cpu.cpp.
+
+    On CUDA, where torch refuses running sums of floats if deterministic algorithms are asked for, it is added
+    in another order, the same one at every call.
+    """
+    numbers = usage.double()
+    return numbers.cumsum(0)[-1] if numbers.device.type == "cpu" else numbers.sum()
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csm_kernels.device import launches
+from csm_kernels.device import grid, launches
 from csm_kernels.ema_update import message
 from csm_kernels.shipped import FP_FUSION, Shipped
 
@@ -257,8 +257,14 @@ def _move_vectors(
 def _largest_bits(codebooks: Tensor) -> Tensor:
     """[Q] int32, see `_largest`; codebooks are contiguous."""
     levels, elements = codebooks.shape[0], codebooks[0].numel()
+    if elements >= 1 << 31:
+        raise ValueError(
+            f"codebooks have {elements} entries a level: expected below 2^31, whose places are 32-bit numbers"
+        )
     largest = torch.zeros(levels, dtype=torch.int32, device=codebooks.device)
-    _largest[(triton.cdiv(elements, BLOCK), levels)](codebooks, largest, elements, BLOCK=BLOCK, **_OPTIONS)
+    _largest[grid(triton.cdiv(elements, BLOCK), levels)](
+        codebooks, largest, elements, BLOCK=BLOCK, **_OPTIONS
+    )
     return largest
 
 
@@ -293,7 +299,7 @@ def statistics(
     counts, sums, priorities, candidates = message.split_message(flat, levels, size, width, ranks, slots)
     if rows:
         largest = _largest_bits(codebooks)
-        _accumulate[triton.cdiv(rows, ROWS), triton.cdiv(width, COLUMNS)](
+        _accumulate[grid(triton.cdiv(rows, ROWS), triton.cdiv(width, COLUMNS))](
             x, codes, codebooks, row_levels, largest, counts, sums,
             rows, levels, size, width, codes.stride(0), **_ELEMENTWISE, **_OPTIONS,
         )  # fmt: skip
@@ -301,12 +307,12 @@ def statistics(
         return flat
     draws = torch.empty(levels, rows, dtype=torch.int64, device=x.device)
     if rows:
-        _draw[(triton.cdiv(rows, ROWS),)](
+        _draw[grid(triton.cdiv(rows, ROWS))](
             x, row_levels, step, draws, rows, levels, width, **_ELEMENTWISE, **_OPTIONS
         )
     best, chosen = draws.topk(min(slots, rows), dim=1)
     stride = 2 * candidates.shape[-1]
-    _write_candidates[(levels, triton.cdiv(slots, ROWS), triton.cdiv(width, COLUMNS))](
+    _write_candidates[grid(levels, triton.cdiv(slots, ROWS), triton.cdiv(width, COLUMNS))](
         x, codes, codebooks, best, chosen, priorities[rank], candidates[rank].view(torch.float32),
         size, width, codes.stride(0), best.shape[1], slots, stride, **_ELEMENTWISE, **_OPTIONS,
     )  # fmt: skip
@@ -334,11 +340,11 @@ def apply(
     places = torch.empty(levels, size, dtype=torch.int32, device=flat.device)
     divisors = torch.empty_like(usage)
     moving = decay, 1 - decay
-    _move_usage[(levels,)](
+    _move_usage[grid(levels)](
         counts, usage, draws, order, torch.empty_like(order), places, divisors, size, slots, *moving, epsilon,
         _bits(size * epsilon), _bits(revive_below), BLOCK=BLOCK, SLOTS=SLOTS, **_OPTIONS,
     )  # fmt: skip
-    _move_vectors[(triton.cdiv(size, ROWS), triton.cdiv(width, COLUMNS), levels)](
+    _move_vectors[grid(triton.cdiv(size, ROWS), triton.cdiv(width, COLUMNS), levels)](
         sums, codebooks, vector_sum, usage, candidates.view(torch.float32), places, divisors, largest,
         levels, size, width, max(slots, 1), 2 * candidates.shape[-1], *moving, **_ELEMENTWISE, **_OPTIONS,
     )  # fmt: skip

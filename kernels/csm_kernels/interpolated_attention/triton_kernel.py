@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csm_kernels.device import launches
+from csm_kernels.device import grid, launches
 from csm_kernels.interpolated_attention.tiles import (
     ALIGN,
     DTYPES,
@@ -553,7 +553,7 @@ def _launch(
         else tensors[0].shape[0] // constants["ROWS"]
     )
     parts = constants["PADDED"] // constants.get("COLUMNS", constants["PADDED"])
-    _KERNELS[kernel][blocks + sequences, heads, parts](
+    _KERNELS[kernel][grid(blocks + sequences, heads, parts)](
         *tensors, *packing, sequences, heads, width // ALIGN, min(window or 0, 1 << 30), scale,
         **constants, **options_of(kernel, short, width),
     )  # fmt: skip
@@ -565,7 +565,7 @@ def _runs_of(total_k: int, packing: Packing) -> tuple[Tensor, Tensor, Tensor]:
     begins, lefts, shares = (
         packing[2].new_empty(size, dtype=kind) for kind in (torch.int32, torch.int32, torch.float32)
     )
-    _place_runs[total_k // TABLE + sequences,](
+    _place_runs[grid(total_k // TABLE + sequences)](
         begins, lefts, shares, packing[1], packing[2], sequences, TABLE=TABLE, **TABLE_OPTIONS
     )
     return begins, lefts, shares

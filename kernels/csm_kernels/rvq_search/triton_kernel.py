@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csm_kernels.device import launches, processors
+from csm_kernels.device import grid, launches, processors
 from csm_kernels.shipped import FP_FUSION, Shipped
 
 ROWS, CODES = 64, 64  # of one product: 32 sums per thread, which leave every target room for its operands
@@ -274,7 +274,7 @@ def launch(
     if few_rows(rows, x.device) if split is None else split:
         _launch_split(tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, sizes)
     else:
-        _search_levels[(tiles.shape[1],)](
+        _search_levels[grid(tiles.shape[1])](
             tiles, codebooks, tables, half_norms, codes, quantized, residual, squares, rows, *sizes,
             **_PRODUCT, **_options(STAGES_LEVELS),
         )  # fmt: skip
@@ -291,7 +291,7 @@ def _laid_out(matrices: Tensor, norms: bool) -> tuple[Tensor, Tensor]:
     parts, depth = triton.cdiv(size, ROWS), triton.cdiv(width, BLOCK_D) * BLOCK_D
     tiles = matrices.new_empty(count, parts, depth, ROWS)
     half_norms = matrices.new_empty(count * parts * ROWS if norms else 0)
-    _lay_out[parts, count](
+    _lay_out[grid(parts, count)](
         matrices, tiles, half_norms, size, width // ALIGN, **_TILE, NORMS=norms, **_options(1)
     )
     return tiles, half_norms
@@ -313,7 +313,7 @@ def _launch_split(
     keys = torch.full((levels, rows), _NO_KEY.value, dtype=torch.int64, device=codes.device)
     done = codes.new_zeros(levels, tiles.shape[1], dtype=torch.int32)
     for level in range(levels):
-        _search_split[tiles.shape[1], tables.shape[1]](
+        _search_split[grid(tiles.shape[1], tables.shape[1])](
             tiles, codebooks, tables, half_norms, keys, done, codes, quantized, residual, squares,
             rows, level, *sizes, **_PRODUCT, **_options(STAGES_SPLIT),
         )  # fmt: skip
