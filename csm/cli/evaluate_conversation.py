@@ -32,7 +32,7 @@ import torch
 
 from csm.cli.options import add_turn_end
 from csm.conversation.listener import ListenerConfig
-from csm.conversation.live import LiveConfig
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.smart_turn import turn_end_of
 from csm.conversation.transcriber import FastTranscriber
 from csm.data.manifest import read_corpus

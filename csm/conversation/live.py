@@ -3,65 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.audio.resampling import BlockResampler
 from csm.conversation import listener as listening
 from csm.conversation.events import EventLog
-from csm.conversation.listener import Heard, Listener, ListenerConfig, VoiceActivity
+from csm.conversation.listener import Heard, Listener, VoiceActivity
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.playout import Playout
 from csm.conversation.repliers import Replier
 from csm.conversation.speaker import Chunk, ReplyEnd, Speaker, Spoken, UserTurn, Words
 from csm.conversation.transcriber import FastTranscriber, Transcriber
 from csm.conversation.turn_end import Patience, SilenceAlone, TurnEnd
+from csm.conversation.user_audio import UserAudio
 from csm.conversation.worker import SimulatedWorker, Task, Worker
 from csm.generation.talker import Talker
 
-BEFORE_ONSET_S = 0.2  # audio kept before the detected onset: voice activity begins late
 FADE_S = 0.005  # a voice that stops within a period of its pitch would click
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveConfig:
-    """How a conversation is held; times in seconds.
-
-    Attributes:
-        listener: Thresholds of the user's side.
-        hold: Whether the voice pauses while speech over it may still be a backchannel.
-        jitter: Audio that waits before a reply begins.
-        ahead: Most audio that is synthesised before it is played.
-        gap: Median of the gap between the user's last sound and the reply, where the reply is ready by then.
-        gap_spread: Standard deviation of the gap's logarithm. Both are stated, not trained: conversations in
-            ten languages have a mode of 0 to 0.2 s and a long tail (Stivers et al. 2009, Heldner & Edlund
-            2010), and no corpus at hand has two speakers in one recording.
-        longest_turn: Audio of a user's turn that is kept; older audio is dropped.
-        playout_delay: Time between a returned sample and the user's ear.
-        seed: Of gaps and of the session.
-    """
-
-    listener: ListenerConfig = field(default_factory=ListenerConfig)
-    hold: bool = True
-    jitter: float = 0.1
-    ahead: float = 1.0
-    gap: float = 0.3
-    gap_spread: float = 0.5
-    longest_turn: float = 30.0
-    playout_delay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("jitter", "ahead", "gap", "gap_spread", "playout_delay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"LiveConfig.{name} is {getattr(self, name)}: expected 0 or more; raise it")
-        if not self.jitter < self.ahead:
-            raise ValueError(f"LiveConfig.jitter is {self.jitter}: expected below ahead, {self.ahead}")
-        if not self.longest_turn > 0:
-            raise ValueError(f"LiveConfig.longest_turn is {self.longest_turn}: expected above 0 s")
 
 
 class TranscriptTurn(NamedTuple):
@@ -117,10 +78,7 @@ class LiveConversation:
         self.turn_end = turn_end or SilenceAlone()
         self._listener = Listener(config.listener, activity, silence=self.turn_end.silence)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._source = 0
-        self._resamplers: list[BlockResampler] = []
-        self._past = {rate: torch.zeros(0) for rate in (self.rate, listening.RATE)}
-        self._begin = {rate: 0 for rate in self._past}  # sample at which the kept past begins
+        self._user = UserAudio(self.rate, listening.RATE, config.longest_turn)
         self._reply: Playout | None = None
         self._onset = self._reply_begin = 0
         self._last_voice = 0
@@ -141,23 +99,9 @@ class LiveConversation:
         Raises:
             ValueError: The samples have another shape, are not finite, or the rate is out of range.
         """
-        if samples.ndim != 1 or not bool(samples.isfinite().all()):
-            raise ValueError(f"audio has shape {tuple(samples.shape)}: expected [S] of finite samples")
-        if not 4_000 <= rate <= 192_000:
-            raise ValueError(f"rate is {rate}: expected 4000 to 192000 Hz")
-        if rate != self._source:
-            self._source = rate
-            self._resamplers = [self._resampler(rate, target) for target in self._past]
-        for (kept, past), resampler in zip(list(self._past.items()), self._resamplers, strict=True):
-            new = resampler.push(samples.float())
-            self._past[kept] = torch.cat([past, new])
-        for change in self._listener.push(new):
+        for change in self._listener.push(self._user.push(samples, rate)):
             self._hear_change(change)
-        self._forget_past()
-
-    def _resampler(self, source: int, target: int) -> BlockResampler:
-        """Returns the one of a rate: the listener gets audio earlier at a lower quality."""
-        return BlockResampler(source, target, quality="LQ" if target != self.rate else "HQ")
+        self._user.forget()
 
     def speak(self, count: int) -> Float[Tensor, " S"]:
         """Returns the voice's next `count` samples and advances the clock by them."""
@@ -273,20 +217,7 @@ class LiveConversation:
         self._due = since / self.rate + gap
 
     def _user_turn(self, end: int) -> UserTurn:
-        voice, words = (self._kept(rate, self._onset, end) for rate in (self.rate, listening.RATE))
-        return UserTurn(voice, words)
-
-    def _kept(self, rate: int, start: int, end: int) -> Tensor:
-        """Audio of an interval in samples of the clock, with a margin on both sides."""
-        margin = round(BEFORE_ONSET_S * rate)
-        first = start * rate // self.rate - margin - self._begin[rate]
-        return self._past[rate][max(0, first) : max(1, end * rate // self.rate + margin - self._begin[rate])]
-
-    def _forget_past(self) -> None:
-        for rate, past in self._past.items():
-            extra = len(past) - round(self.config.longest_turn * rate)
-            if extra > rate:
-                self._past[rate], self._begin[rate] = past[extra:].clone(), self._begin[rate] + extra
+        return UserTurn(*self._user.between(self._onset, end))
 
     # ---- the reply ----
 

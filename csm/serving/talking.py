@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from csm.conversation.events import Event
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.worker import ThreadWorker
 from csm.serving.service import Service
 

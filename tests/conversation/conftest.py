@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from csm.conversation.listener import ListenerConfig
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.worker import SimulatedWorker
 from csm.generation.sampling import SamplingConfig

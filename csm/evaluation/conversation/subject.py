@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.transcriber import Transcriber
 from csm.conversation.turn_end import TurnEnd
