@@ -83,6 +83,7 @@ class Talk:
             worker=ThreadWorker(),
             transcriber=service.transcriber,
             turn_end=service.turn_end,
+            backchannels=service.backchannels,
         )
 
     async def _message(self, message: dict[str, Any]) -> None:
