@@ -19,10 +19,10 @@ from csm.system.log import log
 
 BACKCHANNELS = ("words", "length")
 # English acknowledgements and short assessments (tags b and ba of SWBD-DAMSL, Jurafsky et al. 1997), with the
-# spellings in which tiny.en writes them: "Aha" and "Ah" for recordings of "Uh huh" and "Oh".
+# spellings in which tiny.en writes them: "Aha", "Baha" and "Ah" for recordings of "Uh huh" and "Oh".
 _ONE = (
-    r"m+(?:h+m+)?|h+m+|u+h huh|huh huh|aha+|a+h+|o+h+|yeah|yep|yup|yes|okay|ok|right|all ?right|sure|i see|"
-    r"of course|exactly|certainly|good|great|nice|cool|wow|really"
+    r"m+(?:h+m+)?|h+m+|b?u+h huh|huh huh|b?aha+|a+h+|o+h+|yeah|yep|yup|yes|okay|ok|right|all ?right|sure|"
+    r"i see|of course|exactly|certainly|good|great|nice|cool|wow|really"
 )
 _ALL = re.compile(rf"(?:(?:{_ONE})(?: |$))*")
 
