@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csm.audio.files import write_audio
-from csm.cli.options import add_device, add_turn_end, device_of
+from csm.cli.options import add_backchannels, add_device, add_turn_end, device_of
+from csm.conversation.backchannels import available_backchannels
 from csm.conversation.console import microphone_events, typed_replies
 from csm.conversation.live import LiveConversation
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what recognises your speech: tiny.en, or the voice's own model (experimental)",
     )
     add_turn_end(parser)
+    add_backchannels(parser)
     parser.add_argument("--microphone", action="store_true", help="speak instead of typing")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: RUN/ or ./ conversations/000, 001, ..."
@@ -98,13 +100,15 @@ def answered(options: argparse.Namespace) -> None:
 def spoken(options: argparse.Namespace) -> None:
     """Converses by microphone and loudspeaker."""
     talker = talker_of(options)
+    transcriber = transcriber_of(options.hearing, talker)
     live = LiveConversation(
         talker,
         replier_of(options),
         speaker=options.speaker,
         worker=ThreadWorker(),
-        transcriber=transcriber_of(options.hearing, talker),
+        transcriber=transcriber,
         turn_end=available_turn_end(options.turn_end),
+        backchannels=available_backchannels(options.backchannels, transcriber),
     )
     print("speak; end with Ctrl-C; a headset keeps the voice from interrupting itself", flush=True)
     try:

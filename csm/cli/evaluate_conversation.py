@@ -30,9 +30,10 @@ from typing import Any
 
 import torch
 
-from csm.cli.options import add_turn_end
+from csm.cli.options import add_backchannels, add_turn_end
+from csm.conversation.backchannels import available_backchannels
 from csm.conversation.listener import ListenerConfig
-from csm.conversation.live import LiveConfig
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.smart_turn import turn_end_of
 from csm.conversation.transcriber import FastTranscriber
 from csm.data.manifest import read_corpus
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subject", choices=["voice", RECORDED, *STUBS], default="voice", help="who is measured"
     )
     add_turn_end(parser)
+    add_backchannels(parser)
     parser.add_argument("--load", metavar="URL", help="of a running csm serve, which the users talk to")
     parser.add_argument("--sessions", type=int, default=1, metavar="N", help="users at once (--load)")
     parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of the load (%(default)s)")
@@ -98,6 +100,7 @@ def _bench(options: argparse.Namespace) -> None:
         "schema": 1,
         "subject": options.subject,
         "turn_end": options.turn_end,
+        "backchannels": options.backchannels,
         "seed": options.seed,
         "summary": summary(outcomes),
         "axes": full_duplex.axes(full_duplex.of_bench(outcomes)),
@@ -150,4 +153,7 @@ def _maker(options: argparse.Namespace) -> Any:
         return STUBS[options.subject]
     talker, transcriber = Talker.from_pretrained(options.voice), FastTranscriber()
     config, turn_end = LiveConfig(hold=not options.no_hold), turn_end_of(options.turn_end)
-    return lambda: BenchConversation(talker, transcriber, config, turn_end=turn_end)
+    backchannels = available_backchannels(options.backchannels, transcriber)
+    return lambda: BenchConversation(
+        talker, transcriber, config, turn_end=turn_end, backchannels=backchannels
+    )

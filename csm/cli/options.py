@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from csm import config as config_files
+from csm.conversation.backchannels import BACKCHANNELS
 from csm.conversation.smart_turn import TURN_ENDS
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
@@ -38,6 +39,17 @@ def add_turn_end(parser: argparse.ArgumentParser) -> None:
         default=TURN_ENDS[0],
         help="what decides that your turn has ended: 0.5 s of silence, or smart-turn, a network that reads "
         "the sound and is fetched once (default: %(default)s)",
+    )
+
+
+def add_backchannels(parser: argparse.ArgumentParser) -> None:
+    """Adds --backchannels."""
+    parser.add_argument(
+        "--backchannels",
+        choices=BACKCHANNELS,
+        default=BACKCHANNELS[0],
+        help="what separates short speech over the voice that leaves it the floor from an interruption: its "
+        "English words, or nothing but its length (default: %(default)s)",
     )
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import uvicorn
 
-from csm.cli.options import add_turn_end
+from csm.cli.options import add_backchannels, add_turn_end
+from csm.conversation.backchannels import available_backchannels
 from csm.conversation.repliers import ChatReplier
 from csm.conversation.smart_turn import available_turn_end
 from csm.conversation.transcriber import HEARING, transcriber_of
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what recognises speech: tiny.en, or the voice's own model (experimental)",
     )
     add_turn_end(parser)
+    add_backchannels(parser)
     parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
     parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
     parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
@@ -87,10 +89,12 @@ def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
             "the card of %s asks for a watermark: speech that is streamed carries none", options.voice
         )
     talker = Talker.from_pretrained(options.voice)
+    transcriber = transcriber_of(options.hearing, talker)
     return Service(
         talker=talker,
-        transcriber=transcriber_of(options.hearing, talker),
+        transcriber=transcriber,
         settings=settings,
         turn_end=available_turn_end(options.turn_end),
+        backchannels=available_backchannels(options.backchannels, transcriber),
         **chosen,
     )

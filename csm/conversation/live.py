@@ -3,65 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csm.audio.resampling import BlockResampler
 from csm.conversation import listener as listening
+from csm.conversation.backchannels import Backchannels, ByWords, Question, ShortSpeech
 from csm.conversation.events import EventLog
-from csm.conversation.listener import Heard, Listener, ListenerConfig, VoiceActivity
+from csm.conversation.listener import Heard, Listener, VoiceActivity
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.playout import Playout
 from csm.conversation.repliers import Replier
 from csm.conversation.speaker import Chunk, ReplyEnd, Speaker, Spoken, UserTurn, Words
 from csm.conversation.transcriber import FastTranscriber, Transcriber
 from csm.conversation.turn_end import Patience, SilenceAlone, TurnEnd
+from csm.conversation.user_audio import UserAudio
 from csm.conversation.worker import SimulatedWorker, Task, Worker
 from csm.generation.talker import Talker
 
-BEFORE_ONSET_S = 0.2  # audio kept before the detected onset: voice activity begins late
 FADE_S = 0.005  # a voice that stops within a period of its pitch would click
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveConfig:
-    """How a conversation is held; times in seconds.
-
-    Attributes:
-        listener: Thresholds of the user's side.
-        hold: Whether the voice pauses while speech over it may still be a backchannel.
-        jitter: Audio that waits before a reply begins.
-        ahead: Most audio that is synthesised before it is played.
-        gap: Median of the gap between the user's last sound and the reply, where the reply is ready by then.
-        gap_spread: Standard deviation of the gap's logarithm. Both are stated, not trained: conversations in
-            ten languages have a mode of 0 to 0.2 s and a long tail (Stivers et al. 2009, Heldner & Edlund
-            2010), and no corpus at hand has two speakers in one recording.
-        longest_turn: Audio of a user's turn that is kept; older audio is dropped.
-        playout_delay: Time between a returned sample and the user's ear.
-        seed: Of gaps and of the session.
-    """
-
-    listener: ListenerConfig = field(default_factory=ListenerConfig)
-    hold: bool = True
-    jitter: float = 0.1
-    ahead: float = 1.0
-    gap: float = 0.3
-    gap_spread: float = 0.5
-    longest_turn: float = 30.0
-    playout_delay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("jitter", "ahead", "gap", "gap_spread", "playout_delay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"LiveConfig.{name} is {getattr(self, name)}: expected 0 or more; raise it")
-        if not self.jitter < self.ahead:
-            raise ValueError(f"LiveConfig.jitter is {self.jitter}: expected below ahead, {self.ahead}")
-        if not self.longest_turn > 0:
-            raise ValueError(f"LiveConfig.longest_turn is {self.longest_turn}: expected above 0 s")
+HELD_FOR_WORDS_S = 0.3  # a voice that resumes while words are recognised may stop again after a syllable
 
 
 class TranscriptTurn(NamedTuple):
@@ -88,6 +51,8 @@ class LiveConversation:
         transcriber: Recogniser of the user's words; None is tiny.en.
         activity: Voice activity of the user; None is silero-vad.
         turn_end: What tells the end of the user's turn from a pause; None is 0.5 s of silence.
+        backchannels: What separates backchannels from short interruptions; None takes the words that
+            `transcriber` recognises.
 
     Attributes:
         rate: Samples per second of the clock and of both sides' audio in the log.
@@ -106,6 +71,7 @@ class LiveConversation:
         transcriber: Transcriber | None = None,
         activity: VoiceActivity | None = None,
         turn_end: TurnEnd | None = None,
+        backchannels: Backchannels | None = None,
     ) -> None:
         self.config = config = config or LiveConfig()
         self.rate = talker.tokenizer.config.sample_rate
@@ -113,14 +79,13 @@ class LiveConversation:
         self.turns: list[TranscriptTurn] = []
         self.now = 0
         self.worker = worker or SimulatedWorker()
-        self.speaker = Speaker(talker, replier, transcriber or FastTranscriber(), speaker, config.seed)
+        transcriber = transcriber or FastTranscriber()
+        self.speaker = Speaker(talker, replier, transcriber, speaker, config.seed)
         self.turn_end = turn_end or SilenceAlone()
+        self.backchannels = backchannels or ByWords(transcriber)
         self._listener = Listener(config.listener, activity, silence=self.turn_end.silence)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._source = 0
-        self._resamplers: list[BlockResampler] = []
-        self._past = {rate: torch.zeros(0) for rate in (self.rate, listening.RATE)}
-        self._begin = {rate: 0 for rate in self._past}  # sample at which the kept past begins
+        self._user = UserAudio(self.rate, listening.RATE, config.longest_turn)
         self._reply: Playout | None = None
         self._onset = self._reply_begin = 0
         self._last_voice = 0
@@ -132,6 +97,7 @@ class LiveConversation:
         self._unspoken = 0.0  # samples that `step` owes, below 1
         self._tail = 0.0  # last sample of the voice
         self._over = False  # the user speaks over the voice, and it is open whether that is a turn
+        self._question: Question | None = None
 
     # ---- the two sides ----
 
@@ -141,23 +107,9 @@ class LiveConversation:
         Raises:
             ValueError: The samples have another shape, are not finite, or the rate is out of range.
         """
-        if samples.ndim != 1 or not bool(samples.isfinite().all()):
-            raise ValueError(f"audio has shape {tuple(samples.shape)}: expected [S] of finite samples")
-        if not 4_000 <= rate <= 192_000:
-            raise ValueError(f"rate is {rate}: expected 4000 to 192000 Hz")
-        if rate != self._source:
-            self._source = rate
-            self._resamplers = [self._resampler(rate, target) for target in self._past]
-        for (kept, past), resampler in zip(list(self._past.items()), self._resamplers, strict=True):
-            new = resampler.push(samples.float())
-            self._past[kept] = torch.cat([past, new])
-        for change in self._listener.push(new):
+        for change in self._listener.push(self._user.push(samples, rate)):
             self._hear_change(change)
-        self._forget_past()
-
-    def _resampler(self, source: int, target: int) -> BlockResampler:
-        """Returns the one of a rate: the listener gets audio earlier at a lower quality."""
-        return BlockResampler(source, target, quality="LQ" if target != self.rate else "HQ")
+        self._user.forget()
 
     def speak(self, count: int) -> Float[Tensor, " S"]:
         """Returns the voice's next `count` samples and advances the clock by them."""
@@ -194,6 +146,8 @@ class LiveConversation:
         if not text.strip():
             raise ValueError("text is empty: expected words; type a turn")
         self.interrupt()
+        self._withdraw()
+        self._over = False
         self._listener.forget()
         self._onset = self.now
         self.log.add(self.now, "user_begins")
@@ -231,6 +185,8 @@ class LiveConversation:
             self._end_user(at, since)
 
     def _begin_user(self, at: int, since: int) -> None:
+        if self._question is not None:
+            self._backchannel(at)
         if self._reply is not None and not self.audible and not self._typed:
             # The user speaks on before the answer: all of it is one turn.
             self._drop_reply()
@@ -239,9 +195,7 @@ class LiveConversation:
         self._onset = since
         if self.audible:
             self._over = True
-            if self.config.hold and self._reply is not None:
-                self._reply.held = True
-                self.log.add(at, "hold", since=since)
+            self._hold(at)
             return
         self._drop_reply(keep_user=True)
         self.log.add(at, "user_begins", since=since)
@@ -249,21 +203,74 @@ class LiveConversation:
     def _over_voice(self, change: Heard, at: int, since: int) -> None:
         """Decides between a backchannel, which ends early, and an interruption."""
         if change.change == "long":
-            self._over = False
-            self._stop(since=self._onset)
-            self.log.add(at, "user_begins", since=self._onset)
+            self._interrupted(at)
         elif change.change == "pause" and not self.audible:
             # The voice ended meanwhile: these words have the floor.
-            self._over = False
-            self.log.add(at, "user_begins", since=self._onset)
+            self._interrupted(at)
             self._prepare(self._user_turn(since))
         elif change.change == "pause":
-            self._over = False
+            self._ask(at, since)
+        elif change.change == "resumed":
+            self._withdraw()
+            self._hold(at)
+        elif change.change == "ended" and self._question is not None:
+            self._question.ended = True
+
+    def _ask(self, at: int, since: int) -> None:
+        """Has the words of short speech recognised, where they decide."""
+        words = self._user_turn(since).words
+        assert words is not None
+        task = self.backchannels.classify(words)
+        if task is None:
+            self._backchannel(at)
+            return
+        self._question = Question(task, since, at + round(HELD_FOR_WORDS_S * self.rate))
+        self.worker.begin(task, urgent=True)
+
+    def _decide(self, found: ShortSpeech) -> None:
+        """Takes the words of the short speech."""
+        question = self._question
+        assert question is not None
+        if found.backchannel:
+            self._backchannel(self.now, found.text)
+            return
+        self._question = None
+        self._interrupted(self.now)
+        self._prepare(self._user_turn(question.since))
+        if question.ended:
+            self._end_user(self.now, question.since)
+
+    def _withdraw(self) -> None:
+        """Drops the question for the words of short speech, if there is one."""
+        if self._question is not None:
+            self.worker.cancel(self._question.task)
+            self._question = None
+
+    def _backchannel(self, at: int, text: str = "") -> None:
+        """Ends speech that was no turn; the voice speaks on."""
+        if self._question is None or not self._question.ended:
             self._listener.forget()
-            self.log.add(at, "backchannel", since=self._onset)
-            if self._reply is not None and self._reply.held:
-                self._reply.resume()
-                self.log.add(at, "resume")
+        self._withdraw()
+        self._over = False
+        self.log.add(at, "backchannel", since=self._onset, text=text, source=self.backchannels.name)
+        self._resume(at)
+
+    def _interrupted(self, at: int) -> None:
+        """Gives the floor to speech over the voice."""
+        self._over = False
+        self._stop(since=self._onset)
+        self.log.add(at, "user_begins", since=self._onset)
+
+    def _hold(self, at: int) -> None:
+        """Pauses the voice while speech over it may be a turn."""
+        if self.config.hold and self._reply is not None and not self._reply.held:
+            self._reply.held = True
+            self.log.add(at, "hold", since=self._onset)
+
+    def _resume(self, at: int) -> None:
+        if self._reply is not None and self._reply.held:
+            self._reply.resume()
+            self.log.add(at, "resume")
 
     def _end_user(self, at: int, since: int) -> None:
         self.log.add(at, "user_ends", since=since)
@@ -273,20 +280,7 @@ class LiveConversation:
         self._due = since / self.rate + gap
 
     def _user_turn(self, end: int) -> UserTurn:
-        voice, words = (self._kept(rate, self._onset, end) for rate in (self.rate, listening.RATE))
-        return UserTurn(voice, words)
-
-    def _kept(self, rate: int, start: int, end: int) -> Tensor:
-        """Audio of an interval in samples of the clock, with a margin on both sides."""
-        margin = round(BEFORE_ONSET_S * rate)
-        first = start * rate // self.rate - margin - self._begin[rate]
-        return self._past[rate][max(0, first) : max(1, end * rate // self.rate + margin - self._begin[rate])]
-
-    def _forget_past(self) -> None:
-        for rate, past in self._past.items():
-            extra = len(past) - round(self.config.longest_turn * rate)
-            if extra > rate:
-                self._past[rate], self._begin[rate] = past[extra:].clone(), self._begin[rate] + extra
+        return UserTurn(*self._user.between(self._onset, end))
 
     # ---- the reply ----
 
@@ -327,6 +321,7 @@ class LiveConversation:
     def _collect(self) -> None:
         """Takes what has been computed."""
         room = self._reply is None or self._reply.waiting < self.config.ahead * self.rate
+        found: ShortSpeech | None = None
         for product in self.worker.run(self.now / self.rate, room):
             if isinstance(product, Spoken):
                 if product.text:
@@ -336,6 +331,8 @@ class LiveConversation:
             elif isinstance(product, Patience):
                 self._listener.wait(product.silence)
                 self.log.add(self.now, "pause", text=product.reason, source=self.turn_end.name)
+            elif isinstance(product, ShortSpeech):
+                found = product
             elif isinstance(product, Words):
                 self._words = product
             elif self._reply is not None and isinstance(product, Chunk):
@@ -344,6 +341,11 @@ class LiveConversation:
                 self._reply.whole = True
                 if product.failure:
                     self.log.add(self.now, "failed", text=product.failure)
+        # An interruption begins another reply: the audio that was ready before belongs to this one.
+        if found is not None:
+            self._decide(found)
+        elif self._question is not None and self.now >= self._question.deadline:
+            self._resume(self.now)
 
     def _drop_reply(self, *, keep_user: bool = False) -> None:
         """Drops a reply before its first sample; without `keep_user` the user's turn lasts on."""

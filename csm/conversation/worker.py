@@ -16,8 +16,14 @@ Charge = Callable[[float], float]
 class Worker(Protocol):
     """Runs tasks one after the other, a unit of work at a time."""
 
-    def begin(self, task: Task) -> None:
-        """Appends a task, which begins when those before it have ended."""
+    def begin(self, task: Task, *, urgent: bool = False) -> None:
+        """Appends a task, which begins when those before it have ended.
+
+        Args:
+            task: Task.
+            urgent: Whether it precedes all tasks that are not: it begins after the unit that runs, the task
+                of that unit continues when it has ended, and its products need no room.
+        """
 
     def cancel(self, task: Task) -> None:
         """Closes a task between two units, and drops its products that were not returned yet."""
@@ -27,11 +33,41 @@ class Worker(Protocol):
 
         Args:
             now: Seconds of the conversation's clock.
-            room: Whether there is room for more products; without it no unit begins.
+            room: Whether there is room for more products; without it only units of urgent tasks begin.
         """
 
     def close(self) -> None:
         """Cancels everything and ends the worker."""
+
+
+class _Queue:
+    """Tasks that have not ended, in the order in which they run."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Task] = deque()
+        self._others: deque[Task] = deque()
+
+    def append(self, task: Task, urgent: bool) -> None:
+        """Puts a task behind those of its kind."""
+        (self._urgent if urgent else self._others).append(task)
+
+    def remove(self, task: Task) -> None:
+        """Takes a task out, if it is there."""
+        for tasks in (self._urgent, self._others):
+            if task in tasks:
+                tasks.remove(task)
+
+    def first(self, room: bool) -> Task | None:
+        """Returns the task whose unit is next; None where there is none, or no room for it."""
+        tasks = self._urgent or (self._others if room else None)
+        return tasks[0] if tasks else None
+
+    def clear(self) -> list[Task]:
+        """Takes out and returns all tasks."""
+        tasks = [*self._urgent, *self._others]
+        self._urgent.clear()
+        self._others.clear()
+        return tasks
 
 
 class SimulatedWorker:
@@ -45,18 +81,18 @@ class SimulatedWorker:
     def __init__(self, charge: Charge | None = None, timer: Callable[[], float] = time.perf_counter) -> None:
         self._charge = charge or (lambda measured: measured)
         self._timer = timer
-        self._tasks: deque[Task] = deque()
+        self._tasks = _Queue()
         self._ready: deque[tuple[float, Task, Any]] = deque()
         self._free = 0.0  # time at which the last unit ended
         self._now = 0.0
 
-    def begin(self, task: Task) -> None:
-        """Appends a task."""
-        self._tasks.append(task)
+    def begin(self, task: Task, *, urgent: bool = False) -> None:
+        """Appends a task; an urgent one precedes the others from the next unit on."""
+        self._tasks.append(task, urgent)
 
     def cancel(self, task: Task) -> None:
         """Closes a task; the unit that was begun still takes its time."""
-        self._tasks = deque(one for one in self._tasks if one is not task)
+        self._tasks.remove(task)
         self._ready = deque(row for row in self._ready if row[1] is not task)
         task.close()
 
@@ -64,8 +100,8 @@ class SimulatedWorker:
         """Runs the units that begin before `now`."""
         self._free = max(self._free, self._now)
         self._now = now
-        while room and self._tasks and self._free <= now:
-            self._unit(self._tasks[0])
+        while self._free <= now and (task := self._tasks.first(room)) is not None:
+            self._unit(task)
         ready = []
         while self._ready and self._ready[0][0] <= now:
             ready.append(self._ready.popleft()[2])
@@ -73,7 +109,7 @@ class SimulatedWorker:
 
     def close(self) -> None:
         """Cancels everything."""
-        for task in [*self._tasks]:
+        for task in self._tasks.clear():
             self.cancel(task)
 
     def _unit(self, task: Task) -> None:
@@ -81,7 +117,7 @@ class SimulatedWorker:
         try:
             product = next(task)
         except StopIteration:
-            self._tasks.popleft()
+            self._tasks.remove(task)
             return
         self._free += self._charge(self._timer() - began)
         if product is not None:
@@ -93,7 +129,7 @@ class ThreadWorker:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._tasks: deque[Task] = deque()
+        self._tasks = _Queue()
         self._ready: deque[tuple[Task, Any]] = deque()
         self._cancelled: list[Task] = []
         self._room, self._ended = True, False
@@ -101,16 +137,16 @@ class ThreadWorker:
         self._thread = threading.Thread(target=self._work, name="csm-conversation", daemon=True)
         self._thread.start()
 
-    def begin(self, task: Task) -> None:
-        """Appends a task."""
+    def begin(self, task: Task, *, urgent: bool = False) -> None:
+        """Appends a task; an urgent one precedes the others once the unit that runs has ended."""
         with self._changed:
-            self._tasks.append(task)
+            self._tasks.append(task, urgent)
             self._changed.notify()
 
     def cancel(self, task: Task) -> None:
         """Has the thread close a task before anything else."""
         with self._changed:
-            self._tasks = deque(one for one in self._tasks if one is not task)
+            self._tasks.remove(task)
             self._ready = deque(row for row in self._ready if row[0] is not task)
             self._cancelled.append(task)
             self._changed.notify()
@@ -130,8 +166,7 @@ class ThreadWorker:
     def close(self) -> None:
         """Cancels everything and waits until the thread has ended, at most 30 s: a unit may be running."""
         with self._changed:
-            self._cancelled += self._tasks
-            self._tasks.clear()
+            self._cancelled += self._tasks.clear()
             self._ended = True
             self._changed.notify()
         self._thread.join(30)
@@ -148,7 +183,7 @@ class ThreadWorker:
         product = next(task, StopIteration)
         with self._changed:
             if product is StopIteration:
-                self._tasks = deque(one for one in self._tasks if one is not task)
+                self._tasks.remove(task)
             elif product is not None and task not in self._cancelled:
                 self._ready.append((task, product))
 
@@ -156,10 +191,10 @@ class ThreadWorker:
         """Waits for a task with room for its product; closes the cancelled ones first."""
         while True:
             with self._changed:
-                while not (self._cancelled or self._ended or (self._tasks and self._room)):
+                while not (self._cancelled or self._ended or self._tasks.first(self._room)):
                     self._changed.wait()
                 cancelled, self._cancelled = self._cancelled, []
                 if not cancelled:
-                    return self._tasks[0] if self._tasks and not self._ended else None
+                    return None if self._ended else self._tasks.first(self._room)
             for task in cancelled:
                 task.close()

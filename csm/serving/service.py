@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from csm.conversation.backchannels import Backchannels
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
 from csm.conversation.transcriber import Transcriber
 from csm.conversation.turn_end import SilenceAlone, TurnEnd
@@ -34,6 +35,7 @@ class Service:
         script: Lines of the script.
         chat: Chat endpoint; None offers none.
         turn_end: What tells the end of a user's turn from a pause.
+        backchannels: What separates them from short interruptions; None takes the words of `transcriber`.
         metrics: Numbers.
     """
 
@@ -43,6 +45,7 @@ class Service:
     script: tuple[str, ...] = SCRIPT
     chat: ChatReplier | None = None
     turn_end: TurnEnd = field(default_factory=SilenceAlone)
+    backchannels: Backchannels | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:

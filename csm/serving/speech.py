@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from csm.audio.files import read_audio
 from csm.conversation.transcriber import LONGEST_S, RATE
 from csm.generation.audio_stream import SpeechStream
+from csm.serving.audio_codecs import OggOpus, PcmFile, wav_header
 from csm.serving.service import Service
 
-FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm"}
-UNKNOWN_LENGTH = 0xFFFFFFFF
+FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm", "opus": "audio/ogg"}
 
 
 async def speech(request: Request, service: Service) -> Response:
-    """POST /v1/audio/speech: {"input", "voice", "response_format": wav or pcm, "speed": 1}; streams.
+    """POST /v1/audio/speech: {"input", "voice", "response_format": one of FORMATS, "speed": 1}; streams.
 
     Raises:
-        ValueError: A field is wrong.
+        ValueError: A field is wrong, or the package of Opus is missing.
         Full: All places are taken.
     """
     body = await _object(request, service)
@@ -48,23 +47,26 @@ async def speech(request: Request, service: Service) -> Response:
     began = time.monotonic()
     with ExitStack() as places:
         places.enter_context(service.admission.place())
+        file = _file_of(kind, service.talker.tokenizer.config.sample_rate)
         stream = service.talker.generate(text, voice, stream=True)
+        parts = _coded(stream, file)
         try:
-            first = await run_in_threadpool(_pcm, stream)
+            first = await run_in_threadpool(next, parts)
         except BaseException:
             await _close(stream)
             raise
         service.metrics.observe("first_audio_seconds", time.monotonic() - began)
-        head = wav_header(service.talker.tokenizer.config.sample_rate) if kind == "wav" else b""
         kept = places.pop_all()
-    return StreamingResponse(_audio(stream, head + first, kept), media_type=FORMATS[kind])
+    return StreamingResponse(_audio(stream, first, parts, kept), media_type=FORMATS[kind])
 
 
-async def _audio(stream: SpeechStream, first: bytes, place: ExitStack) -> AsyncIterator[bytes]:
+async def _audio(
+    stream: SpeechStream, first: bytes, parts: Iterator[bytes], place: ExitStack
+) -> AsyncIterator[bytes]:
     with place:
         try:
             yield first
-            while data := await run_in_threadpool(_pcm, stream):
+            while (data := await run_in_threadpool(next, parts, None)) is not None:
                 yield data
         finally:
             await _close(stream)
@@ -75,20 +77,23 @@ async def _close(stream: SpeechStream) -> None:
     await asyncio.shield(run_in_threadpool(stream.close))
 
 
-def _pcm(stream: SpeechStream) -> bytes:
-    """Next chunk as PCM16; empty at the end."""
-    chunk = next(stream, None)
-    return b"" if chunk is None else (chunk[0].clamp(-1, 1) * 32767).round().short().numpy().tobytes()
+def _coded(stream: SpeechStream, file: PcmFile | OggOpus) -> Iterator[bytes]:
+    """Yields the bytes of a speech as they are known; at least one part, none of them empty but the last."""
+    for chunk in stream:
+        if data := file.push(chunk[0]):
+            yield data
+    yield file.finish()
 
 
-def wav_header(rate: int) -> bytes:
-    """Header of a mono PCM16 WAV whose length is not known yet: its data reach to the end."""
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return (
-        struct.pack("<4sI4s", b"RIFF", UNKNOWN_LENGTH, b"WAVE")
-        + form
-        + struct.pack("<4sI", b"data", UNKNOWN_LENGTH)
-    )
+def _file_of(kind: str, rate: int) -> PcmFile | OggOpus:
+    """Returns what codes a speech, one of FORMATS, at the voice's rate.
+
+    Raises:
+        ValueError: The package of Opus is missing.
+    """
+    if kind == "opus":
+        return OggOpus(rate)
+    return PcmFile(wav_header(rate) if kind == "wav" else b"")
 
 
 async def transcription(request: Request, service: Service) -> Response:

@@ -7,18 +7,17 @@ import json
 import time
 from typing import Any
 
-import numpy as np
-import torch
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from csm.conversation.events import Event
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.worker import ThreadWorker
+from csm.serving.audio_codecs import OPUS_RATE, Line, PcmLine, line_of
 from csm.serving.service import Service
 
 BAD, TOO_MUCH, TIME_OVER = 1008, 1009, 1000  # WebSocket close codes
-FULL_SCALE = 32767
 OPEN_WITHIN_S = 10.0
 
 
@@ -33,6 +32,7 @@ class Talk:
     def __init__(self, socket: WebSocket, service: Service) -> None:
         self._socket, self._service = socket, service
         self._live: LiveConversation | None = None
+        self._line: Line = PcmLine()
         self._rate, self._sent, self._heard_s = 0, 0, 0.0
         self._began = time.monotonic()
 
@@ -60,14 +60,18 @@ class Talk:
         return dict(message)
 
     async def _open(self) -> None:
-        """Reads the first message, {"rate": 16000, "speaker": null, "replier": "script"}."""
+        """Reads the first message, {"rate": 16000, "speaker": null, "replier": "script", "codec": "pcm"}."""
         first = _json((await self._receive(OPEN_WITHIN_S)).get("text"))
-        rate, speaker = first.get("rate"), first.get("speaker")
+        codec, speaker = first.get("codec", "pcm"), first.get("speaker")
+        line = line_of(codec, self._service.talker.tokenizer.config.sample_rate)
+        rate = first.get("rate", OPUS_RATE if codec == "opus" else None)
         if not isinstance(rate, int) or not 8000 <= rate <= 96_000:
             raise ValueError(f"rate is {rate!r}: expected 8000 to 96000 Hz, a whole number")
+        if codec == "opus" and rate != OPUS_RATE:
+            raise ValueError(f"rate is {rate}: expected {OPUS_RATE} Hz with codec opus; leave it out")
         if speaker is not None and not isinstance(speaker, str):
             raise ValueError(f"speaker is {speaker!r}: expected a name or null")
-        self._rate = rate
+        self._rate, self._line = rate, line
         self._live = await run_in_threadpool(self._conversation, speaker, first.get("replier"))
         self._service.metrics.count("conversations_total")
         await self._socket.send_json({"type": "ready", "rate": self._live.rate, "speaker": speaker})
@@ -82,6 +86,7 @@ class Talk:
             worker=ThreadWorker(),
             transcriber=service.transcriber,
             turn_end=service.turn_end,
+            backchannels=service.backchannels,
         )
 
     async def _message(self, message: dict[str, Any]) -> None:
@@ -97,20 +102,17 @@ class Talk:
             await self._socket.send_json({"type": "event", **event._asdict()})
 
     async def _audio(self, live: LiveConversation, data: bytes) -> None:
-        """Takes PCM16 samples and answers with the voice's of the same time."""
-        if len(data) % 2:
-            raise ValueError(f"audio has {len(data)} bytes: expected 16-bit samples, an even number")
-        self._heard_s += len(data) / 2 / self._rate
+        """Takes the user's audio and answers with the voice's of the same time."""
+        samples = self._line.decode(data)
+        self._heard_s += len(samples) / self._rate
         early = self._heard_s - (time.monotonic() - self._began)
         settings = self._service.settings
         if early > settings.ahead:
             raise ValueError(f"audio is {early:.1f} s ahead of time: expected real time")
         if self._heard_s > settings.longest_session:
             raise ValueError(f"the conversation has lasted {settings.longest_session:g} s, the limit")
-        samples = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32) / (FULL_SCALE + 1))
-        voice = live.step(samples, self._rate)
-        pcm = (voice.clamp(-1, 1) * FULL_SCALE).round().to(torch.int16).numpy().astype("<i2").tobytes()
-        await self._socket.send_bytes(pcm)
+        for message in self._line.encode(live.step(samples, self._rate)):
+            await self._socket.send_bytes(message)
 
     def _command(self, live: LiveConversation, command: dict[str, Any]) -> None:
         if command.get("type") == "text" and isinstance(command.get("text"), str):

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from csm.conversation.backchannels import LengthAlone
 from csm.conversation.listener import ListenerConfig
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.worker import SimulatedWorker
 from csm.generation.sampling import SamplingConfig
@@ -49,7 +51,15 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
     made: list[LiveConversation] = []
 
     def make(
-        *lines: str, charge: float = 0.03, talker=talker, turn_end=None, worker=None, **settings
+        *lines: str,
+        charge: float = 0.03,
+        talker=talker,
+        turn_end=None,
+        worker=None,
+        transcriber=None,
+        activity=None,
+        backchannels=None,
+        **settings,
     ) -> LiveConversation:
         config = LiveConfig(
             **{
@@ -64,9 +74,10 @@ def conversation(talker) -> Iterator[Callable[..., LiveConversation]]:
             ScriptReplier(lines or ("one two three four five six seven eight",)),
             config,
             worker=worker or SimulatedWorker(lambda measured: charge),
-            transcriber=SaysHello(),
-            activity=LoudIsSpeech(),
+            transcriber=transcriber or SaysHello(),
+            activity=activity or LoudIsSpeech(),
             turn_end=turn_end,
+            backchannels=backchannels or LengthAlone(),
         )
         made.append(live)
         return live

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from csm.audio.resampling import resample
+
 
 def ask(address: str, path: str, body=None, **headers: str) -> tuple[int, bytes]:
     """Asks the server; returns status and body."""
@@ -50,6 +52,19 @@ def test_speech_is_what_the_talker_says(serve, talker) -> None:
     assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples)
     assert b"csm_first_audio_seconds_count 2" in ask(address, "/metrics")[1]
     assert json.loads(ask(address, "/health")[1])["taken"] == 0
+
+
+def test_speech_as_opus_is_a_file_of_the_same_sound(serve, talker) -> None:
+    pytest.importorskip("av")
+    said = talker.generate("You and whose army?", "FAYE").waveform[0]
+    request = {"input": "You and whose army?", "voice": "FAYE", "response_format": "opus"}
+    status, data = ask(serve(), "/v1/audio/speech", request)
+    assert status == 200 and data[:4] == b"OggS"
+    samples, rate = soundfile.read(io.BytesIO(data))
+    expected = resample(said, 8000, rate).numpy()
+    assert rate == 48_000 and abs(len(samples) - len(expected)) <= rate // 50
+    both = min(len(samples), len(expected))
+    assert np.corrcoef(samples[:both], expected[:both])[0, 1] > 0.8
 
 
 def test_requests_at_once_share_steps_and_each_gets_its_own_speech(serve, talker) -> None:

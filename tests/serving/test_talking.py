@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from csm.conversation.turn_end import SilenceAlone
+from csm.serving.audio_codecs import OPUS_RATE, OpusLine
 from csm.serving.service import Service
 from csm.serving.settings import ServerSettings
 from csm.serving.talking import Talk
@@ -62,6 +64,30 @@ def test_a_typed_turn_is_answered_with_as_much_audio_as_was_sent(serve) -> None:
     assert next(event for event in events if event["kind"] == "heard")["text"] == "hello there"
 
 
+def test_a_conversation_in_opus_is_packets_both_ways(serve) -> None:
+    pytest.importorskip("av")
+    line, packets, kinds = OpusLine(OPUS_RATE), [], []
+    quiet = line.encode(torch.zeros(2 * OPUS_RATE))
+    with opened(serve(), rate=OPUS_RATE, codec="opus", replier="script") as socket:
+        assert json.loads(socket.recv(timeout=20))["rate"] == RATE, "events count samples of the voice"
+        socket.send(json.dumps({"type": "text", "text": "hello there"}))
+        begin = time.monotonic()
+        for number, packet in enumerate(quiet):
+            socket.send(packet)
+            time.sleep(max(0.0, begin + number / 50 - time.monotonic()))
+        while len(packets) < len(quiet) - 8:  # 122 ms are in the resampler of a voice at 8 kHz
+            got = socket.recv(timeout=20)
+            if isinstance(got, str):
+                kinds.append(json.loads(got).get("kind"))
+            else:
+                packets.append(got)
+        socket.send(b"\xff")
+        assert "1 bytes is no Opus packet" in closing(socket)
+    voice = torch.cat([line.decode(packet) for packet in packets])
+    assert "voice_begins" in kinds and voice.abs().max() > 0.003
+    assert len(voice) == len(packets) * OPUS_RATE // 50
+
+
 def test_a_wrong_opening_is_answered_in_one_line(serve) -> None:
     address = serve()
     for first, reason in (
@@ -70,6 +96,8 @@ def test_a_wrong_opening_is_answered_in_one_line(serve) -> None:
         ({"speaker": "BOB"}, "speaker is 'BOB'"),
         ({"speaker": 3}, "speaker is 3"),
         ({"replier": "none"}, "replier is 'none'"),
+        ({"codec": "mp3"}, "codec is 'mp3': expected one of pcm, opus"),
+        ({"codec": "opus"}, "rate is 8000: expected 48000 Hz with codec opus"),
     ):
         with opened(address, **first) as socket:
             assert reason in closing(socket)

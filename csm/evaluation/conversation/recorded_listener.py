@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.conversation.listener import RATE, Heard, Listener, ListenerConfig, VoiceActivity
-from csm.conversation.live import BEFORE_ONSET_S
 from csm.conversation.turn_end import TurnEnd
+from csm.conversation.user_audio import MARGIN_S
 
 LONGEST_S, BETWEEN_S = 30.0, 1.0  # audio that is kept within turns and between them
 
@@ -54,7 +54,7 @@ class RecordedListener:
             self._answer = None
         for change in self._listener.push(samples):
             if change.change == "onset":
-                self._onset = round((change.since - BEFORE_ONSET_S) * RATE)
+                self._onset = round((change.since - MARGIN_S) * RATE)
             elif change.change == "pause":
                 self._classify(change.at)
             elif change.change == "resumed":

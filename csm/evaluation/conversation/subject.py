@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from csm.conversation.live import LiveConfig, LiveConversation
+from csm.conversation.backchannels import Backchannels
+from csm.conversation.live import LiveConversation
+from csm.conversation.live_config import LiveConfig
 from csm.conversation.repliers import ScriptReplier
 from csm.conversation.transcriber import Transcriber
 from csm.conversation.turn_end import TurnEnd
@@ -28,6 +30,7 @@ class BenchConversation(LiveConversation):
         config: Settings.
         charge: Seconds that a unit costs, given its measured seconds; None charges these.
         turn_end: What tells the end of the user's turn; None is 0.5 s of silence.
+        backchannels: What separates them from short interruptions; None takes the recognised words.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class BenchConversation(LiveConversation):
         config: LiveConfig | None = None,
         charge: Charge | None = None,
         turn_end: TurnEnd | None = None,
+        backchannels: Backchannels | None = None,
     ) -> None:
         worker = SimulatedWorker(charge, timer=time.process_time)
         super().__init__(
@@ -46,6 +50,7 @@ class BenchConversation(LiveConversation):
             worker=worker,
             transcriber=transcriber,
             turn_end=turn_end,
+            backchannels=backchannels,
         )
 
     def context_error(self) -> float | None:

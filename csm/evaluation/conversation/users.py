@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.audio.files import read_audio
+from csm.conversation.backchannels import is_backchannel
 from csm.data.manifest import Corpus, Turn
-from csm.evaluation.metrics.text_normalisation import normalise_text
 from csm.system.files import order_by_hash
 
 RATE = 16_000
@@ -27,7 +27,6 @@ YIELDS: dict[EventKind, bool] = {
     "music": False,
     "silence": False,
 }
-BACKCHANNELS = {"yeah", "yes", "okay", "ok", "uh huh", "mm hmm", "hmm", "hm", "right", "sure", "oh", "good"}
 LONGEST_BACKCHANNEL_S = 1.0
 LOUDNESS = 0.05  # RMS of all recorded speech
 SIDE_TALK = 10 ** (-26 / 20)  # another room: 26 dB below the user
@@ -72,11 +71,11 @@ def _users(
     corpus: Corpus, long: Sequence[Turn], short: Sequence[Turn], count: int, seed: int
 ) -> Iterator[ScriptedUser]:
     for number in range(count):
-        opening, other, third = (_speech(corpus, turn) for turn in long[3 * number : 3 * number + 3])
+        opening, other, third = (recorded_speech(corpus, turn) for turn in long[3 * number : 3 * number + 3])
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         events: dict[EventKind, Tensor] = {
             "barge_in": other,
-            "backchannel": _speech(corpus, short[number % len(short)]),
+            "backchannel": recorded_speech(corpus, short[number % len(short)]),
             "cough": cough(generator),
             "slam": slam(generator),
             "side_talk": SIDE_TALK * third,
@@ -99,10 +98,10 @@ def _drawn(corpus: Corpus, seed: int, suits: Callable[[Turn], bool]) -> list[Tur
 
 
 def _is_backchannel(turn: Turn) -> bool:
-    return turn.duration <= LONGEST_BACKCHANNEL_S and normalise_text(turn.text) in BACKCHANNELS
+    return turn.duration <= LONGEST_BACKCHANNEL_S and bool(turn.text) and is_backchannel(turn.text)
 
 
-def _speech(corpus: Corpus, turn: Turn) -> Float[Tensor, " S"]:
+def recorded_speech(corpus: Corpus, turn: Turn) -> Float[Tensor, " S"]:
     """A turn without the silence around it, at one loudness."""
     audio = read_audio(
         corpus.root / turn.audio, sample_rate=RATE, start=turn.start, end=turn.end, channel=turn.channel
