@@ -32,7 +32,7 @@ LEXICON_WORDS, SPELLED_LETTERS = 100_000, 20
 #: Spellings kept after each step; letters below this log probability are not tried.
 BEAM, LEAST_LETTER = 16, math.log(1e-3)
 #: Weight of the words' log probability beside the letters', and what each word gains.
-WORDS_WEIGHT, WORD_GAIN = 0.5, 1.0
+WORDS_WEIGHT, WORD_GAIN = 0.15, 1.5
 
 
 class WordPairs:

