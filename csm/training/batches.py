@@ -64,8 +64,18 @@ class Batches:
                 self.loader = iter(loader)
         made = next(self.loader)
         if isinstance(made, Exception):
+            self.close()
             raise made
         return made
+
+    def close(self) -> None:
+        """Ends the processes and the thread.
+
+        At the end of Python they would be waited for without end: they obey no signal that asks them to stop.
+        """
+        self.loader = None
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
 
 
 class _Steps(Dataset[Batch | Exception]):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,12 @@ def train_steps(run: TrainingRun, step: int, stop: StopRequest) -> int:
         run.output / "checkpoints", run.engines, distributed, keep=config.keep_checkpoints
     )
     memory, kept = PeakMemory(run.output.name, config.steps, distributed.device), KeptMemory()
-    with reports:
+    with reports, ExitStack() as ended:
         if step == 0:
             validate(run, 0, reports)
         if step < config.steps:
             fit_memory(run, step + 1)
-        batches = Batches(task, config, distributed)
+        batches = ended.enter_context(closing(Batches(task, config, distributed)))
         while step < config.steps:
             step += 1
             try:

@@ -67,8 +67,20 @@ def test_an_error_of_a_process_is_the_rank_s_own(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(WORKERS, "1")
     steps = made(Noise(fails=3))
     assert [1, 3] == list(next(steps)) == list(next(steps))
-    with pytest.raises(ValueError, match="^step 3 is bad$"):
+    with pytest.raises(ValueError, match="^step 3 is bad$") as raised:
         next(steps)
+    # Its traceback holds what the rank held.
+    assert no_process_is_left() and raised.value
+
+
+def test_what_is_closed_leaves_no_process_though_it_is_still_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WORKERS, "2")
+    batches = Batches(Noise(), CONFIG, SECOND)  # type: ignore[arg-type]
+    batches.of(1)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    batches.close()
+    assert no_process_is_left()
 
 
 def test_a_signal_to_all_processes_leaves_the_batches_of_the_last_step(
