@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.metrics.text_reader import letters_of
 from csm.evaluation.metrics.words import character_error_counts
+from csm.evaluation.subjects.codes import read_any_tokenizer
 from csm.generation.talker import PACKAGED
 from csm.recipes.run_files import WIDEBAND_TOKENIZER
 from csm.recipes.steps.train_tokenizer import start_tokenizer
@@ -98,3 +100,9 @@ def test_its_semantic_half_is_the_start_of_another_tokenizer(tokenizer) -> None:
     names = [name for name in whole if name.startswith(parts)]
     assert len(names) > 20 and all(torch.equal(own[name], whole[name]) for name in names)
     assert not torch.equal(own["quantizer.acoustic.codebooks"], whole["quantizer.acoustic.codebooks"])
+
+
+def test_an_evaluation_of_codes_reads_the_whole_and_a_semantic_half_as_what_they_are(tmp_path: Path) -> None:
+    SemanticTokenizer.from_pretrained(FOLDER).save_pretrained(tmp_path)
+    assert isinstance(read_any_tokenizer(FOLDER), ConversationalRVQ)
+    assert isinstance(read_any_tokenizer(tmp_path), SemanticTokenizer)

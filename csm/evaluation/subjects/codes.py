@@ -83,6 +83,6 @@ def read_any_tokenizer(folder: Path) -> Tokenizer:
         ValueError: The folder holds neither.
     """
     try:
-        return SemanticTokenizer.from_pretrained(folder)
+        return ConversationalRVQ.from_pretrained(folder)
     except ValueError:
-        return ConversationalRVQ.from_pretrained(folder).eval()
+        return SemanticTokenizer.from_pretrained(folder)
