@@ -67,7 +67,7 @@ class MetricInfo:
         direction: One of `DIRECTIONS`.
         evaluator: Package or module, with its version.
         definition: Formula and conditions in one sentence.
-        worst: Worst end of the scale, None where the scale has no end.
+        worst, best: Ends of the scale, None where the scale has none. No interval goes beyond them.
         sample_rate: Rate in Hz at which audio is evaluated.
     """
 
@@ -79,6 +79,7 @@ class MetricInfo:
     evaluator: str
     definition: str
     worst: float | None = None
+    best: float | None = None
     sample_rate: int | None = None
 
     def __post_init__(self) -> None:

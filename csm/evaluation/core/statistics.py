@@ -192,15 +192,16 @@ def summarise(measured: Scores, *, group: str, condition: str, repeats: int = 10
 def _interval_of_mean(
     groups: Sequence[Sequence[Score]], info: MetricInfo, *, repeats: int, seed: int
 ) -> list[float] | None:
-    """Computes the interval of the pooled mean, cut off at the worst end of the scale."""
+    """Computes the interval of the pooled mean, cut off at the ends of the scale."""
     weights = [sum(score.weight for score in own) for own in groups]
     means = [pooled_mean(own, info.worst) or 0.0 for own in groups]
     sums = [mean * weight for mean, weight in zip(means, weights, strict=True)]
     found = mean_interval(sums, weights, repeats=repeats, seed=seed)
-    if found is None or info.worst is None or info.direction not in ("higher", "lower"):
+    if found is None or info.direction not in ("higher", "lower"):
         return None if found is None else found.ci95
-    beyond = max if info.direction == "higher" else min
-    return [beyond(end, info.worst) for end in found.ci95]
+    least, most = (info.worst, info.best) if info.direction == "higher" else (info.best, info.worst)
+    low, high = (-math.inf if least is None else least), (math.inf if most is None else most)
+    return [min(max(end, low), high) for end in found.ci95]
 
 
 def summarise_groups(

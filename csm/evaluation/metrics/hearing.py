@@ -83,6 +83,7 @@ def hearing_infos() -> dict[str, MetricInfo]:
         "area": "transcription",
         "unit": "errors per word",
         "direction": "lower",
+        "best": 0.0,
         "evaluator": "csm.evaluation.metrics.hearing",
     }
     return {

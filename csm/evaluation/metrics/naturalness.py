@@ -120,6 +120,7 @@ def naturalness_info(name: str, evaluator: str) -> MetricInfo:
         unit="MOS, 1 to 5",
         direction="higher",
         worst=1.0,
+        best=5.0,
         evaluator=evaluator,
         definition=definition,
         sample_rate=EVALUATION_RATE,

@@ -262,6 +262,7 @@ def original_info(evaluator: str) -> MetricInfo:
         unit="cosine, 0 to 1",
         direction="higher",
         worst=0.0,
+        best=1.0,
         evaluator=evaluator,
         sample_rate=EVALUATION_RATE,
         definition="cosine of the clip's speaker embedding and the original clip's; both say the same words, "
@@ -280,6 +281,7 @@ def similarity_infos(evaluator: str, speakers: int) -> dict[str, MetricInfo]:
             unit="cosine, 0 to 1",
             direction="higher",
             worst=0.0,
+            best=1.0,
             definition=f"cosine of the clip's embedding and the {against}; weak under {SHORTEST_RELIABLE} s",
             **shared,
         ),
@@ -298,6 +300,7 @@ def similarity_infos(evaluator: str, speakers: int) -> dict[str, MetricInfo]:
             unit="share of clips",
             direction="higher",
             worst=0.0,
+            best=1.0,
             definition=f"the nearest of {speakers} mean voices is the speaker's",
             **shared,
         ),
@@ -307,6 +310,7 @@ def similarity_infos(evaluator: str, speakers: int) -> dict[str, MetricInfo]:
             unit="cosine, 0 to 1",
             direction="higher",
             worst=0.0,
+            best=1.0,
             definition="similarity to the own mean voice, turn by turn of a dialogue; only turns whose "
             f"recording lasts {SHORTEST_RELIABLE} s; clips shorter than that fail",
             **shared,

@@ -202,6 +202,7 @@ def intelligibility_infos(evaluator: str) -> dict[str, MetricInfo]:
         "area": "intelligibility",
         "unit": "errors per word",
         "direction": "lower",
+        "best": 0.0,
         "evaluator": evaluator,
         "sample_rate": EVALUATION_RATE,
     }

@@ -17,7 +17,7 @@ from csm.evaluation.core.statistics import (
 )
 
 
-def info(direction="higher", worst=1.0):
+def info(direction="higher", worst=1.0, best=None):
     return MetricInfo(
         name="m",
         title="M",
@@ -27,6 +27,7 @@ def info(direction="higher", worst=1.0):
         evaluator="e",
         definition="d",
         worst=worst,
+        best=best,
     )
 
 
@@ -85,6 +86,15 @@ def test_the_interval_resamples_conversations_and_not_clips():
     wide, narrow = summary(alike, info(worst=0.0)).ci95, summary(apart, info(worst=0.0)).ci95
     assert wide[0] == 0.0 and wide[1] > 6.0  # Student's with two conversations, cut off at the worst value
     assert narrow[1] - narrow[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    "direction, ends", [("higher", {"worst": 0.0, "best": 1.0}), ("lower", {"worst": None, "best": 0.0})]
+)
+def test_no_interval_goes_beyond_an_end_of_the_scale(direction, ends):
+    alike = [scored(clip(f"c{n}", f"k{n % 2}"), float(n % 2)) for n in range(40)]
+    low, high = summary(alike, info(direction=direction, **ends)).ci95
+    assert low == 0.0 and (high == 1.0 if direction == "higher" else high > 1.0)
 
 
 def test_one_conversation_gives_no_interval():
