@@ -38,7 +38,7 @@ class SharedSteps:
     Args:
         tokenizer: Tokenizer in eval mode, whose weights no longer change.
         expected: Speeches that are expected at once. On CUDA memory for as many is taken with the first one;
-            where more come, the graphs are made anew, and all wait for them.
+            where more come, the graphs are made again, and all wait for them.
         thread: Whether a thread of its own makes the steps; else whoever waits for a frame does.
         observe: Is called after every step.
     """
@@ -171,7 +171,7 @@ class SharedSteps:
     def between(self, work: Callable[[], None]) -> None:
         """Does a work while no step is computed: what it changes belongs to the steps of all speeches.
 
-        In a thread that computes a step, the work is done after the step, and its errors concern nobody.
+        In a thread that computes a step, the work is done after the step, and its errors are dropped.
         """
         with self._lock:
             if self._busy is threading.current_thread():

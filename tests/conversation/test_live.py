@@ -175,7 +175,7 @@ def over_voice(live) -> list[str]:
 
 
 class Classifies:
-    """Takes a number of units to classify short speech as it is told to; notes the length of the speech."""
+    """Takes a number of units to classify short speech as given; notes the length of the speech."""
 
     name = "made-up words"
 
