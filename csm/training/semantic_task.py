@@ -87,8 +87,9 @@ class SemanticTrainer(nn.Module):
         """Returns losses by name, and what the codebook update needs.
 
         Returns:
-            Scalars phones, phone_accuracy, letters, commitment, and recogniser and features where there is a
-            recogniser. Of the frames that are no padding: rows [N, C], codes int64 [N, K], levels int64 [N].
+            Scalars phones, phone_accuracy, letters, commitment; with a recogniser also recogniser, and
+            features where they have a weight. Of the frames that are no padding: rows [N, C], codes int64
+            [N, K], levels int64 [N].
         """
         encoder, stack = self.tokenizer.encoder, self.tokenizer.stack
         log_mel = encoder.log_mel(batch.utterances.audio[:, 0])
@@ -121,7 +122,8 @@ class SemanticTrainer(nn.Module):
         if recogniser is not None:
             mask = valid.repeat_interleave(STEPS_PER_FRAME, dim=1)
             outputs["recogniser"] = recogniser.loss(batch.ids, steps, mask)
-            outputs["features"] = feature_loss(steps[mask], recogniser.features(log_mel)[mask])
+            if loss.features:  # they cost a second encoder
+                outputs["features"] = feature_loss(steps[mask], recogniser.features(log_mel)[mask])
         return outputs
 
     def valid(self, batch: UtteranceBatch, frames: int) -> Bool[Tensor, "B T"]:
