@@ -1,0 +1,129 @@
+"""Inputs of vocoder_frames: the tensors of FARGAN's signal network, and what a stream of speech carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FRAME, SUBFRAMES, SUBFRAME = 160, 4, 40  # samples of a frame; its subframes; samples of one
+CONDITION, PREDICTED, HISTORY = 80, 44, 256
+MEMORY = CONDITION + PREDICTED + SUBFRAME  # the convolution's input of one subframe
+CONVOLVED, SKIPPED, GAINS = 192, 128, 4
+STATES = 160, 128, 128  # widths of the three GRUs
+SHORTEST, LONGEST = 32, 255  # periods in samples
+
+GATED = CONVOLVED, *STATES[:2]  # what each GRU reads beside the pitch prediction and the last subframe
+SHAPES: dict[str, tuple[int, ...]] = {
+    "gain": (1, CONDITION),
+    "gain_bias": (1,),
+    "convolution": (CONVOLVED, 2 * MEMORY),
+    "convolution_gate": (CONVOLVED, CONVOLVED),
+    "pitch_gains": (GAINS, CONVOLVED),
+    "pitch_gains_bias": (GAINS,),
+    **{f"gru{k}_input": (3 * STATES[k - 1], GATED[k - 1] + 2 * SUBFRAME) for k in (1, 2, 3)},
+    **{f"gru{k}_recurrent": (3 * STATES[k - 1], STATES[k - 1]) for k in (1, 2, 3)},
+    **{f"gru{k}_gate": (STATES[k - 1], STATES[k - 1]) for k in (1, 2, 3)},
+    "skip": (SKIPPED, sum(STATES) + CONVOLVED + 2 * SUBFRAME),
+    "skip_gate": (SKIPPED, SKIPPED),
+    "output": (SUBFRAME, SKIPPED),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VocoderWeights:
+    """Weights of FARGAN's signal network, fp32; matrices are [out, in], the sizes are the paper's.
+
+    The rows of a GRU's matrices are those of the update gate, of the reset gate and of the candidate, in this
+    order. The inputs below are named in the order of a matrix's columns.
+
+    Attributes:
+        gain: Condition -> log gain of the subframe, [1, 80].
+        gain_bias: Its bias, [1].
+        convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44, last
+            40 samples) -> features, [192, 328].
+        convolution_gate: Gate of the features, [192, 192].
+        pitch_gains: Features -> gains of the pitch prediction for the GRUs and the skip layer, [4, 192].
+        pitch_gains_bias: Their biases, [4].
+        gru1_input: Features 192, pitch prediction 40, last 40 samples -> [480, 272].
+        gru2_input: Gated state of GRU 1 160, pitch prediction 40, last 40 samples -> [384, 240].
+        gru3_input: Gated state of GRU 2 128, pitch prediction 40, last 40 samples -> [384, 208].
+        gru1_recurrent, gru2_recurrent, gru3_recurrent: State -> [480, 160], [384, 128], [384, 128].
+        gru1_gate, gru2_gate, gru3_gate: Gates of the states, [160, 160], [128, 128], [128, 128].
+        skip: Gated states 160, 128, 128, features 192, pitch prediction 40, last 40 samples -> [128, 688].
+        skip_gate: Gate of the skip layer, [128, 128].
+        output: Skip layer -> samples of the subframe, [40, 128].
+
+    Raises:
+        ValueError: A shape or dtype is not the one above, the devices differ, or a number is not finite.
+    """
+
+    gain: Tensor
+    gain_bias: Tensor
+    convolution: Tensor
+    convolution_gate: Tensor
+    pitch_gains: Tensor
+    pitch_gains_bias: Tensor
+    gru1_input: Tensor
+    gru1_recurrent: Tensor
+    gru1_gate: Tensor
+    gru2_input: Tensor
+    gru2_recurrent: Tensor
+    gru2_gate: Tensor
+    gru3_input: Tensor
+    gru3_recurrent: Tensor
+    gru3_gate: Tensor
+    skip: Tensor
+    skip_gate: Tensor
+    output: Tensor
+
+    def __post_init__(self) -> None:
+        dtype, device = self.gain.dtype, self.gain.device
+        for name, tensor in self.named().items():
+            wanted = SHAPES[name]
+            if (
+                tensor.shape != wanted
+                or tensor.dtype != dtype
+                or dtype not in (torch.float32, torch.float64)
+                or tensor.device != device
+            ):
+                raise ValueError(
+                    f"{name}: expected float32 {list(wanted)} (or float64, all of one dtype) on {device} as "
+                    f"gain, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+                )
+            if not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity: damaged weights")
+
+    def named(self) -> dict[str, Tensor]:
+        """Returns the tensors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class VocoderState(NamedTuple):
+    """What B streams carry from one call to the next; dtype and device are those of the weights.
+
+    Attributes:
+        samples: Last samples before de-emphasis, [B, 256].
+        convolution: Input of the convolution in the last subframe, [B, 164].
+        gru1, gru2, gru3: States of the GRUs, [B, 160], [B, 128], [B, 128].
+        period: Period of the last frame in samples, int64 [B]; 0 before the first frame.
+    """
+
+    samples: Tensor
+    convolution: Tensor
+    gru1: Tensor
+    gru2: Tensor
+    gru3: Tensor
+    period: Tensor
+
+    @classmethod
+    def silence(
+        cls, batch: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> VocoderState:
+        """Returns the state of `batch` streams before their first frame."""
+        floats = (
+            torch.zeros(batch, width, dtype=dtype, device=device) for width in (HISTORY, MEMORY, *STATES)
+        )
+        return cls(*floats, torch.zeros(batch, dtype=torch.int64, device=device))
