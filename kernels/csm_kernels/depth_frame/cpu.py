@@ -5,7 +5,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from csm_kernels.depth_frame.weights import DepthWeights, Int8Rows
+from csm_kernels.depth_frame.weights import DepthWeights
+from csm_kernels.int8_rows import Int8Rows
 from csm_kernels.native import integer, kernel, pointer, threads
 
 # Weights of a step for each thread: with fewer, its barriers cost more than the second thread saves.

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csm_kernels.depth_frame.weights import DepthLayer, DepthWeights, Int8Rows
+from csm_kernels.depth_frame.weights import DepthLayer, DepthWeights
+from csm_kernels.int8_rows import Int8Rows
 
 
 def draw(

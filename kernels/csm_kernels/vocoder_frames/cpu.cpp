@@ -1,8 +1,9 @@
 // vocoder_frames on the CPU: FARGAN's signal network, subframe by subframe.
 //
-// A subframe is a chain of matrix-vector products, so its time is that of reading 3 MB of weights. They come packed in
-// the order in which they are read: panels of 16 outputs, each [in, 16], so that a product is one pass over contiguous
-// memory with its sums in registers. The rows of a batch share each reading of a panel. A sum has one order for any
+// A subframe is a chain of matrix-vector products, so its time is that of reading the weights: 3 MB in fp32, which is
+// more than a core's own cache, 0.75 MB in int8. They come packed in the order in which they are read: panels of 16
+// outputs, each [in, 16], so that a product is one pass over contiguous memory with its sums in registers. The rows of
+// a batch share each reading of a panel. A sum has one order for any
 // number of rows, so neither the batch nor the threads change a bit; one call or several differ in nothing but where
 // the state lies.
 #include "../simd.h"
@@ -57,44 +58,76 @@ CSM_INLINE vf tanh_of(vf x) {
   return select(x < 0.0f, -size, size);
 }
 
-// to[r] = one panel times x[r], for R rows.
-template <int R>
-CSM_INLINE void times_panel(const float* panel, int64_t in, const float* x, float* to) {
+CSM_INLINE vf weights_at(const float* p) { return load(p); }
+CSM_INLINE vf weights_at(const int8_t* p) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  vf v;
+  for (int i = 0; i < W; ++i) v[i] = (float)p[i];
+  return v;
+#endif
+}
+
+// to[r] = one panel times x[r], for R rows; `scale` is that of the panel's outputs, null without int8.
+template <int R, typename T>
+CSM_INLINE void times_panel(const T* panel, const float* scale, int64_t in, const float* x, float* to) {
   vf sums[R][CHAINS][V] = {};
   for (int64_t i = 0; i < in; i += CHAINS)
     for (int c = 0; c < CHAINS; ++c)
       for (int v = 0; v < V; ++v) {
-        const vf weight = load(panel + (i + c) * PANEL + v * W);
+        const vf weight = weights_at(panel + (i + c) * PANEL + v * W);
         for (int r = 0; r < R; ++r) sums[r][c][v] = fma(all(x[r * WORKSPACE + i + c]), weight, sums[r][c][v]);
       }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       for (int half = CHAINS / 2; half > 0; half /= 2)
         for (int c = 0; c < half; ++c) sums[r][c][v] += sums[r][c + half][v];
-      store(to + r * WORKSPACE + v * W, sums[r][0][v]);
+      store(to + r * WORKSPACE + v * W, scale ? sums[r][0][v] * load(scale + v * W) : sums[r][0][v]);
     }
 }
 
+// A packed matrix times the vector at `from` of `count` workspaces; `to` is written up to a whole panel.
+template <typename T>
+__attribute__((noinline)) void times_packed(const T* packed, const float* scales, int64_t out, int64_t in, float* memory,
+                                            int64_t count, int64_t from, int64_t to) {
+  for (int64_t o = 0; o < out; o += PANEL)
+    for (int64_t row = 0; row < count; row += ROWS)
+      take_height<ROWS>(count - row < ROWS ? count - row : ROWS, row, [&](auto height, int64_t first) {
+        float* base = memory + first * WORKSPACE;
+        times_panel<decltype(height)::value>(packed + o * in, scales ? scales + o : nullptr, in, base + from, base + to + o);
+      });
+}
+
+// Weights in the order of cpu.py.
+template <typename T>
+struct Packed {
+  const float* biases;       // of the log gain, of the four pitch gains
+  const float* gain;         // matrices that are never in int8
+  const float* pitch_gains;
+  const T* matrices;         // the next one of the others
+  const float* scales;       // of its outputs; null without int8
+};
+
 // The rows of one thread, which go through the network together.
+template <typename T>
 struct Rows {
-  float* memory;          // [count, WORKSPACE]
+  float* memory;  // [count, WORKSPACE]
   int64_t count;
-  const float* biases;    // of the log gain, of the four pitch gains
-  const float* weights;   // the next matrix
+  Packed<T> weights;
 
   template <typename Take>
   void each(const Take& take) const {
     for (int64_t row = 0; row < count; ++row) take(memory + row * WORKSPACE, row);
   }
 
-  // The next matrix [out, in] times the vector at `from` of every row; `to` is written up to a whole panel.
+  // The next matrix [out, in] times the vector at `from` of every row.
   void times(int64_t out, int64_t in, int64_t from, int64_t to) {
-    for (int64_t o = 0; o < out; o += PANEL, weights += in * PANEL)
-      for (int64_t row = 0; row < count; row += ROWS)
-        take_height<ROWS>(count - row < ROWS ? count - row : ROWS, row, [&](auto height, int64_t first) {
-          float* base = memory + first * WORKSPACE;
-          times_panel<decltype(height)::value>(weights, in, base + from, base + to + o);
-        });
+    times_packed(weights.matrices, weights.scales, out, in, memory, count, from, to);
+    weights.matrices += padded(out) * in;
+    if (weights.scales) weights.scales += padded(out);
   }
 
   // The next matrix is a gate: to = x * sigmoid(matrix x), for the vector x at `from`.
@@ -159,16 +192,17 @@ CSM_INLINE void copy(float* w, int64_t from, int64_t to, int64_t count) {
 }
 
 // Writes 40 samples of every row to its past [end, end + 40); `period_of(row)` is the period of the prediction.
-template <typename Period>
-CSM_INLINE void run_subframe(Rows rows, int64_t end, const Period& period_of) {
-  rows.times(1, CONDITION, READ + MEMORY, GAIN);
-  rows.each([&](float* w, int64_t row) { predict(w, end, period_of(row), rows.biases[0]); });
+template <typename T, typename Period>
+CSM_INLINE void run_subframe(Rows<T> rows, int64_t end, const Period& period_of) {
+  const Packed<T> first = rows.weights;
+  times_packed(first.gain, nullptr, 1, CONDITION, rows.memory, rows.count, READ + MEMORY, GAIN);
+  rows.each([&](float* w, int64_t row) { predict(w, end, period_of(row), first.biases[0]); });
   rows.times(CONVOLVED, 2 * MEMORY, READ, FEATURES);
   rows.squash(CONVOLVED, FEATURES);
   rows.gated(CONVOLVED, FEATURES, FEATURES);
-  rows.times(4, CONVOLVED, FEATURES, PITCH_GAINS);
+  times_packed(first.pitch_gains, nullptr, 4, CONVOLVED, rows.memory, rows.count, FEATURES, PITCH_GAINS);
   rows.each([&](float* w, int64_t) {
-    for (int k = 0; k < 4; ++k) w[PITCH_GAINS + k] += rows.biases[1 + k];
+    for (int k = 0; k < 4; ++k) w[PITCH_GAINS + k] += first.biases[1 + k];
     for (int64_t i = 0; i < PANEL; i += W) store(w + PITCH_GAINS + i, sigmoid(load(w + PITCH_GAINS + i)));
     copy(w, FEATURES, JOINED, CONVOLVED);
     tail(w, 0, w + JOINED + CONVOLVED);
@@ -220,8 +254,9 @@ CSM_INLINE void move_state(const Streams& s, int64_t row, float* w, const Move& 
   for (int k = 0; k < 3; state += STATE[k++]) move(s.state[k] + row * STATE[k], w + state, STATE[k]);
 }
 
-void run_rows(const Streams& s, const float* packed, int64_t first, int64_t last) {
-  const Rows rows = {scratch((last - first) * WORKSPACE), last - first, packed, packed + PANEL};
+template <typename T>
+void run_rows(const Streams& s, const Packed<T>& weights, int64_t first, int64_t last) {
+  const Rows<T> rows = {scratch((last - first) * WORKSPACE), last - first, weights};
   memset(rows.memory, 0, (size_t)(rows.count * WORKSPACE) * sizeof(float));
   rows.each([&](float* w, int64_t row) {
     move_state(s, first + row, w, [](const float* from, float* to, int64_t n) { memcpy(to, from, (size_t)n * sizeof(float)); });
@@ -247,17 +282,27 @@ void run_rows(const Streams& s, const float* packed, int64_t first, int64_t last
   free(rows.memory);
 }
 
-}  // namespace
-
-// frames > 0. past, memory, state1..3 and period are those of the streams, and become those after the last frame.
-CSM_EXPORT(vocoder_frames)(const float* packed, const float* conditions, const int64_t* periods, int64_t rows,
-                           int64_t frames, int64_t threads, float* past, float* memory, float* state1, float* state2,
-                           float* state3, int64_t* period, float* samples) {
-  const Streams streams = {conditions, periods, frames, past, memory, {state1, state2, state3}, period, samples};
-#pragma omp parallel num_threads((int)threads)
+template <typename T>
+void run(const Streams& streams, const Packed<T>& weights, int64_t rows, int threads) {
+#pragma omp parallel num_threads(threads)
   {
     const int64_t me = omp_get_thread_num(), team = omp_get_num_threads();
     const int64_t first = rows * me / team, last = rows * (me + 1) / team;
-    if (first < last) run_rows(streams, packed, first, last);
+    if (first < last) run_rows(streams, weights, first, last);
   }
+}
+
+}  // namespace
+
+// small: a panel of biases, then the gain and the pitch gains, packed. scales is null where the matrices are fp32.
+// frames > 0. past, memory, state1..3 and period are those of the streams, and become those after the last frame.
+CSM_EXPORT(vocoder_frames)(const float* small, const void* matrices, const float* scales, const float* conditions,
+                           const int64_t* periods, int64_t rows, int64_t frames, int64_t threads, float* past,
+                           float* memory, float* state1, float* state2, float* state3, int64_t* period, float* samples) {
+  const Streams streams = {conditions, periods, frames, past, memory, {state1, state2, state3}, period, samples};
+  const float *gain = small + PANEL, *pitch_gains = gain + PANEL * CONDITION;
+  if (scales)
+    run<int8_t>(streams, {small, gain, pitch_gains, static_cast<const int8_t*>(matrices), scales}, rows, (int)threads);
+  else
+    run<float>(streams, {small, gain, pitch_gains, static_cast<const float*>(matrices), nullptr}, rows, (int)threads);
 }

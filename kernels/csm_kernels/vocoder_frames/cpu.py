@@ -1,20 +1,37 @@
 """vocoder_frames by the compiled kernel of cpu.cpp."""
 
+import itertools
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csm_kernels.int8_rows import Int8Rows
 from csm_kernels.native import integer, kernel, pointer, threads
-from csm_kernels.vocoder_frames.weights import FRAME, VocoderState, VocoderWeights
+from csm_kernels.vocoder_frames.weights import FRAME, MATRICES, VocoderState, VocoderWeights
 
 PANEL = 16  # outputs of a panel of cpu.cpp
-ORDER = ("gain", "convolution", "convolution_gate", "pitch_gains")
-ORDER += tuple(f"gru{k}_{part}" for k in (1, 2, 3) for part in ("input", "recurrent", "gate"))
-ORDER += ("skip", "skip_gate", "output")
 
-_packed: WeakKeyDictionary[VocoderWeights, tuple[list[tuple[int, int]], Tensor]] = WeakKeyDictionary()
+
+class Packed(NamedTuple):
+    """Weights as cpu.cpp reads them. A matrix is cut into panels [in, 16] of its outputs.
+
+    Attributes:
+        versions: State of the tensors when they were packed.
+        small: A panel with the biases of the log gain and the pitch gains, then the gain and the pitch gains.
+        matrices: The matrices that int8 replaces, one after the other, fp32 or int8.
+        scales: Scales of all their outputs; None in fp32.
+    """
+
+    versions: list[tuple[int, int]]
+    small: Tensor
+    matrices: Tensor
+    scales: Tensor | None
+
+
+_packed: WeakKeyDictionary[VocoderWeights, Packed] = WeakKeyDictionary()
 
 
 def synthesise(
@@ -26,7 +43,7 @@ def synthesise(
     instruction_set: str | None = None,
     team: int | None = None,
 ) -> tuple[Tensor, VocoderState]:
-    """See `csm_kernels.vocoder_frames`; all tensors are fp32 on the CPU.
+    """See `csm_kernels.vocoder_frames`; all tensors are fp32 (or int8 rows) on the CPU.
 
     Args:
         conditions, periods, weights, state: As of the operation.
@@ -38,9 +55,11 @@ def synthesise(
     new = VocoderState(*(t.detach().clone(memory_format=torch.contiguous_format) for t in state))
     if not samples.numel():
         return samples, new
-    given, lags = conditions.contiguous(), periods.contiguous()
+    given, lags, given_weights = conditions.contiguous(), periods.contiguous(), packed(weights)
     kernel("vocoder_frames", instruction_set)(
-        pointer(packed(weights)),
+        pointer(given_weights.small),
+        pointer(given_weights.matrices),
+        pointer(given_weights.scales),
         pointer(given),
         pointer(lags),
         integer(batch),
@@ -52,22 +71,32 @@ def synthesise(
     return samples, new
 
 
-def packed(weights: VocoderWeights) -> Tensor:
-    """Returns the weights as cpu.cpp reads them; kept with the weights until one of them changes in place.
-
-    First a panel with the biases of the log gain and of the pitch gains, then the matrices of ORDER, each as
-    panels [in, 16] of its outputs, zeros for those that are missing in the last.
-    """
-    found = [_version(tensor) for tensor in weights.named().values()]
+def packed(weights: VocoderWeights) -> Packed:
+    """Returns packed weights, which are kept with the weights until one of these changes in place."""
+    matrices = [getattr(weights, name) for name in MATRICES]
+    small = [weights.gain_bias, weights.pitch_gains_bias, weights.gain, weights.pitch_gains]
+    parts = [(m.values, m.scale) if isinstance(m, Int8Rows) else (m, None) for m in matrices]
+    versions = [_version(t) for t in (*small, *itertools.chain(*parts)) if t is not None]
     known = _packed.get(weights)
-    if known is None or known[0] != found:
-        biases = torch.cat([weights.gain_bias, weights.pitch_gains_bias]).detach()
-        parts = [F.pad(biases, (0, PANEL - len(biases)))]
-        for matrix in (getattr(weights, name).detach() for name in ORDER):
-            rows = F.pad(matrix, (0, 0, 0, -len(matrix) % PANEL))
-            parts.append(rows.unflatten(0, (-1, PANEL)).transpose(1, 2).flatten())
-        known = _packed[weights] = found, torch.cat(parts)
-    return known[1]
+    if known is None or known.versions != versions:
+        biases = torch.cat(small[:2]).detach()
+        scales = [_padded(scale) for _, scale in parts if scale is not None]
+        known = _packed[weights] = Packed(
+            versions,
+            torch.cat([_padded(biases), *map(_panels, small[2:])]),
+            torch.cat([_panels(values) for values, _ in parts]),
+            torch.cat(scales) if scales else None,
+        )
+    return known
+
+
+def _panels(matrix: Tensor) -> Tensor:
+    rows = F.pad(matrix.detach(), (0, 0, 0, -len(matrix) % PANEL))
+    return rows.unflatten(0, (-1, PANEL)).transpose(1, 2).flatten()
+
+
+def _padded(vector: Tensor) -> Tensor:
+    return F.pad(vector.detach(), (0, -len(vector) % PANEL))
 
 
 def _version(tensor: Tensor) -> tuple[int, int]:

@@ -21,7 +21,7 @@ def synthesise(
     conditions: Tensor, periods: Tensor, weights: VocoderWeights, state: VocoderState
 ) -> tuple[Tensor, VocoderState]:
     """See `csm_kernels.vocoder_frames`."""
-    batch, frames = periods.shape
+    weights, (batch, frames) = weights.restored(), periods.shape
     samples = conditions.new_empty(batch, frames * FRAME)
     new = VocoderState(*(tensor.clone() for tensor in state))
     for row in range(batch):

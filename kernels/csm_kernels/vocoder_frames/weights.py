@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from csm_kernels.int8_rows import Int8Rows
 
 FRAME, SUBFRAMES, SUBFRAME = 160, 4, 40  # samples of a frame; its subframes; samples of one
 CONDITION, PREDICTED, HISTORY = 80, 44, 256
@@ -15,7 +17,6 @@ CONVOLVED, SKIPPED, GAINS = 192, 128, 4
 STATES = 160, 128, 128  # widths of the three GRUs
 SHORTEST, LONGEST = 32, 255  # periods in samples
 
-GATED = CONVOLVED, *STATES[:2]  # what each GRU reads beside the pitch prediction and the last subframe
 SHAPES: dict[str, tuple[int, ...]] = {
     "gain": (1, CONDITION),
     "gain_bias": (1,),
@@ -23,13 +24,21 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "convolution_gate": (CONVOLVED, CONVOLVED),
     "pitch_gains": (GAINS, CONVOLVED),
     "pitch_gains_bias": (GAINS,),
-    **{f"gru{k}_input": (3 * STATES[k - 1], GATED[k - 1] + 2 * SUBFRAME) for k in (1, 2, 3)},
-    **{f"gru{k}_recurrent": (3 * STATES[k - 1], STATES[k - 1]) for k in (1, 2, 3)},
-    **{f"gru{k}_gate": (STATES[k - 1], STATES[k - 1]) for k in (1, 2, 3)},
+    **{
+        f"gru{k}_{part}": (rows * width, columns)
+        for k, width, before in zip((1, 2, 3), STATES, (CONVOLVED, *STATES), strict=False)
+        for part, rows, columns in (
+            ("input", 3, before + 2 * SUBFRAME),
+            ("recurrent", 3, width),
+            ("gate", 1, width),
+        )
+    },
     "skip": (SKIPPED, sum(STATES) + CONVOLVED + 2 * SUBFRAME),
     "skip_gate": (SKIPPED, SKIPPED),
     "output": (SUBFRAME, SKIPPED),
 }
+# What int8 replaces, in the order in which a subframe reads it.
+MATRICES = tuple(name for name in SHAPES if "gain" not in name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,43 +71,69 @@ class VocoderWeights:
 
     gain: Tensor
     gain_bias: Tensor
-    convolution: Tensor
-    convolution_gate: Tensor
+    convolution: Tensor | Int8Rows
+    convolution_gate: Tensor | Int8Rows
     pitch_gains: Tensor
     pitch_gains_bias: Tensor
-    gru1_input: Tensor
-    gru1_recurrent: Tensor
-    gru1_gate: Tensor
-    gru2_input: Tensor
-    gru2_recurrent: Tensor
-    gru2_gate: Tensor
-    gru3_input: Tensor
-    gru3_recurrent: Tensor
-    gru3_gate: Tensor
-    skip: Tensor
-    skip_gate: Tensor
-    output: Tensor
+    gru1_input: Tensor | Int8Rows
+    gru1_recurrent: Tensor | Int8Rows
+    gru1_gate: Tensor | Int8Rows
+    gru2_input: Tensor | Int8Rows
+    gru2_recurrent: Tensor | Int8Rows
+    gru2_gate: Tensor | Int8Rows
+    gru3_input: Tensor | Int8Rows
+    gru3_recurrent: Tensor | Int8Rows
+    gru3_gate: Tensor | Int8Rows
+    skip: Tensor | Int8Rows
+    skip_gate: Tensor | Int8Rows
+    output: Tensor | Int8Rows
 
     def __post_init__(self) -> None:
         dtype, device = self.gain.dtype, self.gain.device
-        for name, tensor in self.named().items():
-            wanted = SHAPES[name]
-            if (
-                tensor.shape != wanted
-                or tensor.dtype != dtype
-                or dtype not in (torch.float32, torch.float64)
-                or tensor.device != device
-            ):
+        for name, matrix in self.named().items():
+            values = matrix.values if isinstance(matrix, Int8Rows) else matrix
+            wanted = torch.int8 if isinstance(matrix, Int8Rows) else dtype
+            shape = SHAPES[name]
+            fits = values.shape == shape and values.dtype == wanted and values.device == device
+            if not fits or dtype not in (torch.float32, torch.float64):
                 raise ValueError(
-                    f"{name}: expected float32 {list(wanted)} (or float64, all of one dtype) on {device} as "
-                    f"gain, got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+                    f"{name}: expected float32 {list(shape)} (or float64, all of one dtype) on {device} as "
+                    f"gain, got {values.dtype} {list(values.shape)} on {values.device}"
                 )
-            if not bool(tensor.isfinite().all()):
+            scale = matrix.scale if isinstance(matrix, Int8Rows) else values
+            if scale.shape[:1] != shape[:1] or scale.dtype != dtype or scale.device != device:
+                raise ValueError(
+                    f"{name}: expected a scale for every row, {dtype} {list(shape[:1])}, got {scale.dtype} "
+                    f"{list(scale.shape)}"
+                )
+            if not bool(scale.isfinite().all()):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity: damaged weights")
+        if len({isinstance(getattr(self, name), Int8Rows) for name in MATRICES}) > 1:
+            raise ValueError("weights: expected all matrices in int8 or none; use VocoderWeights.int8()")
 
-    def named(self) -> dict[str, Tensor]:
+    def named(self) -> dict[str, Tensor | Int8Rows]:
         """Returns the tensors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def int8(self) -> VocoderWeights:
+        """Returns a copy with every matrix but those of the gains in int8 and a scale per row.
+
+        Raises:
+            ValueError: The weights are in int8 already.
+        """
+        changed: dict[str, Any] = {}
+        for name in MATRICES:
+            matrix = getattr(self, name)
+            if isinstance(matrix, Int8Rows):
+                raise ValueError("weights: expected fp32, got int8 already; make the copy from fp32 weights")
+            changed[name] = Int8Rows.of(matrix)
+        return replace(self, **changed)
+
+    def restored(self) -> VocoderWeights:
+        """Returns weights without int8: these, or the fp32 matrices that int8 ones stand for."""
+        kept = self.named()
+        changed: dict[str, Any] = {n: m.restored() for n, m in kept.items() if isinstance(m, Int8Rows)}
+        return replace(self, **changed) if changed else self
 
 
 class VocoderState(NamedTuple):
@@ -112,7 +147,7 @@ class VocoderState(NamedTuple):
     """
 
     samples: Tensor
-    convolution: Tensor
+    convolution: Tensor | Int8Rows
     gru1: Tensor
     gru2: Tensor
     gru3: Tensor
