@@ -19,11 +19,11 @@ CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 
 # The latent of the tokenizer's two halves side by side; letters of transcribed frames; voices from the turns
 # before, beside those of 140 names. All codebooks: speech decoded from 16 of them, six of which are acoustic,
-# has distillMOS 1.64, from 32 of them 2.36 (docs/LOG.md).
+# has distillMOS 2.24, from 32 of them 3.14 (docs/LOG.md).
 WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL,
     num_codebooks=32,
-    latent_dim=384,
+    latent_dim=304,
     letters_per_frame=4,
     max_speakers=208,
     local_speakers=4,

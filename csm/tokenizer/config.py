@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# Features of a codec frame that a vocoder speaks from: 22 every 10 ms (`csm.tokenizer.vocoder_features`).
+VOCODER_WIDTH = 176
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
@@ -34,6 +37,9 @@ class TokenizerConfig:
         contrast: Factor by which decoded magnitudes are moved away from their mean over `contrast_bins` STFT
             bins, where phases are recovered; see MagnitudeHead.
         contrast_bins: Width of that mean in STFT bins, an odd number.
+        vocoder: Whether the acoustic codes describe a vocoder's features (`csm.tokenizer.vocoder_features`)
+            instead of an STFT: the encoder is a fixed analysis, the decoder predicts the features again, and
+            a vocoder speaks from them. The last of encoder_widths is then 176, the features of a frame.
         speaker_dim, emotion_dim: Widths of the two utterance embeddings.
         semantic_layers: Transformer layers of the semantic encoder, which reads log-mel features and alone
             decides the semantic codes (`csm.tokenizer.semantic`). 0: none, and the semantic codebooks
@@ -74,6 +80,7 @@ class TokenizerConfig:
     ahead: int = 3
     contrast: float = 1.0
     contrast_bins: int = 49
+    vocoder: bool = False
     speaker_dim: int = 64
     emotion_dim: int = 16
     semantic_layers: int = 0
@@ -94,6 +101,7 @@ class TokenizerConfig:
         self._check_stages()
         self._check_transformers()
         self._check_phase_recovery()
+        self._check_vocoder()
         self._check_semantic_encoder()
         if not 0 < self.semantic_codebooks < self.n_codebooks:
             raise ValueError(
@@ -165,6 +173,22 @@ class TokenizerConfig:
             raise ValueError(f"contrast_bins is {self.contrast_bins}: expected an odd number above 0")
         if not 0 <= self.ahead <= self.hops_per_frame:
             raise ValueError(f"ahead is {self.ahead}: expected 0 to hops_per_frame = {self.hops_per_frame}")
+
+    def _check_vocoder(self) -> None:
+        if not self.vocoder:
+            return
+        rates = self.sample_rate, self.frame_rate, self.hops_per_frame
+        if rates != (24_000, 12.5, 8) or self.recover_phase or not self.semantic_layers:
+            raise ValueError(
+                "vocoder is set: expected sample_rate 24000, frame_rate 12.5, hops_per_frame 8, a semantic "
+                f"encoder and no recover_phase, not {rates}, semantic_layers {self.semantic_layers} and "
+                f"recover_phase {self.recover_phase}"
+            )
+        if self.encoder_widths[-1] != VOCODER_WIDTH or self.acoustic_dim != VOCODER_WIDTH:
+            raise ValueError(
+                "vocoder is set: expected the last of encoder_widths and acoustic_dim to be a frame's "
+                f"features, {VOCODER_WIDTH}, not {self.encoder_widths[-1]} and {self.acoustic_dim}"
+            )
 
     def _check_semantic_encoder(self) -> None:
         if self.prediction_frames < 1 or self.prediction_hidden < 0:

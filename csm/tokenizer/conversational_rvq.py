@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.decoder import Decoder
 from csm.tokenizer.encoder import Encoder
+from csm.tokenizer.feature_encoder import FeatureEncoder
 from csm.tokenizer.input_checks import check_audio, check_codes, checked_lengths
 from csm.tokenizer.io.folder import read_tokenizer, write_tokenizer
 from csm.tokenizer.layers import end_streams, streaming, whole_frames
@@ -68,7 +69,7 @@ class ConversationalRVQ(nn.Module):
         given = {"n_codebooks": n_codebooks, "codebook_size": codebook_size, "sample_rate": sample_rate}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.config = config = dataclasses.replace(config or TokenizerConfig(), **changes)
-        self.encoder = Encoder(config)
+        self.encoder = FeatureEncoder(config) if config.vocoder else Encoder(config)
         self.quantizer = SplitQuantizer(
             config.encoder_widths[-1],
             config.n_codebooks,
@@ -183,7 +184,7 @@ class ConversationalRVQ(nn.Module):
                 range.
         """
         check_codes(codes, self.config)
-        dtype = torch.float64 if self.config.recover_phase else torch.float32
+        dtype = torch.float64 if self._decodes_exactly else torch.float32
         return self.decode_latent(self.quantizer.decode(codes, dtype), speaker, emotion, contrast)
 
     def decode_latent(
@@ -195,9 +196,9 @@ class ConversationalRVQ(nn.Module):
     ) -> Float[Tensor, "B 1 S"]:
         """Returns the waveform [B, 1, S] of the quantizer's latent [B, T, D]; see `decode`."""
         condition = self.condition(len(latent), speaker, emotion)
-        if not self.config.recover_phase:
+        if not self._decodes_exactly:
             return self.decoder(latent, condition).unsqueeze(1)
-        # Recovered phases amplify a magnitude's last bit. Products in fp64, rounded to fp32 before recovery,
+        # Recovered phases and a vocoder amplify a last bit. Products in fp64, rounded to fp32 before these,
         # make the output independent of the batch and of how a stream is cut.
         exact = self._stream_weights or self._exact_weights()
         inputs = latent.double(), None if condition is None else condition.double(), contrast
@@ -231,7 +232,7 @@ class ConversationalRVQ(nn.Module):
         """
         with streaming(self, batch_size):
             # Weights do not change inside: they are converted once per stream instead of once per frame.
-            self._stream_weights = self._exact_weights() if self.config.recover_phase else None
+            self._stream_weights = self._exact_weights() if self._decodes_exactly else None
             try:
                 yield
             finally:
@@ -303,6 +304,10 @@ class ConversationalRVQ(nn.Module):
                 f"{folder}: model.safetensors does not fit config.json; save both again ({error})"
             ) from error
         return tokenizer.eval()
+
+    @property
+    def _decodes_exactly(self) -> bool:
+        return self.config.recover_phase or self.config.vocoder
 
     def _exact_weights(self) -> dict[str, Tensor]:
         """Returns the decoder's weights in fp64."""

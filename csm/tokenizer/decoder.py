@@ -6,15 +6,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.feature_head import FeatureHead
 from csm.tokenizer.layers import ConvNeXtBlock, Upsample
 from csm.tokenizer.magnitude_head import MagnitudeHead
 from csm.tokenizer.phase_recovery import PhaseRecovery
 from csm.tokenizer.spectrum import OverlapAdd
 from csm.tokenizer.transformer import transformer_layers
+from csm.tokenizer.vocoder import Vocoder
 
 
 class Decoder(nn.Module):
-    """The encoder mirrored: ConvNeXt stages of rising rate and falling width, then an inverse STFT.
+    """The encoder mirrored: ConvNeXt stages of rising rate and falling width, then an inverse STFT or
+    a vocoder.
 
     The utterance condition (speaker and emotion embedding) is added before the first stage.
 
@@ -40,7 +43,7 @@ class Decoder(nn.Module):
         self.frame_blocks = depths[0] + len(transformer)
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(widths[-1])
-        self.head: OverlapAdd | PhaseRecovery
+        self.head: OverlapAdd | PhaseRecovery | Vocoder
         if config.recover_phase:
             self.head = PhaseRecovery(
                 config.hop, config.window_hops, block=config.hops_per_frame, ahead=config.ahead
@@ -53,6 +56,9 @@ class Decoder(nn.Module):
                 contrast=config.contrast,
                 neighbours=config.contrast_bins,
             )
+        elif config.vocoder:
+            self.head = Vocoder()
+            self.feature_head = FeatureHead(widths[0], widths[-1])
         else:
             self.head = OverlapAdd(widths[-1], config.hop, config.window_hops)
 
@@ -72,6 +78,8 @@ class Decoder(nn.Module):
         frames = self.frames(latents, condition)
         if isinstance(self.head, PhaseRecovery):
             return self.head(self.magnitude_head.linear_magnitudes(self.compressed(frames), contrast))
+        if isinstance(self.head, Vocoder):
+            return self.head(self.feature_head.unweighted(self.feature_head(frames, self.features(frames))))
         return self.head(self.features(frames))
 
     def frames(

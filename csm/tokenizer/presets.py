@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csm.tokenizer.config import TokenizerConfig
+from csm.tokenizer.config import VOCODER_WIDTH, TokenizerConfig
 
 
 def quickstart() -> TokenizerConfig:
@@ -26,24 +26,21 @@ def quickstart() -> TokenizerConfig:
 
 
 def wideband() -> TokenizerConfig:
-    """Returns sizes for speech at 24 kHz on a laptop, with a semantic encoder of Whisper tiny's sizes."""
+    """Returns sizes for speech at 24 kHz on a laptop: a semantic encoder like Whisper tiny's, a vocoder."""
     return TokenizerConfig(
         sample_rate=24_000,
         codebook_dim=128,
-        acoustic_dim=256,
+        acoustic_dim=VOCODER_WIDTH,
         hops_per_frame=8,
         strides=(4, 2),
-        ahead=4,
-        contrast=1.27,
-        contrast_bins=49,
-        encoder_widths=(112, 192, 256),
+        encoder_widths=(112, 192, VOCODER_WIDTH),
         encoder_depths=(1, 2, 1),
         decoder_widths=(320, 208, 128),
         decoder_depths=(1, 2, 2),
         encoder_layers=1,
         decoder_layers=1,
         attention_expansion=1,
-        recover_phase=True,
+        vocoder=True,
         semantic_layers=4,
         semantic_block_frames=2,
         prediction_frames=5,

@@ -18,6 +18,7 @@ from csm.tokenizer.mimi import MimiTokenizer
 from csm.tokenizer.opening import VoiceTokenizer
 from csm.tokenizer.phase_recovery import PhaseStream
 from csm.tokenizer.transformer import AttentionPast
+from csm.tokenizer.vocoder import VocoderStream
 
 
 class Conditions(NamedTuple):
@@ -81,9 +82,9 @@ class DecodedStream:
 class SharedDecoder:
     """Decodes the next frame of each of several streams in one call.
 
-    Each stream gives what it gives alone: exactly where phases are recovered, as the products before it are
-    of double precision, and up to rounding elsewhere. After an error all streams are as before. It may be
-    called by any thread.
+    Each stream gives what it gives alone: exactly where phases are recovered or a vocoder speaks, as the
+    products before these are of double precision, and up to rounding elsewhere. After an error all streams
+    are as before. It may be called by any thread.
 
     Args:
         tokenizer: Tokenizer whose weights no longer change.
@@ -217,8 +218,8 @@ def joined(states: Sequence[Any]) -> Any:
         return states[0]
     if isinstance(states[0], AttentionPast):
         return _joined_pasts(states)
-    if isinstance(states[0], PhaseStream):
-        return PhaseStream(*map(torch.cat, zip(*states, strict=True)))
+    if isinstance(states[0], PhaseStream | VocoderStream):
+        return type(states[0])(*map(torch.cat, zip(*states, strict=True)))
     return torch.cat([*states])
 
 
@@ -227,8 +228,8 @@ def one_of(state: Any, row: int, frames: int) -> Any:
     if isinstance(state, AttentionPast):
         first = max(0, state.keys.shape[2] - frames)
         return AttentionPast(state.keys[row : row + 1, :, first:], state.values[row : row + 1, :, first:])
-    if isinstance(state, PhaseStream):
-        return PhaseStream(*(part[row : row + 1] for part in state))
+    if isinstance(state, PhaseStream | VocoderStream):
+        return type(state)(*(part[row : row + 1] for part in state))
     return state[row : row + 1]
 
 

@@ -17,6 +17,7 @@ from csm.tokenizer.training.adversarial_losses import (
     feature_matching_loss,
 )
 from csm.tokenizer.training.discriminators import Discriminators, MagnitudeDiscriminators
+from csm.tokenizer.training.feature_start import start_from_features
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.tokenizer.usage import perplexity
@@ -28,6 +29,8 @@ from csm_kernels import ema_update_stacks
 # Batches that a new tokenizer's linear path and codebooks are computed from: 30,000 frames of the packaged
 # recipe, for covariances of 1,800 magnitudes.
 START_BATCHES = 128
+# Those that a tokenizer with a vocoder is fitted to, whose codebooks no training changes: 100,000 frames.
+FEATURE_BATCHES = 500
 # Codes that nothing uses are revived in each of the first steps, then every few.
 REVIVED_EVERY_STEP, REVIVE_EVERY = 200, 10
 # Validation clips to listen to: few enough to listen to one after the other.
@@ -92,9 +95,17 @@ class TokenizerTask:
         )
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": loss.discriminator_rate}
-        names = ("loss", "mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text")
+        # What a vocoder's codebooks quantize is a fixed analysis: they are final when it is fitted.
+        self.codes_fixed = decoder_only or tokenizer.config.vocoder
+        self.compared = ("vocoder",) if tokenizer.config.vocoder else ("mel", "magnitude")
+        names = ("loss", *self.compared, "commitment", "prediction" if self.semantic_frozen else "text")
         self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
-        self.watched = "mel"
+        self.watched = self.compared[0]
+        if loss.adversarial > 0 and tokenizer.config.vocoder:
+            raise ValueError(
+                "tokenizer_loss.adversarial with tokenizer.vocoder: the vocoder is trained already and the "
+                "decoder predicts its features; set it to 0"
+            )
         if loss.adversarial > 0:
             recovers = tokenizer.config.recover_phase
             self.modules["discriminator"] = MagnitudeDiscriminators() if recovers else Discriminators()
@@ -102,7 +113,9 @@ class TokenizerTask:
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
             self._initialise()
-        if encoder_frozen:
+        if tokenizer.config.vocoder:
+            tokenizer.quantizer.requires_grad_(False)
+        elif encoder_frozen:
             tokenizer.encoder.requires_grad_(False)
             # Codebooks follow what they quantize, if that stays as it is: the prediction too.
             tokenizer.quantizer.requires_grad_(False).acoustic_out.requires_grad_(True)
@@ -128,9 +141,11 @@ class TokenizerTask:
         if name == "discriminator":
             return self._discriminator_loss(module, batch) if adversarial else None
         outputs = self._outputs(module, batch)
-        names = ["mel", "magnitude"]
+        names = list(self.compared)
         if not self.decoder_only:
-            names += ["commitment", "isotropy", "speaker", "emotion"]
+            names += ["speaker", "emotion"]
+        if not self.codes_fixed:
+            names += ["commitment", "isotropy"]
             if not self.semantic_frozen:
                 names += ["text", "reversal"]
             else:
@@ -160,7 +175,7 @@ class TokenizerTask:
     def after_step(self, step: int) -> dict[str, Tensor]:
         """Updates the codebooks once per step, from all ranks; returns their mean perplexity."""
         quantizer = self.trainer.tokenizer.quantizer
-        if self.decoder_only:
+        if self.codes_fixed:
             self._pending.clear()
             return {}
         metrics, stacks = {}, []
@@ -195,7 +210,7 @@ class TokenizerTask:
         count = min(32, len(self.validation))
         batch = self.validation.in_order(0, count).to(self.device)
         outputs = self._outputs(self.trainer, batch)
-        names = ["mel", "magnitude", "commitment", "prediction" if self.semantic_frozen else "text"]
+        names = [*self.compared, "commitment", "prediction" if self.semantic_frozen else "text"]
         if self.teacher is not None:
             names.append("distillation")
         return {name: float(outputs[name]) for name in names}
@@ -247,15 +262,19 @@ class TokenizerTask:
         """Before the engine takes the weights; from micro-batch 0 of each step, which every rank can make."""
         tokenizer = self.trainer.tokenizer
         frame = tokenizer.config.samples_per_frame
+        batches = FEATURE_BATCHES if tokenizer.config.vocoder else START_BATCHES
 
         def clips() -> Iterator[tuple[Tensor, Tensor]]:
-            for step in range(1, START_BATCHES + 1):
+            for step in range(1, batches + 1):
                 batch = self.batch(step, 0).to(self.device)
                 audio = tokenizer.pad_to_frames(batch.audio)
                 frames = torch.arange(audio.shape[-1] // frame, device=audio.device)
                 yield audio, frames < (batch.lengths // frame).unsqueeze(1)
 
         generator = torch.Generator().manual_seed(self.train.seed)
+        if tokenizer.config.vocoder:
+            start_from_features(tokenizer.to(self.device), clips(), generator)
+            return
         start_from_principal_components(
             tokenizer.to(self.device), clips(), generator, envelope=self.weights.envelope
         )

@@ -13,6 +13,7 @@ from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.quantizer import Quantized
 from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME, TokenizerLossConfig, distillation_loss
 from csm.tokenizer.training.spectral_losses import MagnitudeLoss, SpectralLoss
+from csm.tokenizer.vocoder_features import HOP, STEPS_PER_FRAME
 from csm.training.teacher import TeacherFrames
 
 
@@ -73,11 +74,12 @@ class TokenizerTrainer(nn.Module):
             taught: What the teacher says of the batch, where there is one.
 
         Returns:
-            Scalars mel, magnitude, commitment, isotropy, speaker and emotion; prediction with a semantic
-            encoder, text and reversal without; distillation where taught. Codes [B, K, T]; semantic_rows and
-            acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T]; features [B, T2, C] of the
-            decoder's head. Output and target of a slice: waveforms [B, 1, S], or compressed magnitudes
-            [B, T3, bins] where phases are recovered.
+            Scalars mel and magnitude, or vocoder where one speaks, commitment, isotropy, speaker and emotion;
+            prediction with a semantic encoder, text and reversal without; distillation where taught. Codes
+            [B, K, T]; semantic_rows and acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T];
+            features [B, T2, C] of the decoder's head. Output and target: waveforms [B, 1, S] of a slice,
+            compressed magnitudes [B, T3, bins] of one where phases are recovered, or all features
+            [B, T2, 22] of a vocoder.
         """
         tokenizer = self.tokenizer
         frame = tokenizer.config.samples_per_frame
@@ -95,7 +97,9 @@ class TokenizerTrainer(nn.Module):
         # Detached: the embeddings are trained to identify, not to smuggle sound past the codes.
         condition = tokenizer.condition(len(latent), speaker.detach() * keep, emotion.detach() * keep)
         known = tokenizer.decoder.frames(quantized.latent, condition)
-        if tokenizer.config.recover_phase:
+        if tokenizer.config.vocoder:
+            sound = self._vocoder_features(known, latent, batch)
+        elif tokenizer.config.recover_phase:
             sound = self._magnitudes(known, features, batch, slice_frames)
         else:
             sound = self._waveforms(known, batch, slice_frames)
@@ -144,6 +148,17 @@ class TokenizerTrainer(nn.Module):
             "output": output,
             "target": wanted,
         }
+
+    def _vocoder_features(self, known: Tensor, latent: Tensor, batch: UtteranceBatch) -> dict[str, Tensor]:
+        """The weighted features that a vocoder would speak from, compared with the encoder's."""
+        decoder = self.tokenizer.decoder
+        features = decoder.features(known)
+        predicted = decoder.feature_head(known, features)
+        target = latent.unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2)
+        steps = torch.arange(target.shape[1], device=target.device)
+        inside = (steps * HOP < batch.lengths.unsqueeze(1)).float().unsqueeze(-1)
+        distance = ((predicted - target).abs() * inside).sum() / (inside.sum() * target.shape[-1])
+        return {"vocoder": distance, "features": features, "output": predicted, "target": target}
 
     def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
         """A slice of every utterance decoded to sound and compared with the original."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from csm import config as config_files
 from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
+from csm.data.packages import default_cache
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import (
@@ -25,8 +26,10 @@ from csm.recipes.steps.refit_codebooks import refit_codebooks
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
+from csm.tokenizer.vocoder import Vocoder
 from csm.training.distributed import start_distributed
 from csm.training.loop import train
+from csm.training.pretrained_vocoder import fargan_weights
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import require_same_run
 from csm.training.teacher import Teacher, require_teacher
@@ -60,7 +63,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
 
     def finish(weights: dict[str, dict[str, Tensor]]) -> list[Path]:
         tokenizer = trained_tokenizer(task, weights["tokenizer"])
-        if not run.tokenizer_frozen:
+        if not task.codes_fixed:
             refit_codebooks(tokenizer, task.train)
         heads = _heads(run)
         return save_whole(tokenizer if heads is None else WithHeads(tokenizer, heads), output)
@@ -125,6 +128,8 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
         tokenizer = ConversationalRVQ(run.tokenizer)
         if run.tokenizer.semantic_layers:
             start_semantic(run, tokenizer)
+        if isinstance(tokenizer.decoder.head, Vocoder):
+            tokenizer.decoder.head.set_weights(fargan_weights(default_cache() / "packages"))
         return tokenizer
     return ConversationalRVQ.from_pretrained(start_folder(run.tokenizer_start, "tokenizer"))
 

@@ -37,9 +37,14 @@ def export_tokenizer(
         The files that were written.
 
     Raises:
-        ValueError: num_codebooks is out of range, or a package is missing.
+        ValueError: num_codebooks is out of range, the tokenizer has a vocoder, or a package is missing.
     """
     config, folder = tokenizer.config, Path(folder)
+    if config.vocoder:
+        raise ValueError(
+            "tokenizer.vocoder: its pitch follows a path and its vocoder its own output, one step after the "
+            "other, which a program of dynamic length cannot hold; export a tokenizer without a vocoder"
+        )
     count = config.n_codebooks if num_codebooks is None else num_codebooks
     if not 1 <= count <= config.n_codebooks:
         raise ValueError(f"num_codebooks is {num_codebooks}: expected 1 to {config.n_codebooks}")

@@ -21,6 +21,7 @@ class TokenizerLossConfig:
             or, where phases are recovered, of the decoder's own STFT frames.
         magnitude: Weight of the L1 distance of compressed magnitudes over the same windows, or, where phases
             are recovered, of the share of the compressed magnitudes' variance that is not explained.
+        vocoder: Weight of the L1 distance of the weighted features of a vocoder, where one speaks.
         envelope: Weight of the spectral envelope beside its fine structure in `magnitude`, and in the
             principal components that a tokenizer starts from, where phases are recovered; 1: errors of all
             bins count alike.
@@ -55,6 +56,7 @@ class TokenizerLossConfig:
 
     mel: float = 1.0
     magnitude: float = 0.3
+    vocoder: float = 1.0
     envelope: float = 1.0
     commitment: float = 0.25
     isotropy: float = 0.02
