@@ -69,6 +69,7 @@ class ConversationalRVQ(nn.Module):
         given = {"n_codebooks": n_codebooks, "codebook_size": codebook_size, "sample_rate": sample_rate}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.config = config = dataclasses.replace(config or TokenizerConfig(), **changes)
+        self.encoder: Encoder | FeatureEncoder
         self.encoder = FeatureEncoder(config) if config.vocoder else Encoder(config)
         self.quantizer = SplitQuantizer(
             config.encoder_widths[-1],

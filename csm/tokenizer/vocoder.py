@@ -187,9 +187,8 @@ class Vocoder(nn.Module):
         wide, filtered = self._upsampled(speech, state.filtered)
         noise, gains = self._high_bands(features[..., CEPSTRUM + 2 :].double().cpu(), state)
         last = features[:, -1] if features.shape[1] else state.last
-        new = VocoderStream(
-            frames, deemphasis, filtered, gains, state.step + features.shape[1], last, *carried
-        )
+        step = state.step + features.shape[1]
+        new = VocoderStream(frames, deemphasis, filtered, gains, step, last, **carried._asdict())
         return (wide + noise).float().to(features.device), new
 
     def _conditions(

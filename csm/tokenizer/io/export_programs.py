@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from csm.tokenizer.codebook import CodebookStack
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.io.semantic_program import SemanticProgram
-from csm.tokenizer.spectrum import MAX_LOG_MAGNITUDE, spectral_features
+from csm.tokenizer.phase_recovery import PhaseRecovery
+from csm.tokenizer.spectrum import MAX_LOG_MAGNITUDE, OverlapAdd, spectral_features
 from csm.tokenizer.transformer import TransformerLayer, WindowAttention
 
 
@@ -81,6 +83,7 @@ class EncoderProgram(nn.Module):
     def __init__(self, tokenizer: ConversationalRVQ, num_codebooks: int, *, fourier_matrix: bool) -> None:
         super().__init__()
         encoder = copy.deepcopy(tokenizer.encoder)
+        assert isinstance(encoder, Encoder)  # a vocoder's tokenizer is refused before
         self.samples_per_frame = tokenizer.config.samples_per_frame
         self.hops_per_frame = tokenizer.config.hops_per_frame
         self.hop, self.window_hops = encoder.spectrum.hop, tokenizer.config.window_hops
@@ -209,6 +212,7 @@ class DecoderProgram(nn.Module):
         self.predicts = quantizer.predicts
         self.embed, self.blocks, self.norm = decoder.embed, _banded(decoder.blocks), decoder.norm
         self.frame_blocks = decoder.frame_blocks
+        assert isinstance(decoder.head, OverlapAdd | PhaseRecovery)
         self.hop, self.window_hops = decoder.head.hop, decoder.head.window_hops
         self.hops_per_frame = tokenizer.config.hops_per_frame
         self.register_buffer("window", decoder.head.window.clone())

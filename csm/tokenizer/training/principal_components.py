@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.encoder import Encoder
 from csm.tokenizer.latent_prediction import fit_prediction
 from csm.tokenizer.layers import Downsample
 from csm.tokenizer.training.spectral_losses import spectral_weights
@@ -42,6 +43,7 @@ def start_from_principal_components(
         ValueError: No frame counts.
     """
     config, encoder, decoder = tokenizer.config, tokenizer.encoder, tokenizer.decoder
+    assert isinstance(encoder, Encoder)  # that of a vocoder's features has its own start
     spectrum = encoder.spectrum
     weight = spectral_weights(config.sample_rate, spectrum.window_length, envelope)
     weight = weight.to(spectrum.window.device).double()
