@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csm.tokenizer.pitch_steps import (
+    Candidates,
     PitchState,
     initial_pitch_state,
     pitch_candidates,
@@ -37,6 +38,7 @@ _SEGMENT, _WINDOW = 5 * HOP, 2 * HOP
 _EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 34, 40)
 _HIGH_EDGES_HZ = (8_000, 10_000, 12_000)
 _EMPHASIS = 0.85
+_SEGMENTS_AT_ONCE = 256
 _FULL_SCALE = 32_768.0
 
 
@@ -98,25 +100,23 @@ class VocoderFeatures(nn.Module):
         # On the CPU and in double precision: its decisions must be the same everywhere.
         signal = torch.cat([state.samples, waveform.detach().cpu().float()], dim=1)
         segments = signal.unfold(1, _SEGMENT, HOP)
-        found = pitch_candidates(segments, SAMPLE_RATE)
         pitch, parts = state.pitch, []
-        for first in range(0, segments.shape[1], STEPS_PER_FRAME):
-            frame = type(found)(*(value[:, first : first + STEPS_PER_FRAME] for value in found))
-            octave, periodicity, pitch = pitch_of_frame(frame, pitch)
-            parts.append(torch.stack([octave, periodicity], dim=-1))
+        for some in segments.split(self._steps_at_once(len(segments)), dim=1):
+            found = pitch_candidates(some, SAMPLE_RATE)
+            spectral = self._spectral(some[..., HOP : HOP + _WINDOW].double())
+            for first in range(0, some.shape[1], STEPS_PER_FRAME):
+                frame = slice(first, first + STEPS_PER_FRAME)
+                of_frame = Candidates(*(value[:, frame] for value in found))
+                octave, periodicity, pitch = pitch_of_frame(of_frame, pitch)
+                parts.append(_columns(spectral[:, frame], octave, periodicity))
         if self.stream_state is not None:
             self.stream_state = FeatureState(signal[:, signal.shape[1] - (_SEGMENT - HOP) :], pitch)
-        spectral = self._spectral(segments[..., HOP : HOP + _WINDOW].double())
-        octave, periodicity = torch.cat(parts, dim=1).unbind(-1)
-        period = math.log2(VOCODER_RATE) - octave
-        columns = [
-            spectral[..., :CEPSTRUM],
-            (8 - period - 1.5).clamp(*PITCH_RANGE).unsqueeze(-1),
-            # LPCNet's scale: 0 to 1 of a correlation, less a half.
-            (F.softplus(5 * periodicity) / math.log1p(math.exp(5)) - 0.5).unsqueeze(-1),
-            spectral[..., CEPSTRUM:],
-        ]
-        return torch.cat(columns, dim=-1).float().to(device)
+        return torch.cat(parts, dim=1).float().to(device)
+
+    @staticmethod
+    def _steps_at_once(batch: int) -> int:
+        """Steps, in whole frames, whose spectra fit a processor's cache."""
+        return STEPS_PER_FRAME * max(1, _SEGMENTS_AT_ONCE // (STEPS_PER_FRAME * batch))
 
     def _spectral(self, rows: Float[Tensor, "B T N"]) -> Float[Tensor, "B T C"]:
         """Returns cepstrum and high bands [B, T, 20] of windows [B, T, 480]."""
@@ -132,6 +132,18 @@ class VocoderFeatures(nn.Module):
         cepstrum = torch.stack(bands, dim=-1) @ self.cosines.cpu()
         cepstrum[..., 0] -= 4
         return torch.cat([cepstrum, (power @ self.high.cpu() + 1e-2).log10()], dim=-1)
+
+
+def _columns(
+    spectral: Float[Tensor, "B T 20"], octave: Float[Tensor, "B T"], periodicity: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T C"]:
+    """Returns features of cepstrum and high bands, log2 of the pitch and correlation."""
+    period = math.log2(VOCODER_RATE) - octave
+    pitch = (8 - period - 1.5).clamp(*PITCH_RANGE)
+    # LPCNet's scale: 0 to 1 of a correlation, less a half.
+    periodic = F.softplus(5 * periodicity) / math.log1p(math.exp(5)) - 0.5
+    sides = spectral[..., :CEPSTRUM], spectral[..., CEPSTRUM:]
+    return torch.cat([sides[0], pitch.unsqueeze(-1), periodic.unsqueeze(-1), sides[1]], dim=-1)
 
 
 def _high_edges() -> tuple[tuple[int, ...], tuple[int, ...]]:
