@@ -319,7 +319,10 @@ def test_wrong_weights_are_refused():
         ({"skip": weights.skip.to("meta")}, "skip: expected .* on cpu as gain .* got .* on meta"),
         ({"gain": weights.gain.half()}, "gain: expected float32"),
         ({"skip": rough}, "expected all matrices in int8 or none"),
-        ({"skip": rough._replace(scale=rough.scale[1:])}, r"skip: expected .*\[128\] .* got torch.float32 \[127\]"),
+        (
+            {"skip": rough._replace(scale=rough.scale[1:])},
+            r"skip: expected .*\[128\] .* got torch.float32 \[127\]",
+        ),
         ({"skip": rough._replace(scale=rough.scale / 0)}, "skip: expected finite numbers"),
         ({"skip": rough._replace(values=rough.values.int())}, "skip: expected"),
         ({"gain": Int8Rows.of(weights.gain)}, "gain: expected float32: int8 replaces convolution, "),

@@ -3,9 +3,8 @@
 // A subframe is a chain of matrix-vector products, so its time is that of reading the weights: 3 MB in fp32, which is
 // more than a core's own cache, 0.75 MB in int8. They come packed in the order in which they are read: panels of 16
 // outputs, each [in, 16], so that a product is one pass over contiguous memory with its sums in registers. The rows of
-// a batch share each reading of a panel. A sum has one order for any
-// number of rows, so neither the batch nor the threads change a bit; one call or several differ in nothing but where
-// the state lies.
+// a batch share each reading of a panel. A sum has one order for any number of rows, so neither the batch nor the
+// threads change a bit, and a state is all that a call leaves to the next.
 #include "../simd.h"
 
 namespace {

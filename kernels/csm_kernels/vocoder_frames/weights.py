@@ -55,8 +55,8 @@ class VocoderWeights:
     Attributes:
         gain: Condition -> log gain of the subframe, [1, 80].
         gain_bias: Its bias, [1].
-        convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44, last
-            40 samples) -> features, [192, 328].
+        convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44,
+            last 40 samples) -> features, [192, 328].
         convolution_gate: Gate of the features, [192, 192].
         pitch_gains: Features -> gains of the pitch prediction for the GRUs and the skip layer, [4, 192].
         pitch_gains_bias: Their biases, [4].
@@ -139,8 +139,9 @@ def _check(
     fits = tensor.shape == shape and tensor.dtype == dtype and tensor.device == device
     if not fits or dtype not in (torch.float32, torch.float64, torch.int8):
         raise ValueError(
-            f"{name}: expected float32 {list(shape)} on {device} as gain (or float64, all of one dtype; or int8 "
-            f"matrices with a scale for every row), got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+            f"{name}: expected float32 {list(shape)} on {device} as gain (or float64, all of one dtype; or "
+            f"int8 matrices with a scale for every row), got {tensor.dtype} {list(tensor.shape)} on "
+            f"{tensor.device}"
         )
 
 
