@@ -2,9 +2,8 @@
 
 `rvq_search` finds the nearest code at every level of a residual quantizer, `ema_update` moves the codebooks
 towards the rows assigned to them, `interpolated_attention` attends to keys resampled to another length,
-`depth_frame` draws the codes of a frame with a depth decoder's weights, `vocoder_frames` writes samples with a
-neural vocoder's. Each folder's reference.py is its
-specification and the place to start.
+`depth_frame` draws the codes of a frame with a depth decoder's weights, `vocoder_frames` writes samples with
+a neural vocoder's. Each folder's reference.py is its specification and the place to start.
 """
 
 from csm_kernels.depth_frame import DepthFrame, DepthLayer, DepthWeights, Int8Rows, depth_frame

@@ -324,7 +324,55 @@ FRAME = of(
         "return all(True for",
     ),
 )
-FAULTS = [*SEARCH, *UPDATE, *ATTENTION, *FRAME, *SHARED]
+VOCODER = of(
+    "vocoder_frames",
+    (
+        "period of this frame",
+        "cpu.cpp",
+        "return s.period[first + row]; }",
+        "return s.periods[(first + row) * s.frames + t]; }",
+    ),
+    ("prediction 2 samples late", "cpu.cpp", "end - period - 2 + i", "end - period + i"),
+    ("samples that are not written yet", "cpu.cpp", "    if (place >= end) place -= period;\n", ""),
+    (
+        "clamp of the prediction forgotten",
+        "cpu.cpp",
+        "within_one(scale * past[place])",
+        "scale * past[place]",
+    ),
+    (
+        "gain without a bound",
+        "cpu.cpp",
+        "min(all(w[GAIN] + bias), all(LARGEST_LOG_GAIN))",
+        "all(w[GAIN] + bias)",
+    ),
+    ("one gain of the prediction", "cpu.cpp", "w[PITCH_GAINS + k];", "w[PITCH_GAINS];"),
+    ("bias of the next pitch gain", "cpu.cpp", "first.biases[1 + k]", "first.biases[k]"),
+    (
+        "reset gate before the recurrent product's sum",
+        "cpu.cpp",
+        "+ reset * load(r + 2 * width + i)",
+        "+ load(r + 2 * width + i)",
+    ),
+    ("memory of the convolution lost", "cpu.cpp", "    copy(w, READ + MEMORY, READ, MEMORY);\n", ""),
+    ("scales of the first panel", "cpu.cpp", "scales ? scales + o : nullptr", "scales"),
+    ("rows of a tile take the first row's input", "cpu.cpp", "x[r * WORKSPACE + i + c]", "x[i + c]"),
+    (
+        "order of summation by batch",
+        "cpu.cpp",
+        "for (int64_t block = 0; block",
+        "for (int64_t BLOCK = R > 1 ? 2048 : 16 * CHAINS, block = 0; block",
+    ),
+    (
+        "state changed in place",
+        "cpu.py",
+        "t.detach().clone(memory_format=torch.contiguous_format)",
+        "t.detach().contiguous()",
+    ),
+    ("packed weights out of date", "cpu.py", "known is None or known.versions != versions", "known is None"),
+    ("a first frame without a period", "cpu.cpp", "if (s.period[first + row] == 0)", "if (false)"),
+)
+FAULTS = [*SEARCH, *UPDATE, *ATTENTION, *FRAME, *VOCODER, *SHARED]
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from csm_kernels import native
 
 KERNELS = (
-    *("rvq_search", "ema_statistics", "ema_apply", "depth_frame"),
+    *("rvq_search", "ema_statistics", "ema_apply", "depth_frame", "vocoder_frames"),
     *("interpolated_attention", "interpolated_attention_backward"),
 )
 WIDE = re.compile(r"%zmm|%ymm|%k[0-7]\b")

@@ -3,20 +3,20 @@
 // A subframe is a chain of matrix-vector products, so its time is that of reading the weights: 3 MB in fp32, which is
 // more than a core's own cache, 0.75 MB in int8. They come packed in the order in which they are read: panels of 16
 // outputs, each [in, 16], so that a product is one pass over contiguous memory with its sums in registers. The rows of
-// a batch share each reading of a panel. A sum has one order for any
-// number of rows, so neither the batch nor the threads change a bit; one call or several differ in nothing but where
-// the state lies.
+// a batch share each reading of a panel. A sum has one order for any number of rows, so neither the batch nor the
+// threads change a bit, and a state is all that a call leaves to the next.
 #include "../simd.h"
 
 namespace {
 
-constexpr int PANEL = 16;            // outputs of a panel
-constexpr int V = PANEL / W;         // vectors of them
-constexpr int CHAINS = 8 / V;        // sums of each output: 8 independent additions hide their latency
+constexpr int PANEL = 16;               // outputs of a panel
+constexpr int V = PANEL / W;            // vectors of them
+constexpr int CHAINS = 8 / V;           // sums of each output: 8 independent additions hide their latency
+constexpr int64_t BLOCK = 16 * CHAINS;  // inputs whose sum joins the total as one: less rounding
 #if defined(__AVX512F__)
-constexpr int ROWS = 3;              // rows of a product: 24 of 32 registers
+constexpr int ROWS = 3;                 // rows of a product: 27 of 32 registers
 #else
-constexpr int ROWS = 1;              // 8 of 16
+constexpr int ROWS = 1;                 // 10 of 16 with AVX2
 #endif
 
 // As in weights.py.
@@ -74,19 +74,26 @@ CSM_INLINE vf weights_at(const int8_t* p) {
 // to[r] = one panel times x[r], for R rows; `scale` is that of the panel's outputs, null without int8.
 template <int R, typename T>
 CSM_INLINE void times_panel(const T* panel, const float* scale, int64_t in, const float* x, float* to) {
-  vf sums[R][CHAINS][V] = {};
-  for (int64_t i = 0; i < in; i += CHAINS)
-    for (int c = 0; c < CHAINS; ++c)
+  vf totals[R][V] = {};
+  for (int64_t block = 0; block < in; block += BLOCK) {
+    const int64_t last = block + BLOCK < in ? block + BLOCK : in;
+    vf sums[R][CHAINS][V] = {};
+    for (int64_t i = block; i < last; i += CHAINS)
+      for (int c = 0; c < CHAINS; ++c)
+        for (int v = 0; v < V; ++v) {
+          const vf weight = weights_at(panel + (i + c) * PANEL + v * W);
+          for (int r = 0; r < R; ++r) sums[r][c][v] = fma(all(x[r * WORKSPACE + i + c]), weight, sums[r][c][v]);
+        }
+    for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) {
-        const vf weight = weights_at(panel + (i + c) * PANEL + v * W);
-        for (int r = 0; r < R; ++r) sums[r][c][v] = fma(all(x[r * WORKSPACE + i + c]), weight, sums[r][c][v]);
+        for (int half = CHAINS / 2; half > 0; half /= 2)
+          for (int c = 0; c < half; ++c) sums[r][c][v] += sums[r][c + half][v];
+        totals[r][v] += sums[r][0][v];
       }
+  }
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) {
-      for (int half = CHAINS / 2; half > 0; half /= 2)
-        for (int c = 0; c < half; ++c) sums[r][c][v] += sums[r][c + half][v];
-      store(to + r * WORKSPACE + v * W, scale ? sums[r][0][v] * load(scale + v * W) : sums[r][0][v]);
-    }
+    for (int v = 0; v < V; ++v)
+      store(to + r * WORKSPACE + v * W, scale ? totals[r][v] * load(scale + v * W) : totals[r][v]);
 }
 
 // A packed matrix times the vector at `from` of `count` workspaces; `to` is written up to a whole panel.
@@ -166,7 +173,8 @@ CSM_INLINE float within_one(float x) { return x < -1.0f ? -1.0f : x > 1.0f ? 1.0
 CSM_INLINE void predict(float* w, int64_t end, int64_t period, float bias) {
   const vf log_gain = min(all(w[GAIN] + bias), all(LARGEST_LOG_GAIN));
   const Exponential e = split_exponential(max(log_gain, all(-87.0f)));
-  const float gain = fma(e.power, e.p, e.power)[0], scale = 1.0f / (1e-5f + gain);
+  const float gain = log_gain[0] < -87.0f ? 0.0f : fma(e.power, e.p, e.power)[0];
+  const float scale = 1.0f / (1e-5f + gain);
   w[GAIN] = gain;
   const float* past = w + PAST;
   float* to = w + READ + MEMORY + CONDITION;

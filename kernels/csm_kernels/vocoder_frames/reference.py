@@ -1,8 +1,8 @@
 """The specification of vocoder_frames in plain PyTorch, for float32 and float64 and any device.
 
-The signal network of FARGAN (Valin, Mustafa and Buethe 2024, arXiv 2405.21069) writes 40 samples at a time from
-the condition of a subframe and from its own last samples. Rows of the batch are computed one by one: a product
-of several rows may add in another order than that of one, and the network feeds its rounding back.
+The signal network of FARGAN (Valin, Mustafa and Buethe 2024, arXiv 2405.21069) writes 40 samples at a time
+from the condition of a subframe and from its own last samples. Rows of the batch are computed one by one: a
+product of several rows may add in another order than that of one, and the network feeds its rounding back.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from csm_kernels.vocoder_frames.weights import FRAME, HISTORY, SUBFRAME, VocoderState, VocoderWeights
 
-# Log of the largest gain, 4 times full scale; speech, whose samples are within 1, stays below 1.
+# Log of the largest gain. Speech does not reach it: samples before de-emphasis are within 1.85.
 LARGEST_LOG_GAIN = math.log(4.0)
 
 

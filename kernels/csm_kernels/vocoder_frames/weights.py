@@ -45,14 +45,18 @@ MATRICES = tuple(name for name in SHAPES if "gain" not in name)
 class VocoderWeights:
     """Weights of FARGAN's signal network, fp32; matrices are [out, in], the sizes are the paper's.
 
+    All matrices but `gain` and `pitch_gains` may be int8 with a scale per row, as the published weights are,
+    which then lose nothing. The tensors are the caller's, not copies: a change in place counts from the next
+    call on.
+
     The rows of a GRU's matrices are those of the update gate, of the reset gate and of the candidate, in this
     order. The inputs below are named in the order of a matrix's columns.
 
     Attributes:
         gain: Condition -> log gain of the subframe, [1, 80].
         gain_bias: Its bias, [1].
-        convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44, last
-            40 samples) -> features, [192, 328].
+        convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44,
+            last 40 samples) -> features, [192, 328].
         convolution_gate: Gate of the features, [192, 192].
         pitch_gains: Features -> gains of the pitch prediction for the GRUs and the skip layer, [4, 192].
         pitch_gains_bias: Their biases, [4].
@@ -89,24 +93,17 @@ class VocoderWeights:
     output: Tensor | Int8Rows
 
     def __post_init__(self) -> None:
+        wrong = [n for n, m in self.named().items() if isinstance(m, Int8Rows) and n not in MATRICES]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: expected float32: int8 replaces {', '.join(MATRICES)}")
         dtype, device = self.gain.dtype, self.gain.device
         for name, matrix in self.named().items():
-            values = matrix.values if isinstance(matrix, Int8Rows) else matrix
-            wanted = torch.int8 if isinstance(matrix, Int8Rows) else dtype
-            shape = SHAPES[name]
-            fits = values.shape == shape and values.dtype == wanted and values.device == device
-            if not fits or dtype not in (torch.float32, torch.float64):
-                raise ValueError(
-                    f"{name}: expected float32 {list(shape)} (or float64, all of one dtype) on {device} as "
-                    f"gain, got {values.dtype} {list(values.shape)} on {values.device}"
-                )
-            scale = matrix.scale if isinstance(matrix, Int8Rows) else values
-            if scale.shape[:1] != shape[:1] or scale.dtype != dtype or scale.device != device:
-                raise ValueError(
-                    f"{name}: expected a scale for every row, {dtype} {list(shape[:1])}, got {scale.dtype} "
-                    f"{list(scale.shape)}"
-                )
-            if not bool(scale.isfinite().all()):
+            shape, floats = SHAPES[name], matrix
+            if isinstance(matrix, Int8Rows):
+                _check(name, matrix.values, shape, torch.int8, device)
+                shape, floats = shape[:1], matrix.scale
+            _check(name, floats, shape, dtype, device)
+            if not bool(floats.isfinite().all()):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity: damaged weights")
         if len({isinstance(getattr(self, name), Int8Rows) for name in MATRICES}) > 1:
             raise ValueError("weights: expected all matrices in int8 or none; use VocoderWeights.int8()")
@@ -134,6 +131,18 @@ class VocoderWeights:
         kept = self.named()
         changed: dict[str, Any] = {n: m.restored() for n, m in kept.items() if isinstance(m, Int8Rows)}
         return replace(self, **changed) if changed else self
+
+
+def _check(
+    name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
+    fits = tensor.shape == shape and tensor.dtype == dtype and tensor.device == device
+    if not fits or dtype not in (torch.float32, torch.float64, torch.int8):
+        raise ValueError(
+            f"{name}: expected float32 {list(shape)} on {device} as gain (or float64, all of one dtype; or "
+            f"int8 matrices with a scale for every row), got {tensor.dtype} {list(tensor.shape)} on "
+            f"{tensor.device}"
+        )
 
 
 class VocoderState(NamedTuple):
