@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from csm.audio.files import write_audio
-from csm.cli.options import add_backchannels, add_device, add_turn_end, device_of
+from csm.cli.options import add_backchannels, add_device, add_turn_end, add_voice, device_of
 from csm.conversation.backchannels import available_backchannels
 from csm.conversation.console import microphone_events, typed_replies
 from csm.conversation.live import LiveConversation
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a finished csm train")
     parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="of the run's corpus, where it moved")
-    parser.add_argument("--voice", type=Path, metavar="FOLDER", help="of csm export voice")
+    add_voice(parser)
     add_device(parser)
     parser.add_argument(
         "--speaker", metavar="NAME", help="the model's voice (default: the most trained speaker)"

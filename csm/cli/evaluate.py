@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from csm.cli.options import add_voice
 from csm.evaluation.core.comparison import compare_reports
 from csm.evaluation.core.report import load_report
 from csm.evaluation.core.runner import RunnerOptions
@@ -96,7 +97,7 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_voice(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--voice", type=Path, metavar="FOLDER", help="exported voice")
+    add_voice(group)
     group.add_argument(
         "--lines", type=int, default=VoiceOptions().lines, metavar="N", help="most lines of a group (60)"
     )

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from csm.cli.options import add_backchannels, add_turn_end
+from csm.cli.options import add_backchannels, add_turn_end, add_voice
 from csm.conversation.backchannels import available_backchannels
 from csm.conversation.listener import ListenerConfig
 from csm.conversation.live_config import LiveConfig
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--turn-bench", type=Path, metavar="FOLDER", help="parquet files to listen to instead"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the report")
-    parser.add_argument("--voice", type=Path, metavar="FOLDER", help="(default: the packaged voice)")
+    add_voice(parser)
     parser.add_argument("--users", type=int, default=10, metavar="N", help="of each kind (%(default)s)")
     parser.add_argument("--no-hold", action="store_true", help="speak on until an interruption is certain")
     parser.add_argument(

@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 from csm.cli.options import add_device, device_of
-from csm.generation.talker import PACKAGED
+from csm.generation.voice_folder import PACKAGED
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.io.export import export_tokenizer
 

@@ -12,6 +12,7 @@ import torch
 from csm import config as config_files
 from csm.conversation.backchannels import BACKCHANNELS
 from csm.conversation.smart_turn import TURN_ENDS
+from csm.generation.voice_folder import PACKAGED_VOICES, packaged_voice
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
 from csm.training.distributed import start_distributed
@@ -50,6 +51,17 @@ def add_backchannels(parser: argparse.ArgumentParser) -> None:
         default=BACKCHANNELS[0],
         help="what separates short speech over the voice that leaves it the floor from an interruption: its "
         "English words, or nothing but its length (default: %(default)s)",
+    )
+
+
+def add_voice(parser: argparse._ActionsContainer) -> None:
+    """Adds --voice: the folder of a voice, of a packaged one by its name."""
+    names = ", ".join(PACKAGED_VOICES)
+    parser.add_argument(
+        "--voice",
+        type=packaged_voice,
+        metavar="VOICE",
+        help=f"{names} (packaged), or a folder of csm export voice (default: {next(iter(PACKAGED_VOICES))})",
     )
 
 

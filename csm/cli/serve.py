@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import uvicorn
 
-from csm.cli.options import add_backchannels, add_turn_end
+from csm.cli.options import add_backchannels, add_turn_end, add_voice
 from csm.conversation.backchannels import available_backchannels
 from csm.conversation.repliers import ChatReplier
 from csm.conversation.smart_turn import available_turn_end
@@ -34,7 +34,7 @@ from csm.system.log import log
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     defaults = ServerSettings()
-    parser.add_argument("--voice", type=Path, metavar="FOLDER", help="(default: the packaged voice)")
+    add_voice(parser)
     parser.add_argument("--host", default=defaults.host, help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=defaults.port, help="(default: %(default)s)")
     parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="(default: $CSM_TOKEN)")

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from csm.audio.files import read_audio
+from csm.cli.options import add_voice
 from csm.generation.playback import play
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.talker import Talker
@@ -27,9 +28,7 @@ from csm.generation.voice_card import is_marked, mark_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
-    parser.add_argument(
-        "--voice", type=Path, metavar="FOLDER", help="of csm export voice (default: the packaged voice)"
-    )
+    add_voice(parser)
     parser.add_argument("--speaker", metavar="NAME", help="who says it (default: the most trained speaker)")
     parser.add_argument("--list", action="store_true", help="list the speakers")
     parser.add_argument("--prompt", type=Path, metavar="FILE", help="a recording whose voice to continue in")

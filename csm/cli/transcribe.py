@@ -15,15 +15,14 @@ import json
 from pathlib import Path
 
 from csm.audio.files import read_audio
+from csm.cli.options import add_voice
 from csm.generation.talker import Talker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a recording of one channel")
-    parser.add_argument(
-        "--voice", type=Path, metavar="FOLDER", help="of csm export voice (default: the packaged voice)"
-    )
+    add_voice(parser)
     parser.add_argument("--speaker", metavar="NAME", help="a known voice that is heard (default: any other)")
     parser.add_argument("--json", action="store_true", help="print each change as a line of JSON")
 

@@ -24,7 +24,12 @@ from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
-from csm.generation.voice_folder import SAMPLING_FILE, TOKENIZER_FOLDER, read_voice_folder
+from csm.generation.voice_folder import (
+    SAMPLING_FILE,
+    TOKENIZER_FOLDER,
+    packaged_voice,
+    read_voice_folder,
+)
 from csm.generation.voices import VOICES_FILE, Voice, find_voice, write_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
@@ -36,7 +41,6 @@ from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer
 from csm.word_search import WORDS_FILE, WordPairs
 
-PACKAGED = Path(__file__).resolve().parents[1] / "weights"
 # Silence between sentences: a pause for breath is 0.2 s and more, and the sentences' own ends add to it.
 PAUSE_FRAMES = 2
 
@@ -90,12 +94,12 @@ class Talker:
         """Reads a folder of `save_pretrained`, or csm-1b with Mimi (`csm.generation.voice_folder`).
 
         Args:
-            folder: Folder; None reads the packaged voice.
+            folder: Folder, or the name of a packaged voice: "telephone" (None) or "wideband".
 
         Raises:
             ValueError: A file is missing or does not fit the others.
         """
-        parts = read_voice_folder(PACKAGED / "voice" if folder is None else Path(folder))
+        parts = read_voice_folder(packaged_voice(folder))
         return cls(**parts._asdict())
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False, tokenizer: bool = True) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from csm import config as config_files
-from csm.generation.talker import PACKAGED
+from csm.generation.voice_folder import PACKAGED
 from csm.recipes.run_config import RunConfig
 from csm.system.digests import record_digests, sha256_of
 from csm.system.files import move_files
@@ -16,7 +16,7 @@ from csm.tokenizer.semantic.semantic_heads import SemanticHeads
 from csm.training.run_folder import is_complete
 
 #: Folder in csm/weights of the packaged tokenizer at 24 kHz.
-WIDEBAND_TOKENIZER = "wideband_tokenizer"
+WIDEBAND_TOKENIZER = "wideband/tokenizer"
 CONFIG, WEIGHTS = PRETRAINED_FILES = ("config.json", "model.safetensors")
 
 

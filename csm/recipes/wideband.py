@@ -93,7 +93,7 @@ def wideband_model() -> RunConfig:
     Hardware: two CPU cores.
     Time: not measured as a whole yet.
 
-    After `csm encode --recipe wideband_model --tokenizer csm/weights/wideband_tokenizer --output
+    After `csm encode --recipe wideband_model --tokenizer csm/weights/wideband/tokenizer --output
     runs/wideband/codes` (or with a tokenizer of your own): `csm train --recipe wideband_model --output
     runs/wideband`
     """

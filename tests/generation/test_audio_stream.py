@@ -6,7 +6,7 @@ import torch
 from csm.generation.audio_stream import SpeechStream, stream_audio
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
-from csm.generation.talker import PACKAGED
+from csm.generation.voice_folder import PACKAGED
 from csm.generation.voices import Voice
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ

@@ -14,7 +14,7 @@ from csm.data.turn_audio import read_turn
 from csm.evaluation.metrics.text_reader import letters_of
 from csm.evaluation.metrics.words import character_error_counts
 from csm.evaluation.subjects.codes import read_any_tokenizer
-from csm.generation.talker import PACKAGED
+from csm.generation.voice_folder import PACKAGED
 from csm.recipes.run_files import WIDEBAND_TOKENIZER
 from csm.recipes.steps.train_tokenizer import start_tokenizer
 from csm.recipes.wideband import wideband_tokenizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from csm.generation.audio_stream import stream_audio
-from csm.generation.talker import PACKAGED
+from csm.generation.voice_folder import PACKAGED
 from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.shared_decoder import Conditions, SharedDecoder, stream_decoder
