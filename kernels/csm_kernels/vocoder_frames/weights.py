@@ -168,7 +168,7 @@ class VocoderState(NamedTuple):
         cls, batch: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> VocoderState:
         """Returns the state of `batch` streams before their first frame."""
-        floats = (
-            torch.zeros(batch, width, dtype=dtype, device=device) for width in (HISTORY, MEMORY, *STATES)
-        )
-        return cls(*floats, torch.zeros(batch, dtype=torch.int64, device=device))
+        widths = HISTORY, MEMORY, *STATES
+        tensors = [torch.zeros(batch, width, dtype=dtype, device=device) for width in widths]
+        tensors.append(torch.zeros(batch, dtype=torch.int64, device=device))
+        return cls(*tensors)
