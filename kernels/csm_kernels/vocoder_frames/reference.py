@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csm_kernels.int8_rows import Int8Rows
 from csm_kernels.vocoder_frames.weights import FRAME, HISTORY, SUBFRAME, VocoderState, VocoderWeights
 
 # Log of the largest gain. Speech does not reach it: samples before de-emphasis are within 1.85.
@@ -56,7 +57,7 @@ def _subframe(
     last = (scale * past[-SUBFRAME:]).clamp(-1, 1)
 
     read = torch.cat([condition, predicted, last])
-    features = torch.tanh(F.linear(torch.cat([memory, read]), weights.convolution))
+    features = torch.tanh(_product(torch.cat([memory, read]), weights.convolution))
     features = _gated(features, weights.convolution_gate)
     gains = torch.sigmoid(F.linear(features, weights.pitch_gains, weights.pitch_gains_bias))
     one, two, three, four = (torch.cat([g * predicted[2:-2], last]) for g in gains)
@@ -67,16 +68,21 @@ def _subframe(
     third = _gru(torch.cat([out2, three]), states[2], weights.gru3_input, weights.gru3_recurrent)
     out3 = _gated(third, weights.gru3_gate)
 
-    skip = torch.tanh(F.linear(torch.cat([out1, out2, out3, features, four]), weights.skip))
-    new = gain * torch.tanh(F.linear(_gated(skip, weights.skip_gate), weights.output))
+    skip = torch.tanh(_product(torch.cat([out1, out2, out3, features, four]), weights.skip))
+    new = gain * torch.tanh(_product(_gated(skip, weights.skip_gate), weights.output))
     return [torch.cat([past[SUBFRAME:], new]), read, first, second, third]
 
 
-def _gated(x: Tensor, gate: Tensor) -> Tensor:
-    return x * torch.sigmoid(F.linear(x, gate))
+def _product(x: Tensor, matrix: Tensor | Int8Rows) -> Tensor:
+    assert isinstance(matrix, Tensor), "int8 is restored before the first subframe"
+    return F.linear(x, matrix)
 
 
-def _gru(x: Tensor, state: Tensor, of_input: Tensor, recurrent: Tensor) -> Tensor:
-    a, r = F.linear(x, of_input).chunk(3), F.linear(state, recurrent).chunk(3)
+def _gated(x: Tensor, gate: Tensor | Int8Rows) -> Tensor:
+    return x * torch.sigmoid(_product(x, gate))
+
+
+def _gru(x: Tensor, state: Tensor, of_input: Tensor | Int8Rows, recurrent: Tensor | Int8Rows) -> Tensor:
+    a, r = _product(x, of_input).chunk(3), _product(state, recurrent).chunk(3)
     update, reset = torch.sigmoid(a[0] + r[0]), torch.sigmoid(a[1] + r[1])
     return update * state + (1 - update) * torch.tanh(a[2] + reset * r[2])

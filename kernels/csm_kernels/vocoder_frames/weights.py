@@ -98,10 +98,11 @@ class VocoderWeights:
             raise ValueError(f"{wrong[0]}: expected float32: int8 replaces {', '.join(MATRICES)}")
         dtype, device = self.gain.dtype, self.gain.device
         for name, matrix in self.named().items():
-            shape, floats = SHAPES[name], matrix
             if isinstance(matrix, Int8Rows):
-                _check(name, matrix.values, shape, torch.int8, device)
-                shape, floats = shape[:1], matrix.scale
+                _check(name, matrix.values, SHAPES[name], torch.int8, device)
+                floats, shape = matrix.scale, SHAPES[name][:1]
+            else:
+                floats, shape = matrix, SHAPES[name]
             _check(name, floats, shape, dtype, device)
             if not bool(floats.isfinite().all()):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity: damaged weights")
@@ -156,7 +157,7 @@ class VocoderState(NamedTuple):
     """
 
     samples: Tensor
-    convolution: Tensor | Int8Rows
+    convolution: Tensor
     gru1: Tensor
     gru2: Tensor
     gru3: Tensor
@@ -167,7 +168,7 @@ class VocoderState(NamedTuple):
         cls, batch: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> VocoderState:
         """Returns the state of `batch` streams before their first frame."""
-        floats = (
-            torch.zeros(batch, width, dtype=dtype, device=device) for width in (HISTORY, MEMORY, *STATES)
-        )
-        return cls(*floats, torch.zeros(batch, dtype=torch.int64, device=device))
+        widths = HISTORY, MEMORY, *STATES
+        tensors = [torch.zeros(batch, width, dtype=dtype, device=device) for width in widths]
+        tensors.append(torch.zeros(batch, dtype=torch.int64, device=device))
+        return cls(*tensors)
