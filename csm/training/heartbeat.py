@@ -36,7 +36,7 @@ class Heartbeat:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        self.stopping = threading.Event()
+        self.stopping, self.ending = threading.Event(), threading.Event()
         self.exchanges = 0
         self.last = _LEFT
         self.supervisor = process_table.process(os.getppid())
@@ -109,8 +109,10 @@ class Heartbeat:
         self._exit(HUNG)
 
     def _exit(self, status: int) -> None:
-        if self.rank == 0:
-            time.sleep(2 * BEAT_S)  # as in `leave`
+        self.ending.set()
+        if self.rank == 0 or status == FAILED:
+            # Rank 0 as in `leave`. A launcher ends all at the first end: the one that failed speaks before.
+            time.sleep(2 * BEAT_S)
         os._exit(status)
 
     def _say(self, text: str) -> None:
@@ -129,6 +131,15 @@ def stop_heartbeat(*, failed: bool = False) -> None:
     """Ends it; the process is about to leave the others, which end too where it has failed."""
     while _heartbeats:
         _heartbeats.pop().leave(failed=failed)
+
+
+def end_with_the_others() -> None:
+    """Waits for the end of this process where another rank has failed; returns after two beats without one.
+
+    A collective breaks when the process of the rank that failed ends, perhaps before its failure is read.
+    """
+    if _heartbeats and _heartbeats[-1].ending.wait(2 * BEAT_S):
+        threading.Event().wait()  # the heartbeat ends the process
 
 
 def _launcher_keeps_store() -> bool:

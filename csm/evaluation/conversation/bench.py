@@ -1,8 +1,9 @@
 """The interruption bench: what a subject does with each scripted user, measured on its audio alone.
 
-A voice that falls silent over an event has stopped if it stays silent for 1.5 s, or if what it says next is not
-the reply that it was giving. That reply is known: the same opening is played to another subject of the same kind
-without an event. A voice that paused says the next part of it; one that was interrupted answers.
+A voice that falls silent over an event has stopped if it stays silent for 1.5 s, or if what it says next is
+not the reply that it was giving. That whole reply is recorded first: the same opening is played to another
+subject of the same kind without an event. A voice that paused says the next part of it; one that was
+interrupted answers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ LONGEST_S, SHORTEST_S, FADE_S = 0.4, 0.1, 0.01
 
 
 def likeness(stretch: Float[Tensor, " N"], reply: Float[Tensor, " S"]) -> float:
-    """Returns the largest normalised correlation of a stretch of audio with one of the same length in a reply.
+    """Returns the largest normalised correlation of a stretch with one of the same length in a reply.
 
     Returns:
         1 where the reply contains the stretch at some loudness; 0 for silence, and where it is longer.
@@ -31,9 +31,7 @@ def likeness(stretch: Float[Tensor, " N"], reply: Float[Tensor, " S"]) -> float:
     return float(found.max())
 
 
-def stretch_after(
-    audio: Float[Tensor, " S"], begin: float, limit: float, rate: int
-) -> Float[Tensor, " N"]:
+def stretch_after(audio: Float[Tensor, " S"], begin: float, limit: float, rate: int) -> Float[Tensor, " N"]:
     """Returns the speech that begins at a time: at most 0.4 s and up to `limit`, but at least 0.1 s.
 
     Args:

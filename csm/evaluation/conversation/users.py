@@ -75,8 +75,8 @@ def scripted_users(corpus: Corpus, count: int, seed: int = 0) -> list[ScriptedUs
     murmurs, words = _drawn(corpus, seed, _is_backchannel), _drawn(corpus, seed, _is_short_interruption)
     if len(long) < 3 * count or not murmurs or not words:
         raise ValueError(
-            f"{corpus.root}: has {len(long)} turns of 1.5 to 6 s, {len(murmurs)} backchannels and {len(words)} "
-            f"short interruptions: expected at least {3 * count}, 1 and 1; lower --users"
+            f"{corpus.root}: has {len(long)} turns of 1.5 to 6 s, {len(murmurs)} backchannels and "
+            f"{len(words)} short interruptions: expected at least {3 * count}, 1 and 1; lower --users"
         )
     return [*_users(corpus, (long, murmurs, words), count, seed)]
 

@@ -104,13 +104,17 @@ class Follows(_Stub):
 
     def _planned(self, seconds: float) -> str:
         ends = itertools.accumulate(length for length, _ in self._plan)
-        return next((what for end, (_, what) in zip(ends, self._plan, strict=True) if seconds < end - 1e-6), "")
+        return next(
+            (what for end, (_, what) in zip(ends, self._plan, strict=True) if seconds < end - 1e-6), ""
+        )
 
 
 @pytest.fixture(scope="module")
 def brief(users):
     """One user who says a short word, and one who murmurs, with the length of their speech in seconds."""
-    found = [next(user for user in users if user.kind == kind) for kind in ("short_interruption", "backchannel")]
+    found = [
+        next(user for user in users if user.kind == kind) for kind in ("short_interruption", "backchannel")
+    ]
     return found, [len(user.event) / RATE for user in found]
 
 
