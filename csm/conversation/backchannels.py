@@ -97,7 +97,12 @@ class ByWords:
 
 def is_backchannel(text: str) -> bool:
     """Returns whether all words of a text are those of backchannels; True for a text without words."""
-    return _ALL.fullmatch(" ".join(re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower()))) is not None
+    return _ALL.fullmatch(" ".join(words_of(text))) is not None
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text in lower case, contractions whole."""
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower())
 
 
 def available_backchannels(name: str, transcriber: Transcriber) -> Backchannels:

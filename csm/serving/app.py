@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from csm import __version__
 from csm.serving import speech
 from csm.serving.admission import Full
+from csm.serving.audio_codecs import available_codecs
 from csm.serving.service import Service
 from csm.serving.talking import BAD, Talk
 from csm.system.host_memory import resident_memory
@@ -114,6 +115,7 @@ async def _health(request: Request, service: Service) -> Response:
             "status": "ok",
             "version": __version__,
             "rate": service.talker.tokenizer.config.sample_rate,
+            "codecs": available_codecs(),
             "voices": list(service.talker.voices),
             "repliers": list(service.repliers),
             "places": service.admission.places,

@@ -5,7 +5,7 @@ Opus is coded by PyAV's libopus, mono at 48 kHz in frames of 20 ms.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import struct
 from typing import Any, Protocol
 
@@ -103,6 +103,11 @@ def line_of(codec: object, rate: int) -> Line:
     if codec not in CODECS:
         raise ValueError(f"codec is {codec!r}: expected one of {', '.join(CODECS)}")
     return OpusLine(rate) if codec == "opus" else PcmLine()
+
+
+def available_codecs() -> list[str]:
+    """Returns those of CODECS that this installation codes."""
+    return [name for name in CODECS if name != "opus" or importlib.util.find_spec("av") is not None]
 
 
 class PcmFile:

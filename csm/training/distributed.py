@@ -17,7 +17,10 @@ from torch import Tensor
 
 from csm.system.host_memory import keep_freed_memory
 from csm.system.threads import available_cores
-from csm.training.heartbeat import start_heartbeat, stop_heartbeat
+from csm.training.heartbeat import end_with_the_others, start_heartbeat, stop_heartbeat
+
+# What gloo and NCCL say where the process of another rank has ended.
+BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,17 @@ def failing_together() -> Iterator[None]:
         yield
     except BaseException:
         stop_heartbeat(failed=True)
+        raise
+
+
+@contextmanager
+def broken_collectives_in_one_line() -> Iterator[None]:
+    """Ends this rank without a traceback where a collective breaks because another rank has failed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(text in str(error) for text in BROKEN):
+            end_with_the_others()
         raise
 
 

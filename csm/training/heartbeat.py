@@ -36,7 +36,7 @@ class Heartbeat:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        self.stopping = threading.Event()
+        self.stopping, self.ending = threading.Event(), threading.Event()
         self.exchanges = 0
         self.last = _LEFT
         self.supervisor = process_table.process(os.getppid())
@@ -63,9 +63,7 @@ class Heartbeat:
 
     def _exchange(self) -> None:
         """Writes this rank's beats and reads those of the others."""
-        # A connection of its own: one that waits for a key elsewhere would hold it up.
-        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*place, is_master=False, timeout=timedelta(hours=1), wait_for_workers=False)
+        store = _connected(timedelta(hours=1))
         keys = [f"csm/heartbeat/{rank}" for rank in range(self.size)]
         seen: dict[int, bytes] = {}
         silent = dict.fromkeys(range(self.size), 0)
@@ -78,14 +76,34 @@ class Heartbeat:
                 seen[rank] = value
             self.exchanges += 1
             if failed := [rank for rank, value in seen.items() if value == _FAILED and rank != self.rank]:
-                named = ", ".join(map(str, failed))
-                self._say(f"rank {named} has failed, for the reason that it gave; this rank ends")
+                self._say_failed(failed)
                 self._exit(FAILED)
             hung = [rank for rank, count in silent.items() if count >= SILENT_BEATS and rank != self.rank]
             if hung:
                 self._end(f"rank {', '.join(map(str, hung))} has not answered for {_seconds()} s: it hangs")
             self.stopping.wait(BEAT_S)
         store.set(keys[self.rank], self.last.decode())
+
+    def end_if_another_failed(self) -> None:
+        """Ends this process where the store says that another rank has failed; else returns."""
+        if not self.ending.is_set():
+            try:
+                store = _connected(timedelta(seconds=2))
+                keys = {rank: f"csm/heartbeat/{rank}" for rank in range(self.size) if rank != self.rank}
+                failed = [r for r, key in keys.items() if store.check([key]) and store.get(key) == _FAILED]
+            except RuntimeError:
+                return  # the store has ended
+            if not failed:
+                return
+            if not self.ending.is_set():
+                self._say_failed(failed)
+                self._exit(FAILED)
+        threading.Event().wait()  # the other thread ends the process
+
+    def _say_failed(self, ranks: list[int]) -> None:
+        self.ending.set()
+        named = ", ".join(map(str, ranks))
+        self._say(f"rank {named} has failed, for the reason that it gave; this rank ends")
 
     def _watch(self) -> None:
         """Ends this rank where the store does not answer, or where its own supervisor is stopped."""
@@ -109,8 +127,10 @@ class Heartbeat:
         self._exit(HUNG)
 
     def _exit(self, status: int) -> None:
-        if self.rank == 0:
-            time.sleep(2 * BEAT_S)  # as in `leave`
+        self.ending.set()
+        if self.rank == 0 or status == FAILED:
+            # Rank 0 as in `leave`. A launcher ends all at the first end: the one that failed speaks before.
+            time.sleep(2 * BEAT_S)
         os._exit(status)
 
     def _say(self, text: str) -> None:
@@ -129,6 +149,21 @@ def stop_heartbeat(*, failed: bool = False) -> None:
     """Ends it; the process is about to leave the others, which end too where it has failed."""
     while _heartbeats:
         _heartbeats.pop().leave(failed=failed)
+
+
+def end_with_the_others() -> None:
+    """Ends this process where another rank has said that it failed; returns where none has.
+
+    A collective breaks when the process of the rank that failed ends, perhaps before a beat has read of it.
+    """
+    for beats in _heartbeats:
+        beats.end_if_another_failed()
+
+
+def _connected(timeout: timedelta) -> TCPStore:
+    """A connection of its own: one that waits for a key elsewhere would hold it up."""
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(*place, is_master=False, timeout=timeout, wait_for_workers=False)
 
 
 def _launcher_keeps_store() -> bool:

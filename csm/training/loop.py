@@ -26,7 +26,7 @@ from csm.system.log import log
 from csm.training.batches import Batches
 from csm.training.checkpoint import Checkpoints, checkpoint_bytes, require_space
 from csm.training.checkpoint_reader import exported_weights, newest_checkpoint, newest_state
-from csm.training.distributed import start_distributed
+from csm.training.distributed import broken_collectives_in_one_line, start_distributed
 from csm.training.engine import build_engines, trained_alone
 from csm.training.memory_fit import PeakMemory, fit_memory, memory_errors_in_one_line
 from csm.training.metric_logger import MetricLogger
@@ -97,7 +97,8 @@ def train(
         log.info("%s: this run is complete; nothing to do", output)
         return output
     distributed = start_distributed(device)
-    with only_writer(output, distributed):
+    memory = memory_errors_in_one_line(task, config, distributed)
+    with only_writer(output, distributed), broken_collectives_in_one_line(), memory:
         engines = build_engines(task.modules, config, distributed)
         run = TrainingRun(task=task, config=config, output=output, distributed=distributed, engines=engines)
         step = resume(run)
@@ -105,7 +106,7 @@ def train(
             write_run(output, run_description, config, distributed, step, inputs or {}, materials)
         require_space(output / "checkpoints", checkpoint_bytes(engines, distributed), distributed)
         # Until here there is nothing to save: a signal ends the process at once.
-        with StopRequest(distributed) as stop, memory_errors_in_one_line():
+        with StopRequest(distributed) as stop:
             step = train_steps(run, step, stop)
         if step < config.steps:
             reason = stop.reason or "another rank"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +15,21 @@ import torch
 from csm.system.host_memory import peak_memory
 from csm.system.log import log
 from csm.training.batches import on_device
+from csm.training.distributed import DistributedContext
+from csm.training.heartbeat import stop_heartbeat
+from csm.training.options import TrainingConfig
 from csm.training.reproducibility import seed_everything
 from csm.training.training_run import TrainingRun
 
 # Share of a card's memory above which a line warns.
 NEARLY_FULL = 0.95
+FAILED_ALLOCATION = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "STATUS_ALLOC_FAILED",
+)
 
 
 @runtime_checkable
@@ -33,6 +45,18 @@ class Divisible(Protocol):
     def most_pieces(self, step: int, micro_batch: int) -> int:
         """Returns how many pieces a micro-batch can be cut into."""
         ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A task whose micro-batches have a size.
+
+    Attributes:
+        micro_batch: The field of the config that sets it, and its value.
+    """
+
+    @property
+    def micro_batch(self) -> tuple[str, int]: ...
 
 
 def fit_memory(run: TrainingRun, step: int) -> None:
@@ -95,13 +119,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error says that an allocation failed, on a GPU or in the host's memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # The allocator of the host's memory raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # The allocator of the host's memory and CUDA's libraries raise a plain RuntimeError.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in FAILED_ALLOCATION)
 
 
 @contextmanager
-def memory_errors_in_one_line() -> Iterator[None]:
-    """Turns an allocation that fails into a line that says what can be done.
+def memory_errors_in_one_line(
+    task: object, config: TrainingConfig, distributed: DistributedContext
+) -> Iterator[None]:
+    """Turns an allocation that fails into a line that says what can be done; the other ranks end, too.
 
     Raises:
         ValueError: Memory ran out.
@@ -111,12 +137,48 @@ def memory_errors_in_one_line() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(
-            "memory ran out in a step; checkpoints are intact. Expected room for a micro-batch: lower "
-            "data.rows_per_micro_batch (utterances.items for a tokenizer) and raise training.micro_batches "
-            "by the same factor, set execution.checkpoint_layers=true, or a higher training.zero_stage; "
-            "csm train --dry-run estimates each"
-        ) from error
+        stop_heartbeat(failed=True)
+        raise ValueError(shortage(error, task, config, distributed)) from error
+
+
+def shortage(
+    error: BaseException, task: object, config: TrainingConfig, distributed: DistributedContext
+) -> str:
+    """Returns one line on an allocation that failed: the memory, the micro-batch, and what can be done."""
+    found = re.search(r"(?:tried|[Uu]nable) to allocate ([\d.]+) ?(\w+)", str(error), re.IGNORECASE)
+    asked = f"{_readable(*found.groups())} more" if found else "more"
+    peak, room = peak_memory(distributed.device), room_of(distributed.device)
+    field, value = task.micro_batch if isinstance(task, Sized) else ("the size of a micro-batch", None)
+    pieces = task.pieces if isinstance(task, Divisible) else 1
+    size = "" if value is None else f"{field} is {value}"
+    whole = f"{size}, computed in {pieces} pieces" if pieces > 1 else size
+    stage, ranks = config.zero_stage, distributed.size
+    ways = ["execution.checkpoint_layers=true"] if isinstance(task, Divisible) else []
+    ways += ["more ranks" if stage == 3 else "training.zero_stage=3 on several GPUs"]
+    return (
+        f"memory ran out on rank {distributed.rank} of {ranks} (ZeRO stage {stage}): {asked} was asked for "
+        f"after a peak of {peak / 1e9:.2f} GB{room}; {whole + ': ' if whole else ''}lower {field} and raise "
+        f"training.micro_batches, {config.micro_batches}, by the same factor, or take {' or '.join(ways)}; "
+        "csm train --dry-run estimates each. Checkpoints are intact"
+    )
+
+
+def room_of(device: torch.device) -> str:
+    """Returns the memory that the peak is a part of, as words that follow it; "" where it is unknown."""
+    if device.type == "cuda":
+        return f" of its card's {torch.cuda.get_device_properties(device).total_memory / 1e9:.2f} GB"
+    if sys.platform == "win32":
+        return ""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        return f" within its limit of {limit / 1e9:.2f} GB"
+    return f" of the machine's {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.2f} GB"
+
+
+def _readable(number: str, unit: str) -> str:
+    return f"{float(number) / 1e9:.2f} GB" if unit == "bytes" else f"{number} {unit}"
 
 
 class PeakMemory:

@@ -95,6 +95,11 @@ class ModelTask:
         self.validation = validation
         self.validation_batch = model.with_layout(validation.in_order(VALIDATION_ROWS))
 
+    @property
+    def micro_batch(self) -> tuple[str, int]:
+        """The field that sets the size of a micro-batch, and its value."""
+        return "data.rows_per_micro_batch", self.train.config.rows_per_micro_batch
+
     def batch(self, step: int, micro_batch: int) -> RowBatch | RowPieces:
         """The rows of one micro-batch (from 0) of one step (from 1), with the model's index structures."""
         if self.pieces == 1:

@@ -177,6 +177,11 @@ class SemanticTask:
         self._pending: list[dict[str, Tensor]] = []
         self._start()
 
+    @property
+    def micro_batch(self) -> tuple[str, int]:
+        """The field that sets the size of a micro-batch, and its value."""
+        return "semantic_utterances.items", self.train.config.items
+
     def batch(self, step: int, micro_batch: int) -> SemanticBatch:
         """Returns one micro-batch of a step, on the CPU."""
         random = np.random.default_rng([self.train.seed, 4, step, micro_batch])

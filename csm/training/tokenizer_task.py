@@ -120,6 +120,11 @@ class TokenizerTask:
             # Codebooks follow what they quantize, if that stays as it is: the prediction too.
             tokenizer.quantizer.requires_grad_(False).acoustic_out.requires_grad_(True)
 
+    @property
+    def micro_batch(self) -> tuple[str, int]:
+        """The field that sets the size of a micro-batch, and its value."""
+        return "utterances.items", self.train.config.items
+
     def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
         """One micro-batch of a step, on the CPU."""
         return self.train.batch(step, micro_batch)

@@ -34,6 +34,7 @@ def test_csm_1b_is_served_with_numbers_for_voices(serve, csm_1b) -> None:
     address = serve(talker=csm_1b)
     health = json.loads(ask(address, "/health")[1])
     assert health["rate"] == 24_000 and health["voices"][:2] == ["0", "1"]
+    assert health["codecs"] == ["pcm", "opus"]
     expected = (csm_1b.generate("Hello there.", "1").waveform[0].clamp(-1, 1) * 32767).round()
     request = {"input": "Hello there.", "voice": "1", "response_format": "pcm"}
     status, pcm = ask(address, "/v1/audio/speech", request)

@@ -1,6 +1,7 @@
 """Audio on the wire is the audio that was given, in whatever blocks it comes."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 import torch
 
 from csm.audio.resampling import resample
-from csm.serving.audio_codecs import OPUS_RATE, OggOpus, OpusLine, PcmLine, line_of
+from csm.serving.audio_codecs import OPUS_RATE, OggOpus, OpusLine, PcmLine, available_codecs, line_of
 
 RATE = 11_025
 
@@ -66,6 +67,14 @@ def test_pcm_is_exact_to_its_step() -> None:
     assert (line.decode(message) - sweep()).abs().max() <= 1 / 32767
     with pytest.raises(ValueError, match="3 bytes: expected 16-bit samples"):
         line.decode(b"abc")
+
+
+def test_opus_is_offered_where_its_package_is(monkeypatch) -> None:
+    assert available_codecs() == ["pcm", "opus"]
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert available_codecs() == ["pcm"]
+    with pytest.raises(ValueError, match="av"):
+        OpusLine(RATE)
 
 
 def test_an_unknown_codec_is_named() -> None:

@@ -1,6 +1,7 @@
 """The page in a real browser: a recorded user talks, is answered, interrupts, and keeps the conversation."""
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from websockets.sync.client import connect
 
@@ -61,13 +64,13 @@ class Browser:
 
 @pytest.fixture
 def microphone(excerpt, tmp_path) -> Path:
-    """A user who asks, waits 6 s, and interrupts with a longer line."""
+    """A user who asks, and 5 s later, in the middle of the reply, interrupts with a longer line."""
     turns = {turn.text: turn for turn in excerpt.turns("test")}
     lines = [
         next(turns[text] for text in turns if start in text) for start in ("stay put", "one good reason")
     ]
     first, second = (read_audio(excerpt.root / turn.audio, sample_rate=RATE)[0] for turn in lines)
-    pause = torch.zeros(round(2.3 * RATE))
+    pause = torch.zeros(5 * RATE)
     user = torch.cat([torch.zeros(RATE), first, pause, second, torch.zeros(60 * RATE)])
     write_audio(tmp_path / "user.wav", user[None], RATE)
     return tmp_path / "user.wav"
@@ -129,8 +132,46 @@ def browser(microphone, address, tmp_path):
             process.wait(30)
 
 
+WATCH = """
+window.sizes = []; window.said = [];
+window.whole = WebSocket.prototype.send;
+WebSocket.prototype.send = function (message) {
+  if (typeof message !== "string") sizes.push(message.byteLength);
+  return whole.call(this, message);
+};
+new MutationObserver(() => said.push(id("status").textContent)).observe(id("status"), { childList: true });
+"""
+WAV_BASE64 = """
+wav().arrayBuffer().then((b) => new Promise((done) => {
+  const reader = new FileReader();
+  reader.onload = () => done(reader.result.split(",")[1]);
+  reader.readAsDataURL(new Blob([b]));
+}))
+"""
+
+
+def downloaded(browser) -> tuple[np.ndarray, int, list[dict]]:
+    """Samples [S, 2], their rate, and the turns of the conversation."""
+    data = base64.b64decode(browser.evaluate(WAV_BASE64))
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
+    return samples, rate, json.loads(browser.evaluate("transcript().text()"))["turns"]
+
+
+def assert_turns_are_where_they_say(samples: np.ndarray, rate: int, turns: list[dict]) -> None:
+    """The sound of each channel lies within its turns."""
+    for channel in (0, 1):
+        spoken = np.zeros(len(samples), dtype=bool)
+        for turn in turns:
+            if turn["channel"] == channel:
+                # Recorders and clocks differ by the codec's and the listener's margins.
+                spoken[round((turn["start"] - 0.3) * rate) : round((turn["end"] + 0.3) * rate)] = True
+        power = samples[:, channel] ** 2
+        assert spoken.any() and power[spoken].mean() > 20 * power[~spoken].mean(), channel
+
+
 def test_a_user_talks_interrupts_types_and_keeps_the_conversation(browser, tmp_path) -> None:
     pictures = Path(os.environ.get("CSM_PICTURES", tmp_path))
+    browser.evaluate(WATCH)
     browser.evaluate("id('talk').click()")
     browser.wait("spans.voice.length >= 1", 40)
     browser.picture(pictures / "talking.png", 800)
@@ -145,10 +186,23 @@ def test_a_user_talks_interrupts_types_and_keeps_the_conversation(browser, tmp_p
     browser.picture(pictures / "page_800.png", 800)
     browser.picture(pictures / "page_360.png", 360)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 360
-    wav = browser.evaluate(
-        "wav().arrayBuffer().then((b) => [new DataView(b).getUint16(22, true), b.byteLength])"
-    )
-    rows = json.loads(browser.evaluate("transcript().text()"))["turns"]
-    assert wav[0] == 2 and wav[1] > 44 + 4 * 11_025 * 5
+    assert any("sent as Opus." in text for text in browser.evaluate("said"))
+    sizes = browser.evaluate("sizes")
+    samples, rate, rows = downloaded(browser)
+    assert rate == RATE and abs(len(sizes) - 50 * len(samples) / rate) < 50, "a packet every 20 ms"
+    assert np.mean(sizes) < 160, "32 kbit/s are 80 bytes in 20 ms; as PCM16 it would be 1,920"
+    assert_turns_are_where_they_say(samples, rate, rows)
     assert [row["channel"] for row in rows[:4]] == [0, 1, 0, 1]
     assert all(row["start"] < row["end"] and row["text"] for row in rows)
+
+
+def test_a_browser_without_an_opus_encoder_talks_pcm16(browser) -> None:
+    browser.evaluate(WATCH + "delete window.AudioEncoder;")
+    browser.evaluate("id('talk').click()")
+    browser.wait("id('transcript').querySelectorAll('.voice').length >= 1", 60)
+    assert any("sent as PCM16: this browser codes no Opus." in text for text in browser.evaluate("said"))
+    samples, rate, rows = downloaded(browser)
+    assert rate == 11_025 and set(browser.evaluate("sizes")) == {2 * 221}
+    before = round((rows[1]["end"] - 1) * rate)  # the second line, which interrupts, is not a turn yet
+    assert_turns_are_where_they_say(samples[:before], rate, rows)
+    assert "stay" in rows[0]["text"].lower() and [row["channel"] for row in rows[:2]] == [0, 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from csm.model import CSMModel
 from csm.network.model_config import CSMConfig
 from csm.system.log import configure_log
 from csm.training import engine
+from csm.training.distributed import DistributedContext
 from csm.training.loop import train
 from csm.training.memory_fit import PeakMemory, can_run_out, is_out_of_memory, memory_errors_in_one_line
 from csm.training.model_task import ModelTask
@@ -128,7 +130,10 @@ def test_where_memory_is_short_micro_batches_are_cut_and_the_losses_stay(tmp_pat
 def test_where_not_even_a_piece_fits_one_line_says_what_to_do(tmp_path: Path) -> None:
     none = trained(tmp_path / "none", 95 << 20)
     assert none.returncode == 1
-    assert "ValueError: memory ran out in a step; checkpoints are intact" in none.stderr
+    last = none.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: memory ran out on rank 0 of 1 (ZeRO stage 2): ")
+    assert re.search(r"data.rows_per_micro_batch is 4200, computed in \d+ pieces: lower data.rows_per", last)
+    assert "within its limit of " in last and last.endswith("Checkpoints are intact")
 
 
 def test_only_failed_allocations_are_told_as_such() -> None:
@@ -136,11 +141,42 @@ def test_only_failed_allocations_are_told_as_such() -> None:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(raised.value) and is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
-    with pytest.raises(ValueError, match="lower data.rows_per_micro_batch"), memory_errors_in_one_line():
-        torch.empty(1 << 60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shape"), memory_errors_in_one_line():
+    one = DistributedContext(rank=0, size=1, local_size=1, device=CPU)
+    with pytest.raises(RuntimeError, match="shape"), memory_errors_in_one_line(None, TrainingConfig(), one):
         raise RuntimeError("shape mismatch")
     assert not can_run_out(CPU)
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+            "2.50 GiB more",
+        ),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes."
+            ),
+            "8.00 GB",
+        ),
+        (MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"), "7.45 GiB more"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            ": more was",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("stage", "way"), [(2, "training.zero_stage=3 on several GPUs"), (3, "more ranks")])
+def test_a_line_names_what_was_asked_for_and_the_ways_out(error, asked: str, stage: int, way: str) -> None:
+    three = DistributedContext(rank=1, size=3, local_size=3, device=CPU)
+    config = TrainingConfig(zero_stage=stage, micro_batches=6)
+    with pytest.raises(ValueError, match=f"rank 1 of 3 .ZeRO stage {stage}") as raised:
+        with memory_errors_in_one_line(None, config, three):
+            raise error
+    line = str(raised.value)
+    assert asked in line and "\n" not in line and f"or take {way};" in line
+    assert "lower the size of a micro-batch and raise training.micro_batches, 6, by the same factor" in line
 
 
 def test_the_peak_is_told_once_and_a_nearly_full_card_warned_of_once(caplog) -> None:

@@ -13,7 +13,7 @@ SOUND = 0.003  # RMS
 
 
 class _Stub:
-    """Answers a sound 1 s after it ends, with a tone.
+    """Answers a sound 1 s after it ends, with a tone, each time a higher one.
 
     Args:
         longest: Seconds of one reply.
@@ -23,7 +23,7 @@ class _Stub:
 
     def __init__(self, longest: float = 8.0) -> None:
         self._longest = round(longest * RATE)
-        self._heard, self._quiet, self._left, self._time = False, 0, 0, 0
+        self._heard, self._quiet, self._left, self._time, self._pitch = False, 0, 0, 0, 150
 
     def step(self, samples: Float[Tensor, " S"], rate: int) -> Float[Tensor, " S"]:
         """Returns as many samples of the voice."""
@@ -32,7 +32,7 @@ class _Stub:
         voice = torch.zeros(count)
         if self._left > 0:
             time = torch.arange(self._time, self._time + count) / RATE
-            voice = 0.1 * torch.sin(2 * math.pi * 200 * time)
+            voice = 0.1 * torch.sin(2 * math.pi * self._pitch * time)
             self._left -= count
         self._time += count
         self._follow(sound, count)
@@ -45,7 +45,7 @@ class _Stub:
         self._heard = self._heard or sound
         self._quiet = 0 if sound else self._quiet + count
         if self._heard and self._left <= 0 and self._quiet >= RATE:
-            self._heard, self._left = False, self._longest
+            self._heard, self._left, self._pitch = False, self._longest, self._pitch + 50
 
 
 class IgnoresUsers(_Stub):

@@ -11,15 +11,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.audio.files import read_audio
-from csm.conversation.backchannels import is_backchannel
+from csm.conversation.backchannels import is_backchannel, words_of
+from csm.conversation.listener import ListenerConfig
 from csm.data.manifest import Corpus, Turn
+from csm.pronunciation import is_word
 from csm.system.files import order_by_hash
 
 RATE = 16_000
-EventKind = Literal["barge_in", "backchannel", "cough", "slam", "side_talk", "music", "silence", "hesitation"]
+EventKind = Literal[
+    "barge_in",
+    "short_interruption",
+    "backchannel",
+    "cough",
+    "slam",
+    "side_talk",
+    "music",
+    "silence",
+    "hesitation",
+]
 # What shall happen: the voice yields, or it speaks on. A hesitating speaker is not to be cut off.
 YIELDS: dict[EventKind, bool] = {
     "barge_in": True,
+    "short_interruption": True,
     "backchannel": False,
     "cough": False,
     "slam": False,
@@ -27,7 +40,7 @@ YIELDS: dict[EventKind, bool] = {
     "music": False,
     "silence": False,
 }
-LONGEST_BACKCHANNEL_S = 1.0
+SHORT_S = ListenerConfig().longest_backchannel  # longer speech over the voice is a turn, whatever its words
 LOUDNESS = 0.05  # RMS of all recorded speech
 SIDE_TALK = 10 ** (-26 / 20)  # another room: 26 dB below the user
 
@@ -51,36 +64,39 @@ class ScriptedUser(NamedTuple):
 def scripted_users(corpus: Corpus, count: int, seed: int = 0) -> list[ScriptedUser]:
     """Makes `count` users of each kind from held-out turns; the draw depends on the seed alone.
 
-    Backchannels are short turns whose words are one. Where the held-out turns have too few, other splits'
-    turns follow: nothing here was trained on.
+    Turns of at most 1 s are backchannels where all their words are those of backchannels, and short
+    interruptions where other words are among them, all of the lexicon. Where the held-out turns have too
+    few, other splits' turns follow: nothing here was trained on. Users share those of which there are fewer.
 
     Raises:
         ValueError: The corpus has too few turns.
     """
     long = _drawn(corpus, seed, lambda turn: 1.5 <= turn.duration <= 6.0)
-    short = _drawn(corpus, seed, _is_backchannel)
-    if len(long) < 3 * count or len(short) < 1:
+    murmurs, words = _drawn(corpus, seed, _is_backchannel), _drawn(corpus, seed, _is_short_interruption)
+    if len(long) < 3 * count or not murmurs or not words:
         raise ValueError(
-            f"{corpus.root}: has {len(long)} turns of 1.5 to 6 s and {len(short)} backchannels: expected at "
-            f"least {3 * count} and 1; lower --users"
+            f"{corpus.root}: has {len(long)} turns of 1.5 to 6 s, {len(murmurs)} backchannels and "
+            f"{len(words)} short interruptions: expected at least {3 * count}, 1 and 1; lower --users"
         )
-    return [*_users(corpus, long, short, count, seed)]
+    return [*_users(corpus, (long, murmurs, words), count, seed)]
 
 
 def _users(
-    corpus: Corpus, long: Sequence[Turn], short: Sequence[Turn], count: int, seed: int
+    corpus: Corpus, turns: tuple[Sequence[Turn], ...], count: int, seed: int
 ) -> Iterator[ScriptedUser]:
+    long, murmurs, words = turns
     for number in range(count):
         opening, other, third = (recorded_speech(corpus, turn) for turn in long[3 * number : 3 * number + 3])
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         events: dict[EventKind, Tensor] = {
+            "silence": torch.zeros(RATE),
             "barge_in": other,
-            "backchannel": recorded_speech(corpus, short[number % len(short)]),
+            "short_interruption": recorded_speech(corpus, words[number % len(words)]),
+            "backchannel": recorded_speech(corpus, murmurs[number % len(murmurs)]),
             "cough": cough(generator),
             "slam": slam(generator),
             "side_talk": SIDE_TALK * third,
             "music": music(generator),
-            "silence": torch.zeros(RATE),
         }
         for kind, event in events.items():
             yield ScriptedUser(f"{kind} {number}", kind, opening, event)
@@ -98,7 +114,14 @@ def _drawn(corpus: Corpus, seed: int, suits: Callable[[Turn], bool]) -> list[Tur
 
 
 def _is_backchannel(turn: Turn) -> bool:
-    return turn.duration <= LONGEST_BACKCHANNEL_S and bool(turn.text) and is_backchannel(turn.text)
+    return turn.duration <= SHORT_S and bool(turn.text) and is_backchannel(turn.text)
+
+
+def _is_short_interruption(turn: Turn) -> bool:
+    """Whether a turn is short, and words: "(sigh)" and "Ungh!" are none."""
+    if turn.duration > SHORT_S or is_backchannel(turn.text) or turn.text.startswith("("):
+        return False
+    return all(map(is_word, words_of(turn.text)))
 
 
 def recorded_speech(corpus: Corpus, turn: Turn) -> Float[Tensor, " S"]:

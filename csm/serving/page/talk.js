@@ -2,19 +2,20 @@
 const id = (name) => document.getElementById(name);
 const token = new URLSearchParams(location.search).get("token") || "";
 const SECONDS_SHOWN = 30;
-let context, line, socket, microphone, rate = 0;
+let context, player, line, socket, microphone, codecs = [], rate = 0;
 const user = [], voice = [], turns = [];
 const spans = { user: [], voice: [] };
 
 const say = (text) => { id("status").textContent = text; };
-const pcm = (samples) => Int16Array.from(samples, (x) => Math.max(-1, Math.min(1, x)) * 32767);
 const total = (blocks) => blocks.reduce((sum, block) => sum + block.length, 0);
+// Events count samples at the voice's rate; the blocks that are kept have the line's.
+const place = (at) => Math.round((at * line.rate) / rate);
 
 async function describe() {
   const answer = await fetch("/health", { headers: token ? { Authorization: `Bearer ${token}` } : {} });
   const health = await answer.json();
   if (!answer.ok) { say(health.error.message); return; }
-  rate = health.rate;
+  [rate, codecs] = [health.rate, health.codecs];
   for (const name of health.voices) id("speaker").add(new Option(name));
   for (const name of health.repliers) id("replier").add(new Option(name));
 }
@@ -24,41 +25,47 @@ let opening = null;
 const open = () => (opening ??= begin());
 
 async function begin() {
-  context = new AudioContext({ sampleRate: rate });
+  const reason = await no_opus(codecs);
+  const ends = { send, play: spoken, fail: (text) => { say(text); socket.close(); } };
+  line = reason ? new PcmLine(rate, ends) : new OpusLine(ends);
+  coded = reason ? `PCM16: ${reason}` : "Opus";
+  context = new AudioContext({ sampleRate: line.rate });
   await context.audioWorklet.addModule("/page/worklet.js");
-  line = new AudioWorkletNode(context, "line", { numberOfInputs: 1, outputChannelCount: [1] });
-  line.connect(context.destination);
+  player = new AudioWorkletNode(context, "line", { numberOfInputs: 1, outputChannelCount: [1] });
+  player.connect(context.destination);
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new WebSocket(`${scheme}://${location.host}/talk?token=${encodeURIComponent(token)}`);
   socket.binaryType = "arraybuffer";
-  socket.onmessage = ({ data }) => (typeof data === "string" ? received(JSON.parse(data)) : spoken(data));
+  socket.onmessage = ({ data }) => (typeof data === "string" ? received(JSON.parse(data)) : line.receive(data));
   socket.onclose = closed;
   await new Promise((resolve) => { socket.onopen = resolve; });
   const speaker = id("speaker").value || null;
-  socket.send(JSON.stringify({ rate, speaker, replier: id("replier").value || null }));
+  socket.send(JSON.stringify({ ...line.opening, speaker, replier: id("replier").value || null }));
   await new Promise((resolve) => { ready = resolve; });
-  line.port.onmessage = ({ data }) => heard(data);
+  player.port.onmessage = ({ data }) => heard(data);
   for (const name of ["speaker", "replier"]) id(name).disabled = true;
   id("interrupt").disabled = id("save").disabled = false;
 }
 
-let ready = () => {};
+let ready = () => {}, coded = "";
 
-function heard(samples) {
-  if (!socket || socket.readyState !== WebSocket.OPEN) return;
-  const block = pcm(samples);
-  user.push(block);
-  socket.send(block.buffer);
+function send(message) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(message);
 }
 
-function spoken(buffer) {
-  const block = new Int16Array(buffer);
-  voice.push(block);
-  line.port.postMessage(Float32Array.from(block, (x) => x / 32767));
+function heard(samples) {
+  if (socket.readyState !== WebSocket.OPEN) return;
+  user.push(pcm(samples));
+  line.push(samples);
+}
+
+function spoken(samples) {
+  voice.push(pcm(samples));
+  player.port.postMessage(samples);
 }
 
 function received(message) {
-  if (message.type === "ready") { say("Talk: the voice answers when you pause."); ready(); }
+  if (message.type === "ready") { say(`Talk: the voice answers when you pause. Audio is sent as ${coded}.`); ready(); }
   else if (message.type === "error") say(message.message);
   else if (message.type === "event") happened(message);
 }
@@ -102,15 +109,15 @@ function write(turn) {
 
 function joined(blocks) {
   const whole = new Int16Array(total(blocks));
-  let place = 0;
-  for (const block of blocks) { whole.set(block, place); place += block.length; }
+  let first = 0;
+  for (const block of blocks) { whole.set(block, first); first += block.length; }
   return whole;
 }
 
 function play(turn) {
-  const samples = joined(turn.who === "user" ? user : voice).subarray(turn.start, turn.end);
+  const samples = joined(turn.who === "user" ? user : voice).subarray(place(turn.start), place(turn.end));
   if (!samples.length) { say("This turn was typed: it has no audio."); return; }
-  const buffer = context.createBuffer(1, samples.length, rate);
+  const buffer = context.createBuffer(1, samples.length, line.rate);
   buffer.copyToChannel(Float32Array.from(samples, (x) => x / 32767), 0);
   const source = new AudioBufferSourceNode(context, { buffer });
   source.connect(context.destination);
@@ -118,7 +125,8 @@ function play(turn) {
 }
 
 function draw() {
-  const now = total(voice), first = Math.max(0, now - SECONDS_SHOWN * rate);
+  if (!line) return;
+  const now = (total(voice) * rate) / line.rate, first = Math.max(0, now - SECONDS_SHOWN * rate);
   for (const who of ["user", "voice"]) {
     const bars = spans[who].filter(([, end]) => end === null || end > first).map(([start, end]) => {
       const bar = document.createElement("i");
@@ -134,6 +142,7 @@ function draw() {
 function closed({ reason }) {
   say(reason ? `Ended: ${reason}.` : "The conversation has ended. Reload the page for another one.");
   id("talk").disabled = id("interrupt").disabled = true;
+  line.close();
   if (microphone) microphone.getTracks().forEach((track) => track.stop());
 }
 
@@ -146,7 +155,7 @@ async function toggle() {
     } else {
       const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
       microphone = await navigator.mediaDevices.getUserMedia({ audio });
-      context.createMediaStreamSource(microphone).connect(line);
+      context.createMediaStreamSource(microphone).connect(player);
     }
     await context.resume();
     id("talk").setAttribute("aria-pressed", String(Boolean(microphone)));
@@ -156,13 +165,13 @@ async function toggle() {
   }
 }
 
-async function send(event) {
+async function typed(event) {
   event.preventDefault();
   const text = id("text").value.trim();
   if (!text) return;
   await open();
   await context.resume();
-  socket.send(JSON.stringify({ type: "text", text }));
+  send(JSON.stringify({ type: "text", text }));
   id("text").value = "";
 }
 
@@ -170,10 +179,10 @@ async function send(event) {
 function wav() {
   const left = joined(user), right = joined(voice), length = Math.min(left.length, right.length);
   const view = new DataView(new ArrayBuffer(44 + 4 * length));
-  const letters = (place, text) => [...text].forEach((c, i) => view.setUint8(place + i, c.charCodeAt(0)));
+  const letters = (first, text) => [...text].forEach((c, i) => view.setUint8(first + i, c.charCodeAt(0)));
   letters(0, "RIFF"); view.setUint32(4, 36 + 4 * length, true); letters(8, "WAVEfmt ");
   view.setUint32(16, 16, true); view.setUint16(20, 1, true); view.setUint16(22, 2, true);
-  view.setUint32(24, rate, true); view.setUint32(28, 4 * rate, true);
+  view.setUint32(24, line.rate, true); view.setUint32(28, 4 * line.rate, true);
   view.setUint16(32, 4, true); view.setUint16(34, 16, true);
   letters(36, "data"); view.setUint32(40, 4 * length, true);
   for (let i = 0; i < length; i++) {
@@ -185,7 +194,7 @@ function wav() {
 
 function transcript() {
   const end = Math.min(total(user), total(voice));
-  const rows = turns.filter((turn) => turn.start < turn.end && turn.end <= end).map((turn) => ({
+  const rows = turns.filter((turn) => turn.start < turn.end && place(turn.end) <= end).map((turn) => ({
     speaker: turn.who === "user" ? "YOU" : id("speaker").value,
     channel: turn.who === "user" ? 0 : 1,
     start: turn.start / rate,
@@ -206,8 +215,8 @@ function save() {
 }
 
 id("talk").onclick = toggle;
-id("typed").onsubmit = send;
-id("interrupt").onclick = () => socket.send(JSON.stringify({ type: "interrupt" }));
+id("typed").onsubmit = typed;
+id("interrupt").onclick = () => send(JSON.stringify({ type: "interrupt" }));
 id("save").onclick = save;
 setInterval(draw, 200);
 describe();
