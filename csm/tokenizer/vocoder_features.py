@@ -31,8 +31,9 @@ VOCODER_RATE = 16_000
 # Range of the pitch feature: periods of 250 to 32 samples of the vocoder.
 PITCH_RANGE = (8 - math.log2(250) - 1.5, 8 - math.log2(32) - 1.5)
 
-# A segment of five hops; spectra of its middle two hops. Both are centred 1.5 hops before its end.
+# A segment of five hops; spectra of its middle two hops. Both are centred 2.5 hops before its end.
 _SEGMENT, _WINDOW = 5 * HOP, 2 * HOP
+_MARGIN = (_SEGMENT - _WINDOW) // 2
 # Edges of LPCNet's bands in units of 200 Hz; those above are the high bands.
 _EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 34, 40)
 _HIGH_EDGES_HZ = (8_000, 10_000, 12_000)
@@ -106,7 +107,7 @@ class VocoderFeatures(nn.Module):
             parts.append(torch.stack([octave, periodicity], dim=-1))
         if self.stream_state is not None:
             self.stream_state = FeatureState(signal[:, signal.shape[1] - (_SEGMENT - HOP) :], pitch)
-        spectral = self._spectral(segments[..., HOP : HOP + _WINDOW].double())
+        spectral = self._spectral(segments[..., _MARGIN : _MARGIN + _WINDOW].double())
         octave, periodicity = torch.cat(parts, dim=1).unbind(-1)
         period = math.log2(VOCODER_RATE) - octave
         columns = [
