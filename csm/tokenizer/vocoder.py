@@ -214,7 +214,8 @@ class Vocoder(nn.Module):
     ) -> tuple[Float[Tensor, "B S2"], Float[Tensor, "B P"]]:
         """Returns speech [B, S] at 16 kHz as [B, 1.5 S] at 24 kHz, and its last samples."""
         signal = torch.cat([before, speech], dim=1)
-        windows = signal[:, 2:].unfold(1, _TAPS // 3, 2)
+        # The first one ends before the new samples, of which there may be none.
+        windows = signal.unfold(1, _TAPS // 3, 2)[:, 1:]
         return (windows @ self.interpolation).flatten(1), signal[:, -before.shape[1] :]
 
     def _high_bands(
