@@ -77,7 +77,9 @@ def test_a_tone_above_8_khz_is_in_its_high_band_with_its_energy(hertz, band):
     high = features(0.1 * torch.sin(2 * torch.pi * hertz * place).float().unsqueeze(0))[0, 8:, CEPSTRUM + 2 :]
     # Parseval: half of the bins of a real signal hold half of the window's energy of 0.75 * 480.
     energy = (0.1 * 32_768) ** 2 / 4 * float(features.window.square().mean())
-    torch.testing.assert_close(high[:, band], torch.full_like(high[:, band], math.log10(energy)), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        high[:, band], torch.full_like(high[:, band], math.log10(energy)), atol=0.02, rtol=0
+    )
     assert float((high[:, band] - high[:, 1 - band]).min()) > 2.5
 
 

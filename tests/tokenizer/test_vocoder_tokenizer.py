@@ -122,7 +122,8 @@ def test_speaker_and_emotion_change_the_sound(tokenizer, codes, waveform):
 def test_streams_that_come_and_go_are_each_exactly_what_they_are_alone(tokenizer) -> None:
     draw = random.Random(1)
     signals = [
-        torch.randint(0, 16, (count, 5), generator=torch.Generator().manual_seed(count)) for count in (3, 1, 4)
+        torch.randint(0, 16, (count, 5), generator=torch.Generator().manual_seed(count))
+        for count in (3, 1, 4)
     ]
     given = [Conditions(), Conditions(torch.eye(8)[:1]), Conditions(None, torch.eye(4)[1:2])]
     decoder = SharedDecoder(tokenizer)

@@ -49,7 +49,9 @@ def test_the_decoder_begins_near_the_inverse_of_the_encoder(tokenizer):
     assert float(error / target.var()) < 0.2
     head = tokenizer.decoder.feature_head
     straight = head.unweighted(head(tokenizer.decoder.embed(latent), torch.zeros(2, 8 * FRAMES, 16)))
-    torch.testing.assert_close(straight, tokenizer.encoder.vocoder_features(audio[:, 0]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        straight, tokenizer.encoder.vocoder_features(audio[:, 0]), atol=1e-4, rtol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -116,7 +118,13 @@ def test_two_starts_are_equal_bit_for_bit_and_keep_the_semantic_half_and_the_voc
     torch.manual_seed(0)
     fresh = ConversationalRVQ(CONFIG)
     fresh.quantizer.semantic.codebooks.normal_()
-    kept = ("semantic_encoder.", "quantizer.semantic.", "decoder.head.", "decoder.blocks.", "speaker_encoder.")
+    kept = (
+        "semantic_encoder.",
+        "quantizer.semantic.",
+        "decoder.head.",
+        "decoder.blocks.",
+        "speaker_encoder.",
+    )
     state = tokenizer.state_dict()
     changed = {name for name, value in fresh.state_dict().items() if not torch.equal(value, state[name])}
     assert changed and not [name for name in changed if name.startswith(kept)]
