@@ -28,7 +28,7 @@ USERS = {
     "TokenizerConfig.window_hops": "has another STFT; part of the shape that config.json states",
     "TokenizerConfig.expansion": "has wider blocks; part of the shape that config.json states",
     "TokenizerConfig.attention_frames": "has longer attention; part of the shape that config.json states",
-    "TokenizerConfig.contrast_bins": "recovers phases from another STFT, as the packaged wideband tokenizer does",
+    "TokenizerConfig.contrast_bins": "recovers phases from another STFT; part of what config.json states",
     "TokenizerConfig.semantic_width": "has a recogniser of another size",
     "TokenizerConfig.semantic_heads": "has a recogniser of another size",
     "TokenizerConfig.semantic_past_frames": "trades the context of semantic codes for memory",

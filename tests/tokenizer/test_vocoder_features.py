@@ -47,7 +47,7 @@ def test_the_pitch_feature_is_lpcnets_of_a_period_at_16_khz(hertz):
 
 @pytest.mark.parametrize("step", [9, 20])
 def test_an_impulse_is_in_the_two_steps_whose_windows_hold_it(step):
-    """Step i is centred at sample 240 * i - 360: its window has the 240 samples before it and those from it on."""
+    """Step i is centred at sample 240 * i - 360: its window has 240 samples before it and 240 from it on."""
     features, quiet = VocoderFeatures(), torch.zeros(1, 4 * FRAME)
     before = features(quiet)
     for place, expected in ((-361, [step - 1, step]), (-360, [step, step + 1]), (-240, [step, step + 1])):
