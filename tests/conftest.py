@@ -17,7 +17,8 @@ if not torch.cuda.is_available():
 SHAPED = [
     *(f"csm.tokenizer.{part}" for part in ("layers", "spectrum", "encoder", "decoder", "quantizer")),
     *(f"csm.tokenizer.{part}" for part in ("codebook", "utterance_encoders", "training.discriminators")),
-    *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery")),
+    *(f"csm.tokenizer.{part}" for part in ("transformer", "phase_recovery", "pitch_steps", "vocoder")),
+    *(f"csm.tokenizer.{part}" for part in ("vocoder_features", "feature_encoder", "feature_head")),
     *(f"csm.network.{part}" for part in ("layers", "backbone", "cross_attention", "depth_decoder", "memory")),
     "csm.losses",
     "csm.generation.sampling",
@@ -127,6 +128,7 @@ def short_start() -> Iterator[None]:
     """A tokenizer starts from 8 batches: the corpora of the tests have no more, and 128 would repeat them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_task, "START_BATCHES", 8)
+        patch.setattr(tokenizer_task, "FEATURE_BATCHES", 8)
         yield
 
 

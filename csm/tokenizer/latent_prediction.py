@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class PredictionPast(NamedTuple):
+    """Sums of code vectors before the next frame on each side of the tokenizer, [B, frames - 1, C]."""
+
+    encoding: Tensor
+    decoding: Tensor
 
 
 class LatentPrediction(nn.Linear):
@@ -32,11 +41,12 @@ class LatentPrediction(nn.Linear):
         if self.contract is not None:
             nn.init.zeros_(self.contract.weight)
             nn.init.zeros_(self.contract.bias)
-        self.stream_state: Tensor | None = None
+        self.stream_state: PredictionPast | None = None
 
-    def initial_state(self, batch_size: int) -> Tensor:
-        """Returns zeros: the past of the encoding and of the decoding side, [2, B, frames - 1, C]."""
-        return self.weight.new_zeros(2, batch_size, self.frames - 1, self.codebook_dim)
+    def initial_state(self, batch_size: int) -> PredictionPast:
+        """Returns the silence before the signal."""
+        zeros = self.weight.new_zeros(batch_size, self.frames - 1, self.codebook_dim)
+        return PredictionPast(zeros, zeros)
 
     def forward(self, x: Float[Tensor, "B T C"], *, decoding: bool = False) -> Float[Tensor, "B T D"]:
         """Predicts the latent in the dtype of the sums.
@@ -54,10 +64,11 @@ class LatentPrediction(nn.Linear):
         if self.stream_state is None:
             padded = F.pad(x, (0, 0, self.frames - 1, 0))
         else:
-            past = self.stream_state[int(decoding)]
+            past = self.stream_state.decoding if decoding else self.stream_state.encoding
             padded = torch.cat([past.to(x.dtype), x], dim=1)
-            # The same tensor: the other side's past stays as it is.
-            past.copy_(padded[:, padded.shape[1] - self.frames + 1 :].detach())
+            new = padded[:, padded.shape[1] - self.frames + 1 :].detach()
+            side = "decoding" if decoding else "encoding"
+            self.stream_state = self.stream_state._replace(**{side: new})
         return torch.cat([padded[:, first : first + x.shape[1]] for first in range(self.frames)], dim=-1)
 
     def predicted(self, windows: Float[Tensor, "B T W"]) -> Float[Tensor, "B T D"]:

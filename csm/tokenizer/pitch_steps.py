@@ -96,7 +96,7 @@ def pitch_candidates(segments: Float[Tensor, "B T N"], sample_rate: int) -> Cand
     shift = (0.5 * (after - before) / curve).clamp(-0.5, 0.5)
     octave = torch.log2(sample_rate / (torch.arange(shortest, longest + 1) + shift))
     height = (inner + 0.25 * (after - before) * shift).clamp_max(1.0)
-    strength = height - _OCTAVE_COST * (octave - torch.tensor(LOWEST_HZ).log2())
+    strength = height + _OCTAVE_COST * (octave - torch.tensor(LOWEST_HZ).log2())
     is_peak = (inner >= before) & (inner > after) & (inner > 0.5 * _VOICING_THRESHOLD)
     strength, lag = torch.where(is_peak, strength, -torch.inf).topk(_CANDIDATES, dim=-1)
     local = rows[..., size // 3 : size - size // 3].abs().amax(dim=-1, keepdim=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.latent_prediction import PredictionPast
 from csm.tokenizer.mimi import MimiTokenizer
 from csm.tokenizer.opening import VoiceTokenizer
 from csm.tokenizer.phase_recovery import PhaseStream
@@ -98,7 +99,9 @@ class SharedDecoder:
         self._streaming = self._tokenizer.streaming(1)
         self._streaming.__enter__()
         self._lock = threading.Lock()
-        self._blocks: list[Any] = [b for b in self._tokenizer.decoder.modules() if hasattr(b, "stream_state")]
+        # The prediction from semantic codes has a past too.
+        modules = [self._tokenizer.quantizer.semantic_out, *self._tokenizer.decoder.modules()]
+        self._blocks: list[Any] = [block for block in modules if hasattr(block, "stream_state")]
 
     def open(self, conditions: Conditions) -> DecodedStream:
         """Returns a new stream."""
@@ -218,7 +221,7 @@ def joined(states: Sequence[Any]) -> Any:
         return states[0]
     if isinstance(states[0], AttentionPast):
         return _joined_pasts(states)
-    if isinstance(states[0], PhaseStream | VocoderStream):
+    if isinstance(states[0], PhaseStream | VocoderStream | PredictionPast):
         return type(states[0])(*map(torch.cat, zip(*states, strict=True)))
     return torch.cat([*states])
 
@@ -228,7 +231,7 @@ def one_of(state: Any, row: int, frames: int) -> Any:
     if isinstance(state, AttentionPast):
         first = max(0, state.keys.shape[2] - frames)
         return AttentionPast(state.keys[row : row + 1, :, first:], state.values[row : row + 1, :, first:])
-    if isinstance(state, PhaseStream | VocoderStream):
+    if isinstance(state, PhaseStream | VocoderStream | PredictionPast):
         return type(state)(*(part[row : row + 1] for part in state))
     return state[row : row + 1]
 

@@ -213,7 +213,8 @@ class Vocoder(nn.Module):
     ) -> tuple[Float[Tensor, "B S2"], Float[Tensor, "B P"]]:
         """Returns speech [B, S] at 16 kHz as [B, 1.5 S] at 24 kHz, and its last samples."""
         signal = torch.cat([before, speech], dim=1)
-        windows = signal[:, 2:].unfold(1, _TAPS // 3, 2)
+        # The first one ends before the new samples, of which there may be none.
+        windows = signal.unfold(1, _TAPS // 3, 2)[:, 1:]
         return (windows @ self.interpolation).flatten(1), signal[:, -before.shape[1] :]
 
     def _high_bands(
@@ -274,6 +275,6 @@ def _high_noise() -> Float[Tensor, "S 2"]:
     bands = [(8_000, 10_000), (10_000, 12_001)]
     parts = [torch.fft.irfft(spectrum * ((frequency >= low) & (frequency < top)), size) for low, top in bands]
     # Energy of features: squares of a window's spectrum, of samples at full scale 32,768 and over its length,
-    # summed over a band. For noise that is its mean square times half of the window's mean square, 0.75.
-    energy = [part.square().mean() * 32_768**2 * 0.375 for part in parts]
+    # summed over a band. For noise that is its mean square times half of the window's mean square, 0.5.
+    energy = [part.square().mean() * 32_768**2 * 0.25 for part in parts]
     return torch.stack([part / value.sqrt() for part, value in zip(parts, energy, strict=True)], dim=-1)

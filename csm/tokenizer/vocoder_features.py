@@ -32,8 +32,9 @@ VOCODER_RATE = 16_000
 # Range of the pitch feature: periods of 250 to 32 samples of the vocoder.
 PITCH_RANGE = (8 - math.log2(250) - 1.5, 8 - math.log2(32) - 1.5)
 
-# A segment of five hops; spectra of its middle two hops. Both are centred 1.5 hops before its end.
+# A segment of five hops; spectra of its middle two hops. Both are centred 2.5 hops before its end.
 _SEGMENT, _WINDOW = 5 * HOP, 2 * HOP
+_MARGIN = (_SEGMENT - _WINDOW) // 2
 # Edges of LPCNet's bands in units of 200 Hz; those above are the high bands.
 _EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 34, 40)
 _HIGH_EDGES_HZ = (8_000, 10_000, 12_000)
@@ -103,7 +104,7 @@ class VocoderFeatures(nn.Module):
         pitch, parts = state.pitch, []
         for some in segments.split(self._steps_at_once(len(segments)), dim=1):
             found = pitch_candidates(some, SAMPLE_RATE)
-            spectral = self._spectral(some[..., HOP : HOP + _WINDOW].double())
+            spectral = self._spectral(some[..., _MARGIN : _MARGIN + _WINDOW].double())
             for first in range(0, some.shape[1], STEPS_PER_FRAME):
                 frame = slice(first, first + STEPS_PER_FRAME)
                 of_frame = Candidates(*(value[:, frame] for value in found))

@@ -68,8 +68,19 @@ def at_random(decoder, signals, conditions) -> list[torch.Tensor]:
     return [torch.cat(parts, dim=1) for parts in chunks]
 
 
+#: With a semantic encoder, from whose codes of three frames the latent is predicted.
+PREDICTED = {
+    "sample_rate": 16_000,
+    "semantic_layers": 1,
+    "semantic_width": 16,
+    "semantic_heads": 2,
+    "prediction_frames": 3,
+}
+
+
 @pytest.mark.parametrize(
-    "changes", [{}, {"attention_frames": 1}, {"hops_per_frame": 2, "strides": (2, 1), "ahead": 2}]
+    "changes",
+    [{}, {"attention_frames": 1}, {"hops_per_frame": 2, "strides": (2, 1), "ahead": 2}, PREDICTED],
 )
 def test_streams_that_come_and_go_are_each_exactly_what_they_are_alone(changes) -> None:
     tokenizer = tokenizer_of(**changes)

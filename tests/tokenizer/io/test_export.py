@@ -10,6 +10,7 @@ import torch
 
 from csm.tokenizer.io.export import export_tokenizer
 from csm.tokenizer.spectrum import COMPRESSION
+from tests.small_vocoder_tokenizer import small_vocoder_tokenizer
 
 # Batch, samples: one sample, one frame, part of a window, whole windows, and many.
 SIZES = [(1, 1), (1, 640), (2, 641), (3, 4480), (1, 16 * 640), (2, 45 * 640 + 7)]
@@ -89,6 +90,12 @@ def test_onnx_without_its_packages_is_refused_with_the_fix(windowed, tmp_path):
 def test_a_number_of_codebooks_that_it_lacks_is_refused(windowed, tmp_path):
     with pytest.raises(ValueError, match="num_codebooks is 9: expected 1 to 8"):
         export_tokenizer(windowed, tmp_path, num_codebooks=9)
+
+
+def test_a_tokenizer_with_a_vocoder_is_refused_and_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="tokenizer.vocoder: .* export a tokenizer without a vocoder"):
+        export_tokenizer(small_vocoder_tokenizer(), tmp_path / "programs")
+    assert not (tmp_path / "programs").exists()
 
 
 @torch.no_grad()
