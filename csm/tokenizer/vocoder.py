@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.tokenizer.vocoder_features import CEPSTRUM, HOP, PITCH, PITCH_RANGE, SAMPLE_RATE, VOCODER_RATE
-from csm_kernels import VocoderState, VocoderWeights, vocoder_frames
+from csm_kernels import Int8Rows, VocoderState, VocoderWeights, vocoder_frames
 
 # Matrices [out, in] of FARGAN, of which two have a bias.
 SHAPES = {
@@ -43,6 +43,9 @@ SHAPES = {
     "skip_gate": (128, 128),
     "output": (40, 128),
 }
+# Those that libopus holds as integers with a scale per row; they stay so, which is a third of the time.
+INTEGERS = tuple(name for name in SHAPES if name.startswith(("convolution", "gru", "skip", "output")))
+COMPUTED = "interpolation", "noise"
 _CONDITIONING = ("periods", "features", "frames", "conditions")
 _SHORTEST, _LONGEST = 32, 255
 # Its speech trails the features by one and a half frames, these the waveform by as much.
@@ -99,6 +102,9 @@ class Vocoder(nn.Module):
             weight = torch.zeros(shape)
             if len(shape) == 2:
                 nn.init.normal_(weight, std=shape[1] ** -0.5)
+            if name in INTEGERS:
+                weight, scale = Int8Rows.of(weight)
+                self.register_buffer(f"{name}_scale", scale)
             self.register_buffer(name, weight)
         self.register_buffer("interpolation", _interpolation(), persistent=False)
         self.register_buffer("noise", _high_noise(), persistent=False)
@@ -107,9 +113,10 @@ class Vocoder(nn.Module):
 
     @torch.no_grad()
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copies FARGAN's weights by name (SHAPES)."""
-        for name in SHAPES:
-            getattr(self, name).copy_(weights[name])
+        """Copies FARGAN's weights by name: those of SHAPES, and for INTEGERS a scale per row."""
+        for name, buffer in self.named_buffers():
+            if name not in COMPUTED:
+                buffer.copy_(weights[name])
 
     @property
     def delay(self) -> int:
@@ -205,8 +212,11 @@ class Vocoder(nn.Module):
         return conditions.unflatten(-1, (4, -1)), rows[:, -2:]
 
     def _weights(self) -> VocoderWeights:
-        names = [name for name in SHAPES if name not in _CONDITIONING]
-        return VocoderWeights(**{name: getattr(self, name).detach().float().cpu() for name in names})
+        # A tokenizer that was read in half precision, or moved, has its scales as it needs them here.
+        own = {name: buffer.detach().cpu() for name, buffer in self.named_buffers()}
+        matrices = {name: Int8Rows(own[name], own[f"{name}_scale"].float()) for name in INTEGERS}
+        rest = {n: own[n].float() for n in SHAPES if n not in INTEGERS and n not in _CONDITIONING}
+        return VocoderWeights(**matrices, **rest)
 
     def _upsampled(
         self, speech: Float[Tensor, "B S"], before: Float[Tensor, "B P"]

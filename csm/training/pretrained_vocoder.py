@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from csm.data.packages import Package, fetch
+from csm.tokenizer.vocoder import INTEGERS
+from csm_kernels import Int8Rows
 
 PACKAGE = Package(
     name="@wasm-audio-decoders/opus-ml",
@@ -76,7 +78,16 @@ def fargan_weights(cache: Path) -> dict[str, Tensor]:
     name, count, width = PERIODS
     weights = {"periods": torch.from_numpy(arrays[name].reshape(count, width))}
     for ours, (theirs, rows, columns) in LAYERS.items():
-        weights[ours] = _matrix(arrays, theirs, rows, columns)
+        if f"{theirs}_weights_int8" in arrays:
+            values = _integers(arrays[f"{theirs}_weights_int8"], rows, columns)
+            matrix = Int8Rows(values, torch.from_numpy(_ACTIVATION_SCALE * arrays[f"{theirs}_scale"]))
+            if ours in INTEGERS:
+                weights[ours], weights[f"{ours}_scale"] = matrix
+            else:
+                weights[ours] = matrix.restored()
+        else:
+            floats = arrays[f"{theirs}_weights_float"].reshape(columns, rows)
+            weights[ours] = torch.from_numpy(floats.T.copy())
         if ours in BIASES:
             weights[f"{ours}_bias"] = torch.from_numpy(arrays[f"{theirs}_bias"])
     return weights
@@ -160,10 +171,7 @@ def _unsigned(data: bytes, place: int) -> tuple[int, int]:
             return value, place
 
 
-def _matrix(arrays: dict[str, np.ndarray], name: str, rows: int, columns: int) -> Tensor:
-    """Returns a matrix [rows, columns] in fp32; int8 ones lie in blocks of 8 rows and 4 columns."""
-    if f"{name}_weights_int8" not in arrays:
-        return torch.from_numpy(arrays[f"{name}_weights_float"].reshape(columns, rows).T.copy())
-    blocks = arrays[f"{name}_weights_int8"].reshape(rows // 8, columns // 4, 8, 4)
-    whole = blocks.transpose(0, 2, 1, 3).reshape(rows, columns).astype(np.float32)
-    return torch.from_numpy(whole * (_ACTIVATION_SCALE * arrays[f"{name}_scale"])[:, None])
+def _integers(blocks: np.ndarray, rows: int, columns: int) -> Tensor:
+    """Returns an int8 matrix [rows, columns], which lies in blocks of 8 rows and 4 columns."""
+    whole = blocks.reshape(rows // 8, columns // 4, 8, 4).transpose(0, 2, 1, 3)
+    return torch.from_numpy(whole.reshape(rows, columns).copy())

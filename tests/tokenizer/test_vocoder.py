@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 
 from csm.tokenizer import vocoder as module
 from csm.tokenizer.layers import streaming
-from csm.tokenizer.vocoder import SHAPES, Vocoder
+from csm.tokenizer.vocoder import INTEGERS, SHAPES, Vocoder
 from csm.tokenizer.vocoder_features import CEPSTRUM, HOP, PITCH, WIDTH, VocoderFeatures
 from tests.small_vocoder_tokenizer import RATE, voices
 
@@ -150,9 +150,10 @@ def test_flush_outside_a_stream_is_refused(vocoder):
 
 def test_weights_are_set_by_name(features):
     vocoder = Vocoder()
-    weights = {name: torch.full(shape, 0.01) for name, shape in SHAPES.items()}
+    weights = {n: torch.full(s, 1 if n in INTEGERS else 0.01) for n, s in SHAPES.items()}
+    weights |= {f"{name}_scale": torch.full(SHAPES[name][:1], 0.01) for name in INTEGERS}
     before = vocoder(features)
     vocoder.set_weights(weights)
     assert all(torch.equal(getattr(vocoder, name), weight) for name, weight in weights.items())
     assert not torch.equal(vocoder(features), before)
-    assert set(vocoder.state_dict()) == set(SHAPES), "filters and noise are computed, not saved"
+    assert set(vocoder.state_dict()) == set(weights), "filters and noise are computed, not saved"

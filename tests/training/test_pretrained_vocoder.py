@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from csm.tokenizer.vocoder import SHAPES, Vocoder
+from csm.tokenizer.vocoder import INTEGERS, SHAPES, Vocoder
 from csm.training import pretrained_vocoder
 from csm.training.pretrained_vocoder import (
     BIASES,
@@ -23,6 +23,7 @@ from csm.training.pretrained_vocoder import (
     web_assembly,
     weight_arrays,
 )
+from csm_kernels import Int8Rows
 
 # Layers that libopus keeps in floating point here.
 FLOATING = ("features", "gain")
@@ -154,10 +155,14 @@ def test_weights_of_a_package_are_those_that_it_was_made_of(tmp_path: Path, monk
         archive.addfile(entry, io.BytesIO(script))
     monkeypatch.setattr(pretrained_vocoder, "fetch", lambda pinned, cache: package)
     weights = fargan_weights(tmp_path)
-    assert set(weights) == set(SHAPES) == set(expected)
+    assert set(weights) == {*SHAPES, *(f"{name}_scale" for name in INTEGERS)}
     for name, shape in SHAPES.items():
-        assert weights[name].shape == shape and weights[name].dtype == torch.float32
-        torch.testing.assert_close(weights[name], expected[name], rtol=1e-6, atol=0, msg=name)
+        matrix = weights[name]
+        assert matrix.shape == shape
+        assert matrix.dtype == (torch.int8 if name in INTEGERS else torch.float32)
+        if name in INTEGERS:
+            matrix = Int8Rows(matrix, weights[f"{name}_scale"]).restored()
+        torch.testing.assert_close(matrix, expected[name], rtol=1e-6, atol=0, msg=name)
     vocoder = Vocoder()
     vocoder.set_weights(weights)
     assert torch.equal(vocoder.skip, weights["skip"])
