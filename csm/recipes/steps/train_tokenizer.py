@@ -13,6 +13,7 @@ from csm.data.corpus_digests import corpus_digests
 from csm.data.manifest import read_corpus
 from csm.data.packages import default_cache
 from csm.data.utterances import UtteranceDataset
+from csm.generation.voice_folder import PACKAGED
 from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import (
     WIDEBAND_TOKENIZER,
@@ -129,9 +130,23 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
         if run.tokenizer.semantic_layers:
             start_semantic(run, tokenizer)
         if isinstance(tokenizer.decoder.head, Vocoder):
-            tokenizer.decoder.head.set_weights(fargan_weights(default_cache() / "packages"))
+            tokenizer.decoder.head.set_weights(vocoder_weights())
         return tokenizer
     return ConversationalRVQ.from_pretrained(start_folder(run.tokenizer_start, "tokenizer"))
+
+
+def vocoder_weights() -> dict[str, Tensor]:
+    """Returns FARGAN's weights: those of the packaged tokenizer, which are a package's (`fargan_weights`).
+
+    Raises:
+        ValueError: There is no packaged tokenizer with a vocoder, and the package cannot be had.
+    """
+    folder = PACKAGED / WIDEBAND_TOKENIZER
+    if (folder / "config.json").is_file():
+        head = ConversationalRVQ.from_pretrained(folder).decoder.head
+        if isinstance(head, Vocoder):
+            return head.state_dict()
+    return fargan_weights(default_cache() / "packages")
 
 
 def start_semantic(run: RunConfig, tokenizer: ConversationalRVQ) -> None:
