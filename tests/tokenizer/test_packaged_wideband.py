@@ -39,20 +39,43 @@ def clips(excerpt: Corpus, tokenizer: ConversationalRVQ) -> list[tuple[Turn, tor
 
 
 @torch.no_grad()
-def test_more_codebooks_leave_less_of_the_spectrum(tokenizer, clips) -> None:
-    spectrum = tokenizer.encoder.spectrum
-    left = {}
+def test_more_codebooks_leave_less_of_the_vocoders_features(tokenizer, clips) -> None:
+    decoder, left = tokenizer.decoder, {}
     for count in (10, 16, 32):
         rest = total = 0.0
         for _, audio in clips[:4]:
             audio = tokenizer.pad_to_frames(audio)
             codes, _ = tokenizer.encode(audio, num_codebooks=count)
-            frames = tokenizer.decoder.frames(tokenizer.quantizer.decode(codes))
-            wanted = spectrum.compressed(spectrum(audio[:, 0]))
-            rest += float((tokenizer.decoder.compressed(frames) - wanted).square().sum())
+            frames = decoder.frames(tokenizer.quantizer.decode(codes))
+            found = decoder.feature_head(frames, decoder.features(frames))
+            wanted = tokenizer.encoder(audio[:, 0])[0].view_as(found)
+            rest += float((found - wanted).square().sum())
             total += float((wanted - wanted.mean((0, 1))).square().sum())
         left[count] = rest / total
-    assert left[32] < left[16] < left[10] < 0.9 and left[32] < 0.2, left
+    assert left[32] < left[16] < left[10] < 0.7 and left[32] < 0.05, left
+
+
+@torch.no_grad()
+def test_decoded_speech_follows_the_recordings_spectrum(tokenizer, clips) -> None:
+    """By log spectra of 20 ms below 5 kHz, which a telephone's band has; other clips are the control."""
+
+    def log_spectra(audio: torch.Tensor) -> torch.Tensor:
+        power = torch.stft(audio, 480, 240, window=torch.hann_window(480), return_complex=True).abs()
+        return (power[:100].reshape(20, 5, -1).mean(1) + 1e-3).log()
+
+    pairs = []
+    for _, audio in clips[:6]:
+        audio = tokenizer.pad_to_frames(audio)
+        pairs.append((audio[0, 0], tokenizer.decode(tokenizer.encode(audio)[0])[0, 0]))
+
+    def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
+        steps = min(len(first), len(second)) // 240 * 240
+        x, y = (log_spectra(a[:steps]).flatten() for a in (first, second))
+        return float(torch.corrcoef(torch.stack([x, y]))[0, 1])
+
+    own = [similarity(first, second) for first, second in pairs]
+    other = [similarity(first, second) for (first, _), (_, second) in zip(pairs, pairs[1:], strict=False)]
+    assert min(own) > 0.85 and max(other) < 0.6, (own, other)
 
 
 @torch.no_grad()
