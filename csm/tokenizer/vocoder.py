@@ -214,9 +214,9 @@ class Vocoder(nn.Module):
     def _weights(self) -> VocoderWeights:
         # A tokenizer that was read in half precision, or moved, has its scales as it needs them here.
         own = {name: buffer.detach().cpu() for name, buffer in self.named_buffers()}
-        matrices = {name: Int8Rows(own[name], own[f"{name}_scale"].float()) for name in INTEGERS}
-        rest = {n: own[n].float() for n in SHAPES if n not in INTEGERS and n not in _CONDITIONING}
-        return VocoderWeights(**matrices, **rest)
+        weights: dict[str, Any] = {name: own[name].float() for name in SHAPES if name not in _CONDITIONING}
+        weights |= {name: Int8Rows(own[name], own[f"{name}_scale"].float()) for name in INTEGERS}
+        return VocoderWeights(**weights)
 
     def _upsampled(
         self, speech: Float[Tensor, "B S"], before: Float[Tensor, "B P"]
