@@ -1,8 +1,8 @@
 """What bits and dimensions bound a tokenizer that quantizes frames of magnitudes one by one.
 
-    python benchmarks/codec_bound.py --corpus data/amazon_queen,data/synthetic_dialogues
+    python benchmarks/codec_bound.py --corpus data/amazon_queen
 
-The start of the packaged tokenizers is linear: the compressed magnitudes of a codec frame, weighted
+The start of the packaged tokenizer at 11 kHz is linear: the compressed magnitudes of a codec frame, weighted
 by audibility, projected to principal components. For Gaussian components of these variances
 Shannon's rate-distortion function says how much of the weighted variance any quantizer of a
 given number of bits must lose ("reverse water-filling", Cover & Thomas 2006, section 10.3.3); the
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=440, help="turns to measure (default: 440)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    values = variances(read_corpus(options.corpus), presets.wideband(), options.turns, options.seed)
+    values = variances(read_corpus(options.corpus), presets.quickstart(), options.turns, options.seed)
     print("| bits a frame | " + " | ".join(f"{width} components" for width in WIDTHS) + " |")
     print("|---" * (len(WIDTHS) + 1) + "|")
     print(

@@ -54,14 +54,20 @@ def add_backchannels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_voice(parser: argparse._ActionsContainer) -> None:
-    """Adds --voice: the folder of a voice, of a packaged one by its name."""
-    names = ", ".join(PACKAGED_VOICES)
+def add_voice(parser: argparse._ActionsContainer, default: str | None = next(iter(PACKAGED_VOICES))) -> None:
+    """Adds --voice: the folder of a voice, of a packaged one by its name.
+
+    Args:
+        parser: Parser, or a group of its options.
+        default: Voice that the command takes without the option. None: it then takes none.
+    """
+    names = " or ".join(PACKAGED_VOICES)
+    otherwise = "" if default is None else f" (default: {default})"
     parser.add_argument(
         "--voice",
         type=packaged_voice,
         metavar="VOICE",
-        help=f"{names} (packaged), or a folder of csm export voice (default: {next(iter(PACKAGED_VOICES))})",
+        help=f"{names}, which are packaged, or a folder of csm export voice, such as ./mine{otherwise}",
     )
 
 

@@ -39,7 +39,8 @@ class TokenizerConfig:
         contrast_bins: Width of that mean in STFT bins, an odd number.
         vocoder: Whether the acoustic codes describe a vocoder's features (`csm.tokenizer.vocoder_features`)
             instead of an STFT: the encoder is a fixed analysis, the decoder predicts the features again, and
-            a vocoder speaks from them. The last of encoder_widths is then 176, the features of a frame.
+            a vocoder synthesises speech from them. The last of encoder_widths is then 176, the features of a
+            frame; the encoder's other fields have no effect.
         speaker_dim, emotion_dim: Widths of the two utterance embeddings.
         semantic_layers: Transformer layers of the semantic encoder, which reads log-mel features and alone
             decides the semantic codes (`csm.tokenizer.semantic`). 0: none, and the semantic codebooks
@@ -183,6 +184,11 @@ class TokenizerConfig:
                 "vocoder is set: expected sample_rate 24000, frame_rate 12.5, hops_per_frame 8, a semantic "
                 f"encoder and no recover_phase, not {rates}, semantic_layers {self.semantic_layers} and "
                 f"recover_phase {self.recover_phase}"
+            )
+        if self.decoder_widths[0] < VOCODER_WIDTH:
+            raise ValueError(
+                f"vocoder is set: expected the first of decoder_widths to be at least {VOCODER_WIDTH}, the width "
+                f"of the decoder's linear path, not {self.decoder_widths[0]}"
             )
         if self.encoder_widths[-1] != VOCODER_WIDTH or self.acoustic_dim != VOCODER_WIDTH:
             raise ValueError(

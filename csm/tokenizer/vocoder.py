@@ -47,7 +47,7 @@ SHAPES = {
 INTEGERS = tuple(name for name in SHAPES if name.startswith(("convolution", "gru", "skip", "output")))
 COMPUTED = "interpolation", "noise"
 _CONDITIONING = ("periods", "features", "frames", "conditions")
-_SHORTEST, _LONGEST = 32, 255
+_SHORTEST = 32
 # Its speech trails the features by one and a half frames, these the waveform by as much.
 _FARGAN_DELAY, _FEATURE_DELAY = 360, 360
 _FRAME = 160
@@ -110,6 +110,7 @@ class Vocoder(nn.Module):
         self.register_buffer("noise", _high_noise(), persistent=False)
         self.stream_state: VocoderStream | None = None
         self.preroll = 0
+        self._packed: tuple[Any, VocoderWeights] | None = None
 
     @torch.no_grad()
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -182,7 +183,7 @@ class Vocoder(nn.Module):
         """Returns the samples of the next steps, and the new state."""
         features = features.float()
         pitch = features[..., PITCH].clamp(*PITCH_RANGE).double()
-        periods = (0.5 + 256 / 2 ** (pitch + 1.5)).long().clamp(_SHORTEST, _LONGEST)
+        periods = (0.5 + 256 / 2 ** (pitch + 1.5)).long()
         conditions, frames = self._conditions(features[..., : CEPSTRUM + 2].double(), periods, state.frames)
         parts, carried = vocoder_frames(
             self._weights(),
@@ -203,7 +204,7 @@ class Vocoder(nn.Module):
     ) -> tuple[Float[Tensor, "B T 4 80"], Float[Tensor, "B P W"]]:
         """Returns the condition of each subframe, and what the next call needs of this one."""
         exact = {name: getattr(self, name).double() for name in _CONDITIONING}
-        embedded = exact["periods"][(periods - _SHORTEST).clamp(max=len(exact["periods"]) - 1)]
+        embedded = exact["periods"][periods - _SHORTEST]
         rows = torch.tanh(F.linear(torch.cat([features, embedded], dim=-1), exact["features"]))
         rows = torch.cat([before, rows], dim=1)
         windows = torch.cat([rows[:, :-2], rows[:, 1:-1], rows[:, 2:]], dim=-1)
@@ -212,7 +213,13 @@ class Vocoder(nn.Module):
         return conditions.unflatten(-1, (4, -1)), rows[:, -2:]
 
     def _weights(self) -> VocoderWeights:
-        # A tokenizer that was read in half precision, or moved, has its scales as it needs them here.
+        # Made and packed once: a stream calls for them every 80 ms.
+        present = tuple(buffer._version for buffer in self.buffers()), self.gain.data_ptr()
+        if self._packed is None or self._packed[0] != present:
+            self._packed = present, self._made_weights()
+        return self._packed[1]
+
+    def _made_weights(self) -> VocoderWeights:
         own = {name: buffer.detach().cpu() for name, buffer in self.named_buffers()}
         weights: dict[str, Any] = {name: own[name].float() for name in SHAPES if name not in _CONDITIONING}
         weights |= {name: Int8Rows(own[name], own[f"{name}_scale"].float()) for name in INTEGERS}
@@ -225,7 +232,7 @@ class Vocoder(nn.Module):
         signal = torch.cat([before, speech], dim=1)
         # The first one ends before the new samples, of which there may be none.
         windows = signal.unfold(1, _TAPS // 3, 2)[:, 1:]
-        return (windows @ self.interpolation).flatten(1), signal[:, -before.shape[1] :]
+        return (windows @ self.interpolation.cpu().double()).flatten(1), signal[:, -before.shape[1] :]
 
     def _high_bands(
         self, energies: Float[Tensor, "B T 2"], state: VocoderStream
@@ -236,7 +243,7 @@ class Vocoder(nn.Module):
         first, second = gains[:, :-1].unsqueeze(2), gains[:, 1:].unsqueeze(2)
         amplitudes = (first + (second - first) * rise.unsqueeze(-1)).flatten(1, 2)
         steps = state.step.unsqueeze(1) + torch.arange(energies.shape[1])
-        noise = self.noise.view(_NOISE_STEPS, HOP, -1)[steps % _NOISE_STEPS].flatten(1, 2)
+        noise = self.noise.cpu().double().view(_NOISE_STEPS, HOP, -1)[steps % _NOISE_STEPS].flatten(1, 2)
         return (amplitudes * noise).sum(dim=-1), gains[:, -1]
 
 

@@ -121,8 +121,8 @@ class VocoderFeatures(nn.Module):
 
     def _spectral(self, rows: Float[Tensor, "B T N"]) -> Float[Tensor, "B T C"]:
         """Returns cepstrum and high bands [B, T, 20] of windows [B, T, 480]."""
-        power = torch.fft.rfft(rows * self.window.cpu()).abs().square()
-        log_energy = (power @ self.bands.cpu() + 1e-2).log10()
+        power = torch.fft.rfft(rows * self.window.cpu().double()).abs().square()
+        log_energy = (power @ self.bands.cpu().double() + 1e-2).log10()
         # A band is at most 2.5 below the one before it and 8 below the loudest so far, as in LPCNet.
         loudest = follow = torch.full_like(log_energy[..., 0], -2.0)
         bands = []
@@ -130,9 +130,9 @@ class VocoderFeatures(nn.Module):
             energy = torch.maximum(torch.maximum(loudest - 8, follow - 2.5), energy)
             loudest, follow = torch.maximum(loudest, energy), torch.maximum(follow - 2.5, energy)
             bands.append(energy)
-        cepstrum = torch.stack(bands, dim=-1) @ self.cosines.cpu()
+        cepstrum = torch.stack(bands, dim=-1) @ self.cosines.cpu().double()
         cepstrum[..., 0] -= 4
-        return torch.cat([cepstrum, (power @ self.high.cpu() + 1e-2).log10()], dim=-1)
+        return torch.cat([cepstrum, (power @ self.high.cpu().double() + 1e-2).log10()], dim=-1)
 
 
 def _columns(

@@ -129,8 +129,9 @@ class Heartbeat:
     def _exit(self, status: int) -> None:
         self.ending.set()
         if self.rank == 0 or status == FAILED:
-            # Rank 0 as in `leave`. A launcher ends all at the first end: the one that failed speaks before.
-            time.sleep(2 * BEAT_S)
+            # Rank 0 as in `leave`. A launcher ends all at the first end: the one that failed is to have said
+            # its line by then, for which it waits two beats itself.
+            time.sleep((3 if status == FAILED else 2) * BEAT_S)
         os._exit(status)
 
     def _say(self, text: str) -> None:

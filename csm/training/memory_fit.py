@@ -23,6 +23,8 @@ from csm.training.training_run import TrainingRun
 
 # Share of a card's memory above which a line warns.
 NEARLY_FULL = 0.95
+# Field of the recipe's training, by that of what a micro-batch is made of.
+TRAININGS = {"utterances": "tokenizer_training", "semantic_utterances": "semantic_training"}
 FAILED_ALLOCATION = (
     "can't allocate memory",
     "not enough memory",
@@ -154,12 +156,15 @@ def shortage(
     whole = f"{size}, computed in {pieces} pieces" if pieces > 1 else size
     stage, ranks = config.zero_stage, distributed.size
     ways = ["execution.checkpoint_layers=true"] if isinstance(task, Divisible) else []
-    ways += ["more ranks" if stage == 3 else "training.zero_stage=3 on several GPUs"]
+    training = TRAININGS.get(field.split(".")[0], "training")
+    ways += ["more ranks" if stage == 3 else f"{training}.zero_stage=3 on several GPUs"]
+    # That estimates the model's training alone.
+    dry_run = "csm train --dry-run estimates each. " if training == "training" else ""
     return (
         f"memory ran out on rank {distributed.rank} of {ranks} (ZeRO stage {stage}): {asked} was asked for "
         f"after a peak of {peak / 1e9:.2f} GB{room}; {whole + ': ' if whole else ''}lower {field} and raise "
-        f"training.micro_batches, {config.micro_batches}, by the same factor, or take {' or '.join(ways)}; "
-        "csm train --dry-run estimates each. Checkpoints are intact"
+        f"{training}.micro_batches, {config.micro_batches}, by the same factor, or take {' or '.join(ways)}. "
+        f"{dry_run}Checkpoints are intact"
     )
 
 

@@ -44,8 +44,9 @@ class TokenizerTask:
         tokenizer: Trained in place.
         train, validation: Utterances; `train` also gives the length of the decoded slices.
         loss: Weights of the parts.
-        initialise: Begin at the principal components of the first steps' batches, for a tokenizer that is not
-            trained yet; the same ones on every rank.
+        initialise: Begin at what the first steps' batches give, on every rank the same, for a tokenizer that
+            is not trained yet: at principal components, or with a vocoder at its features, whose codebooks
+            are then final.
         decoder_only: Encoder and codebooks stay as they are, so that codes keep their meaning.
         encoder_frozen: Encoder and quantizer, but not its codebooks, stay as they are or as `initialise` sets
             them.
@@ -53,7 +54,7 @@ class TokenizerTask:
         teacher: Of the semantic codebooks; moved to the device, not trained and not saved.
 
     Raises:
-        ValueError: Both decoder_only and initialise or a teacher.
+        ValueError: Both decoder_only and initialise or a teacher; discriminators of a vocoder's features.
     """
 
     def __init__(
@@ -77,8 +78,11 @@ class TokenizerTask:
                 "trained already and leave initialise out"
             )
         self.decoder_only = decoder_only
+        # What a vocoder's codebooks quantize is a fixed analysis: they are final when it is fitted.
+        self.codes_fixed = decoder_only or tokenizer.config.vocoder
         if decoder_only:
             tokenizer.requires_grad_(False).decoder.requires_grad_(True)
+        if self.codes_fixed:
             # It decodes codes and nothing else: there is no encoder left to keep from collapsing.
             loss = replace(loss, bypass=0.0)
         # A semantic encoder is trained before (`csm.training.semantic_task`), its codebooks with it.
@@ -95,8 +99,6 @@ class TokenizerTask:
         )
         self.modules: dict[str, nn.Module] = {"tokenizer": self.trainer}
         self.learning_rate_scales = {"tokenizer": 1.0, "discriminator": loss.discriminator_rate}
-        # What a vocoder's codebooks quantize is a fixed analysis: they are final when it is fitted.
-        self.codes_fixed = decoder_only or tokenizer.config.vocoder
         self.compared = ("vocoder",) if tokenizer.config.vocoder else ("mel", "magnitude")
         names = ("loss", *self.compared, "commitment", "prediction" if self.semantic_frozen else "text")
         self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
@@ -178,7 +180,7 @@ class TokenizerTask:
 
     @torch.no_grad()
     def after_step(self, step: int) -> dict[str, Tensor]:
-        """Updates the codebooks once per step, from all ranks; returns their mean perplexity."""
+        """Updates the codebooks that are trained, from all ranks; returns their mean perplexity."""
         quantizer = self.trainer.tokenizer.quantizer
         if self.codes_fixed:
             self._pending.clear()

@@ -12,7 +12,7 @@ class Int8Rows(NamedTuple):
     """Matrices [..., out, in] as integers times a scale per row.
 
     Attributes:
-        values: Integers int8 [..., out, in], from -127 to 127.
+        values: Integers int8 [..., out, in]; `of` makes -127 to 127.
         scale: Scale of each row, fp32 [..., out].
     """
 

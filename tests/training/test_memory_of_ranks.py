@@ -113,8 +113,8 @@ def test_all_ranks_end_and_one_line_names_the_memory_the_micro_batch_and_what_to
     reason = re.compile(
         rf"^csm train.*: memory ran out on rank \d of {ranks} \(ZeRO stage {stage}\): "
         r"1152921504.61 GB more was asked for after a peak of \d+\.\d\d GB of the machine's \d+\.\d\d GB; "
-        r"utterances.items is 4: lower utterances.items and raise training.micro_batches, 6, by the same "
-        r"factor, or take .+ estimates each. Checkpoints are intact$",
+        r"utterances.items is 4: lower utterances.items and raise tokenizer_training.micro_batches, 6, by "
+        r"the same factor, or take .+\. Checkpoints are intact$",
         re.MULTILINE,
     )
     for rank, (status, text) in enumerate(zip(statuses, texts, strict=True)):

@@ -113,7 +113,7 @@ def talk(user: ScriptedUser, voice: _Voice, reply: Float[Tensor, " S"] | None) -
         return Outcome(user.name, user.kind, answered=answered)
     voice.hear(torch.zeros(max(0, round((first + EVENT_AFTER_S - voice.time) * RATE))))
     if reply is not None and not voice.says(reply, first):
-        failure = "another reply to the same opening: its answers cannot be told from it"
+        failure = "another reply to the same opening: its answers cannot be distinguished from it"
         return Outcome(user.name, user.kind, failure, answered)
     begin = voice.time
     onset, end = (begin + sample / RATE for sample in audible_span(user.event))

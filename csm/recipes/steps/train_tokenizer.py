@@ -136,7 +136,7 @@ def start_tokenizer(run: RunConfig) -> ConversationalRVQ:
 
 
 def vocoder_weights() -> dict[str, Tensor]:
-    """Returns FARGAN's weights: those of the packaged tokenizer, which are a package's (`fargan_weights`).
+    """Returns FARGAN's weights: those of the packaged tokenizer, a package's in half precision.
 
     Raises:
         ValueError: There is no packaged tokenizer with a vocoder, and the package cannot be had.

@@ -26,7 +26,7 @@ const open = () => (opening ??= begin());
 
 async function begin() {
   const reason = await no_opus(codecs);
-  const ends = { send, play: spoken, fail: (text) => { say(text); socket.close(); } };
+  const ends = { send, play: spoken, fail };
   line = reason ? new PcmLine(rate, ends) : new OpusLine(ends);
   coded = reason ? `PCM16: ${reason}` : "Opus";
   context = new AudioContext({ sampleRate: line.rate });
@@ -47,7 +47,14 @@ async function begin() {
   id("interrupt").disabled = id("save").disabled = false;
 }
 
-let ready = () => {}, coded = "";
+let ready = () => {}, coded = "", failure = "";
+
+// A coder that fails ends the conversation; the page says why instead of that it has ended.
+function fail(text) {
+  failure = text;
+  say(text);
+  if (socket) socket.close();
+}
 
 function send(message) {
   if (socket.readyState === WebSocket.OPEN) socket.send(message);
@@ -140,7 +147,7 @@ function draw() {
 }
 
 function closed({ reason }) {
-  say(reason ? `Ended: ${reason}.` : "The conversation has ended. Reload the page for another one.");
+  say(failure || (reason ? `Ended: ${reason}.` : "The conversation has ended. Reload the page for another one."));
   id("talk").disabled = id("interrupt").disabled = true;
   line.close();
   if (microphone) microphone.getTracks().forEach((track) => track.stop());

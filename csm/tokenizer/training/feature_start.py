@@ -14,8 +14,8 @@ from csm.tokenizer.feature_encoder import FeatureEncoder
 from csm.tokenizer.latent_prediction import fit_prediction
 from csm.tokenizer.vocoder_features import CEPSTRUM, PERIODICITY, PITCH, STEPS_PER_FRAME, WIDTH
 
-# How much an error of each feature counts; those of the cepstrum are in decades of a band's energy. Chosen by
-# the sound of decoded speech (docs/LOG.md): a pitch off by a semitone is heard, an energy off by 1 dB is not.
+# How much an error of each feature counts; those of the cepstrum are in decades of a band's energy. Between
+# the two choices whose decoded speech had the best distillMOS and PESQ (docs/LOG.md): pitch counts most.
 _WEIGHTS = {"energy": 0.7, "cepstrum": 1.0, PITCH: 8.0, PERIODICITY: 2.5, "high": 0.4}
 
 
@@ -33,7 +33,7 @@ def start_from_features(
     clips: Iterable[tuple[Float[Tensor, "B 1 S"], Bool[Tensor, "B T"]]],
     generator: torch.Generator,
 ) -> None:
-    """Sets all of a tokenizer but the semantic half and its decoder's corrections from recordings, in place.
+    """Sets weights of features, prediction, acoustic codebooks and the decoder's linear path, in place.
 
     The codebooks are final: what they quantize is a fixed analysis. The decoder begins at the inverse of the
     encoder's weighting, which alone is a codec.

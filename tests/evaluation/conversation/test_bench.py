@@ -167,5 +167,5 @@ def test_a_voice_whose_replies_differ_by_themselves_is_not_scored(brief) -> None
     users, _ = brief
     seeds = itertools.count()
     found = run_bench(users, lambda: Follows([(60.0, "old")], next(seeds)))
-    assert all("cannot be told" in one.failure for one in found)
+    assert all("cannot be distinguished" in one.failure for one in found)
     assert summary(found)["short_interruptions"]["yield_rate"]["of"] == 0
