@@ -187,8 +187,8 @@ class TokenizerConfig:
             )
         if self.decoder_widths[0] < VOCODER_WIDTH:
             raise ValueError(
-                f"vocoder is set: expected the first of decoder_widths to be at least {VOCODER_WIDTH}, the width "
-                f"of the decoder's linear path, not {self.decoder_widths[0]}"
+                f"vocoder is set: expected the first of decoder_widths to be at least {VOCODER_WIDTH}, the "
+                f"width of the decoder's linear path, not {self.decoder_widths[0]}"
             )
         if self.encoder_widths[-1] != VOCODER_WIDTH or self.acoustic_dim != VOCODER_WIDTH:
             raise ValueError(
