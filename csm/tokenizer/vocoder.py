@@ -18,40 +18,17 @@ from torch import Tensor, nn
 from csm.tokenizer.vocoder_features import CEPSTRUM, HOP, PITCH, PITCH_RANGE, SAMPLE_RATE, VOCODER_RATE
 from csm_kernels import Int8Rows, VocoderState, VocoderWeights, vocoder_frames
 
-# Matrices [out, in] of FARGAN, of which two have a bias.
-SHAPES = {
-    "periods": (224, 12),
-    "features": (64, 32),
-    "frames": (128, 192),
-    "conditions": (320, 128),
-    "gain": (1, 80),
-    "gain_bias": (1,),
-    "convolution": (192, 328),
-    "convolution_gate": (192, 192),
-    "pitch_gains": (4, 192),
-    "pitch_gains_bias": (4,),
-    "gru1_input": (480, 272),
-    "gru1_recurrent": (480, 160),
-    "gru1_gate": (160, 160),
-    "gru2_input": (384, 240),
-    "gru2_recurrent": (384, 128),
-    "gru2_gate": (128, 128),
-    "gru3_input": (384, 208),
-    "gru3_recurrent": (384, 128),
-    "gru3_gate": (128, 128),
-    "skip": (128, 688),
-    "skip_gate": (128, 128),
-    "output": (40, 128),
-}
-# Those that libopus holds as integers with a scale per row; they stay so, which is a third of the time.
-INTEGERS = tuple(name for name in SHAPES if name.startswith(("convolution", "gru", "skip", "output")))
+# Matrices [out, in] of FARGAN: those of its conditioning network, and of the signal network, two with a bias.
+_CONDITIONING = {"periods": (224, 12), "features": (64, 32), "frames": (128, 192), "conditions": (320, 128)}
+SHAPES = {**_CONDITIONING, **VocoderWeights.shapes}
+# Those that libopus holds as integers with a scale per row, and that stay so.
+INTEGERS = VocoderWeights.matrices
 COMPUTED = "interpolation", "noise"
-_CONDITIONING = ("periods", "features", "frames", "conditions")
-_SHORTEST = 32
 # Its speech trails the features by one and a half frames, these the waveform by as much.
 _FARGAN_DELAY, _FEATURE_DELAY = 360, 360
-_FRAME = 160
 _EMPHASIS = 0.85
+# Samples of a step at 16 kHz, and the shortest period.
+_FRAME, _SHORTEST = 160, 32
 # Of the filter from 16 to 24 kHz, at 48 kHz: taps, edge of the pass band in Hz, Kaiser's parameter (60 dB).
 _TAPS, _EDGE_HZ, _KAISER = 144, 7_900.0, 6.0
 # Noise above 8 kHz repeats after so many steps.
@@ -93,6 +70,7 @@ class Vocoder(nn.Module):
     nor on how a stream is cut.
     """
 
+    gain: Tensor
     interpolation: Tensor
     noise: Tensor
 

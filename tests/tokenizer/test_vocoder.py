@@ -157,3 +157,15 @@ def test_weights_are_set_by_name(features):
     assert all(torch.equal(getattr(vocoder, name), weight) for name, weight in weights.items())
     assert not torch.equal(vocoder(features), before)
     assert set(vocoder.state_dict()) == set(weights), "filters and noise are computed, not saved"
+
+
+def test_weights_are_packed_once_until_they_change(features):
+    vocoder = Vocoder()
+    with streaming(vocoder, len(features)):
+        vocoder(features[:, :2])
+        first = vocoder._packed
+        vocoder(features[:, 2:])
+        assert vocoder._packed is first
+    before = vocoder(features)
+    vocoder.gain.add_(0.5)
+    assert not torch.equal(vocoder(features), before) and vocoder._packed is not first

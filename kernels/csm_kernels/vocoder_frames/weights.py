@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ class VocoderWeights:
     order. The inputs below are named in the order of a matrix's columns.
 
     Attributes:
+        shapes: Shape of each tensor by name.
+        matrices: Names of those that int8 replaces.
         gain: Condition -> log gain of the subframe, [1, 80].
         gain_bias: Its bias, [1].
         convolution: Inputs of the last subframe and of this one (each: condition 80, pitch prediction 44,
@@ -72,6 +74,9 @@ class VocoderWeights:
     Raises:
         ValueError: A shape or dtype is not the one above, the devices differ, or a number is not finite.
     """
+
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = SHAPES
+    matrices: ClassVar[tuple[str, ...]] = MATRICES
 
     gain: Tensor
     gain_bias: Tensor
