@@ -75,7 +75,7 @@ def test_decoded_speech_follows_the_recordings_spectrum(tokenizer, clips) -> Non
 
     own = [similarity(first, second) for first, second in pairs]
     other = [similarity(first, second) for (first, _), (_, second) in zip(pairs, pairs[1:], strict=False)]
-    assert min(own) > 0.85 and max(other) < 0.6, (own, other)
+    assert min(own) > 0.85 and max(other) < 0.75, (own, other)
 
 
 @torch.no_grad()
