@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a finished csm train")
     parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="of the run's corpus, where it moved")
-    add_voice(parser, None)
+    add_voice(parser, "")
     add_device(parser)
     parser.add_argument(
         "--speaker", metavar="NAME", help="the model's voice (default: the most trained speaker)"

@@ -97,7 +97,7 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_voice(group: argparse._ArgumentGroup) -> None:
-    add_voice(group, None)
+    add_voice(group, "")
     group.add_argument(
         "--lines", type=int, default=VoiceOptions().lines, metavar="N", help="most lines of a group (60)"
     )

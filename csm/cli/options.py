@@ -12,7 +12,6 @@ import torch
 from csm import config as config_files
 from csm.conversation.backchannels import BACKCHANNELS
 from csm.conversation.smart_turn import TURN_ENDS
-from csm.generation.voice_folder import PACKAGED_VOICES, packaged_voice
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
 from csm.training.distributed import start_distributed
@@ -54,20 +53,15 @@ def add_backchannels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_voice(parser: argparse._ActionsContainer, default: str | None = next(iter(PACKAGED_VOICES))) -> None:
-    """Adds --voice: the folder of a voice, of a packaged one by its name.
+def add_voice(parser: argparse._ActionsContainer, default: str = " (default: the packaged voice)") -> None:
+    """Adds --voice: the folder of an exported voice.
 
     Args:
         parser: Parser, or a group of its options.
-        default: Voice that the command takes without the option. None: it then takes none.
+        default: What the help says of a command without the option.
     """
-    names = " or ".join(PACKAGED_VOICES)
-    otherwise = "" if default is None else f" (default: {default})"
     parser.add_argument(
-        "--voice",
-        type=packaged_voice,
-        metavar="VOICE",
-        help=f"{names}, which are packaged, or a folder of csm export voice, such as ./mine{otherwise}",
+        "--voice", type=Path, metavar="FOLDER", help=f"of csm export voice, or csm-1b{default}"
     )
 
 
