@@ -4,7 +4,7 @@
     csm encode --ranks 4 --recipe quickstart --output runs/quickstart/codes
     torchrun --nproc-per-node 4 launch/encode_corpus.py --recipe quickstart --output runs/quickstart/codes
 
-Every turn becomes its codes, frame prosody and speaker embedding in shards OUTPUT/codes_*.safetensors of 256
+Every turn becomes its codes, frame prosody and speaker embedding in shards OUTPUT/codes_*.safetensors of 4
 MB; index.json, written last, names the corpus and the tokenizer; codebooks.json holds the usage of every
 codebook. Each rank encodes shards of its own; the bytes are the same for any number of ranks, and an encoding
 that was killed is resumed at its last shard. A corpus that is already encoded is left as it is; of one that

@@ -30,8 +30,8 @@ from csm.system.files import new_file, write_atomically
 
 INDEX_NAME = "index.json"
 REMEDY = "delete the folder of the codes and run csm encode again"
-# A shard is closed at this size: 80 hours of 32 codebooks in one time shift.
-SHARD_BYTES = 256 * 2**20
+# A shard is closed at this size, 75 minutes of 32 codebooks in one cut: ranks share small corpora too.
+SHARD_BYTES = 4 * 2**20
 KEY_BYTES = 16
 
 
