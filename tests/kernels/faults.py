@@ -389,8 +389,9 @@ def copied(folder: Path) -> Path:
     for part in (KERNELS, "tests/kernels"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
-    for file in ("setup.py", "pyproject.toml", "tests/conftest.py"):
-        shutil.copy(ROOT / file, folder / file)
+    # tests/conftest.py imports others of its folder.
+    for file in (ROOT / "setup.py", ROOT / "pyproject.toml", *ROOT.glob("tests/*.py")):
+        shutil.copy(file, folder / file.relative_to(ROOT))
     (folder / "csm").symlink_to(ROOT / "csm")
     return folder
 
