@@ -1,7 +1,7 @@
-"""The decoder's last stage where a vocoder speaks: features every 10 ms to a waveform at 24 kHz.
+"""The decoder's last stage with a vocoder: features every 10 ms to a waveform at 24 kHz.
 
-FARGAN (Valin, Mustafa & Buethe 2024, arXiv 2405.21069) writes speech at 16 kHz from cepstrum, pitch and
-periodicity; its weights are libopus'. Noise in two bands is laid above it.
+FARGAN (Valin, Mustafa & Buethe 2024, arXiv 2405.21069) synthesises speech at 16 kHz from cepstrum, pitch and
+periodicity; its weights are libopus'. Noise in two bands is added above it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SHAPES = {**_CONDITIONING, **VocoderWeights.shapes}
 # Those that libopus holds as integers with a scale per row, and that stay so.
 INTEGERS = VocoderWeights.matrices
 COMPUTED = "interpolation", "noise"
-# Its speech trails the features by one and a half frames, these the waveform by as much.
+# In samples at 24 kHz: its speech trails the features by one and a half steps, as these trail the waveform.
 _FARGAN_DELAY, _FEATURE_DELAY = 360, 360
 _EMPHASIS = 0.85
 # Samples of a step at 16 kHz, and the shortest period.
 _FRAME, _SHORTEST = 160, 32
 # Of the filter from 16 to 24 kHz, at 48 kHz: taps, edge of the pass band in Hz, Kaiser's parameter (60 dB).
 _TAPS, _EDGE_HZ, _KAISER = 144, 7_900.0, 6.0
-# Noise above 8 kHz repeats after so many steps.
+# Period of the noise above 8 kHz in steps.
 _NOISE_STEPS = 151
 
 

@@ -437,6 +437,7 @@ def first_failure(folder: Path, test: str) -> str | None:
         "-p",
         "no:cacheprovider",
         "--tb=no",
+        "-rfE",  # pyproject.toml asks for the skipped ones alone
         f"tests/kernels/{test}",
     ]
     try:
