@@ -175,7 +175,7 @@ def test_a_line_names_what_was_asked_for_and_the_ways_out(error, asked: str, sta
         with memory_errors_in_one_line(None, config, three):
             raise error
     line = str(raised.value)
-    assert asked in line and "\n" not in line and f"or take {way};" in line
+    assert asked in line and "\n" not in line and f"or take {way}. csm train --dry-run" in line
     assert "lower the size of a micro-batch and raise training.micro_batches, 6, by the same factor" in line
 
 
