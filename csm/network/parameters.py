@@ -98,6 +98,7 @@ GROUPS = (
             "latent_mean",
             "latent_gain",
             "letter_head",
+            "acoustic_flow",
         )
     ),
     *(

@@ -12,6 +12,7 @@ from csm.losses import LossConfig
 from csm.recipes.run_config import RunConfig
 from csm.recipes.telephone import TELEPHONE_LOSS, TELEPHONE_MODEL, VOICE_TRAINING
 from csm.tokenizer import presets
+from csm.tokenizer.config import VOCODER_WIDTH
 from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.options import TrainingConfig
 
@@ -24,6 +25,7 @@ WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL,
     num_codebooks=32,
     latent_dim=304,
+    flow_dim=VOCODER_WIDTH,
     letters_per_frame=4,
     max_speakers=208,
     local_speakers=4,
@@ -109,7 +111,9 @@ def wideband_model() -> RunConfig:
             time_shifts=3,
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
-        loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
+        loss=LossConfig(
+            semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, flow=2.0, text=0.25, letters=1.0
+        ),
         training=VOICE_TRAINING,
-        sampling=SamplingConfig(temperature=0.15, later_codes="nearest", variance_restoration=0.5),
+        sampling=SamplingConfig(temperature=0.15, later_codes="flow", flow_temperature=0.7),
     )
