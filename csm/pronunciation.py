@@ -27,6 +27,12 @@ BETWEEN_DIGITS = re.compile(r"(?<=\w)(?=\d)|(?<=\d)(?=\w)")
 # Two capitals or more: a word said with emphasis where the lexicon holds it, else letters.
 CAPITALS = re.compile(r"(?<![\w.&'-])[A-Z]{2,}(?![\w&]|\.\w)")
 LETTERS = frozenset("US UK TV AI IT PC ID AM PM CD DVD".split())
+WORDS = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*")
+# Before the vowel that an emphasised word stresses.
+EMPHASIS = 2 * STRESS
+EMPHASISED = tuple(EMPHASIS + vowel for vowel in VOWELS)
+# How far ahead a word of gruut's is searched among those of the text: numbers and signs become words there.
+_AHEAD = 4
 # Cached texts: a dataset needs the phones of the same text in every epoch.
 KEPT_TEXTS = 100_000
 # gruut's processor caches its lookups in dictionaries without a lock.
@@ -34,8 +40,11 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=KEPT_TEXTS)
-def pronounced(text: str) -> tuple[str, ...]:
+def pronounced(text: str, emphasis: bool = False) -> tuple[str, ...]:
     """Converts a text to phones of `PHONES`, a space between words, and punctuation marks.
+
+    With `emphasis` the vowel that a word in capitals stresses is one of `EMPHASISED`; a word without stress
+    has it on its first vowel. The number of symbols is the same.
 
     Numbers, abbreviations and addresses are expanded to words (`spoken_text`); capitals are not spelled
     where they are a word of the lexicon; secondary stress is dropped; quotation marks and brackets
@@ -46,7 +55,9 @@ def pronounced(text: str) -> tuple[str, ...]:
         ValueError: The package gruut is missing.
     """
     symbols: list[str] = []
-    text = CAPITALS.sub(_emphasised, spoken_text(text))
+    spoken = spoken_text(text)
+    marked = _marked_words(spoken) if emphasis else []
+    text = CAPITALS.sub(_emphasised, spoken)
     try:
         words = _words(text)
     except ArithmeticError:  # a number of 30 digits or more, which gruut cannot expand
@@ -58,6 +69,8 @@ def pronounced(text: str) -> tuple[str, ...]:
         phones = [phone.replace(WEAK_STRESS, "") for phone in word.phonemes or ()]
         if not phones or not set(phones) <= set(PHONES):
             phones = list(word.text) if any(map(str.isalnum, word.text)) else []
+        elif _is_marked(word.text, marked):
+            phones = _with_emphasis(phones)
         if phones:
             symbols += [" ", *phones] if symbols else phones
     return tuple(symbols or text.strip() or ".")  # "." is a pause, of a text of silent signs
@@ -67,6 +80,33 @@ def _emphasised(match: re.Match[str]) -> str:
     """Returns a word in capitals as the lexicon holds it, an acronym unchanged."""
     word = match[0]
     return word.lower() if word not in LETTERS and is_word(word.lower()) else word
+
+
+def can_emphasise(word: str) -> bool:
+    """Returns whether a word in capitals is read with emphasis, and not letter by letter."""
+    return len(word) > 1 and word.upper() not in LETTERS and is_word(word.lower())
+
+
+def _marked_words(text: str) -> list[tuple[str, bool]]:
+    """Returns the words of a text in lower case, and whether each is in capitals."""
+    found = [match[0] for match in WORDS.finditer(text)]
+    return [(word.lower(), word.isupper() and can_emphasise(word)) for word in found]
+
+
+def _is_marked(word: str, words: list[tuple[str, bool]]) -> bool:
+    """Returns whether the next one of the words that is this one is marked; takes it and those before it."""
+    for place, (text, marked) in enumerate(words[:_AHEAD]):
+        if text == word.lower():
+            del words[: place + 1]
+            return marked
+    return False
+
+
+def _with_emphasis(phones: list[str]) -> list[str]:
+    """Returns the phones of a word with emphasis on what it stresses."""
+    stressed = [phone for phone in phones if phone.startswith(STRESS)]
+    chosen = set(stressed or [phone for phone in phones if phone in VOWELS][:1])
+    return [EMPHASIS + phone.removeprefix(STRESS) if phone in chosen else phone for phone in phones]
 
 
 def _words(text: str) -> list[Word]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from csm.pronunciation import PHONES, pronounced
+from csm.pronunciation import EMPHASISED, PHONES, pronounced
 from csm.system.extras import missing_package
 from csm.system.log import log
 
@@ -106,6 +106,7 @@ class PhoneCodec(ByteCodec):
         super().__init__(max_speakers)
         self._phones = {phone: self.vocab_size + index for index, phone in enumerate(PHONES)}
         self.vocab_size += len(PHONES)
+        self._numbers = {*self._phones.values()}
         self._named: set[str] = set()
 
     def encode_turn(self, text: str, speaker: int) -> list[int]:
@@ -114,12 +115,19 @@ class PhoneCodec(ByteCodec):
         Letters and digits without a phone are encoded as bytes and named in a warning, each once.
         """
         ids = [BOS, self.speaker_id(speaker)]
-        symbols = pronounced(_stripped(text))
+        symbols = self._symbols(_stripped(text))
         self._name_silent([s for s in symbols if s not in self._phones and s.isalnum()])
         for symbol in symbols:
             phone = self._phones.get(symbol)
             ids += symbol.encode("utf-8") if phone is None else [phone]
         return [*ids, EOS]
+
+    def is_phone(self, number: int) -> bool:
+        """Returns whether an id stands for a phone."""
+        return number in self._numbers
+
+    def _symbols(self, text: str) -> tuple[str, ...]:
+        return pronounced(text)
 
     def _name_silent(self, letters: list[str]) -> None:
         """Warns of letters that no phone stands for."""
@@ -130,6 +138,28 @@ class PhoneCodec(ByteCodec):
                 "text has letters without a sound: %s; expected English; write them in English letters",
                 ", ".join(f"{letter} (U+{ord(letter):04X})" for letter in new),
             )
+
+
+class EmphasisCodec(PhoneCodec):
+    """Phones, and vowels of their own for what a word in capitals stresses.
+
+    Ids: those of PhoneCodec; the emphasised vowels have the bytes 1 to 16, control characters that no text
+    holds. A text has as many ids as there.
+
+    Args:
+        max_speakers: Number of speaker ids.
+
+    Raises:
+        ValueError: As ByteCodec.
+    """
+
+    def __init__(self, max_speakers: int = MAX_SPEAKERS) -> None:
+        super().__init__(max_speakers)
+        self._phones |= {vowel: index for index, vowel in enumerate(EMPHASISED, start=1)}
+        self._numbers = {*self._phones.values()}
+
+    def _symbols(self, text: str) -> tuple[str, ...]:
+        return pronounced(text, emphasis=True)
 
 
 class HuggingFaceCodec:
@@ -240,15 +270,20 @@ def _stripped(text: str) -> str:
 
 
 # Codecs without a file, by name. `text_codec` also accepts "none".
-BUILT_IN: dict[str, type[ByteCodec]] = {"bytes": ByteCodec, "phones": PhoneCodec}
+BUILT_IN: dict[str, type[ByteCodec]] = {"bytes": ByteCodec, "phones": PhoneCodec, "emphasis": EmphasisCodec}
+
+
+def aligned_as(name: str) -> str:
+    """Returns the name of the codec whose symbols are aligned for this one: one symbol stands for each id."""
+    return "phones" if name == "emphasis" else name
 
 
 def text_codec(name: str, max_speakers: int = MAX_SPEAKERS) -> TextCodec:
     """Returns a text codec by its name or by the path of a tokenizer.json.
 
     Args:
-        name: "bytes", "phones", "none" (a codec that raises), or a path.
-        max_speakers: Number of speaker ids of "bytes" and "phones"; a tokenizer.json spells speakers as text.
+        name: "bytes", "phones", "emphasis", "none" (a codec that raises), or a path.
+        max_speakers: Number of speaker ids of the first three; a tokenizer.json spells speakers as text.
 
     Raises:
         ValueError: `name` is neither a known name nor a file.

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from csm.pronunciation import PHONES, STRESS, pronounced
+from csm.pronunciation import EMPHASIS, EMPHASISED, PHONES, STRESS, pronounced
 
 LINES = [
     "Hello there, how are you?",
@@ -72,6 +72,23 @@ def test_threads_may_call_it_at_the_same_time() -> None:
     pronounced.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(pronounced, LINES * 8)) == alone * 8
+
+
+def test_a_word_in_capitals_is_emphasised_on_what_it_stresses() -> None:
+    plain, marked = "I said tomorrow, not the day before.", "I said TOMORROW, NOT the day before."
+    assert pronounced(marked) == pronounced(plain) == pronounced(plain, emphasis=True)
+    found = pronounced(marked, emphasis=True)
+    changed = {(a, b) for a, b in zip(pronounced(plain), found, strict=True) if a != b}
+    assert changed == {("ˈɑ", EMPHASIS + "ɑ")} and [f for f in found if f in EMPHASISED] == 2 * [
+        EMPHASIS + "ɑ"
+    ]
+    # A word without stress has it on its first vowel; initials are letters, as before.
+    assert EMPHASIS + "ə" in pronounced("I said THE day.", emphasis=True)
+    assert pronounced("The US is big.", emphasis=True) == pronounced("The US is big.")
+    # Words that come of numbers and signs do not shift the marks.
+    for text in ("At 10 p.m. I MUST go.", "It costs $5, and you MUST pay.", "We've 3 dogs & MUST go."):
+        assert pronounced(text, emphasis=True) != pronounced(text)
+        assert len(pronounced(text, emphasis=True)) == len(pronounced(text.replace("MUST", "must")))
 
 
 def test_phones_are_distinct() -> None:

@@ -4,19 +4,23 @@ import json
 
 import pytest
 
-from csm.pronunciation import PHONES, pronounced
+from csm.pronunciation import EMPHASISED, PHONES, VOWELS, pronounced
 from csm.text import (
     BOS,
+    BUILT_IN,
     EOS,
     LISTEN,
     MAX_SPEAKERS,
     ByteCodec,
+    EmphasisCodec,
     HuggingFaceCodec,
     PhoneCodec,
     TextCodec,
+    aligned_as,
     text_codec,
 )
 
+EMPHATIC = "You said THAT, I never DID."
 TEXTS = ["Hello.", "Grüße, 東京!", "a\nb", "\U0001f600", "x" * 500]
 
 
@@ -148,3 +152,21 @@ def test_a_model_without_a_text_tokenizer_refuses_text_and_names_the_fix() -> No
     ):
         with pytest.raises(ValueError, match="put tokenizer.json into its folder"):
             call()
+
+
+def test_emphasised_vowels_have_ids_that_no_other_symbol_has() -> None:
+    codec, plain = EmphasisCodec(), PhoneCodec()
+    assert codec.vocab_size == plain.vocab_size
+    ids, without = codec.encode_turn(EMPHATIC, 3), plain.encode_turn(EMPHATIC, 3)
+    assert without == plain.encode_turn(EMPHATIC.lower(), 3) == codec.encode_turn(EMPHATIC.lower(), 3)
+    changed = [a for a, b in zip(ids, without, strict=True) if a != b]
+    assert len(changed) == 2 and all(1 <= a <= len(VOWELS) and codec.is_phone(a) for a in changed)
+    assert not any(plain.is_phone(a) for a in changed)
+    assert len(EMPHASISED) == len(VOWELS) < ord(" ")
+
+
+def test_a_codec_is_aligned_as_one_with_as_many_symbols() -> None:
+    for name in BUILT_IN:
+        codec, aligned = text_codec(name), text_codec(aligned_as(name))
+        assert len(codec.encode_turn(EMPHATIC, 0)) == len(aligned.encode_turn(EMPHATIC, 0))
+    assert aligned_as("emphasis") == "phones" and aligned_as("bytes") == "bytes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from csm.data.code_shards import CodeShards, EncodedTurn, bytes_tensor, opened
+from csm.data.emphasis import marked_text
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_table import Array, TableFacts, TurnTable
 from csm.system.digests import record_digests, require_intact
 from csm.system.files import new_file
-from csm.text import TextCodec
+from csm.text import EmphasisCodec, TextCodec
 
 KINDS = {
     **dict.fromkeys(("conversations", "id_starts", "text_starts", "ends_starts"), torch.int64),
@@ -76,7 +77,10 @@ def table_of(
         left_out_ids=tuple(turn.id for turn in left_out[:NAMED]),
         silent=tuple(silent),
     )
-    arrays = _arrays(kept, encoded, ends or {})
+    ends = ends or {}
+    if isinstance(codec, EmphasisCodec):
+        kept = [replace(turn, text=_marked(codec, turn, encoded, ends)) for turn in kept]
+    arrays = _arrays(kept, encoded, ends)
     places = {name: place for place, name in enumerate(names)}
     arrays["speaker"] = np.array([places[turn.speaker] for turn in kept], np.int32)
     # Some text codecs spell the number of the speaker.
@@ -84,6 +88,15 @@ def table_of(
     arrays["text_rows"] = np.array([len(of_turn) for of_turn in ids], np.int32)
     arrays["conversations"] = np.array(starts, np.int64)
     return TurnTable(arrays, encoded, facts, numbers)
+
+
+def _marked(
+    codec: EmphasisCodec, turn: Turn, encoded: Mapping[str, EncodedTurn], ends: Mapping[str, Tensor]
+) -> str:
+    """Returns the text of a turn, emphasised words in capitals where it is aligned."""
+    if turn.id not in ends:
+        return turn.text
+    return marked_text(codec, turn.id, turn.text, ends[turn.id], encoded[turn.id].prosody.float())
 
 
 def _arrays(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from csm.text import MAX_SPEAKERS
+from csm.text import BUILT_IN, MAX_SPEAKERS
 
 DepthInputs = Literal["last", "sum"]
 
@@ -44,10 +44,11 @@ class CSMConfig:
         num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
         extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
         zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
-        text: "bytes", "phones" (English, spoken from its pronunciation), the path of a tokenizer.json, or
-            "none" for a model that came without one.
+        text: "bytes", "phones" (English, spoken from its pronunciation), "emphasis" (phones, and words in
+            capitals are emphasised), the path of a tokenizer.json, or "none" for a model that came without
+            one.
         text_vocab_size: 0 takes the codec's.
-        max_speakers: Speakers that "bytes" and "phones" have ids for.
+        max_speakers: Speakers that "bytes", "phones" and "emphasis" have ids for.
         local_speakers: How many numbers of speakers are local to a conversation instead of naming a voice.
         rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
         max_context: Most rows of one sequence; older turns go to the memory.
@@ -111,7 +112,7 @@ class CSMConfig:
         for name in ("codebook_size", "max_context"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 2")
-        most = self.max_speakers if self.text in ("bytes", "phones") else 0
+        most = self.max_speakers if self.text in BUILT_IN else 0
         if not 0 <= self.local_speakers <= most:
             raise ValueError(
                 f"local_speakers is {self.local_speakers}: expected 0 to {most}, the speakers that the text "

@@ -23,6 +23,7 @@ CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 # has distillMOS 2.28, from 32 of them 3.30 (docs/LOG.md).
 WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL,
+    text="emphasis",
     num_codebooks=32,
     latent_dim=304,
     flow_dim=VOCODER_WIDTH,

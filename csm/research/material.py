@@ -19,7 +19,7 @@ from csm.data.step_plan import PlannedChunk, PlannedTurn
 from csm.data.turn_table import TurnTable
 from csm.data.turn_table_file import table_of
 from csm.recipes.run_config import RunConfig
-from csm.text import ByteCodec, text_codec
+from csm.text import ByteCodec, aligned_as, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
@@ -86,7 +86,7 @@ class Material:
         """Returns the turns of a split."""
         model = self.recipe.model
         codec = text_codec(model.text, model.max_speakers)
-        ends = read_alignment(self.codes, model.text) if isinstance(codec, ByteCodec) else None
+        ends = read_alignment(self.codes, aligned_as(model.text)) if isinstance(codec, ByteCodec) else None
         numbers = speaker_numbers(self.corpus.speakers(), {})
         return table_of(self.corpus, self.encoded, split, codec, numbers=numbers, ends=ends)
 

@@ -27,7 +27,7 @@ from csm.system.digests import damage, record_digests
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.system.threads import one_thread
-from csm.text import ByteCodec, text_codec
+from csm.text import ByteCodec, aligned_as, text_codec
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer, open_tokenizer
 from csm.training.distributed import DistributedContext
@@ -118,19 +118,20 @@ def write_text_alignment(
     run: RunConfig, corpus: Corpus, plans: Sequence[PlannedShard], tokenizer: VoiceTokenizer, output: Path
 ) -> bool:
     """Writes when each letter or phone is said; returns False where it is written or the text has none."""
-    codec = text_codec(run.model.text, run.model.max_speakers)
+    codec = text_codec(aligned_as(run.model.text), run.model.max_speakers)
     if not isinstance(codec, ByteCodec):
         return False
     names = [plan.name for plan in plans]
     texts = [turn.text for plan in plans for turn in plan.turns]
     material = hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest()
-    if aligned_text(output) == (run.model.text, material):
+    name = aligned_as(run.model.text)
+    if aligned_text(output) == (name, material):
         return False
     with one_thread():
-        ends = aligned_corpus(corpus, tokenizer.config.sample_rate, codec, run.model.text)
+        ends = aligned_corpus(corpus, tokenizer.config.sample_rate, codec, name)
     rate = tokenizer.config.frame_rate
     frames = {turn: seconds * rate for turn, seconds in ends.items()}
-    write_alignment(output, frames, run.model.text, material)
+    write_alignment(output, frames, name, material)
     return True
 
 

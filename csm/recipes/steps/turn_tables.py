@@ -21,7 +21,7 @@ from csm.recipes.run_config import RunConfig
 from csm.recipes.run_files import start_folder
 from csm.system.digests import DIGESTS_NAME, damage
 from csm.system.log import log
-from csm.text import ByteCodec
+from csm.text import ByteCodec, aligned_as
 from csm.training.distributed import DistributedContext
 from csm.training.finetuning import require_speakers
 
@@ -87,7 +87,7 @@ def make_tables(
     corpus = read_corpus(run.corpus)
     numbers = speaker_numbers(corpus.speakers(), known_speakers(run))
     require_speakers(corpus.root, corpus.speakers(), numbers, model, run.data)
-    ends = read_alignment(codes, run.model.text) if isinstance(model.codec, ByteCodec) else None
+    ends = read_alignment(codes, aligned_as(run.model.text)) if isinstance(model.codec, ByteCodec) else None
     return {
         split: table_of(corpus, encoded, split, model.codec, numbers=numbers, ends=ends) for split in splits
     }
