@@ -125,7 +125,7 @@ class SpeechStream(Iterator[Tensor]):
             return
         self._chunks = stream_audio(
             tokenizer,
-            self._frames(turns),
+            (frame[: session.sampling.decoded_codebooks] for frame in self._frames(turns)),
             speaker=voice.speaker,
             emotion=voice.emotion,
             contrast=session.sampling.contrast,

@@ -33,6 +33,9 @@ class SamplingConfig:
             Statistical speech synthesis calls it global variance (Toda & Tokuda 2007).
         contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
             None: its own.
+        decoded_codebooks: First codebooks that a frame's sound is decoded from; None: all that are modelled.
+            Of a tokenizer whose decoder was trained on semantic codes alone (`semantic_only`), few: what a
+            model predicts of the later codes is worse than what the decoder makes of the first.
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" and "flow"
@@ -53,6 +56,7 @@ class SamplingConfig:
     flow_temperature: float = 1.0
     variance_restoration: float = 0.0
     contrast: float | None = None
+    decoded_codebooks: int | None = None
     top_k: int = 50
     extra_codes: bool = False
     speed: float = 1.0
@@ -71,6 +75,8 @@ class SamplingConfig:
             raise ValueError(f"variance_restoration is {self.variance_restoration}: expected 0 to 1")
         if self.contrast is not None and not self.contrast > 0:
             raise ValueError(f"contrast is {self.contrast}: expected above 0, or none for the tokenizer's")
+        if self.decoded_codebooks is not None and self.decoded_codebooks < 1:
+            raise ValueError(f"decoded_codebooks is {self.decoded_codebooks}: expected 1 or more, or none")
         if not 0.5 <= self.speed <= 2:
             raise ValueError(f"speed is {self.speed}: expected 0.5 (half the rate) to 2 (double)")
         if self.shortest < 0:

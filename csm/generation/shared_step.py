@@ -123,7 +123,8 @@ class SharedStep:
 
     def _decode(self, frames: dict[Speaking, Tensor], served: dict[Speaking, Served]) -> None:
         def decode(speeches: Sequence[Speaking]) -> list[Tensor]:
-            return self._decoder.decode([one.stream for one in speeches], [frames[one] for one in speeches])
+            codes = [frames[one][: one.session.sampling.decoded_codebooks] for one in speeches]
+            return self._decoder.decode([one.stream for one in speeches], codes)
 
         for one, audio in self._each(decode, [*frames], served, together=self._decoder.joins).items():
             served[one] = Served(Frame(frames[one], audio, one.session.generator.get_state()))

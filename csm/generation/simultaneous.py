@@ -81,7 +81,7 @@ def _decoded(tokenizer: VoiceTokenizer, text: SpokenText) -> Speech:
     waveform = torch.zeros(1, 0)
     if text.frames:
         decoded = tokenizer.decode(
-            codes[None].to(tokenizer.device),
+            codes[None, : text.session.sampling.decoded_codebooks].to(tokenizer.device),
             speaker=text.voice.speaker,
             emotion=text.voice.emotion,
             contrast=text.session.sampling.contrast,

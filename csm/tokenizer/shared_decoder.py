@@ -112,10 +112,11 @@ class SharedDecoder:
         self, streams: Sequence[DecodedStream], frames: Sequence[Int[Tensor, " K"]]
     ) -> list[Float[Tensor, "1 S"]]:
         """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0."""
-        groups: dict[tuple[bool, float | None], list[int]] = {}
+        groups: dict[tuple[bool, float | None, int], list[int]] = {}
         for place, stream in enumerate(streams):
             # The state of a new stream has other shapes than later ones.
-            groups.setdefault((not stream.frames, stream.conditions.contrast), []).append(place)
+            key = (not stream.frames, stream.conditions.contrast, len(frames[place]))
+            groups.setdefault(key, []).append(place)
         with self._lock:
             done = [
                 (places, *self._group([streams[i] for i in places], torch.stack([frames[i] for i in places])))

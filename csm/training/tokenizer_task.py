@@ -21,6 +21,7 @@ from csm.tokenizer.training.feature_start import start_from_features
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.tokenizer.usage import perplexity
+from csm.training.coded_utterances import CodedBatch, CodedUtterances
 from csm.training.samples import Clips
 from csm.training.teacher import Teacher
 from csm.training.tokenizer_trainer import TokenizerTrainer
@@ -112,6 +113,8 @@ class TokenizerTask:
             recovers = tokenizer.config.recover_phase
             self.modules["discriminator"] = MagnitudeDiscriminators() if recovers else Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
+        # Codes and features of a turn never change then: what is left of a step is a tenth of its time.
+        self.coded = CodedUtterances(tokenizer, train) if decoder_only and tokenizer.config.vocoder else None
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
             self._initialise()
@@ -147,7 +150,7 @@ class TokenizerTask:
         adversarial = self.weights.adversarial > 0 and step >= self.weights.adversarial_start
         if name == "discriminator":
             return self._discriminator_loss(module, batch) if adversarial else None
-        outputs = self._outputs(module, batch)
+        outputs = self._outputs(module, batch, None if self.coded is None else self.coded(batch))
         names = list(self.compared)
         if not self.decoder_only:
             names += ["speaker", "emotion"]
@@ -242,10 +245,13 @@ class TokenizerTask:
             for name, clip, length in zip(batch.ids, audio, lengths, strict=True)
         }
 
-    def _outputs(self, module: nn.Module, batch: UtteranceBatch) -> dict[str, Tensor]:
+    def _outputs(
+        self, module: nn.Module, batch: UtteranceBatch, coded: CodedBatch | None = None
+    ) -> dict[str, Tensor]:
         """What the trainer returns for a batch; the teacher's features are computed first."""
         taught = None if self.teacher is None else self.teacher(batch.audio, batch.lengths)
-        outputs: dict[str, Tensor] = module(batch, self.weights, self.train.config.slice_frames, taught)
+        frames = self.train.config.slice_frames
+        outputs: dict[str, Tensor] = module(batch, self.weights, frames, taught, coded)
         return outputs
 
     def _discriminator_loss(

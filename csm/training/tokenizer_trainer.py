@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from csm.data.utterances import UtteranceBatch
@@ -14,6 +14,7 @@ from csm.tokenizer.quantizer import Quantized
 from csm.tokenizer.training.losses import CTC_OUTPUTS_PER_FRAME, TokenizerLossConfig, distillation_loss
 from csm.tokenizer.training.spectral_losses import MagnitudeLoss, SpectralLoss
 from csm.tokenizer.vocoder_features import HOP, STEPS_PER_FRAME
+from csm.training.coded_utterances import CodedBatch
 from csm.training.teacher import TeacherFrames
 
 
@@ -64,6 +65,7 @@ class TokenizerTrainer(nn.Module):
         weights: TokenizerLossConfig,
         slice_frames: int,
         taught: TeacherFrames | None = None,
+        coded: CodedBatch | None = None,
     ) -> dict[str, Tensor]:
         """Losses by name, the decoded slices beside the originals, and what the codebook update needs.
 
@@ -72,6 +74,8 @@ class TokenizerTrainer(nn.Module):
             weights: For its shares of dropout and bypass, which count in training mode alone.
             slice_frames: Frames decoded and compared.
             taught: What the teacher says of the batch, where there is one.
+            coded: The batch as codes, where nothing but a vocoder's decoder is trained: vocoder, levels,
+                features, output and target are then all that is returned.
 
         Returns:
             Scalars mel and magnitude, or vocoder where one speaks, commitment, isotropy, speaker and emotion;
@@ -81,6 +85,8 @@ class TokenizerTrainer(nn.Module):
             compressed magnitudes [B, T3, bins] of one where phases are recovered, or all features
             [B, T2, 22] of a vocoder.
         """
+        if coded is not None:
+            return self._decoded(coded, batch, weights)
         tokenizer = self.tokenizer
         frame = tokenizer.config.samples_per_frame
         latent, features = tokenizer.encoder(batch.audio[:, 0])
@@ -98,7 +104,9 @@ class TokenizerTrainer(nn.Module):
         condition = tokenizer.condition(len(latent), speaker.detach() * keep, emotion.detach() * keep)
         known = tokenizer.decoder.frames(quantized.latent, condition)
         if tokenizer.config.vocoder:
-            sound = self._vocoder_features(known, latent, batch)
+            target = latent.unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2)
+            steps = torch.arange(target.shape[1], device=target.device)
+            sound = self._vocoder_features(known, target, steps * HOP < batch.lengths.unsqueeze(1))
         elif tokenizer.config.recover_phase:
             sound = self._magnitudes(known, features, batch, slice_frames)
         else:
@@ -149,15 +157,32 @@ class TokenizerTrainer(nn.Module):
             "target": wanted,
         }
 
-    def _vocoder_features(self, known: Tensor, latent: Tensor, batch: UtteranceBatch) -> dict[str, Tensor]:
-        """The weighted features that a vocoder would speak from, compared with the encoder's."""
+    def _decoded(
+        self, coded: CodedBatch, batch: UtteranceBatch, weights: TokenizerLossConfig
+    ) -> dict[str, Tensor]:
+        """Of codes what the decoder makes of them, each item's from its share of the codebooks."""
+        tokenizer = self.tokenizer
+        levels = self._draw_levels(batch.levels, weights)
+        with torch.no_grad():
+            pairs = zip(coded.codes, levels.tolist(), strict=True)
+            parts = [tokenizer.quantizer.decode(codes[None, :count]) for codes, count in pairs]
+            latent = torch.cat(parts)
+        keep = (batch.condition >= weights.condition_dropout).to(latent.dtype).unsqueeze(1)
+        condition = tokenizer.condition(len(latent), coded.speaker * keep, coded.emotion * keep)
+        steps = torch.arange(coded.target.shape[1], device=latent.device)
+        inside = steps < STEPS_PER_FRAME * coded.frames.unsqueeze(1)
+        known = tokenizer.decoder.frames(latent, condition)
+        return self._vocoder_features(known, coded.target, inside) | {"levels": levels}
+
+    def _vocoder_features(
+        self, known: Tensor, target: Float[Tensor, "B T C"], inside: Bool[Tensor, "B T"]
+    ) -> dict[str, Tensor]:
+        """The weighted features that a vocoder would speak from, compared with the encoder's inside clips."""
         decoder = self.tokenizer.decoder
         features = decoder.features(known)
         predicted = decoder.feature_head(known, features)
-        target = latent.unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(1, 2)
-        steps = torch.arange(target.shape[1], device=target.device)
-        inside = (steps * HOP < batch.lengths.unsqueeze(1)).float().unsqueeze(-1)
-        distance = ((predicted - target).abs() * inside).sum() / (inside.sum() * target.shape[-1])
+        counted = inside.float().unsqueeze(-1)
+        distance = ((predicted - target).abs() * counted).sum() / (counted.sum() * target.shape[-1])
         return {"vocoder": distance, "features": features, "output": predicted, "target": target}
 
     def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
@@ -184,12 +209,15 @@ class TokenizerTrainer(nn.Module):
         }
 
     def _draw_levels(self, draws: Float[Tensor, "B 3"], weights: TokenizerLossConfig) -> Tensor:
-        """Codebooks used by each item: all, or under quantizer dropout a uniform share of at least one."""
-        count = self.tokenizer.config.n_codebooks
+        """Codebooks used by each item: all, the semantic ones, or a uniform share of at least one."""
+        count, semantic = (getattr(self.tokenizer.config, n) for n in ("n_codebooks", "semantic_codebooks"))
         if not self.training:
             return torch.full_like(draws[:, 0], count, dtype=torch.int64)
         dropped = 1 + (draws[:, 1] * (count - 1)).long()
-        return torch.where(draws[:, 0] < weights.quantizer_dropout, dropped, torch.full_like(dropped, count))
+        levels = torch.where(
+            draws[:, 0] < weights.quantizer_dropout, dropped, torch.full_like(dropped, count)
+        )
+        return levels.masked_fill(draws[:, 0] >= 1 - weights.semantic_only, semantic)
 
     def _text_loss(self, semantic: Tensor, valid: Tensor, batch: UtteranceBatch) -> Tensor:
         hidden = F.gelu(self.text_context((semantic * valid.unsqueeze(-1)).transpose(1, 2))).transpose(1, 2)

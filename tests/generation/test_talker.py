@@ -1,6 +1,7 @@
 """Talking: the stream is the whole, text may come late, and a refusal says what was expected."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from csm.audio.files import read_audio
 from csm.generation.prompt_turn import PromptTurn
 from csm.generation.session import Session
+from csm.generation.shared_speech import SharedSteps
 from csm.generation.talker import Talker
 from csm.system.digests import folder_digests
 
@@ -49,6 +51,29 @@ def test_generated_codes_are_heard_with_the_samplings_contrast(talker):
     assert float((heard.waveform - plain.waveform).abs().max()) > 1e-3
     (together,) = sharp.generate_many([TEXT], [None], [sharp.sampling.seed])
     torch.testing.assert_close(together.waveform, heard.waveform, atol=1e-5, rtol=0)
+
+
+def test_sound_may_be_decoded_from_the_first_codebooks_alone(talker):
+    few = dataclasses.replace(talker, sampling=dataclasses.replace(talker.sampling, decoded_codebooks=2))
+    plain, heard = talker.generate(TEXT), few.generate(TEXT)
+    assert torch.equal(plain.codes, heard.codes) and len(heard.codes) > 2
+    voice = talker.voice()
+    with torch.no_grad():
+        decoded = talker.tokenizer.decode(heard.codes[None, :2], speaker=voice.speaker, emotion=voice.emotion)
+    torch.testing.assert_close(heard.waveform, decoded[0], atol=1e-5, rtol=0)
+    assert float((heard.waveform - plain.waveform).abs().max()) > 1e-3
+    (together,) = few.generate_many([TEXT], [None], [few.sampling.seed])
+    torch.testing.assert_close(together.waveform, heard.waveform, atol=1e-5, rtol=0)
+    # Beside speech of all codebooks, in common steps.
+    shared = SharedSteps(few.tokenizer)
+    speakers = [dataclasses.replace(one, shared=shared) for one in (few, talker)]
+    streams = [one.generate(TEXT, stream=True) for one in speakers]
+    chunks: list[list[torch.Tensor]] = [[], []]
+    for pair in itertools.zip_longest(*streams):
+        for made, chunk in zip(chunks, pair, strict=True):
+            made += [] if chunk is None else [chunk]
+    for made, alone in zip(chunks, (heard, plain), strict=True):
+        torch.testing.assert_close(torch.cat(made, dim=1), alone.waveform, atol=1e-5, rtol=0)
 
 
 def test_a_seed_repeats_the_speech_and_another_does_not(talker):

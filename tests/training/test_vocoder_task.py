@@ -10,7 +10,8 @@ from csm.data.manifest import Corpus
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.losses import TokenizerLossConfig
-from csm.training import tokenizer_task
+from csm.training import coded_utterances, tokenizer_task
+from csm.training.coded_utterances import CodedUtterances
 from csm.training.tokenizer_task import TokenizerTask
 from tests.small_vocoder_tokenizer import CONFIG, FRAME, RATE
 
@@ -102,3 +103,78 @@ def test_the_compared_features_are_the_encoders_and_padding_counts_in_nothing(ma
 def test_discriminators_are_refused(make):
     with pytest.raises(ValueError, match="tokenizer_loss.adversarial with tokenizer.vocoder: .* set it to 0"):
         make(adversarial=1.0)
+
+
+def test_a_frozen_decoders_batches_are_encoded_once_and_cut_at_frames(make, monkeypatch):
+    task = make(decoder_only=True)
+    assert task.coded is not None and make().coded is None
+    batch, tokenizer = task.batch(1, 0), task.trainer.tokenizer
+    batch.first_sample[0] = FRAME
+    coded = task.coded(batch)
+    for row, name in enumerate(batch.ids):
+        samples = task.train.sounds[[t.id for t in task.train.turns].index(name)].samples.float() / 32767
+        codes, info = tokenizer.encode(samples.view(1, 1, -1))
+        first = 1 if row == 0 else 0
+        count = int(coded.frames[row])
+        assert count == min(batch.audio.shape[2] // FRAME, codes.shape[2] - first)
+        assert torch.equal(coded.codes[row, :, :count], codes[0, :, first : first + count])
+        torch.testing.assert_close(coded.speaker[row], info.speaker[0])
+        latent, _ = tokenizer.encoder(tokenizer.pad_to_frames(samples.view(1, 1, -1))[:, 0])
+        target = latent[0, first : first + count].reshape(8 * count, -1)
+        torch.testing.assert_close(coded.target[row, : 8 * count], target, atol=2e-3, rtol=2e-3)
+        assert not coded.target[row, 8 * count :].any() and not coded.codes[row, :, count:].any()
+    # A turn that is drawn again is not encoded again.
+    monkeypatch.setattr(task.coded, "_encode", lambda samples: pytest.fail("encoded again"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = task.coded(batch)
+    assert all(torch.equal(a, b) for a, b in zip(coded, again, strict=True))
+
+
+def test_encoded_turns_beyond_the_memory_for_them_are_encoded_again(make, monkeypatch):
+    task = make(decoder_only=True)
+    whole = task.coded(task.batch(1, 0))
+    monkeypatch.setattr(coded_utterances, "KEPT_BYTES", 1)
+    few = make(decoder_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole, few.coded(few.batch(1, 0)), strict=True))
+    assert len(few.coded._kept) == 1
+
+
+def test_codes_give_the_loss_that_sound_gives(make):
+    """Of whole turns without gain, decoded from all codebooks and without their embeddings."""
+    task = make(decoder_only=True, condition_dropout=1.0)
+    trainer, batch = task.trainer.eval(), task.validation.in_order(0, 4)
+    coded = CodedUtterances(trainer.tokenizer, task.validation)(batch)
+    for row, name in enumerate(batch.ids):
+        place = [t.id for t in task.validation.turns].index(name)
+        batch.audio[row, 0, : batch.lengths[row]] = task.validation.sounds[place].samples.float() / 32767
+    with torch.no_grad():
+        ours, theirs = trainer(batch, task.weights, 4, None, coded), trainer(batch, task.weights, 4)
+    assert float(ours["vocoder"]) == pytest.approx(float(theirs["vocoder"]), rel=0.02)
+    assert (ours["levels"] == CONFIG.n_codebooks).all()
+
+
+def test_semantic_codes_alone_are_decoded_from_their_share(make):
+    task = make(decoder_only=True, quantizer_dropout=0.25, semantic_only=0.5)
+    draws = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
+    levels = task.trainer.train()._draw_levels(draws, task.weights)
+    semantic, count = CONFIG.semantic_codebooks, CONFIG.n_codebooks
+    assert 0.48 < float((levels[draws[:, 0] >= 0.25] == semantic).float().mean()) * 0.75 < 0.52
+    assert (levels[(draws[:, 0] >= 0.25) & (draws[:, 0] < 0.5)] == count).all()
+    assert (task.trainer.eval()._draw_levels(draws, task.weights) == count).all()
+    # What is learned of the semantic codes alone shows where these are decoded.
+    task.trainer.train()
+    before, _ = decoded_distance(task), optimise(task, 30)
+    assert decoded_distance(task) < 0.9 * before
+    with pytest.raises(ValueError, match="quantizer_dropout is 0.6, semantic_only 0.5: expected shares"):
+        TokenizerLossConfig(quantizer_dropout=0.6, semantic_only=0.5)
+
+
+@torch.no_grad()
+def decoded_distance(task: TokenizerTask) -> float:
+    """Mean distance of features of a training batch that is decoded from its semantic codes."""
+    batch, tokenizer = task.batch(1, 0), task.trainer.tokenizer
+    coded = task.coded(batch)
+    latent = tokenizer.quantizer.decode(coded.codes[:, : CONFIG.semantic_codebooks])
+    known = tokenizer.decoder.frames(latent, tokenizer.condition(len(latent), coded.speaker, coded.emotion))
+    found = tokenizer.decoder.feature_head(known, tokenizer.decoder.features(known))
+    return float((found - coded.target).abs().mean())

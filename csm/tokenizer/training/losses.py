@@ -46,6 +46,8 @@ class TokenizerLossConfig:
         condition_dropout: Share of items decoded without speaker and emotion embedding, so that codes alone
             suffice.
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks.
+        semantic_only: Share of items decoded from the semantic codebooks alone, so that a voice needs to
+            predict no more.
         bypass: Share of items decoded from the unquantized latent.
         decay: Decay of the codebooks' moving average.
         revive_below: Share of uniform usage below which a code is dead.
@@ -73,14 +75,20 @@ class TokenizerLossConfig:
     discriminator_rate: float = 0.5
     condition_dropout: float = 0.3
     quantizer_dropout: float = 0.5
+    semantic_only: float = 0.0
     bypass: float = 0.4
     decay: float = 0.98
     revive_below: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("condition_dropout", "quantizer_dropout", "bypass"):
+        for name in ("condition_dropout", "quantizer_dropout", "semantic_only", "bypass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a share from 0 to 1")
+        if self.quantizer_dropout + self.semantic_only > 1:
+            raise ValueError(
+                f"quantizer_dropout is {self.quantizer_dropout}, semantic_only {self.semantic_only}: "
+                f"expected shares of different items, at most 1 together"
+            )
         if not self.envelope >= 1:
             raise ValueError(f"envelope is {self.envelope}: expected 1 or above")
         if not 0 < self.discriminator_share <= 1:
