@@ -32,7 +32,6 @@ class LossConfig:
         letters: Weight of the letters of transcribed turns, for models with a letter head.
         latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
             the deviation of codebook 0, before and given its code 0; for models that predict it.
-        flow: Weight of the squared error of the flow's velocity, a mean over dimensions; for models with one.
         label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
 
     Raises:
@@ -51,7 +50,6 @@ class LossConfig:
     letters: float = 0.5
     latent: float = 3.0
     refined: float = 3.0
-    flow: float = 1.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -204,8 +202,6 @@ def conversational_loss(
         for name in ("latent", "refined"):
             found = getattr(outputs, name).float()
             parts[name] = (found - targets.latent).square().sum() / targets.frame_count
-    if outputs.flow is not None:
-        parts["flow"] = outputs.flow.float().sum() / targets.frame_count
     if outputs.letters is not None:
         assert targets.letters is not None
         letters = letter_cross_entropy(outputs.letters, targets.heard, targets.letters, targets.letter_sizes)

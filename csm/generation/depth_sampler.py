@@ -9,12 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from csm.generation.next_code import NextCode
-from csm.generation.sampling import SamplingConfig, sample
+from csm.generation.sampling import sample
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.depth_decoder import DepthDecoder
 from csm.network.layers import FeedForward, RMSNorm, SelfAttention, TransformerBlock
-from csm.network.model_config import CSMConfig
-from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled, rvq_search
+from csm_kernels import DepthLayer, DepthWeights, depth_frame, has_compiled
 
 WeightKind = Literal["fp32", "int8"]
 # The modules that the native loop computes; a LoRA layer, say, computes something else.
@@ -105,35 +104,24 @@ class DepthSampler:
 
         return self._by_modules(hidden, code, limit, next_code)
 
-    def latent_codes(
-        self,
-        hidden: Float[Tensor, " D"],
-        code: Int[Tensor, ""],
-        *,
-        restored: float = 0.0,
-        noise: Float[Tensor, " L"] | None = None,
+    def nearest_codes(
+        self, hidden: Float[Tensor, " D"], code: Int[Tensor, ""], *, restored: float = 0.0
     ) -> Int[Tensor, " K"]:
-        """Returns the whole frame that begins with `code`; see `latent_frames`.
+        """Returns the whole frame that begins with `code`; see `nearest_frames`.
 
         Raises:
-            ValueError: As of `latent_frames`; or the code is one that a tokenizer does not have.
+            ValueError: As of `nearest_frames`; or the code is one that a tokenizer does not have.
         """
         size = self.model.config.codebook_size
         if not 0 <= int(code) < size:
             raise ValueError(
-                f"code 0 is {int(code)} and sampling.later_codes is not 'sampled': expected a code of the "
+                f"code 0 is {int(code)} and sampling.later_codes is 'nearest': expected a code of the "
                 f"tokenizer, 0..{size - 1}, whose vector the later codes add to; use 'sampled'"
             )
-        each = None if noise is None else noise.unsqueeze(0)
-        return self.latent_frames(hidden.unsqueeze(0), code.unsqueeze(0), restored=restored, noise=each)[0]
+        return self.nearest_frames(hidden.unsqueeze(0), code.unsqueeze(0), restored=restored)[0]
 
-    def latent_frames(
-        self,
-        hidden: Float[Tensor, "F D"],
-        codes: Int[Tensor, " F"],
-        *,
-        restored: float = 0.0,
-        noise: Float[Tensor, "F L"] | None = None,
+    def nearest_frames(
+        self, hidden: Float[Tensor, "F D"], codes: Int[Tensor, " F"], *, restored: float = 0.0
     ) -> Int[Tensor, "F K"]:
         """Returns the whole frames that begin with `codes`, by residual search of the predicted latents.
 
@@ -141,29 +129,18 @@ class DepthSampler:
             hidden: Rows of the backbone.
             codes: Code 0 of each frame, all below the codebook size.
             restored: Share of the latents' variance that is restored, 0 to 1.
-            noise: What the flow makes the latents of the acoustic codes from (`flow_noise`); None: these too
-                are those of the predicted latents.
 
         Raises:
             ValueError: The model predicts no latent, or has no code vectors.
         """
-        model = self.model
-        predicted = model.predicted_latent
+        predicted = self.model.predicted_latent
         if predicted is None:
             raise ValueError(
-                "sampling.later_codes is not 'sampled' and the model predicts no latent: expected a model "
-                "with latent_dim; use 'sampled'"
+                "sampling.later_codes is 'nearest' and the model predicts no latent: expected a model with "
+                "latent_dim; use 'sampled'"
             )
-        latents = predicted.given_code0(hidden, model.audio_embedding(codes))
-        frames = predicted.nearest_codes(predicted.restore_variance(latents, restored), codes)
-        if noise is None:
-            return frames
-        assert model.acoustic_flow is not None, "noise is drawn for models with a flow"
-        semantic = frames[:, : model.config.semantic_codebooks]
-        known, noise = model.sum_semantic_codes(semantic), noise.to(hidden.device, hidden.dtype)
-        latents = model.acoustic_flow.sample(hidden, known, noise)
-        acoustic = rvq_search(latents.float(), model.acoustic_vectors()).codes
-        return torch.cat([semantic, acoustic.to(semantic.device)], dim=1)
+        latents = predicted.given_code0(hidden, self.model.audio_embedding(codes))
+        return predicted.nearest_codes(predicted.restore_variance(latents, restored), codes)
 
     def is_native(self) -> bool:
         """Returns whether the native kernel computes what the modules would."""
@@ -220,24 +197,6 @@ class DepthSampler:
             before = rows[-1] if model.depth_decoder.cumulative else 0
             rows = (before + model.audio_embedding(codes[-1] + model.codebook_offsets[codebook])).unsqueeze(0)
         return torch.stack(codes)
-
-
-def flow_noise(
-    config: CSMConfig, sampling: SamplingConfig, generator: torch.Generator
-) -> Float[Tensor, " L"] | None:
-    """Returns what the latent of a frame is sampled from, float32 on the CPU; None where no flow samples it.
-
-    Raises:
-        ValueError: The flow is to sample it, and the model has none.
-    """
-    if sampling.later_codes != "flow":
-        return None
-    if not config.flow_dim:
-        raise ValueError(
-            "sampling.later_codes is 'flow' and the model has no flow: expected a model with flow_dim; use "
-            "'nearest' or 'sampled'"
-        )
-    return sampling.flow_temperature * torch.randn(config.flow_dim, generator=generator)
 
 
 def has_hooks(module: nn.Module) -> bool:

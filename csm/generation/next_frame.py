@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from csm.generation.depth_sampler import DepthSampler, flow_noise
+from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_code import NextCode
 from csm.generation.sampling import SamplingConfig, sample
 from csm.network.model_config import CSMConfig
@@ -32,7 +32,7 @@ def next_frame(
         next_code: Chooses every code instead of sampling; None samples.
 
     Raises:
-        ValueError: Logits are NaN; or later codes follow from a latent, and it gives none (`latent_codes`).
+        ValueError: Logits are NaN; or later codes are the nearest ones and there are none (`nearest_codes`).
     """
     config = sampler.model.config
     limit = code_limit(config, sampling)
@@ -45,9 +45,8 @@ def next_frame(
         code = sample(masked, sampling.temperature, sampling.top_k, generator)
     if may_end and int(code) == config.end_code and config.end_code:
         return None
-    if sampling.later_codes != "sampled":
-        noise = flow_noise(config, sampling, generator)
-        return sampler.latent_codes(hidden, code, restored=sampling.variance_restoration, noise=noise)
+    if sampling.later_codes == "nearest":
+        return sampler.nearest_codes(hidden, code, restored=sampling.variance_restoration)
     frame = sampler.later_codes(
         hidden,
         code,

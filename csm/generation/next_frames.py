@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.generation.depth_sampler import DepthSampler, flow_noise
+from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_code import NextCode
 from csm.generation.next_frame import allowed_codes, code_limit, next_frame
 from csm.generation.sampling import SamplingConfig, sample
@@ -90,13 +90,8 @@ def _whole_frames(draws: Sequence[Draw], codes: Int[Tensor, " F"]) -> Sequence[I
     """Returns the frames that begin with these codes, all chosen in one way."""
     sampler, sampling = draws[0].sampler, draws[0].sampling
     hidden = torch.stack([one.hidden for one in draws])
-    if sampling.later_codes != "sampled":
-        config = sampler.model.config
-        each = [flow_noise(config, one.sampling, one.generator) for one in draws]
-        drawn = [noise for noise in each if noise is not None]
-        noise = torch.stack(drawn) if drawn else None
-        restored = sampling.variance_restoration
-        return sampler.latent_frames(hidden, codes, restored=restored, noise=noise).unbind()
+    if sampling.later_codes == "nearest":
+        return sampler.nearest_frames(hidden, codes, restored=sampling.variance_restoration).unbind()
     limit = code_limit(sampler.model.config, sampling)
     # The compiled kernel computes one frame per call, from weights that stay in the cache.
     if len(draws) == 1 or any(one.sampler.is_native() or one.sampler.weights == "int8" for one in draws):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LaterCodes = Literal["sampled", "nearest", "flow"]
+LaterCodes = Literal["sampled", "nearest"]
 DAMAGED = "logits hold NaN or rule out every index: the model's weights are damaged"
 # `sample_rows` adds weights as multiples of 2**-40 of the largest: whole numbers have one sum in any order.
 UNITS = 2.0**40
@@ -23,14 +23,10 @@ class SamplingConfig:
         temperature: Temperature of the softmax; 0 takes the argmax. The default is csm-1b's.
         depth_temperature: Of the depth decoder's codes; None takes `temperature`.
         later_codes: "sampled" samples codes 1 and on from the depth decoder; "nearest" takes those of the
-            latent that the model predicts once code 0 is sampled: less varied, and the words are clearer;
-            "flow" takes the semantic ones so, and the acoustic ones of a latent that the model's flow
-            samples.
-        flow_temperature: Scale of the noise that the flow starts from: 0 gives one latent, 1 samples as in
-            training.
+            latent that the model predicts once code 0 is sampled: less varied, and the words are clearer.
         variance_restoration: Share of the variance that predicted latents lack beside recorded ones and that
-            "nearest" restores ("flow": of the semantic codes): 0 nothing (dull and clear), 1 all of it.
-            Statistical speech synthesis calls it global variance (Toda & Tokuda 2007).
+            "nearest" restores: 0 nothing (dull and clear), 1 all of it. Statistical speech synthesis calls it
+            global variance (Toda & Tokuda 2007).
         contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
             None: its own.
         decoded_codebooks: First codebooks that a frame's sound is decoded from; None: all that are modelled.
@@ -38,8 +34,8 @@ class SamplingConfig:
             model predicts of the later codes is worse than what the decoder makes of the first.
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
-            as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" and "flow"
-            sample none of them: they need the code's vector.
+            as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of
+            them: it needs the code's vector.
         speed: Rate of speech, as a multiple of the predicted one: 0.5 to 2. Only a model that predicts the
             durations of phones has one.
         shortest: Share of a turn's expected length before which the turn does not end.
@@ -53,7 +49,6 @@ class SamplingConfig:
     temperature: float = 0.9
     depth_temperature: float | None = None
     later_codes: LaterCodes = "sampled"
-    flow_temperature: float = 1.0
     variance_restoration: float = 0.0
     contrast: float | None = None
     decoded_codebooks: int | None = None
@@ -69,8 +64,6 @@ class SamplingConfig:
             raise ValueError(f"temperature is {self.temperature}: expected 0 (greedy) or above")
         if self.later_codes not in get_args(LaterCodes):
             raise ValueError(f"later_codes is {self.later_codes!r}: expected one of {get_args(LaterCodes)}")
-        if not 0 <= self.flow_temperature <= 2:
-            raise ValueError(f"flow_temperature is {self.flow_temperature}: expected 0 to 2")
         if not 0 <= self.variance_restoration <= 1:
             raise ValueError(f"variance_restoration is {self.variance_restoration}: expected 0 to 1")
         if self.contrast is not None and not self.contrast > 0:

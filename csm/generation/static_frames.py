@@ -12,20 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csm.generation.depth_sampler import DepthSampler, flow_noise
+from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_frame import code_limit
 from csm.generation.sampling import DAMAGED, LaterCodes, SamplingConfig, sample_rows
 from csm.generation.spoken_turn import SpokenTurn
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.model_config import CSMConfig
 
-# Numbers of a turn's inputs beside one uniform number for each code and the noise of its flow.
+# Numbers of a turn's inputs beside one uniform number for each code.
 SETTINGS = 5
-
-
-def inputs_of_frame(config: CSMConfig) -> int:
-    """Returns how many numbers `FrameDraw.inputs` holds."""
-    return config.num_codebooks + SETTINGS + config.flow_dim
 
 
 class LaterRule(NamedTuple):
@@ -41,8 +36,8 @@ class LaterRule(NamedTuple):
     @classmethod
     def of(cls, sampling: SamplingConfig) -> LaterRule:
         """Returns the rule of these settings; restored variance counts where codes follow the latent."""
-        by_latent = sampling.later_codes != "sampled"
-        return cls(sampling.later_codes, sampling.variance_restoration if by_latent else 0.0)
+        nearest = sampling.later_codes == "nearest"
+        return cls(sampling.later_codes, sampling.variance_restoration if nearest else 0.0)
 
 
 class FrameDraw:
@@ -56,15 +51,15 @@ class FrameDraw:
 
     Attributes:
         turn: As the argument.
-        inputs: float64 [K + SETTINGS + flow_dim], uniform numbers, settings and noise.
+        inputs: float64 [K + SETTINGS], uniform numbers and settings.
     """
 
     def __init__(self, config: CSMConfig, turn: SpokenTurn) -> None:
         self.turn, self._end_code = turn, config.end_code
         sampling, generator = turn.sampling, turn.generator
-        self._by_latent = sampling.later_codes != "sampled"
+        self._by_latent = sampling.later_codes == "nearest"
         books, size = config.num_codebooks, config.audio_vocab_size
-        self.inputs = torch.zeros(inputs_of_frame(config), dtype=torch.float64)
+        self.inputs = torch.zeros(books + SETTINGS, dtype=torch.float64)
         if sampling.temperature:
             self.inputs[:1].uniform_(generator=generator)
         self._after_code0 = generator.get_state()
@@ -73,9 +68,7 @@ class FrameDraw:
             self.inputs[1:books].uniform_(generator=generator)
         top_k = min(sampling.top_k or size, size)
         settings = [sampling.temperature, later, top_k, code_limit(config, sampling), turn.may_end]
-        self.inputs[books : books + SETTINGS] = torch.tensor(settings, dtype=torch.float64)
-        if (noise := flow_noise(config, sampling, generator)) is not None:
-            self.inputs[books + SETTINGS :] = noise
+        self.inputs[books:] = torch.tensor(settings, dtype=torch.float64)
 
     def frame(self, codes: list[int]) -> Int[Tensor, " K"] | None:
         """Returns the frame of these codes on the CPU, or None where they end the turn.
@@ -113,7 +106,7 @@ def static_frames(
         rule: How later codes follow, the same for all turns.
     """
     books = model.config.num_codebooks
-    uniforms, settings, noise = inputs.split((books, SETTINGS, model.config.flow_dim), dim=1)
+    uniforms, settings = inputs.split((books, SETTINGS), dim=1)
     temperature, later, top_k, limit, may_end = settings.unbind(1)
     top_k, size = top_k.long(), model.config.audio_vocab_size
     codes = torch.arange(size, device=hidden.device)
@@ -122,12 +115,10 @@ def static_frames(
     logits = model.codebook0_head(hidden).float().masked_fill(~(below | ends), float("-inf"))
     code0 = sample_rows(logits, temperature.float(), top_k, uniforms[:, 0])
     first = code0.clamp_min(0)
-    if rule.later_codes != "sampled":
+    if rule.later_codes == "nearest":
         # An end code has no vector; its frame counts for nothing.
         known = first.clamp_max(model.config.codebook_size - 1)
-        drawn = noise if rule.later_codes == "flow" else None
-        sampler = DepthSampler(model)
-        frames = sampler.latent_frames(hidden, known, restored=rule.variance_restoration, noise=drawn)
+        frames = DepthSampler(model).nearest_frames(hidden, known, restored=rule.variance_restoration)
         return torch.cat([code0.unsqueeze(1), frames[:, 1:]], dim=1)
     later_codes = _sampled(model, hidden, first, ~below, later.float(), top_k, uniforms)
     return torch.stack([code0, *later_codes], dim=1)

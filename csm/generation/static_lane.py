@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csm.generation.captured import Captured, upload
 from csm.generation.spoken_turn import SpokenTurn
-from csm.generation.static_frames import LaterRule, inputs_of_frame, static_frames
+from csm.generation.static_frames import SETTINGS, LaterRule, static_frames
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.static_context import StaticCaches, StaticTexts
 
@@ -57,8 +57,8 @@ class StaticLane:
         self.memory = model.memory.empty(count, table.device) if model.backbone.memory_reads else None
         self.hidden = table.new_zeros(count, config.d_model)
         # Inputs of places without a turn: codes are the argmax of all, rows go where they count for nothing.
-        self._idle_frames = torch.zeros(count, inputs_of_frame(config), dtype=torch.float64)
-        self._idle_frames[:, books + 2 : books + 4] = config.audio_vocab_size
+        self._idle_frames = torch.zeros(count, books + SETTINGS, dtype=torch.float64)
+        self._idle_frames[:, -3:-1] = config.audio_vocab_size
         self._idle_rows = torch.zeros(count, books + PLACES, dtype=torch.int64)
         self._idle_rows[:, -PLACES:] = torch.tensor([self.caches.spare, 1, 0])
         idle = self._idle_frames, self._idle_rows

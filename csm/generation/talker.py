@@ -71,10 +71,10 @@ class Talker:
     shared: SharedSteps | SharedLanes | None = None
 
     def __post_init__(self) -> None:
-        if self.weights == "int8" and self.sampling.later_codes != "sampled":
+        if self.weights == "int8" and self.sampling.later_codes == "nearest":
             raise ValueError(
-                f"weights is 'int8' with sampling.later_codes {self.sampling.later_codes!r}, which uses no "
-                "depth decoder: expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
+                "weights is 'int8' with sampling.later_codes 'nearest', which uses no depth decoder: "
+                "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
         self._prepare()
 

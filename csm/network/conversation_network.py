@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from csm.network.acoustic_flow import AcousticFlow
 from csm.network.backbone import Backbone
 from csm.network.batch_layout import BatchLayout, PaceRows, SummedCodes, batch_layout, summed_codes
 from csm.network.cross_attention import ReadingLayout, SourceEncoder
@@ -41,7 +40,6 @@ class _Regressions(TypedDict):
     pace: Tensor
     latent: Tensor | None
     refined: Tensor | None
-    flow: Tensor | None
     letters: Tensor | None
 
 
@@ -96,10 +94,8 @@ class ConversationNetwork(nn.Module):
         self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
         self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
         self.latent_refiner = ResidualLatentHead(width, c.latent_dim) if c.latent_dim else None
-        # The last ones drawn: a model without them starts as before.
+        # The last one drawn: a model without it starts as before.
         self.letter_head = LetterHead(width, c.letters_per_frame) if c.letters_per_frame else None
-        flow = AcousticFlow(width, c.flow_dim) if c.flow_dim else None
-        self.acoustic_flow = flow
         self.register_buffer("code_vectors", None, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
         self.register_buffer("latent_gain", torch.ones(c.latent_dim) if c.latent_dim else None)
@@ -125,8 +121,6 @@ class ConversationNetwork(nn.Module):
             self.predicted_latent.reset_parameters()
         if self.letter_head is not None:
             self.letter_head.reset_parameters()
-        if self.acoustic_flow is not None:
-            self.acoustic_flow.reset_parameters()
 
     # ---- batches ----
 
@@ -208,7 +202,6 @@ class ConversationNetwork(nn.Module):
             "pace": self._phone_durations(hidden, layout.pace),
             "latent": None,
             "refined": None,
-            "flow": None,
             "letters": None
             if self.letter_head is None
             else self.letter_head(hidden.index_select(0, layout.heard.rows), layout.heard.turns),
@@ -218,8 +211,6 @@ class ConversationNetwork(nn.Module):
             regressions["latent"] = latent.head(before)
             code0 = self.audio_embedding(batch.code_target[:, 0].index_select(0, rows.frames))
             regressions["refined"] = latent.given_code0(before, code0)
-            codes = batch.code_target.index_select(0, rows.frames)
-            regressions["flow"] = self._flow_error(before.detach(), codes)
         return inputs, regressions
 
     def hidden_rows(self, batch: RowBatch, rows: Float[Tensor, "R D"] | None = None) -> Float[Tensor, "R D"]:
@@ -350,39 +341,6 @@ class ConversationNetwork(nn.Module):
                 f"model's own tokenizer"
             )
         self.code_vectors = vectors.to(self.audio_embedding.weight.device)
-        if self.acoustic_flow is not None:
-            self.acoustic_flow.set_spread(self.acoustic_vectors())
-
-    def acoustic_vectors(self) -> Float[Tensor, "K V L"]:
-        """Returns what each acoustic code adds to the part of the latent that the flow samples.
-
-        Raises:
-            ValueError: The model has no code vectors.
-        """
-        c = self.config
-        if self.code_vectors is None:
-            raise ValueError(
-                "the model has no code vectors: expected the tokenizer in tokenizer/ in or beside the folder "
-                "that the model is read from, or set_code_vectors"
-            )
-        return self.code_vectors[c.semantic_codebooks :, :, c.latent_dim - c.flow_dim :]
-
-    def sum_semantic_codes(self, codes: Int[Tensor, "F K"]) -> Float[Tensor, "F D"]:
-        """Returns sums of the embeddings of frames' semantic codes, without their gradient."""
-        count = self.config.semantic_codebooks
-        places = codes[:, :count] + self.codebook_offsets[:count]
-        return F.embedding_bag(places, self.audio_embedding.weight.detach(), mode="sum")
-
-    def _flow_error(
-        self, before: Float[Tensor, "F D"], codes: Int[Tensor, "F K"]
-    ) -> Float[Tensor, " F"] | None:
-        """Returns the flow's error of frames after these rows; None in a model without a flow."""
-        if self.acoustic_flow is None:
-            return None
-        vectors, known = self.acoustic_vectors(), self.sum_semantic_codes(codes)
-        books = torch.arange(len(vectors), device=codes.device)
-        latent = vectors[books, codes[:, self.config.semantic_codebooks :]].sum(dim=1)
-        return self.acoustic_flow.error(before, known, latent)
 
     def depth_row(self, hidden: Float[Tensor, "*F D"]) -> Float[Tensor, "*F D"]:
         """Returns what position 0 of the depth decoder reads for hidden rows of the backbone.

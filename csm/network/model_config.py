@@ -39,8 +39,6 @@ class CSMConfig:
         latent_dim: Width of the tokenizer's latent, which the backbone also predicts as a whole; what of it
             the codes so far have not said is what the depth decoder reads. 0 leaves this out; needs
             depth_inputs "sum".
-        flow_dim: Last dimensions of the latent that a flow can sample for the acoustic codes: those that
-            these add to, or latent_dim; 0: no flow.
         num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
         extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
         zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
@@ -80,7 +78,6 @@ class CSMConfig:
     depth_d_ff: int = 0
     depth_inputs: DepthInputs = "last"
     latent_dim: int = 0
-    flow_dim: int = 0
     num_codebooks: int = 32
     semantic_codebooks: int = 10
     codebook_size: int = 1024
@@ -132,15 +129,6 @@ class CSMConfig:
             raise ValueError(
                 f"latent_dim is {self.latent_dim} with depth_inputs {self.depth_inputs!r}: expected 0, or "
                 f"more with 'sum'"
-            )
-        if not 0 <= self.flow_dim <= self.latent_dim:
-            raise ValueError(
-                f"flow_dim is {self.flow_dim} with latent_dim {self.latent_dim}: expected 0 to latent_dim"
-            )
-        if self.flow_dim and self.semantic_codebooks == self.num_codebooks:
-            raise ValueError(
-                f"flow_dim is {self.flow_dim} and all {self.num_codebooks} codebooks are semantic: expected "
-                f"acoustic codebooks that a flow can sample, or flow_dim 0"
             )
         for name in ("d_model", "depth_d_model"):
             heads = self.n_heads if name == "d_model" else self.depth_n_heads

@@ -19,8 +19,6 @@ class TeacherForced:
         pace: [P], log frames of every text id that is aligned.
         latent: [T, latent_dim], latent of every frame that follows; None in a model without latent_dim.
         refined: [T, latent_dim], the same given the frame's code 0.
-        flow: [T], squared error of the flow's velocity for each of these frames; None in a model without a
-            flow.
         letters: [N, letters per frame, letters], log probabilities of each transcribed row's letters; None
             in a model without a letter head.
     """
@@ -30,7 +28,6 @@ class TeacherForced:
     pace: Float[Tensor, " P"]
     latent: Float[Tensor, "T L"] | None = None
     refined: Float[Tensor, "T L"] | None = None
-    flow: Float[Tensor, " T"] | None = None
     letters: Float[Tensor, "N F A"] | None = None
 
 

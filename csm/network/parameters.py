@@ -98,7 +98,6 @@ GROUPS = (
             "latent_mean",
             "latent_gain",
             "letter_head",
-            "acoustic_flow",
         )
     ),
     *(

@@ -10,9 +10,9 @@ from csm.data.utterances import UtteranceConfig
 from csm.generation.sampling import SamplingConfig
 from csm.losses import LossConfig
 from csm.recipes.run_config import RunConfig
-from csm.recipes.telephone import TELEPHONE_LOSS, TELEPHONE_MODEL, VOICE_TRAINING
+from csm.recipes.telephone import TELEPHONE_MODEL, VOICE_TRAINING
 from csm.tokenizer import presets
-from csm.tokenizer.config import VOCODER_WIDTH
+from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.semantic_losses import SemanticLossConfig
 from csm.training.options import TrainingConfig
 
@@ -26,7 +26,6 @@ WIDEBAND_MODEL = replace(
     text="emphasis",
     num_codebooks=32,
     latent_dim=304,
-    flow_dim=VOCODER_WIDTH,
     letters_per_frame=4,
     max_speakers=208,
     local_speakers=4,
@@ -69,7 +68,8 @@ def wideband_tokenizer() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
-        tokenizer_loss=TELEPHONE_LOSS,
+        # A voice predicts semantic codes well and acoustic ones badly: the decoder makes up for these.
+        tokenizer_loss=TokenizerLossConfig(semantic_only=0.45, quantizer_dropout=0.2, condition_dropout=0.1),
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
             steps=800,
@@ -112,9 +112,7 @@ def wideband_model() -> RunConfig:
             time_shifts=3,
             exclude_speakers=HELD_OUT_SPEAKERS,
         ),
-        loss=LossConfig(
-            semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, flow=2.0, text=0.25, letters=1.0
-        ),
+        loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
         training=VOICE_TRAINING,
-        sampling=SamplingConfig(temperature=0.15, later_codes="flow", flow_temperature=0.7),
+        sampling=SamplingConfig(temperature=0.15, later_codes="nearest", decoded_codebooks=10),
     )

@@ -37,7 +37,6 @@ MODEL = {
     "pace": LossTitle("Phone duration", "L1 of log frames"),
     "latent": LossTitle("Latent", "squared distance per frame"),
     "refined": LossTitle("Latent given code 0", "squared distance per frame"),
-    "flow": LossTitle("Velocity of the acoustic flow", "mean squared error"),
 }
 # Losses of csm.training.tokenizer_task.
 TOKENIZER = {

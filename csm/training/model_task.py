@@ -21,7 +21,7 @@ VALIDATION_ROWS = 3000
 
 
 # Parts of the loss in the line of a report, where they are trained.
-SHOWN = ("codebook0", "semantic", "acoustic", "latent", "flow", "text", "letters")
+SHOWN = ("codebook0", "semantic", "acoustic", "latent", "text", "letters")
 
 
 class SampleSpeaker(Protocol):
@@ -92,7 +92,6 @@ class ModelTask:
                     f"width of the tokenizer that made them (launch/encode_corpus.py), or latent_dim 0"
                 )
             self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
-            model.set_code_vectors(self.vectors)
         self.validation = validation
         self.validation_batch = model.with_layout(validation.in_order(VALIDATION_ROWS))
 

@@ -1,7 +1,5 @@
 """The native loop and the modules: the same codes and logits, for a seed too, and each where it belongs."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -171,7 +169,7 @@ def test_nearest_codes_are_those_of_the_predicted_latent(tiny_model, random_turn
         list(Session(model, sampling).speak("hello", 0))
     model.set_code_vectors(vectors)
     hidden, first = torch.randn(32), torch.tensor(7)
-    frame = DepthSampler(model).latent_codes(hidden, first)
+    frame = DepthSampler(model).nearest_codes(hidden, first)
     latent = model.predicted_latent.given_code0(hidden[None], model.audio_embedding(first[None]))[0]
     rest = latent - vectors[0, 7]
     assert frame[0] == 7
@@ -182,10 +180,10 @@ def test_nearest_codes_are_those_of_the_predicted_latent(tiny_model, random_turn
     # Spread out, the same latent lies farther from the mean, and its codes follow.
     gain = torch.full((12,), 2.0)
     model.predicted_latent.set_variance_restoration(VarianceRestoration(torch.zeros(12), gain))
-    wide = DepthSampler(model).latent_codes(hidden, first, restored=0.5)
+    wide = DepthSampler(model).nearest_codes(hidden, first, restored=0.5)
     rest = 2**0.5 * latent - vectors[0, 7]
     assert int(wide[1]) == int((vectors[1] - rest).square().sum(dim=1).argmin())
-    assert torch.equal(DepthSampler(model).latent_codes(hidden, first), frame)
+    assert torch.equal(DepthSampler(model).nearest_codes(hidden, first), frame)
     said = [list(Session(model, sampling).speak("hello", 0)) for _ in range(2)]
     assert said[0] and all(torch.equal(a, b) for a, b in zip(*said, strict=True))
     # Code 0 is still drawn: another seed says it another way.
@@ -194,35 +192,6 @@ def test_nearest_codes_are_those_of_the_predicted_latent(tiny_model, random_turn
     for shape in ((5, 24, 11), (4, 24, 12)):
         with pytest.raises(ValueError, match=r"expected \(5, 24, 12\)"):
             model.set_code_vectors(torch.zeros(shape))
-
-
-@torch.no_grad()
-def test_the_flow_samples_acoustic_codes_and_leaves_the_semantic_ones(tiny_model) -> None:
-    flow = {"flow_dim": 8, "semantic_codebooks": 2}
-    model = tiny_model(depth_inputs="sum", latent_dim=12, **flow)
-    vectors = torch.randn(5, 24, 12, generator=torch.Generator().manual_seed(0))
-    # As a tokenizer of two halves: acoustic codes add to the last eight dimensions alone.
-    vectors[:2, :, 4:], vectors[2:, :, :4] = 0, 0
-    model.set_code_vectors(vectors)
-    sampler, hidden, codes = DepthSampler(model), torch.randn(40, 32), torch.arange(40) % 24
-    nearest = sampler.latent_frames(hidden, codes)
-    noise = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
-    frames = sampler.latent_frames(hidden, codes, noise=noise)
-    assert torch.equal(frames[:, :2], nearest[:, :2])
-    assert (frames[:, 2:] != nearest[:, 2:]).any(dim=1).float().mean() > 0.9
-    # Of the flow's latents they are the nearest by residual search.
-    latents = model.acoustic_flow.sample(hidden, model.sum_semantic_codes(frames), noise)
-    for book in range(2, 5):
-        distance = (latents[:, None] - vectors[book, None, :, 4:]).square().sum(dim=2)
-        assert torch.equal(frames[:, book], distance.argmin(dim=1))
-        latents = latents - vectors[book, frames[:, book], 4:]
-    sampling = SamplingConfig(later_codes="flow", max_seconds=1.0, seed=2)
-    said = [[f.tolist() for f in Session(model, sampling).speak("hello", 0)] for _ in range(2)]
-    assert said[0] and said[0] == said[1]
-    still = replace(sampling, flow_temperature=0.0)
-    assert [f.tolist() for f in Session(model, still).speak("hello", 0)] != said[0]
-    with pytest.raises(ValueError, match="'flow' and the model has no flow: expected a model with flow_dim"):
-        list(Session(tiny_model(), sampling).speak("hello", 0))
 
 
 @torch.no_grad()

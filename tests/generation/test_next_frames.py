@@ -10,7 +10,7 @@ from csm.generation.next_frames import Draw, later_frames, next_frames
 from csm.generation.sampling import SamplingConfig
 from tests.nondeterministic import RefusesNondeterministic
 
-LATENT = {"depth_inputs": "sum", "latent_dim": 12, "flow_dim": 8}
+LATENT = {"depth_inputs": "sum", "latent_dim": 12}
 MODELS = [{}, {"zeros_end": True}, LATENT, {"depth_n_kv_heads": 1}, {**LATENT, "zeros_end": True}]
 SAMPLINGS = [
     SamplingConfig(),
@@ -18,8 +18,6 @@ SAMPLINGS = [
     SamplingConfig(depth_temperature=0.3, top_k=4),
     SamplingConfig(later_codes="nearest"),
     SamplingConfig(later_codes="nearest", variance_restoration=0.5, temperature=0.4),
-    SamplingConfig(later_codes="flow", variance_restoration=0.5),
-    SamplingConfig(later_codes="flow", temperature=0.4, flow_temperature=0.6),
     SamplingConfig(top_k=0),
 ]
 
@@ -91,7 +89,7 @@ def test_a_chosen_code_without_a_vector_is_refused(tiny_model) -> None:
         draw = draws_of(model, [nearest])[0]._replace(
             may_end=False, next_code=lambda logits, codebook, allowed, chosen=chosen: chosen
         )
-        with pytest.raises(ValueError, match=f"code 0 is {code} and sampling.later_codes is not 'sampled'"):
+        with pytest.raises(ValueError, match=f"code 0 is {code} and sampling.later_codes is 'nearest'"):
             draw.alone()
 
 

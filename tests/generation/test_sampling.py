@@ -103,7 +103,6 @@ def test_damaged_rows_alone_are_minus_one() -> None:
         {"variance_restoration": 1.1},
         {"contrast": 0.0},
         {"decoded_codebooks": 0},
-        {"flow_temperature": 2.5},
     ],
 )
 def test_values_out_of_range_are_refused(field) -> None:
