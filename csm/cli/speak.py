@@ -3,6 +3,7 @@
     csm speak "I had a plane to catch."
     csm speak "You and whose army?" --speaker FAYE --output line.wav
     csm speak "I said NOW." --speed 0.8                a word in capitals is stressed
+    csm speak "How could you?" --style angry.wav       in the manner of a recording of any speaker
     csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
     some_program | csm speak -      speaks each sentence as soon as it has arrived
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the speakers")
     parser.add_argument("--prompt", type=Path, metavar="FILE", help="a recording whose voice to continue in")
     parser.add_argument("--prompt-text", default="", metavar="TEXT", help="what the recording says")
+    parser.add_argument("--style", type=Path, metavar="FILE", help="a recording in whose manner to speak")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: speech/000.wav, 001.wav, ...")
     parser.add_argument("--quiet", action="store_true", help="do not play it")
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
@@ -57,6 +59,9 @@ def run(options: argparse.Namespace) -> None:
     if options.text is None:
         raise ValueError('no text: expected csm speak "what to say", or - to read it as it arrives')
     text = sys.stdin if options.text == "-" else options.text
+    if options.style is not None:
+        rate = talker.tokenizer.config.sample_rate
+        talker = talker.with_style(read_audio(options.style, sample_rate=rate), rate)
     stream = talker.generate(text, options.speaker, prompt=prompt_of(options, talker), stream=True)
     output = options.output or free_path(Path("speech"), ".wav")
     timing = stream.write(output)

@@ -41,23 +41,32 @@ def check_prompt(turn: PromptTurn, voices: Mapping[str, Voice]) -> None:
     """
     if not turn.text.strip():
         raise ValueError("text of a prompt or earlier turn is empty: expected the words of its recording")
-    if turn.waveform.ndim != 2 or turn.waveform.shape[0] != 1 or turn.waveform.shape[1] == 0:
+    check_waveform(turn.waveform, "a prompt or earlier turn")
+    find_voice(voices, turn.speaker)
+
+
+def check_waveform(waveform: Tensor, what: str) -> None:
+    """Checks the samples of a recording that a generation is given.
+
+    Raises:
+        ValueError: They have a wrong shape or dtype, or another full scale.
+    """
+    if waveform.ndim != 2 or waveform.shape[0] != 1 or waveform.shape[1] == 0:
         raise ValueError(
-            f"waveform of a prompt or earlier turn has shape {tuple(turn.waveform.shape)}: expected [1, S] "
-            f"with at least one sample; mix channels down first"
+            f"waveform of {what} has shape {tuple(waveform.shape)}: expected [1, S] with at least one "
+            f"sample; mix channels down first"
         )
-    if not turn.waveform.is_floating_point():
+    if not waveform.is_floating_point():
         raise ValueError(
-            f"waveform of a prompt or earlier turn has dtype {turn.waveform.dtype}: expected floating-point "
-            f"samples, full scale = 1; divide 16-bit samples by 32768"
+            f"waveform of {what} has dtype {waveform.dtype}: expected floating-point samples, full scale = "
+            f"1; divide 16-bit samples by 32768"
         )
-    loudest = float(turn.waveform.abs().max())
+    loudest = float(waveform.abs().max())
     if not loudest <= LOUDEST:
         raise ValueError(
-            f"waveform of a prompt or earlier turn reaches {loudest:.4g}: expected finite samples, full "
-            f"scale = 1; divide it by its own full scale"
+            f"waveform of {what} reaches {loudest:.4g}: expected finite samples, full scale = 1; divide it "
+            f"by its own full scale"
         )
-    find_voice(voices, turn.speaker)
 
 
 @torch.no_grad()

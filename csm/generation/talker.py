@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Literal, overload
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm import config as config_files
+from csm.audio.resampling import resample
 from csm.generation.audio_stream import SpeechStream
 from csm.generation.depth_sampler import DepthSampler, WeightKind
 from csm.generation.hearing import TranscriptStream
-from csm.generation.prompt_turn import PromptTurn, check_prompt, encoded_prompt
+from csm.generation.prompt_turn import PromptTurn, check_prompt, check_waveform, encoded_prompt
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
@@ -129,6 +131,27 @@ class Talker:
             ValueError: The name is unknown.
         """
         return find_voice(self.voices, name)
+
+    @torch.no_grad()
+    def with_style(self, waveform: Float[Tensor, "1 S"], sample_rate: int) -> Talker:
+        """Returns a talker all of whose voices speak in the manner of a recording, of whatever speaker.
+
+        The decoder is given the recording's emotion embedding instead of the voice's own.
+
+        Args:
+            waveform: Recording, full scale = 1; a few seconds of speech.
+            sample_rate: Its sample rate in Hz.
+
+        Raises:
+            ValueError: The recording has no samples or a wrong shape, or the tokenizer has no such embedding.
+        """
+        check_waveform(waveform, "a recording of a style")
+        mono = resample(waveform[0], sample_rate, self.tokenizer.config.sample_rate)
+        emotion = self.tokenizer.encode(mono[None, None].to(self.tokenizer.device))[1].emotion
+        if not emotion.shape[1]:
+            raise ValueError("the tokenizer has no emotion embedding: expected one of csm, Mimi has none")
+        emotion = F.normalize(emotion, dim=-1)
+        return replace(self, voices={n: v._replace(emotion=emotion) for n, v in self.voices.items()})
 
     @cached_property
     def pause(self) -> list[Int[Tensor, " K"]]:

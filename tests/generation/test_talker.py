@@ -120,6 +120,23 @@ def test_what_came_before_changes_what_is_said(talker):
     assert [context.turn.speaker for context in session.turns] == [1, 0]
 
 
+def test_a_style_changes_the_sound_and_neither_codes_nor_voice(talker):
+    plain, sound = talker.generate(TEXT), recording(seed=5)
+    styled = talker.with_style(sound, 8000)
+    heard = styled.generate(TEXT)
+    assert torch.equal(heard.codes, plain.codes) and torch.equal(heard.voice.speaker, plain.voice.speaker)
+    with torch.no_grad():
+        _, info = talker.tokenizer.encode(sound[None])
+        emotion = torch.nn.functional.normalize(info.emotion, dim=-1)
+        decoded = talker.tokenizer.decode(plain.codes[None], speaker=plain.voice.speaker, emotion=emotion)
+    torch.testing.assert_close(heard.waveform, decoded[0], atol=1e-5, rtol=0)
+    assert float((heard.waveform - plain.waveform).abs().max()) > 1e-4
+    assert talker.voice().emotion is not styled.voice().emotion
+    for wrong, message in ((sound[0], "shape"), (sound * 1e5, "full scale"), (sound.int(), "dtype")):
+        with pytest.raises(ValueError, match=f"waveform of a recording of a style .*{message}"):
+            talker.with_style(wrong, 8000)
+
+
 def test_a_prompt_of_any_rate_lends_its_voice(talker):
     stream = talker.generate(
         "Hello.", prompt=PromptTurn("La la.", recording(rate=16_000), 16_000), stream=True
