@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +29,10 @@ BETWEEN_DIGITS = re.compile(r"(?<=\w)(?=\d)|(?<=\d)(?=\w)")
 # Two capitals or more: a word said with emphasis where the lexicon holds it, else letters.
 CAPITALS = re.compile(r"(?<![\w.&'-])[A-Z]{2,}(?![\w&]|\.\w)")
 LETTERS = frozenset("US UK TV AI IT PC ID AM PM CD DVD".split())
-WORDS = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*")
+WORDS = re.compile(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)*")
 # Before the vowel that an emphasised word stresses.
 EMPHASIS = 2 * STRESS
 EMPHASISED = tuple(EMPHASIS + vowel for vowel in VOWELS)
-# How far ahead a word of gruut's is searched among those of the text: numbers and signs become words there.
-_AHEAD = 4
 # Cached texts: a dataset needs the phones of the same text in every epoch.
 KEPT_TEXTS = 100_000
 # gruut's processor caches its lookups in dictionaries without a lock.
@@ -56,27 +56,27 @@ def pronounced(text: str, emphasis: bool = False) -> tuple[str, ...]:
     """
     symbols: list[str] = []
     spoken = spoken_text(text)
-    marked = _marked_words(spoken) if emphasis else []
-    text = CAPITALS.sub(_emphasised, spoken)
+    text = without_emphasis(spoken)
     try:
         words = _words(text)
     except ArithmeticError:  # a number of 30 digits or more, which gruut cannot expand
         words = _words(BETWEEN_DIGITS.sub(" ", text))
-    for word in words:
+    marks = _emphasised_words(spoken, [word.text for word in words]) if emphasis else [False] * len(words)
+    for word, mark in zip(words, marks, strict=True):
         if word.is_major_break or word.is_minor_break:
             symbols += word.text.strip()
             continue
         phones = [phone.replace(WEAK_STRESS, "") for phone in word.phonemes or ()]
         if not phones or not set(phones) <= set(PHONES):
             phones = list(word.text) if any(map(str.isalnum, word.text)) else []
-        elif _is_marked(word.text, marked):
+        elif mark:
             phones = _with_emphasis(phones)
         if phones:
             symbols += [" ", *phones] if symbols else phones
     return tuple(symbols or text.strip() or ".")  # "." is a pause, of a text of silent signs
 
 
-def _emphasised(match: re.Match[str]) -> str:
+def _as_in_lexicon(match: re.Match[str]) -> str:
     """Returns a word in capitals as the lexicon holds it, an acronym unchanged."""
     word = match[0]
     return word.lower() if word not in LETTERS and is_word(word.lower()) else word
@@ -87,19 +87,26 @@ def can_emphasise(word: str) -> bool:
     return len(word) > 1 and word.upper() not in LETTERS and is_word(word.lower())
 
 
-def _marked_words(text: str) -> list[tuple[str, bool]]:
-    """Returns the words of a text in lower case, and whether each is in capitals."""
-    found = [match[0] for match in WORDS.finditer(text)]
-    return [(word.lower(), word.isupper() and can_emphasise(word)) for word in found]
+def without_emphasis(text: str) -> str:
+    """Returns the text with words in capitals in lower case, where the lexicon holds them."""
+    return CAPITALS.sub(_as_in_lexicon, text)
 
 
-def _is_marked(word: str, words: list[tuple[str, bool]]) -> bool:
-    """Returns whether the next one of the words that is this one is marked; takes it and those before it."""
-    for place, (text, marked) in enumerate(words[:_AHEAD]):
-        if text == word.lower():
-            del words[: place + 1]
-            return marked
-    return False
+def _emphasised_words(text: str, words: Sequence[str]) -> list[bool]:
+    """Returns which words of a pronounced text are in capitals; none where all of several are.
+
+    The words are those of the text but for numbers and signs, which became words.
+    """
+    found = [match[0].replace("\u2019", "'") for match in WORDS.finditer(text)]
+    marks = [word.isupper() and can_emphasise(word) for word in found]
+    if len(found) > 1 and all(word.isupper() for word in found):
+        marks = [False] * len(found)
+    emphasised = [False] * len(words)
+    if any(marks):
+        written, said = [word.lower() for word in found], [word.lower() for word in words]
+        for block in SequenceMatcher(None, written, said, autojunk=False).get_matching_blocks():
+            emphasised[block.b : block.b + block.size] = marks[block.a : block.a + block.size]
+    return emphasised
 
 
 def _with_emphasis(phones: list[str]) -> list[str]:

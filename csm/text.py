@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from csm.pronunciation import EMPHASISED, PHONES, pronounced
+from csm.pronunciation import EMPHASISED, PHONES, STRESS, pronounced, without_emphasis
 from csm.system.extras import missing_package
 from csm.system.log import log
 
@@ -143,8 +143,10 @@ class PhoneCodec(ByteCodec):
 class EmphasisCodec(PhoneCodec):
     """Phones, and vowels of their own for what a word in capitals stresses.
 
-    Ids: those of PhoneCodec; the emphasised vowels have the bytes 1 to 16, control characters that no text
-    holds. A text has as many ids as there.
+    Ids: those of PhoneCodec; the emphasised vowels have the bytes 1 to 16, control characters. Texts lose
+    theirs: each stretch of spaces, tabs and line breaks is one space. A text has as many ids as in
+    PhoneCodec.
+    In transcripts a word in capitals has lower case, where the lexicon holds it.
 
     Args:
         max_speakers: Number of speaker ids.
@@ -158,8 +160,16 @@ class EmphasisCodec(PhoneCodec):
         self._phones |= {vowel: index for index, vowel in enumerate(EMPHASISED, start=1)}
         self._numbers = {*self._phones.values()}
 
+    def stressed_ids(self) -> dict[int, int]:
+        """Returns the id of the stressed vowel of each emphasised one."""
+        return {self._phones[one]: self._phones[one.removeprefix(STRESS)] for one in EMPHASISED}
+
+    def encode_text(self, text: str) -> list[int]:
+        """Returns the bytes of the text without emphasis, end."""
+        return super().encode_text(without_emphasis(_without_controls(text)))
+
     def _symbols(self, text: str) -> tuple[str, ...]:
-        return pronounced(text, emphasis=True)
+        return pronounced(_without_controls(text), emphasis=True)
 
 
 class HuggingFaceCodec:
@@ -260,6 +270,11 @@ class NoTextCodec:
         )
 
 
+def _without_controls(text: str) -> str:
+    """Returns the text without control characters; each stretch of white space is one space."""
+    return "".join(character for character in " ".join(text.split()) if character >= " ")
+
+
 def _stripped(text: str) -> str:
     """Returns the stripped text, which must not be empty."""
     if not text.strip():
@@ -294,7 +309,8 @@ def text_codec(name: str, max_speakers: int = MAX_SPEAKERS) -> TextCodec:
         return BUILT_IN[name](max_speakers)
     if not Path(name).is_file():
         raise ValueError(
-            f"text codec is {name!r}: expected 'bytes', 'phones', 'none' or the path of a tokenizer.json; "
+            f"text codec is {name!r}: expected {', '.join(map(repr, BUILT_IN))}, 'none' or the path of a "
+            f"tokenizer.json; "
             f"check the name, or that the file exists"
         )
     return HuggingFaceCodec(name)

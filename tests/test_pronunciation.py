@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from csm.pronunciation import EMPHASIS, EMPHASISED, PHONES, STRESS, pronounced
+from csm.pronunciation import EMPHASIS, EMPHASISED, PHONES, STRESS, pronounced, without_emphasis
 
 LINES = [
     "Hello there, how are you?",
@@ -89,6 +89,31 @@ def test_a_word_in_capitals_is_emphasised_on_what_it_stresses() -> None:
     for text in ("At 10 p.m. I MUST go.", "It costs $5, and you MUST pay.", "We've 3 dogs & MUST go."):
         assert pronounced(text, emphasis=True) != pronounced(text)
         assert len(pronounced(text, emphasis=True)) == len(pronounced(text.replace("MUST", "must")))
+
+
+@pytest.mark.parametrize(
+    ("marked", "word"),
+    [
+        ("The CIA said a MAN is a fool.", "MAN"),
+        ("I have 100 and THEN a thousand.", "THEN"),
+        ("I have 100 and then a HUNDRED.", "HUNDRED"),
+        ("I DON\u2019T know.", "DON\u2019T"),
+        ("She doesn\u2019t, can\u2019t, won\u2019t LEAVE.", "LEAVE"),
+        ("No no no NO no.", "NO"),
+    ],
+)
+def test_emphasis_falls_on_the_word_in_capitals_alone(marked: str, word: str) -> None:
+    found, plain = pronounced(marked, emphasis=True), pronounced(marked)
+    places = [place for place, (a, b) in enumerate(zip(found, plain, strict=True)) if a != b]
+    assert len(places) == 1 and found[places[0]] in EMPHASISED
+    # As many words before it as in the text, in which numbers are words.
+    before = pronounced(marked[: marked.index(word)])
+    assert found[: places[0]].count(" ") == before.count(" ") + 1
+
+
+def test_texts_in_capitals_as_a_whole_have_no_emphasis() -> None:
+    assert pronounced("ROME AND PARIS", emphasis=True) == pronounced("rome and paris")
+    assert without_emphasis("Rome AND Paris, the CIA") == "Rome and Paris, the CIA"
 
 
 def test_phones_are_distinct() -> None:

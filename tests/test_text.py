@@ -133,7 +133,7 @@ def test_speakers_have_different_ids(tokenizer_file) -> None:
 
 
 def test_a_missing_codec_or_token_is_named(tokenizer_file, tmp_path) -> None:
-    with pytest.raises(ValueError, match="expected 'bytes', 'phones', 'none' or the path"):
+    with pytest.raises(ValueError, match="expected 'bytes', 'phones', 'emphasis', 'none' or the path"):
         text_codec("llama")
     with pytest.raises(ValueError, match="<s>.*pass bos= and eos="):
         HuggingFaceCodec(tokenizer_file, bos="<s>")
@@ -163,6 +163,14 @@ def test_emphasised_vowels_have_ids_that_no_other_symbol_has() -> None:
     assert len(changed) == 2 and all(1 <= a <= len(VOWELS) and codec.is_phone(a) for a in changed)
     assert not any(plain.is_phone(a) for a in changed)
     assert len(EMPHASISED) == len(VOWELS) < ord(" ")
+
+
+def test_no_character_of_a_text_is_read_as_an_emphasised_vowel() -> None:
+    codec = EmphasisCodec()
+    for text in ("a\nb", "*\t*", "a\x01b\x10", "Stop.\r\nGo."):
+        for ids in (codec.encode_turn(text, 0), codec.encode_text(text)):
+            assert not [number for number in ids if number < ord(" ")], text
+    assert codec.decode(codec.encode_text(EMPHATIC)) == "You said that, I never did."
 
 
 def test_a_codec_is_aligned_as_one_with_as_many_symbols() -> None:

@@ -66,7 +66,7 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
         return None
     if found[0] != text:
         raise ValueError(
-            f"{path} is of the text codec {found[0]!r}, the model's is {text!r}: run "
+            f"{path} is of the text codec {found[0]!r}, the model's is aligned as {text!r}: run "
             f"launch/encode_corpus.py with this recipe, which aligns again"
         )
     with opened(path) as file:

@@ -21,7 +21,7 @@ FEWEST_WORDS = 4
 # Deviations from the words around, of pitch, energy and rate together, above which a word is emphasised: one
 # word in twenty.
 PROMINENT = 3.0
-# Share of turns whose words are marked: without a mark nothing is said of emphasis.
+# Share of turns whose words are marked: speech without marks has emphasis of its own too.
 MARKED_SHARE = 0.5
 
 
@@ -44,7 +44,7 @@ def marked_text(
         ends: Frames at which the ids of `encode_turn` but its first end; none: not aligned.
         prosody: Log-F0, voicing and log energy of each frame.
     """
-    if not len(ends) or hash_key(name)[0] >= 256 * MARKED_SHARE:
+    if not len(ends) or not is_marked_turn(name) or any(character.isdigit() for character in text):
         return text
     words = [match.span() for match in WORDS.finditer(text)]
     spans = _spans(codec, text, ends)
@@ -54,8 +54,24 @@ def marked_text(
         if score > PROMINENT and can_emphasise(text[start:stop]):
             marked = text[:start] + text[start:stop].upper() + text[stop:]
             # A part of a hyphened word would be read letter by letter.
-            text = marked if len(codec.encode_turn(marked, 0)) == len(ends) + 1 else text
+            text = marked if _has_one_more(codec, text, marked) else text
     return text
+
+
+def is_marked_turn(name: str) -> bool:
+    """Returns whether the words of a turn are marked, by the hash of its id."""
+    return hash_key(name)[0] < 256 * MARKED_SHARE
+
+
+def _has_one_more(codec: EmphasisCodec, text: str, marked: str) -> bool:
+    """Returns whether the marked text differs from the other in the vowels of one word alone."""
+    before, after = codec.encode_turn(text, 0), codec.encode_turn(marked, 0)
+    if len(before) != len(after):
+        return False
+    changed = [place for place, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    if not changed:
+        return False
+    return all(codec.is_phone(number) for number in after[changed[0] : changed[-1] + 1])
 
 
 def prominence(spans: Sequence[tuple[float, float, int]], prosody: Float[Tensor, "T 3"]) -> list[float]:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from csm.data.code_shards import CodeShards, EncodedTurn, bytes_tensor, opened
-from csm.data.emphasis import marked_text
+from csm.data.emphasis import is_marked_turn, marked_text
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_table import Array, TableFacts, TurnTable
 from csm.system.digests import record_digests, require_intact
@@ -94,7 +94,7 @@ def _marked(
     codec: EmphasisCodec, turn: Turn, encoded: Mapping[str, EncodedTurn], ends: Mapping[str, Tensor]
 ) -> str:
     """Returns the text of a turn, emphasised words in capitals where it is aligned."""
-    if turn.id not in ends:
+    if turn.id not in ends or not is_marked_turn(turn.id):
         return turn.text
     return marked_text(codec, turn.id, turn.text, ends[turn.id], encoded[turn.id].prosody.float())
 

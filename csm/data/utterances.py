@@ -32,7 +32,7 @@ class UtteranceConfig:
         items: Utterances of a micro-batch.
         max_seconds: Longer clips are cut to a random stretch (and then have no text).
         slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
-        gain_db: Random gain, plus and minus.
+        gain_db: Random gain, plus and minus; none where each turn is encoded once (`CodedUtterances`).
         exclude_speakers: Speakers that are never trained on.
         speeds: Factors of speed and pitch, one of which is drawn for each clip of the training.
         narrow_share: Share of the training's clips that are cut to the band of a telephone.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -59,9 +58,11 @@ class Talker:
         weights: Kind of the depth decoder's weights; "int8" samples from a quantized copy: see DepthSampler.
         words: Words by which a model with a letter head reads whole turns; None: by letters alone.
         shared: Steps that make the frames of all streams together; None makes those of each alone.
+        style: Emotion embedding [1, M] that replaces the voices' own (`with_style`); None: their own.
 
     Raises:
-        ValueError: weights is "int8", but sampling uses no depth decoder.
+        ValueError: weights is "int8", but sampling uses no depth decoder; or decoded_codebooks are more than
+            the model's.
     """
 
     model: ConversationNetwork
@@ -71,6 +72,7 @@ class Talker:
     weights: WeightKind = "fp32"
     words: WordPairs | None = None
     shared: SharedSteps | SharedLanes | None = None
+    style: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.weights == "int8" and self.sampling.later_codes == "nearest":
@@ -78,6 +80,9 @@ class Talker:
                 "weights is 'int8' with sampling.later_codes 'nearest', which uses no depth decoder: "
                 "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
+        count, modelled = self.sampling.decoded_codebooks, self.model.config.num_codebooks
+        if count is not None and count > modelled:
+            raise ValueError(f"sampling.decoded_codebooks is {count}: the model has {modelled} codebooks")
         self._prepare()
 
     def _prepare(self) -> None:
@@ -130,28 +135,31 @@ class Talker:
         Raises:
             ValueError: The name is unknown.
         """
-        return find_voice(self.voices, name)
+        return self._styled(find_voice(self.voices, name))
 
     @torch.no_grad()
     def with_style(self, waveform: Float[Tensor, "1 S"], sample_rate: int) -> Talker:
-        """Returns a talker all of whose voices speak in the manner of a recording, of whatever speaker.
+        """Returns a talker whose voices, and those of prompts, speak in the manner of a recording.
 
         The decoder is given the recording's emotion embedding instead of the voice's own.
 
         Args:
-            waveform: Recording, full scale = 1; a few seconds of speech.
+            waveform: Recording of any speaker, full scale = 1; a few seconds of speech.
             sample_rate: Its sample rate in Hz.
 
         Raises:
-            ValueError: The recording has no samples or a wrong shape, or the tokenizer has no such embedding.
+            ValueError: The recording has no samples, a wrong shape, dtype or full scale, or the tokenizer has
+                no such embedding.
         """
         check_waveform(waveform, "a recording of a style")
         mono = resample(waveform[0], sample_rate, self.tokenizer.config.sample_rate)
         emotion = self.tokenizer.encode(mono[None, None].to(self.tokenizer.device))[1].emotion
         if not emotion.shape[1]:
             raise ValueError("the tokenizer has no emotion embedding: expected one of csm, Mimi has none")
-        emotion = F.normalize(emotion, dim=-1)
-        return replace(self, voices={n: v._replace(emotion=emotion) for n, v in self.voices.items()})
+        return replace(self, style=emotion)
+
+    def _styled(self, voice: Voice) -> Voice:
+        return voice if self.style is None else voice._replace(emotion=self.style)
 
     @cached_property
     def pause(self) -> list[Int[Tensor, " K"]]:
@@ -254,6 +262,7 @@ class Talker:
             session.listen(self._encoded(turn)[0])
         if prompt is not None:
             frames, voice = self._encoded(prompt)
+            voice = self._styled(voice)
             session.listen(frames)
         turns = sentences([text] if isinstance(text, str) else text)
         speech = SpeechStream(

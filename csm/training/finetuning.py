@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from csm.data.code_shards import CodeShards, EncodedTurn
 from csm.data.dataset import DatasetConfig
@@ -16,6 +17,7 @@ from csm.network.io import checkpoints
 from csm.network.lora import LoRAConfig, add_adapters, is_adapter
 from csm.network.model_config import CSMConfig
 from csm.network.parameters import ADDED, GATES, PUBLIC_GROUPS, is_in
+from csm.text import EmphasisCodec
 
 # Named parts of a model. "lora" stands for the adapters, which only it adds.
 PARTS = ("all", ADDED, GATES, *PUBLIC_GROUPS, "lora")
@@ -91,7 +93,8 @@ def make_trainable(model: CSMModel, config: FinetuneConfig) -> None:
 def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -> CSMModel:
     """The model of a folder in any layout, with the recipe's dropout.
 
-    The folder's tokenizer.json is its text codec; the recipe's where there is none.
+    The folder's tokenizer.json is its text codec; the recipe's where there is none, or where that reads
+    emphasis and the folder's is the same without: emphasised vowels then start as stressed ones.
     Of the public layouts, cross-attention and memory layers are added where their gates are trained; closed
     ones would compute nothing.
 
@@ -100,12 +103,25 @@ def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -
     """
     stored = checkpoints.read(folder)
     require_sizes(stored.config, recipe, folder)
-    text = recipe.text if stored.config.text == "none" else stored.config.text
+    learns_emphasis = (stored.config.text, recipe.text) == ("phones", "emphasis")
+    text = recipe.text if learns_emphasis or stored.config.text == "none" else stored.config.text
     chosen = replace(stored.config, dropout=recipe.dropout, frame_dropout=recipe.frame_dropout, text=text)
     if stored.layout != "csm":
         layers = without_idle_layers(recipe, config)
         chosen = replace(chosen, cross_layers=layers.cross_layers, memory_layers=layers.memory_layers)
-    return CSMModel.from_pretrained(folder, config=chosen)
+    model = CSMModel.from_pretrained(folder, config=chosen)
+    if learns_emphasis:
+        start_emphasis(model)
+    return model
+
+
+@torch.no_grad()
+def start_emphasis(model: CSMModel) -> None:
+    """Sets the embeddings of emphasised vowels to those of the stressed ones."""
+    assert isinstance(model.codec, EmphasisCodec)
+    table = model.text_embedding.weight
+    for emphasised, stressed in model.codec.stressed_ids().items():
+        table[emphasised] = table[stressed]
 
 
 def without_idle_layers(recipe: CSMConfig, config: FinetuneConfig) -> CSMConfig:

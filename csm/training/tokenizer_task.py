@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -53,6 +53,9 @@ class TokenizerTask:
             them.
         device: Where the modules are.
         teacher: Of the semantic codebooks; moved to the device, not trained and not saved.
+        predicts: Gives the codes of a turn of the training as a voice predicts them, for decoder_only of a
+            tokenizer with a vocoder.
+        encode_once: Whether each turn may be encoded once where its codes never change.
 
     Raises:
         ValueError: Both decoder_only and initialise or a teacher; discriminators of a vocoder's features.
@@ -70,6 +73,8 @@ class TokenizerTask:
         encoder_frozen: bool = False,
         device: torch.device,
         teacher: Teacher | None = None,
+        predicts: Callable[[str], Tensor | None] | None = None,
+        encode_once: bool = True,
     ) -> None:
         if decoder_only and teacher is not None:
             raise ValueError("decoder_only keeps the codes as they are, so a teacher can teach nothing")
@@ -113,8 +118,15 @@ class TokenizerTask:
             recovers = tokenizer.config.recover_phase
             self.modules["discriminator"] = MagnitudeDiscriminators() if recovers else Discriminators()
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
-        # Codes and features of a turn never change then: what is left of a step is a tenth of its time.
-        self.coded = CodedUtterances(tokenizer, train) if decoder_only and tokenizer.config.vocoder else None
+        # Codes and features of a turn never change then; encoding takes nine tenths of a step.
+        self.coded = None
+        if encode_once and decoder_only and tokenizer.config.vocoder and not train.augments:
+            self.coded = CodedUtterances(tokenizer, train, predicts)
+        elif predicts is not None:
+            raise ValueError(
+                "predicting_voice is given: expected a tokenizer with a vocoder, tokenizer_frozen=true, "
+                "utterances without speeds and narrow_share, and a zero_stage below 3"
+            )
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
         if initialise:
             self._initialise()

@@ -160,11 +160,19 @@ class TokenizerTrainer(nn.Module):
     def _decoded(
         self, coded: CodedBatch, batch: UtteranceBatch, weights: TokenizerLossConfig
     ) -> dict[str, Tensor]:
-        """Of codes what the decoder makes of them, each item's from its share of the codebooks."""
+        """Decodes codes, each item from its share of the codebooks, and compares the features."""
         tokenizer = self.tokenizer
         levels = self._draw_levels(batch.levels, weights)
-        with torch.no_grad():
-            pairs = zip(coded.codes, levels.tolist(), strict=True)
+        if self.training:
+            # Another draw than the levels': of those that are decoded from a voice's predictions, all count.
+            predicted = batch.levels[:, 2] < weights.predicted_share
+            levels = levels.masked_fill(predicted, tokenizer.config.n_codebooks)
+            chosen = torch.where(predicted.view(-1, 1, 1), coded.predicted, coded.codes)
+        else:
+            chosen = coded.codes
+        # In fp32 under any autocast, as where codes are made from sound.
+        with torch.no_grad(), torch.autocast(chosen.device.type, enabled=False):
+            pairs = zip(chosen, levels.tolist(), strict=True)
             parts = [tokenizer.quantizer.decode(codes[None, :count]) for codes, count in pairs]
             latent = torch.cat(parts)
         keep = (batch.condition >= weights.condition_dropout).to(latent.dtype).unsqueeze(1)
@@ -210,7 +218,8 @@ class TokenizerTrainer(nn.Module):
 
     def _draw_levels(self, draws: Float[Tensor, "B 3"], weights: TokenizerLossConfig) -> Tensor:
         """Codebooks used by each item: all, the semantic ones, or a uniform share of at least one."""
-        count, semantic = (getattr(self.tokenizer.config, n) for n in ("n_codebooks", "semantic_codebooks"))
+        config = self.tokenizer.config
+        count, semantic = config.n_codebooks, config.semantic_codebooks
         if not self.training:
             return torch.full_like(draws[:, 0], count, dtype=torch.int64)
         dropped = 1 + (draws[:, 1] * (count - 1)).long()

@@ -78,6 +78,6 @@ def test_an_alignment_is_of_one_text_codec(tmp_path) -> None:
     assert aligned_text(tmp_path) == ("phones", "")
     assert torch.equal(read_alignment(tmp_path, "phones")["a"], torch.tensor([0.5, 2.0]))
     with pytest.raises(
-        ValueError, match="of the text codec 'phones', the model's is 'bytes': run launch/enc"
+        ValueError, match="of the text codec 'phones', the model's is aligned as 'bytes': run launch/enc"
     ):
         read_alignment(tmp_path, "bytes")

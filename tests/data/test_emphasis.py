@@ -17,13 +17,18 @@ MARKED = next(name for name in map(str, range(99)) if hash_key(name)[0] < 128)
 UNMARKED = next(name for name in map(str, range(99)) if hash_key(name)[0] >= 128)
 
 
-def spoken(loud: int | None, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def spoken(loud: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns ends of the symbols of TEXT and the prosody of a reading with one word emphasised."""
-    ids = CODEC.encode_turn(TEXT, 0)[1:]
-    generator = torch.Generator().manual_seed(seed)
+    return evenly(TEXT, loud)
+
+
+def evenly(text: str, loud: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns ends of the symbols of a text and the prosody of a reading with one word emphasised."""
+    ids = CODEC.encode_turn(text, 0)[1:]
+    generator = torch.Generator().manual_seed(0)
     words = [CODEC.is_phone(number) for number in ids]
     place, now, ends, rows = -1, 0.0, [], []
-    for index, number in enumerate(ids):
+    for index in range(len(ids)):
         place += words[index] and not (index and words[index - 1])
         emphasised = words[index] and place == loud
         now += 2.0 if emphasised else 1.0
@@ -32,7 +37,6 @@ def spoken(loud: int | None, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
             noise = 0.02 * torch.randn(3, generator=generator)
             pitch = 5.0 - 0.01 * len(rows) + 0.4 * emphasised
             rows.append(torch.tensor([pitch, 1.0, -3.5 + 1.0 * emphasised]) + noise * torch.tensor([1, 0, 1]))
-        assert number >= 0
     return torch.tensor(ends), torch.stack(rows)
 
 
@@ -51,13 +55,24 @@ def test_other_turns_stay_as_they_are() -> None:
     ends, prosody = spoken(2)
     assert marked_text(CODEC, MARKED, TEXT, ends, prosody) == TEXT.replace("said", "SAID")
     assert marked_text(CODEC, UNMARKED, TEXT, ends, prosody) == TEXT
-    # No word stands out, too few words, not aligned, and words that are not those of the phones.
-    assert marked_text(CODEC, MARKED, TEXT, *spoken(None)).lower() == TEXT.lower()
-    assert marked_text(CODEC, MARKED, "I said that.", ends, prosody) == "I said that."
+    # Not aligned; no text of numbers, whose words are others than the phones'; no part of a word.
     assert marked_text(CODEC, MARKED, TEXT, ends[:0], prosody) == TEXT
-    numbers = "I paid 20 dollars and 5 cents."
-    count = len(CODEC.encode_turn(numbers, 0)) - 1
-    assert marked_text(CODEC, MARKED, numbers, torch.arange(count) + 1.0, prosody) == numbers
+    for text in (
+        "I paid 20 dollars and 5 cents.",
+        "I don\u2019t have 5 dogs here today.",
+        "Oh, I said that.",
+    ):
+        few = text.startswith("Oh") and text.replace("Oh, ", "")
+        found = marked_text(CODEC, MARKED, few or text, *evenly(few or text, loud=2))
+        assert found == (few or text)
+    assert (
+        marked_text(CODEC, MARKED, "Oh, I said that.", *evenly("Oh, I said that.", loud=2))
+        != "Oh, I said that."
+    )
+    parts = "We read twenty-five books there."
+    for loud in range(6):
+        assert marked_text(CODEC, MARKED, parts, *evenly(parts, loud)).lower() == parts.lower()
+        assert "FIVE" not in marked_text(CODEC, MARKED, parts, *evenly(parts, loud))
 
 
 def test_half_of_all_turns_are_marked() -> None:

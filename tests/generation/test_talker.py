@@ -127,11 +127,14 @@ def test_a_style_changes_the_sound_and_neither_codes_nor_voice(talker):
     assert torch.equal(heard.codes, plain.codes) and torch.equal(heard.voice.speaker, plain.voice.speaker)
     with torch.no_grad():
         _, info = talker.tokenizer.encode(sound[None])
-        emotion = torch.nn.functional.normalize(info.emotion, dim=-1)
-        decoded = talker.tokenizer.decode(plain.codes[None], speaker=plain.voice.speaker, emotion=emotion)
+        voice, codes = plain.voice, plain.codes[None]
+        decoded = talker.tokenizer.decode(codes, speaker=voice.speaker, emotion=info.emotion)
     torch.testing.assert_close(heard.waveform, decoded[0], atol=1e-5, rtol=0)
     assert float((heard.waveform - plain.waveform).abs().max()) > 1e-4
-    assert talker.voice().emotion is not styled.voice().emotion
+    prompt = PromptTurn("What was said.", recording(seed=6), 8000)
+    assert torch.equal(styled.generate(TEXT, prompt=prompt).voice.emotion, info.emotion)
+    (together,) = styled.generate_many([TEXT], [None], [styled.sampling.seed])
+    torch.testing.assert_close(together.waveform, heard.waveform, atol=1e-5, rtol=0)
     for wrong, message in ((sound[0], "shape"), (sound * 1e5, "full scale"), (sound.int(), "dtype")):
         with pytest.raises(ValueError, match=f"waveform of a recording of a style .*{message}"):
             talker.with_style(wrong, 8000)

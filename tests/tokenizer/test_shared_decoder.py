@@ -93,6 +93,15 @@ def test_streams_that_come_and_go_are_each_exactly_what_they_are_alone(changes) 
         assert torch.equal(audio, alone)
 
 
+def test_streams_of_other_numbers_of_codebooks_share_a_step() -> None:
+    tokenizer = tokenizer_of()
+    signals = [random_frames(4, seed)[:, :books] for seed, books in ((0, 6), (1, 2), (2, 6))]
+    together = at_random(SharedDecoder(tokenizer), signals, [given_to(1)] * 3)
+    for audio, frames in zip(together, signals, strict=True):
+        alone = torch.cat(list(stream_audio(tokenizer, iter(frames), **given_to(1)._asdict())), dim=1)
+        assert torch.equal(audio, alone)
+
+
 def test_without_recovered_phases_they_are_equal_up_to_rounding() -> None:
     tokenizer = tokenizer_of(recover_phase=False)
     signals = [random_frames(count, count) for count in (5, 1, 3)]

@@ -31,6 +31,7 @@ from csm.network.parameters import is_added
 from csm.network.presets import csm_1b
 from csm.recipes.run_config import RunConfig
 from csm.recipes.steps.train_model import train_model
+from csm.text import EmphasisCodec
 from csm.training.finetuning import (
     FinetuneConfig,
     load_for_training,
@@ -408,3 +409,21 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_a_voice_of_phones_learns_emphasis_from_its_stressed_vowels(tmp_path: Path) -> None:
+    config = replace(SMALL, text="phones", text_vocab_size=0)
+    folder = tmp_path / "phones"
+    CSMModel(config).save_pretrained(folder)
+    plain = CSMModel.from_pretrained(folder)
+    learns = load_for_training(folder, replace(config, text="emphasis"), FinetuneConfig())
+    assert learns.config.text == "emphasis" and isinstance(learns.codec, EmphasisCodec)
+    ids = learns.codec.stressed_ids()
+    assert len(ids) == 16 and not {*ids} & {*ids.values()}
+    for name, value in learns.state_dict().items():
+        before = plain.state_dict()[name].clone()
+        if name == "text_embedding.weight":
+            for emphasised, stressed in ids.items():
+                before[emphasised] = before[stressed]
+        assert torch.equal(value, before), name
+    assert load_for_training(folder, config, FinetuneConfig()).config.text == "phones"

@@ -190,10 +190,11 @@ def _speak(
         speak_all(Speaker.of(talker, corpus, options.runner.seed), chosen, others, kept, bar.update)
     conditions = [*others]
     if options.ablations:
-        if talker.model.config.semantic_codebooks < talker.model.config.num_codebooks:
+        spoken = talker.sampling.decoded_codebooks or talker.model.config.num_codebooks
+        if talker.model.config.semantic_codebooks < spoken:
             conditions.append(SEMANTIC)
         else:
-            absent.append("semantic codebooks: the model has no others")
+            absent.append("semantic codebooks: the voice speaks from no others")
     return conditions, absent
 
 

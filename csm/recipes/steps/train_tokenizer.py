@@ -23,6 +23,7 @@ from csm.recipes.run_files import (
     start_digests,
     start_folder,
 )
+from csm.recipes.steps.predicted_codes import PredictedCodes
 from csm.recipes.steps.refit_codebooks import refit_codebooks
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_heads import SemanticHeads
@@ -39,7 +40,7 @@ from csm.training.tokenizer_task import TokenizerTask
 # Fields of a recipe that make a tokenizer: the same one serves runs whose models differ.
 PARTS = (
     *("corpus", "utterances", "tokenizer", "tokenizer_loss", "tokenizer_start", "tokenizer_frozen"),
-    *("encoder_frozen", "teacher", "teacher_features", "semantic_start"),
+    *("encoder_frozen", "teacher", "teacher_features", "semantic_start", "predicting_voice"),
 )
 
 
@@ -56,6 +57,7 @@ def train_tokenizer(run: RunConfig, output: Path, device: torch.device) -> Path:
     materials = corpus_digests(run.corpus)
     materials |= start_digests("semantic_start", run.semantic_start)
     materials |= start_digests("tokenizer_start", run.tokenizer_start)
+    materials |= start_digests("predicting_voice", run.predicting_voice)
     require_same_run(output, description, run.tokenizer_training, materials)
     distributed = start_distributed(device.type)
     if found_complete(output, run.tokenizer_training.steps):
@@ -90,6 +92,9 @@ def tokenizer_task(run: RunConfig, device: torch.device) -> TokenizerTask:
     if run.teacher:
         require_teachable(run)
     corpus = read_corpus(run.corpus)
+    predicts = None
+    if run.predicting_voice:
+        predicts = PredictedCodes(Path(run.predicting_voice), device)
     tokenizer = start_tokenizer(run)
     dataset = partial(
         UtteranceDataset,
@@ -110,6 +115,9 @@ def tokenizer_task(run: RunConfig, device: torch.device) -> TokenizerTask:
         encoder_frozen=run.encoder_frozen,
         device=device,
         teacher=start_teacher(run, tokenizer) if run.teacher else None,
+        predicts=predicts,
+        # Ranks encode other turns: what ZeRO-3 has cut into pieces they cannot gather together.
+        encode_once=run.tokenizer_training.zero_stage < 3,
     )
 
 

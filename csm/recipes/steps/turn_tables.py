@@ -43,7 +43,7 @@ def training_tables(
             for.
     """
     known = known_speakers(run)
-    found = [*corpus_digests(run.corpus).items(), *codes_digests(codes).items(), run.model.text, known]
+    found = [*corpus_digests(run.corpus).items(), *codes_digests(codes).items(), model.config.text, known]
     material = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
     paths = {
         split: codes / FOLDER_NAME / f"{split}_{material}.safetensors" for split in ("train", "validation")

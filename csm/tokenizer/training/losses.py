@@ -48,6 +48,8 @@ class TokenizerLossConfig:
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks.
         semantic_only: Share of items decoded from the semantic codebooks alone, so that a voice needs to
             predict no more.
+        predicted_share: Share of items decoded from what a voice predicts of their codes, where one is given
+            (`predicting_voice`), so that the decoder learns to speak from predictions.
         bypass: Share of items decoded from the unquantized latent.
         decay: Decay of the codebooks' moving average.
         revive_below: Share of uniform usage below which a code is dead.
@@ -76,12 +78,13 @@ class TokenizerLossConfig:
     condition_dropout: float = 0.3
     quantizer_dropout: float = 0.5
     semantic_only: float = 0.0
+    predicted_share: float = 0.0
     bypass: float = 0.4
     decay: float = 0.98
     revive_below: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("condition_dropout", "quantizer_dropout", "semantic_only", "bypass"):
+        for name in ("condition_dropout", "quantizer_dropout", "semantic_only", "predicted_share", "bypass"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a share from 0 to 1")
         if self.quantizer_dropout + self.semantic_only > 1:
