@@ -226,7 +226,7 @@ def test_semantic_codes_alone_are_decoded_from_their_share(make):
     for share in (1.0, 0.0):
         task = make(decoder_only=True, quantizer_dropout=0.0, semantic_only=share)
         task.trainer.train()
-        optimise(task, 30)
+        optimise(task, 60)
         distances.append(decoded_distance(task))
     assert distances[0] < 0.95 * distances[1]
     with pytest.raises(ValueError, match="quantizer_dropout is 0.6, semantic_only 0.5: expected shares"):
@@ -241,4 +241,5 @@ def decoded_distance(task: TokenizerTask) -> float:
     latent = tokenizer.quantizer.decode(coded.codes[:, : CONFIG.semantic_codebooks])
     known = tokenizer.decoder.frames(latent, tokenizer.condition(len(latent), coded.speaker, coded.emotion))
     found = tokenizer.decoder.feature_head(known, tokenizer.decoder.features(known))
-    return float((found - coded.target).abs().mean())
+    inside = torch.arange(found.shape[1]) < 8 * coded.frames.unsqueeze(1)
+    return float((found - coded.target)[inside].abs().mean())
