@@ -12,6 +12,7 @@ import torch
 from csm import config as config_files
 from csm.conversation.backchannels import BACKCHANNELS
 from csm.conversation.smart_turn import TURN_ENDS
+from csm.generation.voice_folder import PACKAGED_VOICES, packaged_voice
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
 from csm.training.distributed import start_distributed
@@ -54,14 +55,18 @@ def add_backchannels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_voice(parser: argparse._ActionsContainer, default: str = " (default: the packaged voice)") -> None:
-    """Adds --voice: the folder of an exported voice.
+    """Adds --voice: the folder of an exported voice, or the name of a packaged one.
 
     Args:
         parser: Parser, or a group of its options.
         default: What the help says of a command without the option.
     """
+    others = ", ".join(list(PACKAGED_VOICES)[1:])
     parser.add_argument(
-        "--voice", type=Path, metavar="FOLDER", help=f"of csm export voice, or csm-1b{default}"
+        "--voice",
+        type=packaged_voice,
+        metavar="FOLDER",
+        help=f"of csm export voice, or csm-1b, or {others}, which is packaged{default}",
     )
 
 

@@ -2,7 +2,8 @@
 
     csm speak "I had a plane to catch."
     csm speak "You and whose army?" --speaker FAYE --output line.wav
-    csm speak "I said NOW." --speed 0.8                capitals: emphasis, of a voice that has learned it
+    csm speak "I had a plane to catch." --speed 0.8
+    csm speak --voice wideband "I had a plane to catch."     the packaged voice at 24 kHz
     csm speak "How could you?" --style angry.wav       in the manner of a recording of any speaker
     csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
     some_program | csm speak -      speaks each sentence as soon as it has arrived

@@ -26,9 +26,9 @@ from csm.generation.shared_speech import SharedSteps
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
 from csm.generation.voice_folder import (
-    PACKAGED,
     SAMPLING_FILE,
     TOKENIZER_FOLDER,
+    packaged_voice,
     read_voice_folder,
 )
 from csm.generation.voices import VOICES_FILE, Voice, find_voice, write_voices
@@ -101,12 +101,12 @@ class Talker:
         """Reads a folder of `save_pretrained`, or csm-1b with Mimi (`csm.generation.voice_folder`).
 
         Args:
-            folder: Folder; None reads the packaged voice.
+            folder: Folder, or the name of a packaged voice: "telephone" (None) or "wideband".
 
         Raises:
             ValueError: A file is missing or does not fit the others.
         """
-        parts = read_voice_folder(PACKAGED / "voice" if folder is None else Path(folder))
+        parts = read_voice_folder(packaged_voice(folder))
         return cls(**parts._asdict())
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False, tokenizer: bool = True) -> None:

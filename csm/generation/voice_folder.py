@@ -25,6 +25,8 @@ from csm.word_search import WordPairs
 
 SAMPLING_FILE, TOKENIZER_FOLDER = "sampling.json", "tokenizer"
 PACKAGED = Path(__file__).resolve().parents[1] / "weights"
+#: Packaged voices by name; the first one speaks where none is named.
+PACKAGED_VOICES = {"telephone": PACKAGED / "voice", "wideband": PACKAGED / "wideband"}
 # csm-1b spells the speaker's number before the text; each of these is one text id.
 NUMBERED = 10
 
@@ -37,6 +39,13 @@ class VoiceParts(NamedTuple):
     voices: Mapping[str, Voice]
     sampling: SamplingConfig
     words: WordPairs | None = None
+
+
+def packaged_voice(given: str | Path | None) -> Path:
+    """Returns the folder of a packaged voice by its name (None: the first one), or the folder given."""
+    if given is None:
+        return next(iter(PACKAGED_VOICES.values()))
+    return PACKAGED_VOICES.get(str(given), Path(given))
 
 
 def read_voice_folder(folder: Path) -> VoiceParts:

@@ -44,8 +44,8 @@ class RunConfig:
         semantic_start: Folder of the trained semantic tokenizer, or "packaged": the semantic half of the
             packaged tokenizer at 24 kHz.
         model, data, loss, training: The conversational model and its training.
-        model_start: "scratch", "packaged" (the voice in the package), or a folder of save_pretrained or of
-            csm-1b in a public layout.
+        model_start: "scratch", "packaged" (the first voice in the package), "wideband" (the other one), or a
+            folder of save_pretrained or of csm-1b in a public layout.
         finetune: Which parts of the model are trained.
         execution: How the model is run while it is trained.
         sampling: Generation.

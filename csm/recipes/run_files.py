@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from csm import config as config_files
-from csm.generation.voice_folder import PACKAGED
+from csm.generation.voice_folder import PACKAGED, packaged_voice
 from csm.recipes.run_config import RunConfig
 from csm.system.digests import record_digests, sha256_of
 from csm.system.files import move_files
@@ -58,7 +58,9 @@ def found_complete(output: Path, steps: int) -> bool:
 
 def start_folder(start: str, part: str) -> Path:
     """Returns the folder of a field of the recipe that names a start; "packaged" is `part` of csm/weights."""
-    return PACKAGED / part if start == "packaged" else Path(start)
+    if start == "packaged":
+        return PACKAGED / part
+    return packaged_voice(start) if part == "voice" else Path(start)
 
 
 def start_digests(field: str, start: str) -> dict[str, str]:

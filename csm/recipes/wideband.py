@@ -19,8 +19,8 @@ from csm.training.options import TrainingConfig
 CORPORA = "data/amazon_queen,data/synthetic_dialogues"
 
 # The latent of the tokenizer's two halves side by side; letters of transcribed frames; voices from the turns
-# before, beside those of 140 names. All codebooks: speech decoded from 16 of them, six of which are acoustic,
-# has distillMOS 2.28, from 32 of them 3.30 (docs/LOG.md).
+# before, beside those of 140 names. All codebooks: speech of held-out voices that is decoded from 16 of them
+# has distillMOS 2.36, from 32 of them 3.56 (docs/LOG.md).
 WIDEBAND_MODEL = replace(
     TELEPHONE_MODEL,
     text="emphasis",
@@ -37,11 +37,14 @@ def wideband_tokenizer() -> RunConfig:
 
     Hardware: two CPU cores.
     Time: about 1.7 s a step of the semantic half on two cores; of the rest 5 minutes to fit the codebooks and
-    0.9 s a step on one, in bf16. The packaged weights have 1,600 and 800 steps (csm/weights/NOTICE.md).
+    0.9 s a step on one, in bf16. The packaged weights have 1,600 steps of the semantic half and 9,000 of the
+    decoder alone, at 0.2 s (csm/weights/NOTICE.md).
 
     `csm train-semantic --recipe wideband_tokenizer --output runs/wideband/semantic`, then
     `csm train-tokenizer --recipe wideband_tokenizer --set semantic_start=runs/wideband/semantic --output
-    runs/wideband/tokenizer`. semantic_start=packaged builds on the packaged semantic half instead.
+    runs/wideband/tokenizer`. semantic_start=packaged builds on the packaged semantic half instead. The
+    decoder alone is trained further by tokenizer_start=FOLDER tokenizer_frozen=true encoder_frozen=false, on
+    what a voice predicts with predicting_voice=RUN.
     """
     return RunConfig(
         recipe="wideband_tokenizer",
@@ -68,8 +71,10 @@ def wideband_tokenizer() -> RunConfig:
             validate_every=250,
             log_every=25,
         ),
-        # A voice predicts semantic codes well and acoustic ones badly: the decoder makes up for these.
-        tokenizer_loss=TokenizerLossConfig(semantic_only=0.45, quantizer_dropout=0.2, condition_dropout=0.1),
+        # Codes as a voice predicts them lack detail: the decoder makes up for it.
+        tokenizer_loss=TokenizerLossConfig(
+            semantic_only=0.2, predicted_share=0.5, quantizer_dropout=0.2, condition_dropout=0.1
+        ),
         utterances=UtteranceConfig(items=8, max_seconds=3.0, exclude_speakers=HELD_OUT_SPEAKERS),
         tokenizer_training=TrainingConfig(
             steps=800,
@@ -92,7 +97,7 @@ def wideband_model() -> RunConfig:
     """A voice at 24 kHz that also transcribes, from real and synthetic conversations.
 
     Hardware: two CPU cores.
-    Time: not measured as a whole yet.
+    Time: 90 minutes on one core for 5,100 steps of 2,000 rows in bf16 (csm/weights/NOTICE.md).
 
     After `csm encode --recipe wideband_model --tokenizer csm/weights/wideband/tokenizer --output
     runs/wideband/codes` (or with a tokenizer of your own): `csm train --recipe wideband_model --output
@@ -114,5 +119,5 @@ def wideband_model() -> RunConfig:
         ),
         loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
         training=VOICE_TRAINING,
-        sampling=SamplingConfig(temperature=0.15, later_codes="nearest", decoded_codebooks=10),
+        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
     )

@@ -68,6 +68,8 @@ USERS = {
     "LoRAConfig.targets": "fine-tunes with adapters: docs/finetune.md",
     "LoRAConfig.inside": "fine-tunes with adapters: docs/finetune.md",
     "ExecutionConfig.compile": "trains for hours on a GPU",
+    "RunConfig.predicting_voice": "trains a decoder on a voice's predictions: csm/weights/NOTICE.md",
+    "SamplingConfig.decoded_codebooks": "compares the sound of fewer codebooks",
     "SamplingConfig.depth_temperature": "varies the sound of a voice without its words",
     "SamplingConfig.extra_codes": "compares csm-1b with its public generators",
     "SamplingConfig.speed": "speaks faster or slower: csm speak --speed",
