@@ -30,8 +30,7 @@ class SamplingConfig:
         contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
             None: its own.
         decoded_codebooks: First codebooks that a frame's sound is decoded from; None: all that are modelled.
-            Of a tokenizer whose decoder was trained on semantic codes alone (`semantic_only`), few: what a
-            model predicts of the later codes is worse than what the decoder makes of the first.
+            Fewer need a decoder that was trained on them (`semantic_only`), and cost words (docs/LOG.md).
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of

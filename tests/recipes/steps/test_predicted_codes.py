@@ -37,7 +37,7 @@ def test_predicted_codes_begin_with_the_turns_code_0_and_are_of_its_length(steps
         assert torch.equal(found, predicts(f"train{index}"))
         others += int((found[1:] != true[1 : len(found)]).sum())
     assert others > 0, "two steps teach nothing: predictions are not the codes"
-    assert predicts("validation0") is None and predicts("nobody") is None
+    assert predicts("validation0") is None and predicts("no turn") is None
 
 
 def test_a_voice_without_a_latent_is_refused(steps) -> None:
