@@ -6,6 +6,7 @@ csm evaluate --compare runs/a runs/b      compares two reports by a paired boots
 csm evaluate --tokenizer csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --codes csm/weights/tokenizer --corpus data/amazon_queen --output DIR
 csm evaluate --voice csm/weights/voice --corpus data/amazon_queen --output DIR
+csm evaluate --voice wideband --texts everyday --speakers am_michael,af_heart --output DIR
 csm evaluate --pronunciation csm/weights/voice --corpus data/amazon_queen --output DIR
 """
 
@@ -24,6 +25,7 @@ from csm.evaluation.page.figures import report_text
 from csm.evaluation.page.pronunciation_page import pronunciation_tables, write_pronunciation_page
 from csm.evaluation.page.run_page import write_run_page
 from csm.evaluation.page.run_tables import comparison_text, run_text
+from csm.evaluation.page.texts_page import texts_tables, write_texts_page
 from csm.evaluation.page.tokenizer_page import write_tokenizer_page
 from csm.evaluation.page.tokenizer_tables import titles_of, tokenizer_table
 from csm.evaluation.page.voice_page import write_voice_page
@@ -31,6 +33,7 @@ from csm.evaluation.page.voice_tables import TITLES, voice_tables
 from csm.evaluation.subjects.codes import CodesOptions, evaluate_codes
 from csm.evaluation.subjects.pronunciation import PronunciationOptions, evaluate_pronunciation
 from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
+from csm.evaluation.subjects.texts import EVERYDAY, TextsOptions, evaluate_texts
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
 
@@ -81,7 +84,8 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="A,B",
-        help="held-out speakers whose clips are used (default: those that corpus.json names)",
+        help="held-out speakers whose clips are used (default: those that corpus.json names); with --texts "
+        "the voices that speak (default: the main one)",
     )
     group.add_argument(
         "--conditioned",
@@ -99,7 +103,13 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
 def _add_voice(group: argparse._ArgumentGroup) -> None:
     add_voice(group, "")
     group.add_argument(
-        "--lines", type=int, default=VoiceOptions().lines, metavar="N", help="most lines of a group (60)"
+        "--texts",
+        metavar="FILE",
+        help="speak the lines of a text file and not a corpus', without recordings to compare with; "
+        "everyday: 120 packaged ones",
+    )
+    group.add_argument(
+        "--lines", type=int, metavar="N", help="most lines of a group (default: 60; all of --texts)"
     )
     group.add_argument(
         "--skip-ablations",
@@ -130,9 +140,12 @@ def run(options: argparse.Namespace) -> None:
         _compare(options)
     elif options.run:
         _run(options)
+    elif options.texts:
+        _texts(options)
     elif not (options.corpus and options.output):
         raise ValueError(
-            "--tokenizer, --codes, --voice and --pronunciation need --corpus FOLDER and --output DIR"
+            "--tokenizer, --codes, --voice and --pronunciation need --corpus FOLDER and --output DIR; "
+            "--voice speaks texts without a corpus by --texts everyday"
         )
     elif options.tokenizer:
         _tokenizer(options)
@@ -202,7 +215,7 @@ def _voice(options: argparse.Namespace) -> None:
         voice=options.voice,
         corpus=options.corpus,
         output=options.output,
-        lines=options.lines,
+        lines=VoiceOptions().lines if options.lines is None else options.lines,
         ablations=not options.skip_ablations,
         int8=options.int8,
         asr=options.asr,
@@ -211,6 +224,23 @@ def _voice(options: argparse.Namespace) -> None:
     evaluated = evaluate_voice(settings, say)
     print(report_text(voice_tables(evaluated.report), evaluated.report, TITLES))
     print(f"report: {write_voice_page(options.output, evaluated, settings.players)}")
+
+
+def _texts(options: argparse.Namespace) -> None:
+    if options.voice is None or options.corpus or not options.output:
+        raise ValueError("--texts needs --voice FOLDER and --output DIR, and takes no --corpus")
+    settings = TextsOptions(
+        voice=options.voice,
+        texts=EVERYDAY if options.texts == "everyday" else Path(options.texts),
+        output=options.output,
+        speakers=options.speakers,
+        lines=options.lines,
+        asr=options.asr,
+        runner=_runner(options),
+    )
+    evaluated = evaluate_texts(settings, say)
+    print(report_text(texts_tables(evaluated.report), evaluated.report))
+    print(f"report: {write_texts_page(options.output, evaluated, settings.players)}")
 
 
 def _pronunciation(options: argparse.Namespace) -> None:

@@ -31,7 +31,9 @@ def only(monkeypatch, module, function, names):
         ([], "expected one of --run"),
         (["--voice", "v", "--tokenizer", "t"], "expected one of --run"),
         (["--tokenizer", "t"], "need --corpus FOLDER"),
-        (["--voice", "v"], "need --corpus FOLDER"),
+        (["--voice", "v"], "need --corpus FOLDER .* --texts everyday"),
+        (["--voice", "v", "--texts", "everyday"], "--texts needs --voice FOLDER and --output DIR"),
+        (["--codes", "c", "--texts", "everyday", "--output", "o"], "--texts needs --voice"),
         (["--run", "nowhere"], r"generate_speech\.py"),
     ],
 )
@@ -135,6 +137,18 @@ def test_a_voice_ends_with_its_tables_and_resumes_where_it_was_stopped(
     assert report["conditions"] == ["recording", "resynthesis", "generated"] and count == before
     with pytest.raises(ValueError, match=r"holds other speech: lines \(2 there, 1 here\) differ"):
         command([*given[:-1], "1"])
+
+
+def test_a_voice_is_measured_on_texts_without_a_corpus(tiny_model, tmp_path, monkeypatch, capsys):
+    cheap_evaluators(monkeypatch)
+    small_talker(tiny_model).save_pretrained(tmp_path / "a_voice")
+    given = ["--voice", tmp_path / "a_voice", "--texts", "everyday", "--output", tmp_path / "out"]
+    command([*given, "--lines", "2", "--speakers", "FAYE"])
+    shown = capsys.readouterr().out
+    assert shown.isascii() and shown.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    assert "FAYE" in shown and "first sound, s" in shown and "JOE" not in shown
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["kind"] == "texts" and report["details"]["texts"]["lines"] == 2
 
 
 @pytest.mark.parametrize(

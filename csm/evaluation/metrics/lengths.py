@@ -36,10 +36,32 @@ class Lengths(Metric):
                 wrong.append(score)
                 continue
             near.append(scored(clip, float(abs(score.value - 1.0) <= NEAR)))
-            cut_off = clip.facts.get("cut_off", False)
-            wrong.append(scored(clip, float(cut_off or not STOPPED <= score.value <= RAN_ON)))
+            wrong.append(scored(clip, float(cut_off(clip) or not STOPPED <= score.value <= RAN_ON)))
         yield Scores(info=infos["length_near"], scores=near)
         yield Scores(info=infos["ended_wrong"], scores=wrong)
+
+
+class CutOff(Metric):
+    """Share of lines that were cut off, for speech without recordings of the same words."""
+
+    def choose(self, sets: ClipSets) -> list[ClipSet]:
+        """Returns the generated sets."""
+        return [one for one in sets.mono if one.generated]
+
+    def measure(self, clips: ClipSet, recording: ClipSet | None) -> Iterator[Measurement]:
+        """Yields the share."""
+        yield Scores(
+            info=cut_off_info(),
+            scores=[
+                failed(clip, clip.reason) if clip.waveform is None else scored(clip, float(cut_off(clip)))
+                for clip in clips.clips
+            ],
+        )
+
+
+def cut_off(clip: Clip) -> bool:
+    """Returns whether a sentence of the clip reached its limit of frames, as its generator recorded."""
+    return bool(clip.facts.get("cut_off", False))
 
 
 def length_ratio(clip: Clip, recording: Clip) -> Score:
@@ -91,3 +113,17 @@ def length_infos() -> dict[str, MetricInfo]:
         )
         for name, title, unit, direction, worst, definition in rows
     }
+
+
+def cut_off_info() -> MetricInfo:
+    """Describes the share of lines that were cut off."""
+    return MetricInfo(
+        name="cut_off",
+        title="Cut off",
+        area="length",
+        unit="share of lines",
+        direction="lower",
+        worst=1.0,
+        definition="a sentence of the line reached its limit of frames before its end code",
+        evaluator="csm.evaluation.metrics.lengths",
+    )

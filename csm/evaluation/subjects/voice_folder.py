@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from csm.audio.files import write_audio
 from csm.data.manifest import MANIFEST_NAME, Corpus
 from csm.evaluation.core.clips import Clip
 from csm.evaluation.subjects.speech_folder import read_channels
-from csm.evaluation.subjects.voice_lines import Line
 from csm.generation.speech_rows import require_same_origin, write_rows
 from csm.generation.talker import Talker
 from csm.network.conversation_network import ConversationNetwork
@@ -26,6 +25,25 @@ from csm.tokenizer.opening import VoiceTokenizer
 
 SPOKEN_FILE = "spoken.jsonl"
 Row = dict[str, Any]
+
+
+class NamedLine(Protocol):
+    """A line that is spoken: its id, unique in a folder of speech, its group, and who says what."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def conversation(self) -> str: ...
+
+    @property
+    def speaker(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
 
 
 class SpokenLines:
@@ -51,14 +69,14 @@ class SpokenLines:
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path} cannot be read ({error}): delete {folder}") from error
 
-    def has(self, line: Line, condition: str) -> bool:
+    def has(self, line: NamedLine, condition: str) -> bool:
         """Returns whether the line was spoken in this condition, or could not be spoken."""
         row = self._rows.get((line.id, condition))
         return row is not None and (row["audio"] is None or (self.folder / row["audio"]).is_file())
 
     def keep(
         self,
-        line: Line,
+        line: NamedLine,
         condition: str,
         waveform: Tensor | None,
         sample_rate: int,
@@ -79,28 +97,27 @@ class SpokenLines:
             "id": line.id,
             "condition": condition,
             "group": line.group,
-            "speaker": line.turn.speaker,
-            "text": line.turn.text,
+            "speaker": line.speaker,
+            "text": line.text,
             "audio": name,
             **facts,
         }
         write_rows(self.folder / SPOKEN_FILE, list(self._rows.values()))
 
-    def row(self, line: Line, condition: str) -> Row:
+    def row(self, line: NamedLine, condition: str) -> Row:
         """Returns the row of a line."""
         return self._rows[line.id, condition]
 
-    def clips(self, lines: Sequence[Line], condition: str) -> tuple[Clip, ...]:
+    def clips(self, lines: Sequence[NamedLine], condition: str) -> tuple[Clip, ...]:
         """Reads the lines in one condition; one that is missing or bad carries the reason."""
         return tuple(self._clip(line, place, self.row(line, condition)) for place, line in enumerate(lines))
 
-    def _clip(self, line: Line, place: int, row: Row) -> Clip:
-        turn = line.turn
+    def _clip(self, line: NamedLine, place: int, row: Row) -> Clip:
         clip = Clip(
             id=line.id,
-            conversation=turn.conversation,
-            speaker=turn.speaker,
-            text=turn.text,
+            conversation=line.conversation,
+            speaker=line.speaker,
+            text=line.text,
             turn=place,
             reason=row.get("reason"),
             facts=row,
@@ -114,15 +131,8 @@ class SpokenLines:
         return replace(clip, waveform=channels[0], sample_rate=sample_rate)
 
 
-def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str, Any]:
-    """Returns everything that decides how a line sounds, as JSON values.
-
-    Args:
-        talker: The talker.
-        corpus: Corpus of the lines.
-        lines: Most lines of a group, which decide which lines are spoken and with which seed.
-        seed: Seed of the evaluation.
-    """
+def talker_origin(talker: Talker) -> dict[str, Any]:
+    """Returns what a talker's speech depends on, as JSON values."""
     voices = hashlib.sha256()
     for name, voice in talker.voices.items():
         voices.update(f"{name}:{voice.number}:".encode())
@@ -133,6 +143,20 @@ def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str
         "tokenizer_sha256": sha256_of_module(talker.tokenizer),
         "voices_sha256": voices.hexdigest(),
         "sampling": config_files.to_dict(talker.sampling),
+    }
+
+
+def origin_of(talker: Talker, corpus: Corpus, lines: int, seed: int) -> dict[str, Any]:
+    """Returns everything that decides how a line sounds, as JSON values.
+
+    Args:
+        talker: The talker.
+        corpus: Corpus of the lines.
+        lines: Most lines of a group, which decide which lines are spoken and with which seed.
+        seed: Seed of the evaluation.
+    """
+    return {
+        **talker_origin(talker),
         "corpus": corpus.info.get("name", corpus.root.name),
         "manifest_sha256": file_sha256(corpus.root / MANIFEST_NAME),
         "lines": lines,

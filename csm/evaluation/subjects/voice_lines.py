@@ -38,6 +38,21 @@ class Line:
         """Unique and file-name safe: a turn may be spoken in more than one group."""
         return f"{self.group.split()[0]}.{self.turn.id}"
 
+    @property
+    def conversation(self) -> str:
+        """Conversation of the turn."""
+        return self.turn.conversation
+
+    @property
+    def speaker(self) -> str:
+        """Speaker of the turn."""
+        return self.turn.speaker
+
+    @property
+    def text(self) -> str:
+        """Text of the turn."""
+        return self.turn.text
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenLines:

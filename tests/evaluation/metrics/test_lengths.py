@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from csm.evaluation.metrics.lengths import Lengths
+from csm.evaluation.metrics.lengths import CutOff, Lengths
 from csm.evaluation.subjects.voice_lines import MAIN
 from tests.evaluation.small_voice import changed, measured, small_corpus_of, small_sets
 
@@ -55,3 +55,12 @@ def test_a_recording_that_cannot_be_read_is_a_failure_with_its_reason(sets):
     first, *others = sets.sets[0].clips
     torn = dataclasses.replace(first, waveform=None, reason="torn")
     assert entries(changed(sets, 0, clips=(torn, *others)))["length_near"].failures == {"recording: torn": 1}
+
+
+def test_lines_that_were_cut_off_or_lost_count_as_such_without_recordings(sets):
+    first, second, *others = sets.sets[2].clips
+    first = dataclasses.replace(first, facts={"cut_off": True})
+    second = dataclasses.replace(second, waveform=None, reason="too long a word")
+    found = measured(CutOff(), changed(sets, 2, clips=(first, second, *others)))
+    shares = {group: entry.mean for (_, group, _), entry in found.items()}
+    assert shares[MAIN] == pytest.approx(2 / 3) and {*shares.values()} == {shares[MAIN], 0.0}
