@@ -2,6 +2,7 @@
 
     csm serve                                    the packaged voice: http://127.0.0.1:8765
     csm serve --voice my_voice --script lines.txt
+    csm serve --style angry=angry.wav            a style to choose, in the manner of a recording
     csm serve --chat http://127.0.0.1:8000/v1    words from an OpenAI-compatible endpoint
     csm serve --host 0.0.0.0 --token WORD        for other machines; the page is then /?token=WORD
 
@@ -17,7 +18,9 @@ from typing import Any
 
 import torch
 import uvicorn
+from torch import Tensor
 
+from csm.audio.files import read_audio
 from csm.cli.options import add_backchannels, add_turn_end, add_voice
 from csm.conversation.backchannels import available_backchannels
 from csm.conversation.repliers import ChatReplier
@@ -47,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_turn_end(parser)
     add_backchannels(parser)
+    parser.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a style that the page offers: a recording in whose manner to speak; may be given several times",
+    )
     parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
     parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
     parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
@@ -94,7 +104,28 @@ def _service(options: argparse.Namespace, settings: ServerSettings) -> Service:
         talker=talker,
         transcriber=transcriber,
         settings=settings,
+        styles=_styles(options.style, talker),
         turn_end=available_turn_end(options.turn_end),
         backchannels=available_backchannels(options.backchannels, transcriber),
         **chosen,
     )
+
+
+def _styles(given: list[str], talker: Talker) -> dict[str, Tensor]:
+    """Returns the emotion embedding of each NAME=FILE.
+
+    Raises:
+        ValueError: A name or a file is missing, a name occurs twice, or the recording cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    rate = talker.tokenizer.config.sample_rate
+    for text in given:
+        name, _, file = text.partition("=")
+        if not name or not file or name in found:
+            raise ValueError(
+                f"--style is {text!r}: expected NAME=FILE with a name of its own, as angry=angry.wav"
+            )
+        style = talker.with_style(read_audio(file, sample_rate=rate), rate).style
+        assert style is not None, "with_style sets it"
+        found[name] = style
+    return found

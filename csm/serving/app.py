@@ -117,6 +117,7 @@ async def _health(request: Request, service: Service) -> Response:
             "rate": service.talker.tokenizer.config.sample_rate,
             "codecs": available_codecs(),
             "voices": list(service.talker.voices),
+            "styles": list(service.styles),
             "repliers": list(service.repliers),
             "places": service.admission.places,
             "taken": service.admission.taken,

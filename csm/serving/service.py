@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from csm.conversation.backchannels import Backchannels
 from csm.conversation.repliers import ChatReplier, EchoReplier, Replier, ScriptReplier
@@ -34,6 +37,7 @@ class Service:
         settings: Limits.
         script: Lines of the script.
         chat: Chat endpoint; None offers none.
+        styles: Emotion embeddings [1, M] by the names of styles (`Talker.with_style`).
         turn_end: What tells the end of a user's turn from a pause.
         backchannels: What separates them from short interruptions; None takes the words of `transcriber`.
         metrics: Numbers.
@@ -44,6 +48,7 @@ class Service:
     settings: ServerSettings
     script: tuple[str, ...] = SCRIPT
     chat: ChatReplier | None = None
+    styles: Mapping[str, Tensor] = field(default_factory=dict)
     turn_end: TurnEnd = field(default_factory=SilenceAlone)
     backchannels: Backchannels | None = None
     metrics: Metrics = field(default_factory=Metrics)
@@ -66,6 +71,7 @@ class Service:
             ]
         )
         self.talker = replace(self.talker, shared=self._lanes)
+        self._styled = {name: replace(self.talker, style=style) for name, style in self.styles.items()}
 
     def close(self) -> None:
         """Ends the threads that speak."""
@@ -74,6 +80,19 @@ class Service:
     def _observe(self, speeches: int, seconds: float) -> None:
         self.metrics.observe("batch_size", speeches)
         self.metrics.observe("step_seconds", seconds)
+
+    def talker_in(self, style: Any) -> Talker:
+        """Returns the talker in a style by its name; None is each voice's own.
+
+        Raises:
+            ValueError: The name is unknown.
+        """
+        if style is None:
+            return self.talker
+        if not isinstance(style, str) or style not in self._styled:
+            names = ", ".join(self._styled) or "none: the server was started without --style"
+            raise ValueError(f"style is {style!r}: expected null or one of the server's styles ({names})")
+        return self._styled[style]
 
     def replier(self, name: Any) -> Replier:
         """Returns a replier by its name; None is the first.

@@ -14,6 +14,7 @@ from csm.conversation.events import Event
 from csm.conversation.live import LiveConversation
 from csm.conversation.live_config import LiveConfig
 from csm.conversation.worker import ThreadWorker
+from csm.generation.talker import Talker
 from csm.serving.audio_codecs import OPUS_RATE, Line, PcmLine, line_of
 from csm.serving.service import Service
 
@@ -60,7 +61,10 @@ class Talk:
         return dict(message)
 
     async def _open(self) -> None:
-        """Reads the first message, {"rate": 16000, "speaker": null, "replier": "script", "codec": "pcm"}."""
+        """Reads the first message, {"rate": 16000, "speaker": null, "replier": "script", "codec": "pcm"}.
+
+        "style" names a style of the server, null or none is the voice's own.
+        """
         first = _json((await self._receive(OPEN_WITHIN_S)).get("text"))
         codec, speaker = first.get("codec", "pcm"), first.get("speaker")
         line = line_of(codec, self._service.talker.tokenizer.config.sample_rate)
@@ -72,14 +76,15 @@ class Talk:
         if speaker is not None and not isinstance(speaker, str):
             raise ValueError(f"speaker is {speaker!r}: expected a name or null")
         self._rate, self._line = rate, line
-        self._live = await run_in_threadpool(self._conversation, speaker, first.get("replier"))
+        talker = self._service.talker_in(first.get("style"))
+        self._live = await run_in_threadpool(self._conversation, talker, speaker, first.get("replier"))
         self._service.metrics.count("conversations_total")
         await self._socket.send_json({"type": "ready", "rate": self._live.rate, "speaker": speaker})
 
-    def _conversation(self, speaker: str | None, replier: Any) -> LiveConversation:
+    def _conversation(self, talker: Talker, speaker: str | None, replier: Any) -> LiveConversation:
         service = self._service
         return LiveConversation(
-            service.talker,
+            talker,
             service.replier(replier),
             LiveConfig(),
             speaker=speaker,

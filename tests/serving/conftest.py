@@ -44,9 +44,10 @@ def serve(talker) -> Iterator[Callable[..., str]]:
     """Starts a server with these settings; returns its address, 127.0.0.1:PORT."""
     started = []
 
-    def start(transcriber=None, talker=talker, **settings) -> str:
+    def start(transcriber=None, talker=talker, styles=None, **settings) -> str:
         service = Service(
             talker=talker,
+            styles=styles or {},
             transcriber=transcriber or SaysHello(),
             settings=ServerSettings(**{"sessions": 2, "port": 0, **settings}),
         )

@@ -7,10 +7,12 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from csm.audio.resampling import resample
 
@@ -53,6 +55,23 @@ def test_speech_is_what_the_talker_says(serve, talker) -> None:
     assert status == 200 and np.array_equal(np.frombuffer(pcm, "<i2"), samples)
     assert b"csm_first_audio_seconds_count 2" in ask(address, "/metrics")[1]
     assert json.loads(ask(address, "/health")[1])["taken"] == 0
+
+
+def test_speed_and_style_are_those_of_the_talker(serve, talker) -> None:
+    styles = {"calm": torch.eye(4)[2:3], "loud": torch.eye(4)[3:]}
+    address = serve(styles=styles)
+    assert json.loads(ask(address, "/health")[1])["styles"] == ["calm", "loud"]
+    said = {}
+    for speed in (None, 0.5):
+        for style in (None, "loud"):
+            own = replace(talker, style=None if style is None else styles[style])
+            expected = own.generate("You and whose army?", "FAYE", speed=speed).waveform[0].clamp(-1, 1)
+            request = {"input": "You and whose army?", "voice": "FAYE", "response_format": "pcm"}
+            _, pcm = ask(address, "/v1/audio/speech", {**request, "speed": speed, "style": style})
+            said[speed, style] = np.frombuffer(pcm, "<i2")
+            assert np.array_equal(said[speed, style], (expected * 32767).round().short().numpy())
+    own = said.pop((None, None))
+    assert not any(np.array_equal(own, other) for other in said.values())
 
 
 def test_speech_as_opus_is_a_file_of_the_same_sound(serve, talker) -> None:
@@ -106,7 +125,10 @@ def test_who_hangs_up_leaves_the_steps_and_gives_the_place_back(serve) -> None:
         ({"input": "x" * 2001}, "2001 characters: expected at most 2000"),
         ({"voice": "JO"}, "did you mean"),
         ({"response_format": "mp3"}, "expected one of wav, pcm"),
-        ({"speed": 2}, "speed is 2: expected 1"),
+        ({"speed": 3}, "speed is 3.0: expected 0.5"),
+        ({"speed": "fast"}, "speed is 'fast': expected a number"),
+        ({"speed": True}, "speed is True: expected a number"),
+        ({"style": "angry"}, "style is 'angry': expected null or one of the server's styles (none"),
     ],
 )
 def test_a_wrong_field_is_named(serve, wrong, reason) -> None:

@@ -77,8 +77,8 @@ def microphone(excerpt, tmp_path) -> Path:
 
 
 @pytest.fixture
-def address(tmp_path):
-    """The packaged voice behind `csm serve`."""
+def address(tmp_path, microphone):
+    """The packaged voice behind `csm serve`, with a style by the user's recording."""
     script = tmp_path / "script.txt"
     script.write_text(
         "I had a plane to catch that morning, and there was no time to lose, so I packed my things and ran "
@@ -86,6 +86,7 @@ def address(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     command = [sys.executable, "-m", "csm", "serve", "--port", "8799", "--sessions", "2", "--script", script]
+    command += ["--style", f"lively={microphone}"]
     with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
         try:
             end = time.monotonic() + 90
@@ -137,6 +138,7 @@ window.sizes = []; window.said = [];
 window.whole = WebSocket.prototype.send;
 WebSocket.prototype.send = function (message) {
   if (typeof message !== "string") sizes.push(message.byteLength);
+  else window.first_message ??= JSON.parse(message);
   return whole.call(this, message);
 };
 new MutationObserver(() => said.push(id("status").textContent)).observe(id("status"), { childList: true });
@@ -172,7 +174,8 @@ def assert_turns_are_where_they_say(samples: np.ndarray, rate: int, turns: list[
 def test_a_user_talks_interrupts_types_and_keeps_the_conversation(browser, tmp_path) -> None:
     pictures = Path(os.environ.get("CSM_PICTURES", tmp_path))
     browser.evaluate(WATCH)
-    browser.evaluate("id('talk').click()")
+    assert browser.evaluate("[...id('style').options].map((one) => one.value)") == ["", "lively"]
+    browser.evaluate("id('style').value = 'lively'; id('talk').click()")
     browser.wait("spans.voice.length >= 1", 40)
     browser.picture(pictures / "talking.png", 800)
     browser.wait("id('transcript').querySelectorAll('.voice').length >= 2", 60)
@@ -186,6 +189,7 @@ def test_a_user_talks_interrupts_types_and_keeps_the_conversation(browser, tmp_p
     browser.picture(pictures / "page_800.png", 800)
     browser.picture(pictures / "page_360.png", 360)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+    assert browser.evaluate("[first_message.style, first_message.replier]") == ["lively", "script"]
     assert any("sent as Opus." in text for text in browser.evaluate("said"))
     sizes = browser.evaluate("sizes")
     samples, rate, rows = downloaded(browser)

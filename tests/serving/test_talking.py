@@ -64,6 +64,17 @@ def test_a_typed_turn_is_answered_with_as_much_audio_as_was_sent(serve) -> None:
     assert next(event for event in events if event["kind"] == "heard")["text"] == "hello there"
 
 
+def test_a_conversation_in_a_style_sounds_like_it(serve) -> None:
+    address, said = serve(styles={"loud": torch.eye(4)[3:]}), {}
+    for style in (None, "loud"):
+        with opened(address, speaker="FAYE", replier="script", style=style) as socket:
+            socket.recv(timeout=20)
+            socket.send(json.dumps({"type": "text", "text": "hello there"}))
+            said[style] = talk(socket, 2.0)[0]
+    spectra = {style: np.abs(np.fft.rfft(audio)) for style, audio in said.items()}
+    assert np.abs(said["loud"]).max() > 100 and np.corrcoef(spectra[None], spectra["loud"])[0, 1] < 0.999
+
+
 def test_a_conversation_in_opus_is_packets_both_ways(serve) -> None:
     pytest.importorskip("av")
     line, packets, kinds = OpusLine(OPUS_RATE), [], []
@@ -96,6 +107,7 @@ def test_a_wrong_opening_is_answered_in_one_line(serve) -> None:
         ({"speaker": "BOB"}, "speaker is 'BOB'"),
         ({"speaker": 3}, "speaker is 3"),
         ({"replier": "none"}, "replier is 'none'"),
+        ({"style": "none"}, "style is 'none'"),
         ({"codec": "mp3"}, "codec is 'mp3': expected one of pcm, opus"),
         ({"codec": "opus"}, "rate is 8000: expected 48000 Hz with codec opus"),
     ):
@@ -159,6 +171,6 @@ def test_another_servers_page_and_a_wrong_token_are_refused(serve) -> None:
 def test_conversations_end_turns_as_the_service_states(talker) -> None:
     turn_end = SilenceAlone(0.7)
     service = Service(talker=talker, transcriber=None, settings=ServerSettings(sessions=1), turn_end=turn_end)
-    live = Talk(None, service)._conversation("FAYE", "echo")
+    live = Talk(None, service)._conversation(talker, "FAYE", "echo")
     assert live.turn_end is turn_end
     live.close()

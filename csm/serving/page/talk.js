@@ -17,6 +17,8 @@ async function describe() {
   if (!answer.ok) { say(health.error.message); return; }
   [rate, codecs] = [health.rate, health.codecs];
   for (const name of health.voices) id("speaker").add(new Option(name));
+  for (const name of health.styles) id("style").add(new Option(name));
+  id("styles").hidden = !health.styles.length;
   for (const name of health.repliers) id("replier").add(new Option(name));
 }
 
@@ -40,10 +42,11 @@ async function begin() {
   socket.onclose = closed;
   await new Promise((resolve) => { socket.onopen = resolve; });
   const speaker = id("speaker").value || null;
-  socket.send(JSON.stringify({ ...line.opening, speaker, replier: id("replier").value || null }));
+  const style = id("style").value || null, replier = id("replier").value || null;
+  socket.send(JSON.stringify({ ...line.opening, speaker, style, replier }));
   await new Promise((resolve) => { ready = resolve; });
   player.port.onmessage = ({ data }) => heard(data);
-  for (const name of ["speaker", "replier"]) id(name).disabled = true;
+  for (const name of ["speaker", "style", "replier"]) id(name).disabled = true;
   id("interrupt").disabled = id("save").disabled = false;
 }
 
