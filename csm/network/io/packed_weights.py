@@ -1,8 +1,9 @@
-"""A model's weights at half their size and less: 16 bits each, and 8 for the two large tables of codes."""
+"""A model's weights at a quarter of their size: 8 bits in matrices, 16 in what is small."""
 
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -10,20 +11,22 @@ from torch import Tensor
 from csm import int8_tables
 from csm.network.io.weight_files import Weight
 
-# The audio table and the heads of the depth decoder, and the dimension that a code's entries lie along.
-TABLES = {"audio_embedding.weight": -1, "depth_decoder.heads": -2}
+# The dimension that one scale holds for, where it is not the last: a code's entries in the depth heads.
+DIMENSIONS = {"depth_decoder.heads": -2}
+# Smaller tensors keep 16 bits: gates and norms are few, and rounding them changes all rows at once.
+FEWEST_VALUES = 4096
 SCALE = ".scale"
 
 
 def packed(weights: dict[str, Weight]) -> dict[str, Weight]:
-    """Weights in half precision; those of TABLES in 8 bits, with a scale for every code.
+    """Returns matrices in 8 bits with a scale for each output or code, all else in half precision.
 
     How far rounding is off says `csm.int8_tables`.
     """
     small: dict[str, Weight] = {}
     for name, weight in weights.items():
-        if name in TABLES:
-            dim = TABLES[name]
+        if len(weight.shape) > 1 and prod(weight.shape) >= FEWEST_VALUES:
+            dim = DIMENSIONS.get(name, -1)
             sizes = list(weight.shape)
             sizes[dim] = 1
             small[name + SCALE] = Weight(tuple(sizes), torch.float16, partial(_scale, weight, dim))
@@ -34,15 +37,16 @@ def packed(weights: dict[str, Weight]) -> dict[str, Weight]:
 
 
 def restored(weights: dict[str, Weight]) -> dict[str, Weight]:
-    """Weights as `packed` found them, up to rounding; others pass as they are."""
-    whole: dict[str, Weight] = {}
-    for name, weight in weights.items():
-        scale = weights.get(name + SCALE)
-        if name.removesuffix(SCALE) in TABLES and name.endswith(SCALE):
-            continue
-        if name in TABLES and weight.dtype == torch.int8 and scale is not None:
-            weight = Weight(weight.shape, torch.float32, partial(_product, weight, scale))
-        whole[name] = weight
+    """Returns weights as `packed` found them, up to rounding; others pass as they are."""
+    rounded = {
+        name: weights[name + SCALE]
+        for name, weight in weights.items()
+        if weight.dtype == torch.int8 and name + SCALE in weights
+    }
+    whole = {name: weight for name, weight in weights.items() if name.removesuffix(SCALE) not in rounded}
+    for name, scale in rounded.items():
+        weight = weights[name]
+        whole[name] = Weight(weight.shape, torch.float32, partial(_product, weight, scale))
     return whole
 
 
