@@ -29,10 +29,10 @@ def test_users_talk_in_real_time_and_the_one_too_many_is_named(serve):
 
 def test_figures_count_late_blocks_and_events():
     session = Session(delays=[1.0] * 98 + [30.0, 50.0], events=["said", "underrun", "said"])
-    found = figures([session, Session(failure="refused")], [100.0, 130.0, 120.0])
+    found = figures([session, Session(failure="refused")], [100.0, 130.0, *[110.0] * 18, 120.0])
     assert found["late"] == 2 and found["delay_ms"]["p50"] == 1.0 and found["delay_ms"]["p100"] == 50.0
     assert found["events"] == {"said": 2, "underrun": 1} and found["failed"] == {1: "refused"}
-    assert found["resident_mb"] == {"first": 100.0, "last": 120.0, "most": 130.0}
+    assert found["resident_mb"] == {"first": 100.0, "after_a_tenth": 110.0, "last": 120.0, "most": 130.0}
 
 
 def test_each_user_begins_with_another_turn():
