@@ -36,6 +36,7 @@ from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
 from csm.evaluation.subjects.texts import EVERYDAY, TextsOptions, evaluate_texts
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
+from csm.generation.readers import READERS
 
 SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice", "pronunciation")
 
@@ -107,6 +108,16 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="speak the lines of a text file and not a corpus', without recordings to compare with; "
         "everyday: 120 packaged ones",
+    )
+    group.add_argument(
+        "--candidates",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --texts: renditions of each sentence, of which the best read one is kept (csm speak)",
+    )
+    group.add_argument(
+        "--reader", choices=READERS, default=READERS[0], help="what reads candidates (default: %(default)s)"
     )
     group.add_argument(
         "--lines", type=int, metavar="N", help="most lines of a group (default: 60; all of --texts)"
@@ -235,6 +246,8 @@ def _texts(options: argparse.Namespace) -> None:
         output=options.output,
         speakers=options.speakers,
         lines=options.lines,
+        candidates=options.candidates,
+        reader=options.reader,
         asr=options.asr,
         runner=_runner(options),
     )

@@ -4,6 +4,7 @@
     csm speak "You and whose army?" --speaker FAYE --output line.wav
     csm speak "I had a plane to catch." --speed 0.8
     csm speak --voice wideband "I had a plane to catch."     the packaged voice at 24 kHz
+    csm speak --voice wideband "I had a plane to catch." --candidates 4     the best read of four
     csm speak "How could you?" --style angry.wav       in the manner of a recording of any speaker
     csm speak --prompt me.wav --prompt-text "What I say in it." "The same voice says this."
     some_program | csm speak -      speaks each sentence as soon as it has arrived
@@ -22,6 +23,7 @@ from csm.audio.files import read_audio
 from csm.cli.options import add_voice
 from csm.generation.playback import play
 from csm.generation.prompt_turn import PromptTurn
+from csm.generation.readers import READERS
 from csm.generation.talker import Talker
 from csm.generation.typed_conversation import free_path
 from csm.generation.voice_card import is_marked, mark_file
@@ -40,6 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="do not play it")
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
     parser.add_argument("--speed", type=float, help="rate of speech: 1 is the voice's own, 0.5 to 2")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=1,
+        metavar="N",
+        help="speak each sentence N times and keep the one whose words are read best (default: 1)",
+    )
+    parser.add_argument(
+        "--reader",
+        choices=READERS,
+        default=READERS[0],
+        help="what reads candidates: Whisper tiny.en, or the voice's own model (default: %(default)s)",
+    )
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
     parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
     parser.add_argument(
@@ -63,7 +78,14 @@ def run(options: argparse.Namespace) -> None:
     if options.style is not None:
         rate = talker.tokenizer.config.sample_rate
         talker = talker.with_style(read_audio(options.style, sample_rate=rate), rate)
-    stream = talker.generate(text, options.speaker, prompt=prompt_of(options, talker), stream=True)
+    stream = talker.generate(
+        text,
+        options.speaker,
+        prompt=prompt_of(options, talker),
+        candidates=options.candidates,
+        reader=options.reader,
+        stream=True,
+    )
     output = options.output or free_path(Path("speech"), ".wav")
     timing = stream.write(output)
     if options.watermark or is_marked(options.voice):

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.audio.files import AtomicAudioWriter
+from csm.generation.candidates import speak_best
+from csm.generation.readers import Reader
 from csm.generation.session import Session
 from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
@@ -94,6 +96,8 @@ class SpeechStream(Iterator[Tensor]):
         pause: Frames of silence between turns, codes [K] each.
         clock: Clock of the request; None starts one now.
         shared: Steps that make the frames together with those of other speeches; None makes them alone.
+        candidates: Renditions of each turn, of which one is kept (`csm.generation.candidates`).
+        reader: Compares candidates; needed above 1.
 
     Attributes:
         session: Conversation, which keeps the turns as far as they were spoken.
@@ -111,8 +115,11 @@ class SpeechStream(Iterator[Tensor]):
         pause: Sequence[Int[Tensor, " K"]] = (),
         clock: StreamClock | None = None,
         shared: SharedSteps | SharedLanes | None = None,
+        candidates: int = 1,
+        reader: Reader | None = None,
     ) -> None:
         self.session, self.voice = session, voice
+        self._candidates, self._reader = candidates, reader
         self.sentence = ""
         self._config = tokenizer.config
         self._clock = clock or StreamClock()
@@ -184,12 +191,21 @@ class SpeechStream(Iterator[Tensor]):
                 self._codes.extend(self._pause)
                 yield from self._pause
             self.sentence = text
-            self._turn = self.session.speak(text, self.voice.number)
+            self._turn = self._spoken(text)
             ending = yield from self._kept(self._turn)
             self._turn = None
             self._endings.append(ending)
         if not self.sentence:
             raise ValueError("text is empty: expected words to speak")
+
+    def _spoken(self, text: str) -> Generator[Int[Tensor, " K"], None, Ending]:
+        """Yields the frames of a turn; returns why it ended."""
+        if (reader := self._reader) is not None:
+            voice = self.voice
+            return speak_best(
+                self.session, text, voice.number, self._candidates, lambda turn: reader(turn, voice)
+            )
+        return self.session.speak(text, self.voice.number)
 
     def _shared(
         self, shared: SharedSteps | SharedLanes, turns: Iterable[str]

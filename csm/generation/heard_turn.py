@@ -9,6 +9,7 @@ from csm.network.conversation_network import ConversationNetwork
 from csm.network.letter_head import HeardRows, LetterHead
 from csm.sequences.packed_batch import RowBatch
 from csm.sequences.turns import TurnFrames
+from csm.spelling import spell
 
 # Texts of this language have at most about two ids per frame; a longer transcript repeats itself.
 TEXT_PER_FRAME = 3
@@ -50,6 +51,12 @@ def spelled_text(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch
     """Returns the text that the one transcribed turn of a batch spells."""
     rows = HeardRows.of(batch.text_spans).rows.to(states.device)
     return head.text(states.index_select(0, rows))
+
+
+def spelling_loss(head: LetterHead, states: Float[Tensor, "R D"], batch: RowBatch, text: str) -> float:
+    """Returns minus the log probability of a text's letters given the transcribed turn of a batch, nats."""
+    rows = HeardRows.of(batch.text_spans).rows.to(states.device)
+    return head.loss(states.index_select(0, rows), spell(text))
 
 
 def transcribed_turn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,18 @@ class Session:
         # Made once before anything moves: what is refused leaves the session as it was.
         self._make_room(len(self._turn_rows(context).text))
         self._run_turn(context)
+
+    def fork(self, seed: int) -> Session:
+        """Returns a session with the same conversation and random numbers of its own.
+
+        Raises:
+            ValueError: Another turn is still being spoken or heard.
+        """
+        self.refuse_while_busy()
+        sampling, sampler = replace(self.sampling, seed=seed), self._sampler
+        other = Session(self.model, sampling, sampler=sampler, next_code=self.next_code, static=self.static)
+        other.turns, other.memory, other._cache = list(self.turns), self.memory, self._cache.copy()
+        return other
 
     def speak(
         self, text: str, speaker: int, *, frames: int | None = None

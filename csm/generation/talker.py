@@ -18,6 +18,7 @@ from csm.generation.audio_stream import SpeechStream
 from csm.generation.depth_sampler import DepthSampler, WeightKind
 from csm.generation.hearing import TranscriptStream
 from csm.generation.prompt_turn import PromptTurn, check_prompt, check_waveform, encoded_prompt
+from csm.generation.readers import Reader, ReaderName, reader_of
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
 from csm.generation.session import Session
@@ -192,6 +193,8 @@ class Talker:
         session: Session | None = None,
         seed: int | None = None,
         speed: float | None = None,
+        candidates: int = 1,
+        reader: Reader | ReaderName | None = None,
         stream: Literal[False] = False,
     ) -> Speech: ...
 
@@ -206,6 +209,8 @@ class Talker:
         session: Session | None = None,
         seed: int | None = None,
         speed: float | None = None,
+        candidates: int = 1,
+        reader: Reader | ReaderName | None = None,
         stream: Literal[True],
     ) -> SpeechStream: ...
 
@@ -219,6 +224,8 @@ class Talker:
         session: Session | None = None,
         seed: int | None = None,
         speed: float | None = None,
+        candidates: int = 1,
+        reader: Reader | ReaderName | None = None,
         stream: bool = False,
     ) -> Speech | SpeechStream:
         """Speaks a text sentence by sentence; each sentence is a turn, with a pause of silence between two.
@@ -232,6 +239,10 @@ class Talker:
             session: Conversation to continue, which keeps the spoken turns; None begins a new one.
             seed: Seed of a new session; None takes `sampling.seed`.
             speed: Rate of speech of a new session, 0.5 to 2; None takes `sampling.speed`.
+            candidates: Renditions of each sentence, of which the one is kept whose words are read best.
+                Above 1 a sentence's first audio comes when all are spoken.
+            reader: What reads candidates (`csm.generation.readers`): "recogniser", "model", or an object;
+                None is the recogniser.
             stream: Whether to return waveforms as they are generated, 80 ms of speech at a time.
                 The same seed gives the same codes, and the concatenated chunks equal the whole waveform.
 
@@ -241,8 +252,9 @@ class Talker:
 
         Raises:
             ValueError: The text is empty, the speaker is unknown, both speaker and prompt are given, a prompt
-                or context turn has no text or a wrong shape, the speed is out of its range, or a session is
-                given beside seed or speed. While speaking: a word is too long.
+                or context turn has no text or a wrong shape, the speed is out of its range, a session is
+                given beside seed or speed; candidates are below 1, or above 1 with `shared` steps or without
+                their reader. While speaking: a word is too long.
         """
         if isinstance(text, str) and not text.strip():
             raise ValueError("text is empty: expected words to speak")
@@ -253,6 +265,7 @@ class Talker:
                 raise ValueError(
                     f"{name} is {value} and a session, which has its own, is given: expected only one"
                 )
+        compared = self._reader(candidates, reader)
         for turn in (*context, *([] if prompt is None else [prompt])):
             check_prompt(turn, self.voices)
         voice = self.voice(speaker)
@@ -266,9 +279,36 @@ class Talker:
             session.listen(frames)
         turns = sentences([text] if isinstance(text, str) else text)
         speech = SpeechStream(
-            self.tokenizer, session, voice, turns, pause=self.pause, clock=clock, shared=self.shared
+            self.tokenizer,
+            session,
+            voice,
+            turns,
+            pause=self.pause,
+            clock=clock,
+            shared=self.shared,
+            candidates=candidates,
+            reader=compared,
         )
         return speech if stream else speech.whole()
+
+    def _reader(self, candidates: int, reader: Reader | ReaderName | None) -> Reader | None:
+        """Returns what compares candidates; None where there is one only."""
+        if candidates < 1 or (candidates > 1 and self.shared is not None):
+            most = "1 with shared steps" if candidates > 1 else "1 or more"
+            raise ValueError(f"candidates is {candidates}: expected {most}")
+        if candidates == 1:
+            return None
+        if reader is None or isinstance(reader, str):
+            return self.reader(reader)
+        return reader
+
+    def reader(self, name: str | None = None) -> Reader:
+        """Returns a reader of candidates by its name, to be used for several texts; None is the recogniser.
+
+        Raises:
+            ValueError: As `csm.generation.readers.reader_of`.
+        """
+        return reader_of(name, self.model, self.tokenizer, self.sampling)
 
     def hear(self, speaker: str | None = None, *, session: Session | None = None) -> TranscriptStream:
         """Begins to hear a turn: `push` its audio as it comes, and `finish` returns its whole text.

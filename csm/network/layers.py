@@ -220,6 +220,14 @@ class KeyValueCache:
         """[1, R, ...] -> [R, ...]."""
         return x[0]
 
+    def copy(self) -> KeyValueCache:
+        """Returns a cache with the same rows, which grows by itself."""
+        other = KeyValueCache(len(self._keys), self.capacity)
+        other.length = self.length
+        other._keys = [None if kept is None else kept.clone() for kept in self._keys]
+        other._values = [None if kept is None else kept.clone() for kept in self._values]
+        return other
+
     def advance(self, rows: int) -> None:
         """To be called once after all layers have seen the new rows."""
         self.length += rows

@@ -96,6 +96,15 @@ class LetterHead(nn.Module):
             return read_letters(self.symbols(rows))
         return search_words(self._scores(rows), self.words)
 
+    def loss(self, rows: Float[Tensor, "N D"], letters: Sequence[int]) -> float:
+        """Returns minus the log probability of letters given all rows of one turn, nats.
+
+        It is CTC's, the sum over all alignments of the letters with the rows; infinite where they do not fit.
+        """
+        scores = self._scores(rows).cpu()
+        sizes = torch.tensor([len(scores)]), torch.tensor([len(letters)])
+        return float(F.ctc_loss(scores[:, None], torch.tensor([*letters])[None], *sizes, reduction="sum"))
+
     def _scores(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "M A"]:
         """Log probabilities at the N * L steps of one turn."""
         one = PackedSequences.of(starts([len(rows)]).to(rows.device), len(rows))

@@ -193,6 +193,44 @@ def test_the_speed_of_a_call_is_that_of_its_session(talker):
         talker.generate("Hello.", speed=9.0)
 
 
+def test_of_candidates_the_best_read_one_is_heard_sentence_by_sentence(talker):
+    class Shortest:
+        """Reads the shortest rendition best."""
+
+        def __init__(self):
+            self.read = []
+
+        def __call__(self, turn, voice):
+            self.read.append((turn.text, voice.name, turn.codes.shape[1]))
+            return float(turn.codes.shape[1])
+
+    reader = Shortest()
+    stream = talker.generate(TEXT, "FAYE", candidates=3, reader=reader, stream=True)
+    waveform = torch.cat(list(stream), dim=1)
+    texts = ["Hello there.", "Who are you?"]
+    assert [text for text, _, _ in reader.read] == [text for text in texts for _ in range(3)]
+    assert {name for _, name, _ in reader.read} == {"FAYE"}
+    kept = [turn.turn.codes.shape[1] for turn in stream.session.turns]
+    assert kept == [min(size for text, _, size in reader.read if text == one) for one in texts]
+    assert stream.codes.shape[1] == sum(kept) + len(talker.pause)
+    whole = talker.generate(TEXT, "FAYE", candidates=3, reader=Shortest())
+    assert torch.equal(whole.codes, stream.codes)
+    torch.testing.assert_close(waveform, whole.waveform, atol=1e-5, rtol=0)
+    # One candidate needs no reader and is what is spoken without the argument.
+    assert torch.equal(talker.generate(TEXT, candidates=1).codes, talker.generate(TEXT).codes)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_candidates_that_cannot_be_are_refused(talker, count):
+    steps = SharedSteps(talker.tokenizer, expected=1)
+    try:
+        busy = dataclasses.replace(talker, shared=steps)
+        with pytest.raises(ValueError, match=f"candidates is {count}: expected 1"):
+            busy.generate(TEXT, candidates=count)
+    finally:
+        steps.close()
+
+
 def test_ten_thousand_characters_are_spoken_sentence_by_sentence(talker):
     stream = talker.generate("Hello there, you. " * 556, stream=True)
     assert next(stream).shape[1] > 0 and stream.sentence == "Hello there, you."

@@ -18,6 +18,7 @@ from csm.evaluation.metrics.lengths import CutOff
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.subjects.voice_folder import SpokenLines, talker_origin
+from csm.generation.readers import Reader, ReaderName
 from csm.generation.talker import Talker
 from csm.system.log import progress
 from csm.system.threads import one_thread
@@ -40,6 +41,8 @@ class TextsOptions:
         output: Folder of the report and of the generated speech.
         speakers: Names of the voices that speak every line; none is the main one.
         lines: Most lines; None takes all.
+        candidates: Renditions of each sentence, of which one is kept (`Talker.generate`).
+        reader: What compares them: "recogniser" or "model".
         asr: faster-whisper model name or folder; None for the packaged tiny.en.
         players: Most lines of a speaker with a player on the page.
         runner: Seed, bootstrap and workers.
@@ -50,6 +53,8 @@ class TextsOptions:
     output: Path = Path()
     speakers: tuple[str, ...] = ()
     lines: int | None = None
+    candidates: int = 1
+    reader: ReaderName = "recogniser"
     asr: str | None = None
     players: int = 12
     runner: RunnerOptions = field(default_factory=RunnerOptions)
@@ -57,6 +62,8 @@ class TextsOptions:
     def __post_init__(self) -> None:
         if self.lines is not None and self.lines < 1:
             raise ValueError(f"lines is {self.lines}; it must be at least 1")
+        if self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
         if self.players < 0:
             raise ValueError(f"players is {self.players}; it must be at least 0")
 
@@ -109,6 +116,8 @@ def evaluate_texts(options: TextsOptions, say: Say = silent) -> EvaluatedTexts:
     names = [talker.voice(name).name for name in options.speakers or (None,)]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     origin = {**talker_origin(talker), "texts_sha256": digest, "seed": options.runner.seed}
+    if options.candidates > 1:
+        origin |= {"candidates": options.candidates, "reader": options.reader}
     kept = SpokenLines(options.output / "speech", origin)
     lines = texts[: options.lines]
     spoken = {
@@ -116,7 +125,7 @@ def evaluate_texts(options: TextsOptions, say: Say = silent) -> EvaluatedTexts:
         for name in dict.fromkeys(names)
     }
     with one_thread():  # sums of several threads are not added in a fixed order
-        speak_lines(talker, [line for of in spoken.values() for line in of], kept, options.runner.seed)
+        speak_lines(talker, [line for of in spoken.values() for line in of], kept, options)
     say("all lines are spoken")
     sets = ClipSets(
         sets=tuple(
@@ -148,30 +157,41 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in found if line]
 
 
-def speak_lines(talker: Talker, lines: Sequence[TextLine], kept: SpokenLines, seed: int) -> None:
+def speak_lines(talker: Talker, lines: Sequence[TextLine], kept: SpokenLines, options: TextsOptions) -> None:
     """Speaks what is not in the folder yet; a line that cannot be spoken leaves its reason.
 
     Args:
         talker: Talker on the CPU.
         lines: Lines, each in a conversation of its own.
         kept: Folder of the speech.
-        seed: Seed of the evaluation; a line's own follows from it and its number.
+        options: How to speak; a line's seed follows from the evaluation's and its number.
     """
     rate, warm = talker.tokenizer.config.sample_rate, False
+    reader = talker.reader(options.reader) if options.candidates > 1 else None
     with progress("speak", len(lines), unit="line") as bar:
         for line in lines:
             if not kept.has(line, GENERATED):
                 if not warm:  # the first line of a process includes lazy initialisation
-                    _say(talker, line, seed)
+                    _say(talker, line, options, reader)
                     warm = True
-                waveform, facts = _say(talker, line, seed)
+                waveform, facts = _say(talker, line, options, reader)
                 kept.keep(line, GENERATED, waveform, rate, facts)
             bar.update()
 
 
-def _say(talker: Talker, line: TextLine, seed: int) -> tuple[Any, dict[str, Any]]:
+def _say(
+    talker: Talker, line: TextLine, options: TextsOptions, reader: Reader | None
+) -> tuple[Any, dict[str, Any]]:
     try:
-        stream = talker.generate(line.text, line.speaker, seed=SEEDS_APART * seed + line.number, stream=True)
+        seed = SEEDS_APART * options.runner.seed + line.number
+        stream = talker.generate(
+            line.text,
+            line.speaker,
+            seed=seed,
+            candidates=options.candidates,
+            reader=reader,
+            stream=True,
+        )
         speech = stream.whole()
     except ValueError as error:
         return None, {"reason": " ".join(str(error).split())}

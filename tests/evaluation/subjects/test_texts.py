@@ -58,6 +58,18 @@ def test_a_second_evaluation_speaks_only_what_is_new(options) -> None:
         evaluate_texts(options)
 
 
+def test_of_several_candidates_the_best_read_one_is_the_clip(options, tiny_model) -> None:
+    model = tiny_model(max_context=320, letters_per_frame=2)
+    talker = small_talker(tiny_model, model=model)
+    talker.save_pretrained(options.voice)
+    evaluated = evaluate_texts(dataclasses.replace(options, candidates=3, reader="model"))
+    for number, clip in enumerate(evaluated.sets.sets[0].clips):
+        own = talker.generate(clip.text, seed=number, candidates=3, reader="model")
+        np.testing.assert_allclose(clip.waveform, own.waveform[0].numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="holds other speech: candidates"):
+        evaluate_texts(dataclasses.replace(options, candidates=2, reader="model"))
+
+
 def test_a_line_that_cannot_be_spoken_is_a_failure(options) -> None:
     options.texts.write_text("You and whose army?\n" + "w" * 4000, encoding="utf-8")
     wer = entry(evaluate_texts(options).report, "wer_capped", "JOE")
@@ -80,5 +92,6 @@ def test_bad_input_is_named(options, tmp_path) -> None:
     options.texts.write_text(" \n\n", encoding="utf-8")
     with pytest.raises(ValueError, match="has no line"):
         evaluate_texts(options)
-    with pytest.raises(ValueError, match="lines is 0"):
-        TextsOptions(lines=0)
+    for field in ("lines", "candidates"):
+        with pytest.raises(ValueError, match=f"{field} is 0"):
+            TextsOptions(**{field: 0})
