@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what reads candidates: Whisper tiny.en, or the voice's own model (default: %(default)s)",
     )
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        metavar="X",
+        help="how much the text weighs over what was said before: 0 is plain, 1 to 2 clearer words",
+    )
     parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
     parser.add_argument(
         "--watermark", action="store_true", help="an inaudible one (default: where the voice's card says so)"
@@ -66,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Speaks."""
     talker = Talker.from_pretrained(options.voice)
-    given = {name: getattr(options, name) for name in ("seed", "speed", "temperature", "top_k")}
+    given = {name: getattr(options, name) for name in ("seed", "speed", "temperature", "top_k", "guidance")}
     sampling = replace(talker.sampling, **{k: v for k, v in given.items() if v is not None})
     talker = replace(talker, sampling=sampling, weights="int8" if options.int8 else "fp32")
     if options.list:

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from csm.generation.run_rows import run_together
 from csm.generation.session import Session
 from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn
 from csm.generation.static_turns import StaticTurns
-from csm.network.layers import KeyValueCache
-from csm.network.memory import MemoryState
-from csm.network.voice_reading import VoiceReading
 
 
 class Request(NamedTuple):
@@ -159,48 +157,3 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
         for index, turn in ending.items():
             self.endings[index] = self._sessions[index].end_turn(turn)
             del self._turns[index]
-
-
-class SeparateCaches:
-    """Attention of one new row of each of several conversations to all rows so far of its own.
-
-    Args:
-        caches: Of the conversations, in the order of the rows.
-    """
-
-    def __init__(self, caches: Sequence[KeyValueCache]) -> None:
-        self.caches = caches
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = zip(self.caches, q.split(1), k.split(1), v.split(1), strict=True)
-        return torch.cat([cache(layer, *row) for cache, *row in rows])
-
-    def pad(self, x: Tensor) -> Tensor:
-        """[B, ...] -> [B, 1, ...]."""
-        return x.unsqueeze(1)
-
-    def unpad(self, x: Tensor) -> Tensor:
-        """[B, 1, ...] -> [B, ...]."""
-        return x[:, 0]
-
-
-def run_together(turns: Sequence[SpokenTurn]) -> Float[Tensor, "B D"]:
-    """Runs the next row of each of these turns, at least one, in one call of their model's backbone."""
-    coming = [turn.next_row() for turn in turns]
-    rows = torch.cat([part.row for part in coming])
-    readings = [part.reading for part in coming if part.reading is not None]
-    hidden: Tensor = turns[0].model.backbone(
-        rows,
-        torch.tensor([part.cache.length for part in coming], device=rows.device),
-        SeparateCaches([part.cache for part in coming]),
-        voice=VoiceReading.concat(readings) if readings else None,
-        memory=join_memories([part.memory for part in coming if part.memory is not None]),
-    )
-    for part in coming:
-        part.cache.advance(1)
-    return hidden
-
-
-def join_memories(states: Sequence[MemoryState]) -> MemoryState | None:
-    """The states of all these conversations in one; None of no states."""
-    return MemoryState(*map(torch.cat, zip(*states, strict=True))) if states else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,6 +32,9 @@ class SamplingConfig:
             None: its own.
         decoded_codebooks: First codebooks that a frame's sound is decoded from; None: all that are modelled.
             Fewer need a decoder that was trained on them (`semantic_only`), and cost words (docs/LOG.md).
+        guidance: By how much what a frame is predicted from is moved away from what the same model would
+            predict it from without reading the text (`SpokenTurn.guided`): 0 not at all. It makes words
+            clearer, and a frame costs a second row of the backbone.
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of
@@ -51,6 +55,7 @@ class SamplingConfig:
     variance_restoration: float = 0.0
     contrast: float | None = None
     decoded_codebooks: int | None = None
+    guidance: float = 0.0
     top_k: int = 50
     extra_codes: bool = False
     speed: float = 1.0
@@ -75,6 +80,8 @@ class SamplingConfig:
             raise ValueError(
                 f"shortest is {self.shortest}: expected a share of the expected length, 0 or above"
             )
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance is {self.guidance}: expected 0 (none) or above")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}: expected 0 (all) or above")
         if self.max_seconds <= 0:

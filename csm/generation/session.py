@@ -21,6 +21,7 @@ from csm.generation.heard_turn import (
 )
 from csm.generation.next_code import NextCode
 from csm.generation.next_frames import Draw
+from csm.generation.run_rows import run_together
 from csm.generation.sampling import SamplingConfig
 from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
 from csm.generation.static_turns import StaticTurns, can_capture
@@ -58,6 +59,9 @@ class Session:
         memory: Memory of older turns; None in a model without memory layers.
         next_code: As the argument; it may change between turns.
         generator: Random numbers of the codes.
+
+    Raises:
+        ValueError: sampling.guidance is above 0 in a model without cross-attention.
     """
 
     def __init__(
@@ -71,6 +75,11 @@ class Session:
     ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
+        if self.sampling.guidance and not model.backbone.voice_layers():
+            raise ValueError(
+                f"sampling.guidance is {self.sampling.guidance}: the model's voice reads no text by "
+                f"cross-attention, from which it could be guided; expected 0"
+            )
         self.device = model.audio_embedding.weight.device
         self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
@@ -236,12 +245,14 @@ class Session:
         expected = min(plan.frames or expected_frames(model, rows, phones, self.sampling.speed), longest)
         timed = plan.frames is not None or model.predicts_durations()
         ends = None if phones is None else text_ends(phones, expected)
+        reading = read_text(model, plan, expected, ends)
+        guided = bool(self.sampling.guidance) and reading is not None
         turn = SpokenTurn(
             plan=plan,
             model=model,
             cache=self._cache,
             memory=self.memory,
-            reading=read_text(model, plan, expected, ends),
+            reading=reading,
             ends=ends,
             hidden=rows[-1],
             expected=expected,
@@ -249,6 +260,7 @@ class Session:
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
             sampling=self.sampling,
             generator=self.generator,
+            unread=self._cache.copy() if guided else None,
         )
         self._speaking = True
         return turn
@@ -391,7 +403,10 @@ class Session:
         if turn.steps is not None:
             turn.steps.run([turn])
             return
-        coming = turn.next_row()
+        if turn.unread is not None:
+            turn.hidden = run_together([turn])[0]
+            return
+        (coming,) = turn.next_rows()
         turn.hidden = self._forward(coming.row, voice=coming.reading)[-1]
 
     def _forward(

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from csm.generation.batch import run_together
 from csm.generation.next_frames import next_frames
+from csm.generation.run_rows import run_together
 from csm.generation.session import Session
 from csm.generation.spoken_turn import SpokenTurn
 from csm.generation.static_turns import StaticTurns

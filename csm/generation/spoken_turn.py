@@ -120,6 +120,7 @@ class SpokenTurn:
         said: Frames so far, int64 [K] each.
         ended: Why the turn ended; None while it is spoken.
         steps: What computes the turn's frames and rows on a device; None: its driver does.
+        unread: Cache of the same rows without what they read of the text; None without guidance.
     """
 
     plan: PlannedTurn
@@ -137,6 +138,7 @@ class SpokenTurn:
     said: list[Tensor] = field(default_factory=list)
     ended: Ending | None = None
     steps: DeviceSteps | None = None
+    unread: KeyValueCache | None = None
 
     def __post_init__(self) -> None:
         self._text_end = self.cache.length
@@ -168,12 +170,19 @@ class SpokenTurn:
             return self.said[self.rows_run]
         return torch.full((self.model.config.num_codebooks,), self.model.config.end_code)
 
-    def next_row(self) -> NextRow:
-        """Returns the row of `next_codes` with what it reads."""
+    def next_rows(self) -> tuple[NextRow, ...]:
+        """Returns the row of `next_codes` with what it reads, and in a guided turn the same row without."""
         codes, device = self.next_codes().to(self.hidden.device), self.hidden.device
         row = self.model.embed_rows(torch.full((1,), -1, device=device), codes.unsqueeze(0))
         reading = None if self.reading is None else self.reading.step(self.rows_run + 1)
-        return NextRow(row, self.cache, reading, self.memory)
+        rows = (NextRow(row, self.cache, reading, self.memory),)
+        return rows if self.unread is None else (*rows, NextRow(row, self.unread, None, self.memory))
+
+    def guided(
+        self, read: Float[Tensor, " D"], unread: Float[Tensor, " D"] | None = None
+    ) -> Float[Tensor, " D"]:
+        """Returns what the next frame is predicted from, of the hidden rows of `next_rows`."""
+        return read if unread is None else guided_rows(read, unread, self.sampling.guidance)
 
     def say(self, frame: Int[Tensor, " K"]) -> Int[Tensor, " K"]:
         """Appends a frame, and returns it on the CPU."""
@@ -185,12 +194,31 @@ class SpokenTurn:
         del self.said[frames:]
         # Rows attend to earlier rows alone: what the cache holds of the frames before stays valid.
         self.cache.length = min(self.cache.length, self._text_end + frames)
+        if self.unread is not None:
+            self.unread.length = self.cache.length
         self.ended = None
 
     def codes(self) -> Int[Tensor, "K T"]:
         """Returns the codes of the frames so far, on the CPU; T may be 0."""
         empty = torch.zeros(self.model.config.num_codebooks, 0, dtype=torch.int64)
         return torch.stack(self.said, dim=1).cpu() if self.said else empty
+
+
+def guided_rows(
+    read: Float[Tensor, "*B D"], unread: Float[Tensor, "*B D"], guidance: float | Float[Tensor, "*B 1"]
+) -> Float[Tensor, "*B D"]:
+    """Returns hidden rows moved away from those of the same model without its reading of the text.
+
+    Classifier-free guidance (Ho & Salimans 2022), with a weaker model instead of one without a condition. A
+    row keeps its length: otherwise codes would be drawn as at a lower temperature, and latents would be
+    larger than any of the training's.
+
+    Args:
+        read: Rows that read the text. unread: The same rows without.
+        guidance: 0 leaves a row as it is.
+    """
+    moved = read + guidance * (read - unread)
+    return moved * (read.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 def read_text(

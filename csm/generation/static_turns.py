@@ -39,10 +39,13 @@ class StaticTurns:
 
     def begin(self, turn: SpokenTurn) -> None:
         """Gives a turn whose text has been run a place; its rows are run here from now on, until `end`."""
+        guided = turn.unread is not None
         if self._held is None:
-            self._held = take_lane(self.model, self._count)
+            self._held = take_lane(self.model, self._count, guided)
         elif len(self._places) == self._held.count:
-            self._grow()
+            self._move(2 * self._held.count, guided or self._held.guided)
+        elif guided and not self._held.guided:
+            self._move(self._held.count, True)
         self._load(turn)
         turn.steps = self
 
@@ -74,6 +77,8 @@ class StaticTurns:
         self._lane.run(rows)
         for turn in turns:
             turn.cache.advance(1)
+            if turn.unread is not None:
+                turn.unread.advance(1)
 
     def end(self, turn: SpokenTurn) -> None:
         """Gives a turn's rows back to its session, and its place to another turn."""
@@ -105,16 +110,16 @@ class StaticTurns:
 
     def _store(self, turn: SpokenTurn) -> None:
         place = self._places.pop(turn)
-        self._lane.caches.store(place, turn.cache, self._stored.pop(turn))
+        self._lane.store(place, turn, self._stored.pop(turn))
         turn.hidden = turn.hidden.clone()
 
-    def _grow(self) -> None:
-        """Moves all turns to a lane of twice as many places; if there is no memory for one, none moves."""
-        larger, turns = take_lane(self.model, 2 * self._lane.count), list(self._places)
+    def _move(self, count: int, guided: bool) -> None:
+        """Moves all turns to another lane; if there is no memory for one, none moves."""
+        other, turns = take_lane(self.model, count, guided), list(self._places)
         for turn in turns:
             self._store(turn)
         # The outgrown lane goes: a server would keep memory of every size that it ever had.
-        self._held, self._count = larger, larger.count
+        self._held, self._count = other, other.count
         for turn in turns:
             self._load(turn)
 
@@ -126,15 +131,15 @@ _FREE: weakref.WeakKeyDictionary[ConversationNetwork, list[StaticLane]] = weakre
 _LOCK = RLock()
 
 
-def take_lane(model: ConversationNetwork, count: int) -> StaticLane:
+def take_lane(model: ConversationNetwork, count: int, guided: bool = False) -> StaticLane:
     """Returns a lane that no turn is in; its places are the least power of two that is at least `count`."""
     count, addresses = places_for(count), addresses_of(model)
     with _LOCK:
         # Graphs hold the addresses of the weights: those of weights that have moved are of no use.
         free = [lane for lane in _FREE.get(model, []) if lane.addresses == addresses]
-        fitting = next((lane for lane in free if lane.count == count), None)
+        fitting = next((lane for lane in free if (lane.count, lane.guided) == (count, guided)), None)
         _FREE[model] = [lane for lane in free if lane is not fitting]
-    return fitting or StaticLane(model, count)
+    return fitting or StaticLane(model, count, guided)
 
 
 def give_lane(model: ConversationNetwork, lane: StaticLane) -> None:

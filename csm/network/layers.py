@@ -224,8 +224,11 @@ class KeyValueCache:
         """Returns a cache with the same rows, which grows by itself."""
         other = KeyValueCache(len(self._keys), self.capacity)
         other.length = self.length
-        other._keys = [None if kept is None else kept.clone() for kept in self._keys]
-        other._values = [None if kept is None else kept.clone() for kept in self._values]
+        for mine, copies in ((self._keys, other._keys), (self._values, other._values)):
+            for layer, kept in enumerate(mine):
+                if kept is not None:
+                    copies[layer] = copied = torch.zeros_like(kept)
+                    copied[:, : self.length] = kept[:, : self.length]
         return other
 
     def advance(self, rows: int) -> None:

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from csm.generation.batch import Request, SpeakingTogether, run_together
+from csm.generation.batch import Request, SpeakingTogether
+from csm.generation.run_rows import run_together
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 
@@ -106,13 +107,25 @@ def test_each_says_what_it_says_alone_and_goes_on_like_it(tiny_model, random_tur
         assert_like(request.session, reference.session, random_turn, writes=place in (0, 4))
 
 
-@pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"depth_temperature": 0.3, "top_k": 4}])
+@pytest.mark.parametrize(
+    "sampling", [{"temperature": 0.0}, {"depth_temperature": 0.3, "top_k": 4}, {"guidance": 0.8}]
+)
 def test_each_has_its_own_sampling(tiny_model, random_turn, sampling) -> None:
     model = tiny_model()
     others = requests_of(model, random_turn)
     other = Request(session_of(model, random_turn, 6, 1, **sampling), "differently", 1)
     same = Request(session_of(model, random_turn, 6, 1, **sampling), "differently", 1)
     assert said_by_each(SpeakingTogether([*others, other]), 6)[-1] == alone(same)
+
+
+def test_guided_requests_say_what_they_say_alone_and_go_on_like_it(tiny_model, random_turn) -> None:
+    model = tiny_model()
+    batch, single = (requests_of(model, random_turn, guidance=0.8) for _ in range(2))
+    said = said_by_each(SpeakingTogether(batch), len(batch))
+    assert said == [alone(request) for request in single]
+    assert said != [alone(request) for request in requests_of(model, random_turn)]
+    for request, reference in zip(batch, single, strict=True):
+        assert_like(request.session, reference.session, random_turn)
 
 
 def test_a_single_request_and_none_at_all_are_batches_too(tiny_model, random_turn) -> None:

@@ -96,6 +96,8 @@ def test_damaged_rows_alone_are_minus_one() -> None:
         {"temperature": -1.0},
         {"depth_temperature": -1.0},
         {"top_k": -1},
+        {"guidance": -0.1},
+        {"guidance": float("inf")},
         {"speed": 0.4},
         {"speed": 2.5},
         {"max_seconds": 0.0},

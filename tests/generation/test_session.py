@@ -1,5 +1,7 @@
 """A growing conversation: repeatable, of bounded size, whole after every stop and refusal."""
 
+import copy
+
 import pytest
 import torch
 
@@ -42,6 +44,57 @@ def test_frames_are_codes_and_come_one_by_one(tiny_model) -> None:
     codes = torch.stack([first, *rest], dim=1)
     assert int(codes.min()) >= 0 and int(codes.max()) < 24
     assert torch.equal(session.turns[0].turn.codes, codes) and session.turns[0].turn.text == "hello"
+
+
+def test_guidance_moves_rows_away_from_those_that_read_no_text(tiny_model) -> None:
+    """Beside the packed turn run whole, by the model and by a copy with closed gates."""
+    model, recorded = tiny_model(), []
+
+    def most_probable(logits, codebook, allowed):
+        if not codebook:
+            recorded.append(logits)
+        return logits.masked_fill(~allowed, float("-inf")).argmax()
+
+    session = Session(model, SamplingConfig(max_seconds=1.2, guidance=0.7), next_code=most_probable)
+    codes = torch.stack([*session.speak("hello there", 0)], dim=1)
+    (context,) = session.turns
+    rows = model.new_rows()
+    rows.add_spoken(context.turn, length=context.length)
+    batch = rows.build()
+    closed = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in closed.named_parameters():
+            if "gate" in name and ("voice_reads" in name or "text_now" in name):
+                parameter.zero_()
+        read, unread = (one.hidden_rows(batch)[-codes.shape[1] - 2 : -1] for one in (model, closed))
+        moved = 1.7 * read - 0.7 * unread
+        moved *= read.norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True)
+        expected = model.codebook0_head(moved)
+    assert len(recorded) in (codes.shape[1], codes.shape[1] + 1) and codes.shape[1] > 3
+    assert not torch.allclose(read[1:], unread[1:], atol=1e-2)
+    for logits, oracle in zip(recorded, expected, strict=False):
+        torch.testing.assert_close(logits, oracle, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_leaves_the_context_as_it_is_without(tiny_model, random_turn) -> None:
+    """A turn whose codes are given is kept alike, and one that is taken back leaves no trace."""
+    model, ends = tiny_model(), iter([3, 3])
+    sessions = [Session(model, SamplingConfig(max_seconds=0.8, guidance=value)) for value in (0.0, 1.5)]
+    for session in sessions:
+        session.listen(random_turn("before", "what was said", 8))
+        limit = next(ends)
+        session.next_code = lambda logits, codebook, allowed, limit=limit: torch.tensor(limit)
+        list(session.speak("hello", 0))
+        session.next_code = None
+        session.sampling = SamplingConfig(temperature=0.0, max_seconds=0.8)
+    plain, guided = (torch.stack([*session.speak("and then", 1)], dim=1) for session in sessions)
+    assert torch.equal(plain, guided) and sessions[0].rows == sessions[1].rows
+
+
+def test_guidance_needs_a_model_that_reads(tiny_model) -> None:
+    model = tiny_model(cross_layers=(), cross_window=0)
+    with pytest.raises(ValueError, match=r"guidance is 0\.5: .* reads no text"):
+        Session(model, SamplingConfig(guidance=0.5))
 
 
 def test_a_turn_tells_why_it_ended(tiny_model) -> None:

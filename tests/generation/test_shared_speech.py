@@ -39,6 +39,9 @@ def begun(talker: Talker, number: int, static: bool = False):
     text, voice = TEXTS[number % len(TEXTS)], (None, "FAYE", "JOE")[number % 3]
     session = talker.session(number)
     session.static = static
+    if number % 3 == 0:
+        # Among guided speeches some that are not.
+        session.sampling = replace(session.sampling, guidance=0.0)
     if number % 2:
         turn = talker.speak_turn("Before.", session=session)
         assert turn.codes.shape[1]
@@ -79,6 +82,9 @@ STATIC = {
     [
         ("sampled", "modules"),
         ("nearest", "modules"),
+        ("guided", "modules"),
+        ("guided", "static"),
+        ("guided", "both"),
         ("sampled", "static"),
         ("nearest", "static"),
         ("sampled", "both"),
@@ -94,6 +100,8 @@ def test_whatever_joins_and_leaves_each_is_what_it_is_alone(
         monkeypatch.setattr(Talker, "_prepare", lambda self: None)
         talker = replace(talker, model=model, sampling=sampling)
     sizes: list[int] = []
+    if way == "guided":
+        talker = replace(talker, sampling=replace(talker.sampling, guidance=0.8))
     together = shared(talker, observe=lambda speeches, seconds: sizes.append(speeches))
     draw = random.Random(way)
     streams, made, done, taken = {}, {}, {}, {}

@@ -96,11 +96,12 @@ def test_codes_of_the_nearest_latent_are_those_of_one_turn_alone(tiny_model, ran
     assert said[0] == said[1] and len(said[0]) > 6
 
 
-def requests_of(model, random_turn, static: bool, count: int = 5, **sampling) -> list[Request]:
-    """Turns of different samplings, pasts, texts and lengths."""
+def requests_of(model, random_turn, static: bool, count: int = 5, guided=(), **sampling) -> list[Request]:
+    """Turns of different samplings, pasts, texts and lengths; those of these places are guided."""
     made = []
     for index in range(count):
-        session = session_of(model, index, static, **sampling)
+        guidance = {"guidance": 0.6} if index in guided else {}
+        session = session_of(model, index, static, **sampling, **guidance)
         for turn in range(index):
             session.listen(random_turn(f"s{index}_{turn}", "as it was", 19 + turn % 3))
         text, frames = ("hello", "a longer text", "hi")[index % 3], (None, 3, 9, 1, None)[index % 5]
@@ -117,10 +118,14 @@ def spoken(together: SpeakingTogether, count: int) -> list[list]:
     return said
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_a_batch_says_what_each_says_alone_and_goes_on_like_it(tiny_model, random_turn, count) -> None:
+@pytest.mark.parametrize(("count", "guided"), [(1, ()), (4, ()), (1, (0,)), (4, (1, 3))])
+def test_a_batch_says_what_each_says_alone_and_goes_on_like_it(
+    tiny_model, random_turn, count, guided
+) -> None:
     model = tiny_model()
-    batch, single = (requests_of(model, random_turn, s, count, max_seconds=1.2) for s in (True, False))
+    batch, single = (
+        requests_of(model, random_turn, static, count, guided, max_seconds=1.2) for static in (True, False)
+    )
     said = spoken(SpeakingTogether(batch), count)
     for request, alone, codes in zip(batch, single, said, strict=True):
         frames = alone.session.speak(*alone[1:3], frames=alone.frames)
@@ -145,10 +150,14 @@ def test_turns_of_different_rules_share_a_batch(tiny_model, random_turn) -> None
     assert said[0] == said[1]
 
 
-def test_turns_may_come_and_go_between_frames_and_outgrow_a_lane(tiny_model, random_turn) -> None:
-    """One at first, then three: they move to a lane of more places in the middle of their turns."""
+@pytest.mark.parametrize("guided", [(), (0, 1, 2), (0,), (1,), (2,)])
+def test_turns_may_come_and_go_between_frames_and_outgrow_a_lane(tiny_model, random_turn, guided) -> None:
+    """One at first, then three: they move to a lane of more places in the middle of their turns.
+
+    They also move from a lane without guidance to one with it, where a guided turn joins.
+    """
     model = tiny_model()
-    requests, references = (requests_of(model, random_turn, static, 3) for static in (True, False))
+    requests, references = (requests_of(model, random_turn, static, 3, guided) for static in (True, False))
     steps, turns = StaticTurns(model), []
     with torch.no_grad():
         for _ in range(3):
@@ -179,10 +188,10 @@ def test_a_lane_that_finds_no_memory_refuses_the_new_turn_and_keeps_the_others(
     (first, second), (reference, _) = (requests_of(model, random_turn, s, 2) for s in (True, False))
     steps, take = StaticTurns(model), static_turns.take_lane
 
-    def refuses(model, count):
+    def refuses(model, count, guided):
         if count > 1:
             raise RuntimeError("out of memory")
-        return take(model, count)
+        return take(model, count, guided)
 
     monkeypatch.setattr(static_turns, "take_lane", refuses)
     with torch.no_grad():
