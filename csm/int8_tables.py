@@ -1,4 +1,4 @@
-"""int8 tables with one scale per vector: how packaged codebooks, embeddings and heads are stored."""
+"""int8 vectors with one scale each: how packaged codebooks, and the matrices of voices, are stored."""
 
 from __future__ import annotations
 

@@ -110,6 +110,9 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
         "everyday: 120 packaged ones",
     )
     group.add_argument(
+        "--guidance", type=float, metavar="X", help="with --texts: replaces the voice's own (csm speak)"
+    )
+    group.add_argument(
         "--candidates",
         type=int,
         default=1,
@@ -117,7 +120,10 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
         help="with --texts: renditions of each sentence, of which the best read one is kept (csm speak)",
     )
     group.add_argument(
-        "--reader", choices=READERS, default=READERS[0], help="what reads candidates (default: %(default)s)"
+        "--reader",
+        choices=READERS,
+        default=READERS[0],
+        help="what reads candidates; the recogniser is tiny.en and needs --asr base (default: %(default)s)",
     )
     group.add_argument(
         "--lines", type=int, metavar="N", help="most lines of a group (default: 60; all of --texts)"
@@ -142,6 +148,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ValueError: Bad input; the message says what to do.
     """
+    _refuse_ignored(options)
     if sum(getattr(options, name) is not None for name in SUBJECTS) != 1:
         raise ValueError(
             "expected one of --run DIR, --compare A B, --tokenizer FOLDER, --codes FOLDER, --voice FOLDER "
@@ -166,6 +173,24 @@ def run(options: argparse.Namespace) -> None:
         _voice(options)
     else:
         _pronunciation(options)
+
+
+def _refuse_ignored(options: argparse.Namespace) -> None:
+    """Refuses options that would be without effect.
+
+    Raises:
+        ValueError: Names them.
+    """
+    of_texts = {"--candidates": options.candidates != 1, "--guidance": options.guidance is not None}
+    of_corpora = {
+        "--corpus": options.corpus,
+        "--int8": options.int8,
+        "--skip-ablations": options.skip_ablations,
+    }
+    given = of_corpora if options.texts else of_texts
+    if names := [name for name, value in given.items() if value]:
+        kind = "not to --texts" if options.texts else "to --texts alone"
+        raise ValueError(f"{', '.join(names)} belongs {kind}: leave it out")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -238,14 +263,15 @@ def _voice(options: argparse.Namespace) -> None:
 
 
 def _texts(options: argparse.Namespace) -> None:
-    if options.voice is None or options.corpus or not options.output:
-        raise ValueError("--texts needs --voice FOLDER and --output DIR, and takes no --corpus")
+    if options.voice is None or not options.output:
+        raise ValueError("--texts needs --voice FOLDER and --output DIR")
     settings = TextsOptions(
         voice=options.voice,
         texts=EVERYDAY if options.texts == "everyday" else Path(options.texts),
         output=options.output,
         speakers=options.speakers,
         lines=options.lines,
+        guidance=options.guidance,
         candidates=options.candidates,
         reader=options.reader,
         asr=options.asr,

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="voice that speaks where none is named (default: the one with most training minutes)",
     )
-    parser.add_argument("--whole", action="store_true", help="fp32 weights (default: half precision)")
+    parser.add_argument("--whole", action="store_true", help="fp32 weights (default: matrices in 8 bits)")
     parser.add_argument(
         "--no-tokenizer", action="store_true", help="leave the tokenizer out: use the one beside OUTPUT"
     )

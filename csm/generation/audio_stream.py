@@ -12,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.audio.files import AtomicAudioWriter
-from csm.generation.candidates import speak_best
-from csm.generation.readers import Reader
+from csm.generation.candidates import Candidates, speak_best
 from csm.generation.session import Session
 from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
@@ -96,11 +95,11 @@ class SpeechStream(Iterator[Tensor]):
         pause: Frames of silence between turns, codes [K] each.
         clock: Clock of the request; None starts one now.
         shared: Steps that make the frames together with those of other speeches; None makes them alone.
-        candidates: Renditions of each turn, of which one is kept (`csm.generation.candidates`).
-        reader: Compares candidates; needed above 1.
+        candidates: Renditions of each turn, of which one is kept (`csm.generation.candidates`); None speaks
+            once. Not with `shared`.
 
     Attributes:
-        session: Conversation, which keeps the turns as far as they were spoken.
+        session: Conversation, which keeps the turns as far as they were spoken; of candidates the whole turn.
         voice: Voice of the speech.
         sentence: Text of the current turn, "" before the first.
     """
@@ -115,11 +114,12 @@ class SpeechStream(Iterator[Tensor]):
         pause: Sequence[Int[Tensor, " K"]] = (),
         clock: StreamClock | None = None,
         shared: SharedSteps | SharedLanes | None = None,
-        candidates: int = 1,
-        reader: Reader | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
+        if candidates is not None and shared is not None:
+            raise ValueError(f"candidates are {candidates.count} for speech with shared steps: expected none")
         self.session, self.voice = session, voice
-        self._candidates, self._reader = candidates, reader
+        self._candidates = candidates
         self.sentence = ""
         self._config = tokenizer.config
         self._clock = clock or StreamClock()
@@ -150,7 +150,10 @@ class SpeechStream(Iterator[Tensor]):
         return chunk
 
     def close(self) -> None:
-        """Stops the speech. The session keeps what was generated so far as a finished turn."""
+        """Stops the speech. The session keeps what was generated so far as a finished turn.
+
+        Of candidates, the turn was generated whole and is kept whole.
+        """
         with one_thread():
             self._chunks.close()
             if self._turn is not None:
@@ -200,11 +203,8 @@ class SpeechStream(Iterator[Tensor]):
 
     def _spoken(self, text: str) -> Generator[Int[Tensor, " K"], None, Ending]:
         """Yields the frames of a turn; returns why it ended."""
-        if (reader := self._reader) is not None:
-            voice = self.voice
-            return speak_best(
-                self.session, text, voice.number, self._candidates, lambda turn: reader(turn, voice)
-            )
+        if self._candidates is not None:
+            return speak_best(self.session, text, self.voice, self._candidates)
         return self.session.speak(text, self.voice.number)
 
     def _shared(

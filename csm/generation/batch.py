@@ -121,7 +121,8 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
 
     def _begin(self) -> None:
         if self._planned and all(self._sessions[index].is_static() for index in self._planned):
-            self._steps = StaticTurns(self._sessions[0].model, len(self._planned))
+            guided = any(self._sessions[index].sampling.guidance for index in self._planned)
+            self._steps = StaticTurns(self._sessions[0].model, len(self._planned), guided)
         while self._planned:
             index = next(iter(self._planned))
             turn = self._turns[index] = self._sessions[index].begin_turn(self._planned.pop(index))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -21,7 +22,7 @@ from csm.tokenizer.opening import VoiceTokenizer
 ReaderName = Literal["recogniser", "model"]
 READERS: tuple[ReaderName, ...] = get_args(ReaderName)
 RATE = 16_000
-# Half of Whisper's window and less: its encoder's work grows with it, and 10 s are read as well.
+# Whisper's window is 30 s. Its encoder's work grows with it, and a window of 10 s is read as well.
 SHORTEST_S, LONGEST_S = 10.0, 30.0
 
 
@@ -76,15 +77,7 @@ class RecogniserReader:
     """
 
     def __init__(self, tokenizer: VoiceTokenizer, sampling: SamplingConfig) -> None:
-        user = "the reader 'recogniser'"
-        try:
-            library: Any = importlib.import_module("faster_whisper")
-            marks: Any = importlib.import_module("faster_whisper.tokenizer").Tokenizer
-        except ImportError as error:
-            raise ValueError(missing_package("faster-whisper", user)) from error
-        folder = str(tiny_model(user))
-        self._whisper = library.WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=1)
-        self._marks = marks(self._whisper.hf_tokenizer, False)
+        self._whisper, self._marks = _tiny()
         self._tokenizer, self._sampling = tokenizer.with_own_state(), sampling
 
     @torch.no_grad()
@@ -110,6 +103,20 @@ class RecogniserReader:
             self._whisper.encode(features), self._marks.sot_sequence, [tokens], [features.shape[1] // 2]
         )
         return float(-np.log(np.maximum(aligned[0].text_token_probs, 1e-6)).mean())
+
+
+@cache
+def _tiny() -> tuple[Any, Any]:
+    """Returns tiny.en and its tokenizer, loaded once in a process."""
+    user, otherwise = "the reader of candidates", "or take the reader 'model'"
+    try:
+        library: Any = importlib.import_module("faster_whisper")
+        marks: Any = importlib.import_module("faster_whisper.tokenizer").Tokenizer
+    except ImportError as error:
+        raise ValueError(f"{missing_package('faster-whisper', user)}, {otherwise}") from error
+    folder = str(tiny_model(user, otherwise))
+    whisper = library.WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=1)
+    return whisper, marks(whisper.hf_tokenizer, False)
 
 
 def reader_of(

@@ -34,7 +34,7 @@ class SamplingConfig:
             Fewer need a decoder that was trained on them (`semantic_only`), and cost words (docs/LOG.md).
         guidance: By how much what a frame is predicted from is moved away from what the same model would
             predict it from without reading the text (`SpokenTurn.guided`): 0 not at all. It makes words
-            clearer, and a frame costs a second row of the backbone.
+            clearer, and a frame costs a second row of the backbone. Above 0 only with cross-attention.
         top_k: Number of most probable codes to sample from; 0 samples from all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of

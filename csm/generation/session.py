@@ -76,10 +76,7 @@ class Session:
         self.model = model
         self.sampling = sampling or SamplingConfig()
         if self.sampling.guidance and not model.backbone.voice_layers():
-            raise ValueError(
-                f"sampling.guidance is {self.sampling.guidance}: the model's voice reads no text by "
-                f"cross-attention, from which it could be guided; expected 0"
-            )
+            raise ValueError(unguided(self.sampling.guidance))
         self.device = model.audio_embedding.weight.device
         self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
@@ -123,6 +120,16 @@ class Session:
         other = Session(self.model, sampling, sampler=sampler, next_code=self.next_code, static=self.static)
         other.turns, other.memory, other._cache = list(self.turns), self.memory, self._cache.copy()
         return other
+
+    def adopt(self, fork: Session) -> None:
+        """Takes over the conversation of a fork, which is not used any more; the random numbers stay its own.
+
+        Raises:
+            ValueError: A turn of one of them is still being spoken or heard.
+        """
+        self.refuse_while_busy()
+        fork.refuse_while_busy()
+        self.turns, self.memory, self._cache = fork.turns, fork.memory, fork._cache
 
     def speak(
         self, text: str, speaker: int, *, frames: int | None = None
@@ -425,3 +432,11 @@ class Session:
             rows, positions, self._cache, voice=voice, text=text, memory=self.memory
         )
         return hidden
+
+
+def unguided(guidance: float) -> str:
+    """Returns why a model without cross-attention takes no guidance."""
+    return (
+        f"sampling.guidance is {guidance}: the model reads no text by cross-attention, which guidance "
+        f"compares with; expected 0"
+    )

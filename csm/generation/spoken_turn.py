@@ -217,8 +217,10 @@ def guided_rows(
         read: Rows that read the text. unread: The same rows without.
         guidance: 0 leaves a row as it is.
     """
-    moved = read + guidance * (read - unread)
-    return moved * (read.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+    full, other = read.float(), unread.float()
+    moved = full + guidance * (full - other)
+    length = full.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return (moved * length).to(read.dtype)
 
 
 def read_text(

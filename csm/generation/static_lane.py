@@ -60,7 +60,7 @@ class StaticLane:
         self.texts = StaticTexts(layers, count, capacity, config.cross_window, table) if layers else None
         self.memory = model.memory.empty(count, table.device) if model.backbone.memory_reads else None
         self.hidden = table.new_zeros(count, config.d_model)
-        self.guidance = table.new_zeros(count, 1)
+        self.guidance = torch.zeros(count, 1, device=table.device)
         # Inputs of places without a turn: codes are the argmax of all, rows go where they count for nothing.
         self._idle_frames = torch.zeros(count, books + SETTINGS, dtype=torch.float64)
         self._idle_frames[:, -3:-1] = config.audio_vocab_size

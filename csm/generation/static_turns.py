@@ -27,10 +27,11 @@ class StaticTurns:
     Args:
         model: Network in eval mode.
         count: Turns that are expected at once; more of them move to a larger lane, in which later ones begin.
+        guided: Whether guided turns are expected; where one comes unexpected, all move to another lane.
     """
 
-    def __init__(self, model: ConversationNetwork, count: int = 1) -> None:
-        self.model, self._count = model, count
+    def __init__(self, model: ConversationNetwork, count: int = 1, guided: bool = False) -> None:
+        self.model, self._count, self._guided = model, count, guided
         self._held: StaticLane | None = None
         # Not weak: a finalizer of what held a turn may end it, after weak references to it are gone.
         self._places: dict[SpokenTurn, int] = {}
@@ -41,7 +42,7 @@ class StaticTurns:
         """Gives a turn whose text has been run a place; its rows are run here from now on, until `end`."""
         guided = turn.unread is not None
         if self._held is None:
-            self._held = take_lane(self.model, self._count, guided)
+            self._held = take_lane(self.model, self._count, guided or self._guided)
         elif len(self._places) == self._held.count:
             self._move(2 * self._held.count, guided or self._held.guided)
         elif guided and not self._held.guided:
@@ -148,10 +149,11 @@ def give_lane(model: ConversationNetwork, lane: StaticLane) -> None:
         _FREE.setdefault(model, []).append(lane)
 
 
-def keep_lanes(model: ConversationNetwork, count: int) -> None:
-    """Frees the memory of all lanes that no turn is in, but one that `take_lane` returns for `count`."""
+def keep_lanes(model: ConversationNetwork, count: int, guided: bool = False) -> None:
+    """Frees the memory of all lanes that no turn is in, but one that `take_lane` returns for these."""
     with _LOCK:
-        fitting = [lane for lane in _FREE.pop(model, []) if lane.count == places_for(count)]
+        wanted = places_for(count), guided
+        fitting = [lane for lane in _FREE.pop(model, []) if (lane.count, lane.guided) == wanted]
         _FREE[model] = fitting[:1]
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from csm import config as config_files
 from csm.audio.resampling import resample
 from csm.generation.audio_stream import SpeechStream
+from csm.generation.candidates import Candidates
 from csm.generation.depth_sampler import DepthSampler, WeightKind
 from csm.generation.hearing import TranscriptStream
 from csm.generation.prompt_turn import PromptTurn, check_prompt, check_waveform, encoded_prompt
-from csm.generation.readers import Reader, ReaderName, reader_of
+from csm.generation.readers import READERS, Reader, ReaderName, reader_of
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
-from csm.generation.session import Session
+from csm.generation.session import Session, unguided
 from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
@@ -81,6 +82,8 @@ class Talker:
                 "weights is 'int8' with sampling.later_codes 'nearest', which uses no depth decoder: "
                 "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
+        if self.sampling.guidance and not self.model.backbone.voice_layers():
+            raise ValueError(unguided(self.sampling.guidance))
         count, modelled = self.sampling.decoded_codebooks, self.model.config.num_codebooks
         if count is not None and count > modelled:
             raise ValueError(f"sampling.decoded_codebooks is {count}: the model has {modelled} codebooks")
@@ -115,7 +118,8 @@ class Talker:
 
         Args:
             folder: Target folder; made if missing.
-            half: Whether weights are stored in half precision and tables of codes in 8 bits.
+            half: Whether the model's matrices are stored in 8 bits and the rest in half precision; of the
+                tokenizer its codebooks in 8 bits.
             tokenizer: Whether the tokenizer is stored too; without it, one beside the folder is used.
         """
         folder = Path(folder)
@@ -265,11 +269,12 @@ class Talker:
                 raise ValueError(
                     f"{name} is {value} and a session, which has its own, is given: expected only one"
                 )
-        compared = self._reader(candidates, reader)
+        self._check_candidates(candidates, reader)
         for turn in (*context, *([] if prompt is None else [prompt])):
             check_prompt(turn, self.voices)
         voice = self.voice(speaker)
         session = session or self.session(seed, speed)
+        several = None if candidates == 1 else Candidates(candidates, self._reader(reader))
         clock = StreamClock()
         for turn in context:
             session.listen(self._encoded(turn)[0])
@@ -286,21 +291,19 @@ class Talker:
             pause=self.pause,
             clock=clock,
             shared=self.shared,
-            candidates=candidates,
-            reader=compared,
+            candidates=several,
         )
         return speech if stream else speech.whole()
 
-    def _reader(self, candidates: int, reader: Reader | ReaderName | None) -> Reader | None:
-        """Returns what compares candidates; None where there is one only."""
+    def _check_candidates(self, candidates: int, reader: Reader | ReaderName | None) -> None:
         if candidates < 1 or (candidates > 1 and self.shared is not None):
             most = "1 with shared steps" if candidates > 1 else "1 or more"
             raise ValueError(f"candidates is {candidates}: expected {most}")
-        if candidates == 1:
-            return None
-        if reader is None or isinstance(reader, str):
-            return self.reader(reader)
-        return reader
+        if isinstance(reader, str) and reader not in READERS:
+            raise ValueError(f"reader is {reader!r}: expected one of {', '.join(READERS)}")
+
+    def _reader(self, reader: Reader | ReaderName | None) -> Reader:
+        return self.reader(reader) if reader is None or isinstance(reader, str) else reader
 
     def reader(self, name: str | None = None) -> Reader:
         """Returns a reader of candidates by its name, to be used for several texts; None is the recogniser.

@@ -136,7 +136,7 @@ class CSMModel(ConversationNetwork):
         Args:
             folder: Target; a tokenizer.json that the config names is copied there.
             layout: "csm" keeps everything; the two public layouts of csm-1b hold what csm-1b has.
-            half: Whether to store half precision, the large tables of codes in 8 bits; for layout "csm".
+            half: Whether to store matrices in 8 bits and the rest in half precision; for layout "csm".
             codec_from: Folder of transformers' CSM whose Mimi goes along; for layout "transformers".
             shard_bytes: Most bytes of one weight file (a larger tensor has one of its own).
 

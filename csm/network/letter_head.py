@@ -99,8 +99,11 @@ class LetterHead(nn.Module):
     def loss(self, rows: Float[Tensor, "N D"], letters: Sequence[int]) -> float:
         """Returns minus the log probability of letters given all rows of one turn, nats.
 
-        It is CTC's, the sum over all alignments of the letters with the rows; infinite where they do not fit.
+        It is CTC's, the sum over all alignments of the letters with the rows; infinite where they do not fit,
+        0 of no letters.
         """
+        if not letters:
+            return 0.0
         scores = self._scores(rows).cpu()
         sizes = torch.tensor([len(scores)]), torch.tensor([len(letters)])
         return float(F.ctc_loss(scores[:, None], torch.tensor([*letters])[None], *sizes, reduction="sum"))

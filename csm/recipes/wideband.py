@@ -119,5 +119,5 @@ def wideband_model() -> RunConfig:
         ),
         loss=LossConfig(semantic=0.5, acoustic=0.25, latent=5.0, refined=5.0, text=0.25, letters=1.0),
         training=VOICE_TRAINING,
-        sampling=SamplingConfig(temperature=0.15, later_codes="nearest"),
+        sampling=SamplingConfig(temperature=0.15, later_codes="nearest", guidance=0.5),
     )

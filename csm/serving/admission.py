@@ -77,7 +77,7 @@ def measured_places(talker: Talker) -> tuple[int, str]:
     factors = ", ".join(f"{factor:.2f} of {count} at once" for count, factor in measured.items())
     reason = f"real-time factor {factors}; {lanes} x {FILLED:g} of a core or GPU to speak"
     places = lanes * filling(measured)
-    keep_lanes(talker.model, places)
+    keep_lanes(talker.model, places, bool(talker.sampling.guidance))
     return places, reason
 
 

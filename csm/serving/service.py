@@ -72,6 +72,8 @@ class Service:
         )
         self.talker = replace(self.talker, shared=self._lanes)
         self._styled = {name: replace(self.talker, style=style) for name, style in self.styles.items()}
+        for talker in (self.talker, *self._styled.values()):
+            _ = talker.pause  # encoded here once, not while a request waits
 
     def close(self) -> None:
         """Ends the threads that speak."""

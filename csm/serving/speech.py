@@ -46,7 +46,11 @@ async def speech(request: Request, service: Service) -> Response:
     speed = body.get("speed")
     if speed is not None and (isinstance(speed, bool) or not isinstance(speed, int | float)):
         raise ValueError(f"speed is {speed!r}: expected a number, 1 for the voice's own pace")
+    if speed is not None and not 0.5 <= speed <= 2:
+        raise ValueError(f"speed is {str(speed)[:20]}: expected 0.5 (half the rate) to 2 (double)")
     talker = service.talker_in(body.get("style"))
+    if speed not in (None, 1) and not talker.model.predicts_durations():
+        raise ValueError(f"speed is {speed}: expected 1; the voice's model predicts no durations of phones")
     voice = talker.voice(None if name in (None, "default", "alloy") else str(name)).name
     began = time.monotonic()
     with ExitStack() as places:

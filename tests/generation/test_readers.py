@@ -31,6 +31,7 @@ def test_the_models_loss_is_that_of_its_training(tiny_model, random_turn) -> Non
     # The text is longer than what nine frames can spell.
     assert reader(turn._replace(text="a" * 40), VOICE) == math.inf
     assert reader(turn._replace(codes=turn.codes[:, :0]), VOICE) == math.inf
+    assert reader(turn._replace(text="..."), VOICE) == 0.0, "a text without letters"
 
 
 def test_a_model_without_letters_and_an_unknown_name_are_refused(tiny_model) -> None:

@@ -67,8 +67,9 @@ class Uncaptured:
     ],
     ids=str,
 )
+@pytest.mark.parametrize("guided", [False, True])
 @torch.no_grad()
-def test_a_graph_can_hold_a_frame_and_a_row(monkeypatch, host_work, changes, dtype) -> None:
+def test_a_graph_can_hold_a_frame_and_a_row(monkeypatch, host_work, changes, dtype, guided) -> None:
     """On tensors without values that claim to be on CUDA: what depends on a value fails there too."""
     monkeypatch.setattr(static_lane, "Captured", Uncaptured)
     monkeypatch.setattr(static_lane, "addresses_of", lambda model: ())
@@ -79,7 +80,7 @@ def test_a_graph_can_hold_a_frame_and_a_row(monkeypatch, host_work, changes, dty
                 model = CSMModel(CSMConfig(**TINY, **changes)).eval()
         finally:
             torch.set_default_dtype(torch.float32)
-        lane = StaticLane(model, 2)
+        lane = StaticLane(model, 2, guided)
         rules = [SAMPLED]
         if model.config.latent_dim:
             model.set_code_vectors(torch.randn(3, 24, 12))

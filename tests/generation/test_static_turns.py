@@ -379,12 +379,22 @@ def test_graphs_on_cuda_give_the_codes_of_the_same_functions_on_a_cpu(
 
 @pytest.mark.cuda
 @cuda
-def test_a_frame_on_cuda_is_two_graphs_and_one_wait(tiny_model, random_turn) -> None:
+def test_guided_graphs_on_cuda_give_the_codes_of_the_same_functions_on_a_cpu(tiny_model, random_turn) -> None:
+    model, guided = tiny_model(), (1, 2, 4)
+    on_cpu = spoken(SpeakingTogether(requests_of(model, random_turn, True, guided=guided)), 5)
+    model.cuda()
+    assert spoken(SpeakingTogether(requests_of(model, random_turn, True, guided=guided)), 5) == on_cpu
+
+
+@pytest.mark.cuda
+@cuda
+@pytest.mark.parametrize("guided", [(), (0,)])
+def test_a_frame_on_cuda_is_two_graphs_and_one_wait(tiny_model, random_turn, guided) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     model = tiny_model().cuda()
     for count in (1, 3):
-        together = SpeakingTogether(requests_of(model, random_turn, True, count, shortest=99.0))
+        together = SpeakingTogether(requests_of(model, random_turn, True, count, guided, shortest=99.0))
         next(together)
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:

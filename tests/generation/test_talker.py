@@ -227,6 +227,8 @@ def test_candidates_that_cannot_be_are_refused(talker, count):
         busy = dataclasses.replace(talker, shared=steps)
         with pytest.raises(ValueError, match=f"candidates is {count}: expected 1"):
             busy.generate(TEXT, candidates=count)
+        with pytest.raises(ValueError, match="reader is 'ear': expected one of recogniser, model"):
+            talker.generate(TEXT, reader="ear")
     finally:
         steps.close()
 

@@ -116,7 +116,7 @@ class Report:
     """The result of an evaluation.
 
     Attributes:
-        kind: "run", "tokenizer" or "voice".
+        kind: What was evaluated: "run", "tokenizer", "codes", "voice", "texts" or "pronunciation".
         run: Name of what was evaluated.
         corpus: Name of the corpus, None without one.
         seed: Seed of the bootstrap and of the draws of clips.

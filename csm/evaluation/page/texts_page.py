@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from csm.evaluation.core.report import Cell, Report, Table
 from csm.evaluation.page.definitions import definitions, footer
@@ -34,11 +35,11 @@ def texts_tables(report: Report) -> list[Table]:
                 evaluator = entry.evaluator
                 counts = Cell(str(entry.n_ok)), Cell(str(entry.n_failed))
                 times.append((Cell(name), Cell(title), *quantile_cells(entry), *counts))
-    note = "Below each figure its 95 % bootstrap interval over lines, which no recording exists of."
+    note = "Below each figure its 95 % bootstrap interval over lines; there are no recordings of them."
     header = ("voice", *(column.head for column in COLUMNS), "N", "failed")
     said = Table("Lines without recordings", header, rows, note, 1)
     heads = ("voice", "time", "p50", "p90", "p99", "N", "failed")
-    waited = Table("Latency", heads, times, f"{evaluator}.".capitalize(), 2)
+    waited = Table("Latency", heads, times, f"{evaluator[:1].upper()}{evaluator[1:]}.", 2)
     return [table for table in (said, waited) if table.rows]
 
 
@@ -65,7 +66,16 @@ def write_texts_page(folder: Path, evaluated: EvaluatedTexts, players: int) -> P
     parts.append(("evaluators", "Evaluators", definitions(report, failures(report, {}))))
     summary = (
         f"{texts['lines']} lines of {escape(texts['file'])}, each spoken in a conversation of its own by "
-        f"{escape(', '.join(texts['speakers']))}."
+        f"{escape(', '.join(texts['speakers']))}.{_how(texts)}"
     )
     title = f"Voice report: {escape(report.run)}"
     return save_page(folder, page_text(title, summary, parts, footer(report)))
+
+
+def _how(texts: dict[str, Any]) -> str:
+    """Says with which settings the lines were spoken."""
+    sampling = texts["sampling"]
+    said = f" Temperature {sampling['temperature']:g}, guidance {sampling['guidance']:g}."
+    if texts["candidates"] > 1:
+        said += f" The best of {texts['candidates']} renditions as read by the {texts['reader']}."
+    return said

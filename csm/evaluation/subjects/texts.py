@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from csm import config as config_files
 from csm.evaluation.core.clips import ClipSet, ClipSets
 from csm.evaluation.core.evaluators import hardware
 from csm.evaluation.core.report import Report, refuse_other_report, save_report
@@ -18,7 +19,7 @@ from csm.evaluation.metrics.lengths import CutOff
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.subjects.voice_folder import SpokenLines, talker_origin
-from csm.generation.readers import Reader, ReaderName
+from csm.generation.readers import ReaderName
 from csm.generation.talker import Talker
 from csm.system.log import progress
 from csm.system.threads import one_thread
@@ -41,6 +42,7 @@ class TextsOptions:
         output: Folder of the report and of the generated speech.
         speakers: Names of the voices that speak every line; none is the main one.
         lines: Most lines; None takes all.
+        guidance: Replaces the voice's own (`SamplingConfig.guidance`); None keeps it.
         candidates: Renditions of each sentence, of which one is kept (`Talker.generate`).
         reader: What compares them: "recogniser" or "model".
         asr: faster-whisper model name or folder; None for the packaged tiny.en.
@@ -53,6 +55,7 @@ class TextsOptions:
     output: Path = Path()
     speakers: tuple[str, ...] = ()
     lines: int | None = None
+    guidance: float | None = None
     candidates: int = 1
     reader: ReaderName = "recogniser"
     asr: str | None = None
@@ -64,6 +67,11 @@ class TextsOptions:
             raise ValueError(f"lines is {self.lines}; it must be at least 1")
         if self.candidates < 1:
             raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
+        if self.candidates > 1 and self.reader == "recogniser" and self.asr is None:
+            raise ValueError(
+                "the recogniser tiny.en chooses among the candidates, and its word error rate of them is too "
+                "low: expected --asr base, which is fetched once, or --reader model"
+            )
         if self.players < 0:
             raise ValueError(f"players is {self.players}; it must be at least 0")
 
@@ -113,6 +121,8 @@ def evaluate_texts(options: TextsOptions, say: Say = silent) -> EvaluatedTexts:
     refuse_other_report(options.output, KIND)
     texts = read_lines(options.texts)
     talker = Talker.from_pretrained(options.voice)
+    if options.guidance is not None:
+        talker = replace(talker, sampling=replace(talker.sampling, guidance=options.guidance))
     names = [talker.voice(name).name for name in options.speakers or (None,)]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     origin = {**talker_origin(talker), "texts_sha256": digest, "seed": options.runner.seed}
@@ -134,7 +144,14 @@ def evaluate_texts(options: TextsOptions, say: Say = silent) -> EvaluatedTexts:
         )
     )
     results = run_metrics(text_metric_rows(options, list(spoken)), sets, options.runner, say)
-    results.details["texts"] = {"file": options.texts.name, "lines": len(lines), "speakers": list(spoken)}
+    results.details["texts"] = {
+        "file": options.texts.name,
+        "lines": len(lines),
+        "speakers": list(spoken),
+        "sampling": config_files.to_dict(talker.sampling),
+        "candidates": options.candidates,
+        "reader": options.reader if options.candidates > 1 else None,
+    }
     report = results.report(
         KIND, options.voice.resolve().name, None, options.runner, conditions=sets.conditions
     )
@@ -149,7 +166,7 @@ def read_lines(path: Path) -> list[str]:
         ValueError: There is no such file, it is no UTF-8, or it has no line.
     """
     try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): expected a text file, a line each") from error
     if not any(found):
@@ -167,21 +184,18 @@ def speak_lines(talker: Talker, lines: Sequence[TextLine], kept: SpokenLines, op
         options: How to speak; a line's seed follows from the evaluation's and its number.
     """
     rate, warm = talker.tokenizer.config.sample_rate, False
-    reader = talker.reader(options.reader) if options.candidates > 1 else None
     with progress("speak", len(lines), unit="line") as bar:
         for line in lines:
             if not kept.has(line, GENERATED):
                 if not warm:  # the first line of a process includes lazy initialisation
-                    _say(talker, line, options, reader)
+                    _say(talker, line, options)
                     warm = True
-                waveform, facts = _say(talker, line, options, reader)
+                waveform, facts = _say(talker, line, options)
                 kept.keep(line, GENERATED, waveform, rate, facts)
             bar.update()
 
 
-def _say(
-    talker: Talker, line: TextLine, options: TextsOptions, reader: Reader | None
-) -> tuple[Any, dict[str, Any]]:
+def _say(talker: Talker, line: TextLine, options: TextsOptions) -> tuple[Any, dict[str, Any]]:
     try:
         seed = SEEDS_APART * options.runner.seed + line.number
         stream = talker.generate(
@@ -189,7 +203,7 @@ def _say(
             line.speaker,
             seed=seed,
             candidates=options.candidates,
-            reader=reader,
+            reader=options.reader,
             stream=True,
         )
         speech = stream.whole()

@@ -28,6 +28,7 @@ def test_each_voice_has_a_row_and_players_of_its_first_lines(tiny_model, tmp_pat
         (name, title) for name in ("JOE", "FAYE") for title in ("first sound, s", "real-time factor")
     ]
     page = write_texts_page(tmp_path / "out", evaluated, players=2).read_text(encoding="utf-8")
+    assert "Temperature 0.9, guidance 0." in page and "renditions" not in page
     assert page.count("<audio") == 4 and "2 of 3 lines" in page
     assert "Who &lt;are&gt; you?" in page and "<are>" not in page
     assert "distillMOS needs distillmos" in page

@@ -70,6 +70,16 @@ def test_of_several_candidates_the_best_read_one_is_the_clip(options, tiny_model
         evaluate_texts(dataclasses.replace(options, candidates=2, reader="model"))
 
 
+def test_guidance_replaces_the_voices_own(options, tiny_model) -> None:
+    evaluated = evaluate_texts(dataclasses.replace(options, guidance=0.7, lines=1))
+    talker = small_talker(tiny_model)
+    guided = dataclasses.replace(talker, sampling=dataclasses.replace(talker.sampling, guidance=0.7))
+    said = [one.generate(LINES[0], "JOE", seed=0).waveform[0].numpy() for one in (talker, guided)]
+    clip = evaluated.sets.sets[0].clips[0].waveform
+    np.testing.assert_allclose(clip, said[1], atol=1e-4)
+    assert said[0].shape != said[1].shape or np.abs(said[0] - said[1]).max() > 1e-3
+
+
 def test_a_line_that_cannot_be_spoken_is_a_failure(options) -> None:
     options.texts.write_text("You and whose army?\n" + "w" * 4000, encoding="utf-8")
     wer = entry(evaluate_texts(options).report, "wer_capped", "JOE")

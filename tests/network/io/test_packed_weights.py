@@ -1,10 +1,13 @@
-"""Packed weights take half the room and less, and come back as they were up to rounding."""
+"""Packed weights take a quarter of the room, and come back as they were up to rounding."""
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from csm import int8_tables
 from csm.model import CSMModel
 from csm.network.io.packed_weights import FEWEST_VALUES
+from csm.system.digests import record_digests
 
 
 def test_a_packed_model_is_small_and_the_same_up_to_rounding(tiny_model, tmp_path) -> None:
@@ -39,3 +42,22 @@ def test_public_layouts_are_not_packed(tiny_model, tmp_path) -> None:
     with pytest.raises(ValueError, match="half"):
         tiny_model(extra_codes=3).save_pretrained(tmp_path / "x", "transformers", half=True)
     assert not (tmp_path / "x").exists()
+
+
+def test_folders_that_hold_half_precision_and_two_tables_in_8_bits_are_read(tiny_model, tmp_path) -> None:
+    """The form that voices were packed in before."""
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "a", half=True)
+    state = {}
+    for name, value in model.state_dict().items():
+        if name in ("audio_embedding.weight", "depth_decoder.heads"):
+            dim = -1 if "embedding" in name else -2
+            state[name], state[f"{name}.scale"] = int8_tables.quantize(value, dim)
+        else:
+            state[name] = value.half()
+    save_file(state, tmp_path / "a" / "model.safetensors")
+    record_digests(tmp_path / "a", ["model.safetensors", "config.json"])
+    again = CSMModel.from_pretrained(tmp_path / "a").state_dict()
+    for name, value in model.state_dict().items():
+        bound = value.abs().max() / 250 if f"{name}.scale" in state else 1e-3 * value.abs().max()
+        assert float((again[name] - value).abs().max()) <= bound, name
