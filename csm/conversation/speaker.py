@@ -20,6 +20,9 @@ from csm.sequences.turns import TurnFrames
 from csm.system.threads import one_thread
 from csm.text import TextCodec
 
+# Keeps the seeds of two conversations so far apart that their replies share none.
+SEEDS_APART = 100_000
+
 
 class UserTurn(NamedTuple):
     """What the user said or typed.
@@ -64,6 +67,8 @@ class Spoken(NamedTuple):
 class Speaker:
     """Owns the session: all its methods that return tasks run on one worker, one after the other.
 
+    The random numbers of a reply follow from the seed and the number of turns that were kept before it.
+
     Args:
         talker: Model, tokenizer and voices; may be shared, its tokenizer's weights too.
         replier: Source of words.
@@ -83,6 +88,7 @@ class Speaker:
         self.voice = talker.voice(voice)
         self.talker, self.replier, self.transcriber = talker, replier, transcriber
         self.session = talker.session(seed)
+        self._seed = self.session.sampling.seed
         self.turns: list[Said] = []
         self._decoder, self._encoder = (talker.tokenizer.with_own_state() for _ in range(2))
         self._heard: str | None = None
@@ -108,6 +114,8 @@ class Speaker:
             self._listened = 1
             yield None
         said = [*self.turns, Said(True, self._heard)]
+        # How far a withdrawn reply was synthesised depends on the machine's speed: what is said does not.
+        self.session.generator.manual_seed(SEEDS_APART * self._seed + len(self.turns))
         try:
             yield from self._speak(clauses(self.replier.reply(said)))
         except ValueError as error:

@@ -85,3 +85,25 @@ def test_an_interrupted_reply_leaves_the_same_context_where_steps_are_shared(tal
         heard.append((spoken.text, [samples, *again, *turns]))
     assert heard[0][0] == heard[1][0]
     assert all(torch.equal(a, b) for a, b in zip(heard[0][1], heard[1][1], strict=True))
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 6])
+def test_a_reply_does_not_depend_on_how_far_a_withdrawn_one_was_synthesised(talker, chunks) -> None:
+    def speaker() -> Speaker:
+        return Speaker(talker, ScriptReplier(("One two three. Four five six.",)), NeverAsked(), seed=1)
+
+    def answered(one: Speaker) -> list[torch.Tensor]:
+        run(one.reply(UserTurn(None, None, "hello there")))
+        return [context.turn.codes for context in one.session.turns]
+
+    expected, one = answered(speaker()), speaker()
+    withdrawn = one.reply(UserTurn(None, None, "hello"))
+    for _ in islice((part for part in withdrawn if isinstance(part, Chunk)), chunks):
+        pass
+    withdrawn.close()
+    run(one.settle([], keep_user=False))
+    for codes, others in zip(answered(one), expected, strict=True):
+        assert torch.equal(codes, others)
+    # The next reply of the conversation has other random numbers.
+    run(one.settle([10**6, 10**6]))
+    assert not all(map(torch.equal, answered(one)[-2:], expected))
