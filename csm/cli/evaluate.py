@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from csm.cli.options import add_voice
+from csm.cli.options import add_candidates, add_voice
 from csm.evaluation.core.comparison import compare_reports
 from csm.evaluation.core.report import load_report
 from csm.evaluation.core.runner import RunnerOptions
@@ -36,7 +36,6 @@ from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
 from csm.evaluation.subjects.texts import EVERYDAY, TextsOptions, evaluate_texts
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
-from csm.generation.readers import READERS
 
 SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice", "pronunciation")
 
@@ -112,19 +111,7 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--guidance", type=float, metavar="X", help="with --texts: replaces the voice's own (csm speak)"
     )
-    group.add_argument(
-        "--candidates",
-        type=int,
-        default=1,
-        metavar="N",
-        help="with --texts: renditions of each sentence, of which the best read one is kept (csm speak)",
-    )
-    group.add_argument(
-        "--reader",
-        choices=READERS,
-        default=READERS[0],
-        help="what reads candidates; the recogniser is tiny.en and needs --asr base (default: %(default)s)",
-    )
+    add_candidates(group)
     group.add_argument(
         "--lines", type=int, metavar="N", help="most lines of a group (default: 60; all of --texts)"
     )
@@ -154,12 +141,12 @@ def run(options: argparse.Namespace) -> None:
             "expected one of --run DIR, --compare A B, --tokenizer FOLDER, --codes FOLDER, --voice FOLDER "
             "and --pronunciation FOLDER"
         )
-    if options.compare:
+    if options.texts:
+        _texts(options)
+    elif options.compare:
         _compare(options)
     elif options.run:
         _run(options)
-    elif options.texts:
-        _texts(options)
     elif not (options.corpus and options.output):
         raise ValueError(
             "--tokenizer, --codes, --voice and --pronunciation need --corpus FOLDER and --output DIR; "
@@ -187,10 +174,9 @@ def _refuse_ignored(options: argparse.Namespace) -> None:
         "--int8": options.int8,
         "--skip-ablations": options.skip_ablations,
     }
-    given = of_corpora if options.texts else of_texts
+    given, where = (of_corpora, "beside") if options.texts else (of_texts, "without")
     if names := [name for name, value in given.items() if value]:
-        kind = "not to --texts" if options.texts else "to --texts alone"
-        raise ValueError(f"{', '.join(names)} belongs {kind}: leave it out")
+        raise ValueError(f"no effect {where} --texts: {', '.join(names)}; leave out what is not meant")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import torch
 from csm import config as config_files
 from csm.conversation.backchannels import BACKCHANNELS
 from csm.conversation.smart_turn import TURN_ENDS
+from csm.generation.readers import READERS
 from csm.generation.voice_folder import PACKAGED_VOICES, packaged_voice
 from csm.recipes.named import RECIPES, recipe
 from csm.recipes.run_config import RunConfig
@@ -67,6 +68,24 @@ def add_voice(parser: argparse._ActionsContainer, default: str = " (default: the
         type=packaged_voice,
         metavar="FOLDER",
         help=f"of csm export voice, or csm-1b, or {others}, which is packaged{default}",
+    )
+
+
+def add_candidates(parser: argparse._ActionsContainer) -> None:
+    """Adds --candidates and --reader: several renditions of each sentence, of which one is kept."""
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=1,
+        metavar="N",
+        help="speak each sentence N times and keep the one that a reader reads best: fewer word errors, at N "
+        "times the work and without audio before the sentence is whole (default: 1)",
+    )
+    parser.add_argument(
+        "--reader",
+        choices=READERS,
+        default=READERS[0],
+        help="what reads candidates: Whisper tiny.en, or the voice's own model (default: %(default)s)",
     )
 
 

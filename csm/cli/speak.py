@@ -20,10 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from csm.audio.files import read_audio
-from csm.cli.options import add_voice
+from csm.cli.options import add_candidates, add_voice
 from csm.generation.playback import play
 from csm.generation.prompt_turn import PromptTurn
-from csm.generation.readers import READERS
 from csm.generation.talker import Talker
 from csm.generation.typed_conversation import free_path
 from csm.generation.voice_card import is_marked, mark_file
@@ -42,19 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="do not play it")
     parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
     parser.add_argument("--speed", type=float, help="rate of speech: 1 is the voice's own, 0.5 to 2")
-    parser.add_argument(
-        "--candidates",
-        type=int,
-        default=1,
-        metavar="N",
-        help="speak each sentence N times and keep the one whose words are read best (default: 1)",
-    )
-    parser.add_argument(
-        "--reader",
-        choices=READERS,
-        default=READERS[0],
-        help="what reads candidates: Whisper tiny.en, or the voice's own model (default: %(default)s)",
-    )
+    add_candidates(parser)
     parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
     parser.add_argument(
         "--guidance",

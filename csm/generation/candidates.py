@@ -1,4 +1,4 @@
-"""Several renditions of a turn, of which the one is kept whose words are read best."""
+"""Several renditions of a turn, of which the one with the lowest loss of a reader is kept."""
 
 from __future__ import annotations
 

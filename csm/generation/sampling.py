@@ -87,6 +87,21 @@ class SamplingConfig:
         if self.max_seconds <= 0:
             raise ValueError(f"max_seconds is {self.max_seconds}: expected above 0")
 
+    def require_reading(self, reads: bool) -> None:
+        """Refuses guidance for a model whose voice rows read no text.
+
+        Args:
+            reads: Whether they read it, by cross-attention.
+
+        Raises:
+            ValueError: They do not, and guidance is above 0.
+        """
+        if self.guidance and not reads:
+            raise ValueError(
+                f"sampling.guidance is {self.guidance}: the model reads no text by cross-attention, which "
+                f"guidance compares with; expected 0"
+            )
+
     @property
     def later_temperature(self) -> float:
         """Temperature of the depth decoder's codes."""

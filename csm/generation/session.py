@@ -75,8 +75,7 @@ class Session:
     ) -> None:
         self.model = model
         self.sampling = sampling or SamplingConfig()
-        if self.sampling.guidance and not model.backbone.voice_layers():
-            raise ValueError(unguided(self.sampling.guidance))
+        self.sampling.require_reading(bool(model.backbone.voice_layers()))
         self.device = model.audio_embedding.weight.device
         self.static = self.device.type == "cuda" if static is None else static
         self.turns: list[ContextTurn] = []
@@ -432,11 +431,3 @@ class Session:
             rows, positions, self._cache, voice=voice, text=text, memory=self.memory
         )
         return hidden
-
-
-def unguided(guidance: float) -> str:
-    """Returns why a model without cross-attention takes no guidance."""
-    return (
-        f"sampling.guidance is {guidance}: the model reads no text by cross-attention, which guidance "
-        f"compares with; expected 0"
-    )

@@ -22,7 +22,7 @@ from csm.generation.prompt_turn import PromptTurn, check_prompt, check_waveform,
 from csm.generation.readers import READERS, Reader, ReaderName, reader_of
 from csm.generation.sampling import SamplingConfig
 from csm.generation.sentences import sentences
-from csm.generation.session import Session, unguided
+from csm.generation.session import Session
 from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
 from csm.generation.simultaneous import SpokenText, speak_simultaneously
@@ -82,8 +82,7 @@ class Talker:
                 "weights is 'int8' with sampling.later_codes 'nearest', which uses no depth decoder: "
                 "expected 'fp32', or later_codes 'sampled' (sampling.json of a voice's folder)"
             )
-        if self.sampling.guidance and not self.model.backbone.voice_layers():
-            raise ValueError(unguided(self.sampling.guidance))
+        self.sampling.require_reading(bool(self.model.backbone.voice_layers()))
         count, modelled = self.sampling.decoded_codebooks, self.model.config.num_codebooks
         if count is not None and count > modelled:
             raise ValueError(f"sampling.decoded_codebooks is {count}: the model has {modelled} codebooks")
@@ -243,7 +242,7 @@ class Talker:
             session: Conversation to continue, which keeps the spoken turns; None begins a new one.
             seed: Seed of a new session; None takes `sampling.seed`.
             speed: Rate of speech of a new session, 0.5 to 2; None takes `sampling.speed`.
-            candidates: Renditions of each sentence, of which the one is kept whose words are read best.
+            candidates: Renditions of each sentence; the one with the lowest loss of `reader` is kept.
                 Above 1 a sentence's first audio comes when all are spoken.
             reader: What reads candidates (`csm.generation.readers`): "recogniser", "model", or an object;
                 None is the recogniser.

@@ -34,8 +34,12 @@ def only(monkeypatch, module, function, names):
         (["--voice", "v"], "need --corpus FOLDER .* --texts everyday"),
         (["--voice", "v", "--texts", "everyday"], "--texts needs --voice FOLDER and --output DIR"),
         (["--codes", "c", "--texts", "everyday", "--output", "o"], "--texts needs --voice"),
-        (["--voice", "v", "--texts", "everyday", "--corpus", "c", "--int8"], "--corpus, --int8 belongs not"),
-        (["--voice", "v", "--corpus", "c", "--candidates", "2"], "--candidates belongs to --texts alone"),
+        (["--run", "r", "--texts", "everyday", "--output", "o"], "--texts needs --voice"),
+        (
+            ["--voice", "v", "--texts", "everyday", "--corpus", "c", "--int8"],
+            "no effect beside --texts",
+        ),
+        (["--voice", "v", "--corpus", "c", "--candidates", "2"], "no effect without --texts: --candidates"),
         (
             ["--voice", "v", "--texts", "everyday", "--output", "o", "--candidates", "2"],
             "expected --asr base",

@@ -1,4 +1,4 @@
-"""Of several renditions of a turn the one that is read best is kept, and the conversation goes on with it."""
+"""The rendition with the lowest loss of its reader is kept, and the conversation continues with it."""
 
 import math
 from dataclasses import replace

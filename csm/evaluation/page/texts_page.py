@@ -10,7 +10,8 @@ from csm.evaluation.core.report import Cell, Report, Table
 from csm.evaluation.page.definitions import definitions, footer
 from csm.evaluation.page.figures import Column, entries_of, failures, figures, quantile_cells, table_html
 from csm.evaluation.page.gallery import CHIPS, NOTE, ConditionLook, Gallery, first_clips
-from csm.evaluation.subjects.texts import GENERATED, EvaluatedTexts
+from csm.evaluation.subjects.texts import EvaluatedTexts
+from csm.evaluation.subjects.voice_speech import GENERATED
 from csm.report.page import page_text, save_page
 
 COLUMNS = (

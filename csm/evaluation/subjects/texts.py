@@ -19,17 +19,15 @@ from csm.evaluation.metrics.lengths import CutOff
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.subjects.voice_folder import SpokenLines, talker_origin
+from csm.evaluation.subjects.voice_speech import GENERATED, SEEDS_APART
 from csm.generation.readers import ReaderName
 from csm.generation.talker import Talker
 from csm.system.log import progress
 from csm.system.threads import one_thread
 
 KIND = "texts"
-GENERATED = "generated"
-#: 120 lines of everyday talk that are in no corpus of the project.
+#: 120 lines of everyday talk, written for this.
 EVERYDAY = Path(__file__).resolve().parents[1] / "everyday_lines.txt"
-# Keeps the seeds of two evaluations so far apart that their lines share none.
-SEEDS_APART = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
