@@ -18,8 +18,8 @@ from csm_kernels.rvq_search import triton_kernel  # noqa: E402
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
     x, codebooks = (torch.randn(*size, generator=generator).cuda() for size in ((70, 24), (2, 70, 24)))
-    for split in (False, True):
-        triton_kernel.launch(x, codebooks, *triton_kernel.allocate(x, codebooks), split=split)
+    for kernel in ("levels", "scan", "split"):
+        triton_kernel.launch(x, codebooks, *triton_kernel.allocate(x, codebooks), kernel=kernel)
     codes = rvq_search(x, codebooks, impl="triton").codes
     state = codebooks, codebooks.new_ones(2, 70), codebooks.clone()
     ema_update(x, codes, *state, step=1, impl="triton")

@@ -68,7 +68,7 @@ def main() -> None:
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     table: dict[str, Any] = {"triton": triton.__version__, "target": TARGET, "kernels": {}}
-    for entry in aot.shipped_entries():
+    for entry in (entry for entry in aot.shipped_entries() if aot.is_launched(entry, TARGET)):
         kernel = aot.compiled(entry, aot.TARGETS[TARGET])
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             Path(file.name).write_bytes(kernel.asm["cubin"])

@@ -33,7 +33,7 @@ def sizes(cuda: bool) -> dict[str, tuple[Any, torch.dtype]]:
 def sampling(frames: int, seed: int = 0, **options: Any) -> Any:
     """Returns settings by which a turn has this many frames."""
     from csm.generation.sampling import SamplingConfig
-    from csm.generation.session import FRAMES_PER_SECOND
+    from csm.sequences.turns import FRAMES_PER_SECOND
 
     limit = (frames + 0.5) / FRAMES_PER_SECOND
     return SamplingConfig(max_seconds=limit, shortest=100.0, seed=seed, extra_codes=True, **options)

@@ -90,6 +90,14 @@ def faiss_search(x: Tensor, codebooks: Tensor) -> Call | None:
     return search
 
 
+def by_fp32_kernel(x: Tensor, codebooks: Tensor) -> Call:
+    """Returns the search without a scan, which has the same codes."""
+    from csm_kernels.rvq_search import triton_kernel
+
+    outputs = triton_kernel.allocate(x, codebooks)
+    return partial(triton_kernel.launch, x, codebooks, *outputs, kernel="levels")
+
+
 def time_search(rows, watch: Stopwatch, shape: SearchShape) -> None:
     x, codebooks = quantizer(shape, watch.device)
     half_norms = 0.5 * codebooks.square().sum(2)
@@ -101,6 +109,7 @@ def time_search(rows, watch: Stopwatch, shape: SearchShape) -> None:
     if watch.cuda:
         # Its codes differ from fp32's, so that it is no peer.
         times["addmm_tf32_ms"] = watch.eager(partial(by_addmm, x, codebooks, half_norms, True))
+        times["fp32_kernel_ms"] = watch.eager(by_fp32_kernel(x, codebooks))
         if (by_faiss := faiss_search(x, codebooks)) is not None:
             peers["faiss_ms"] = by_faiss
     add(rows, watch, f"rvq_search {shape.title}", partial(rvq_search, x, codebooks), peers, **times)

@@ -28,7 +28,11 @@ ATOMICS = 3e11  # integer additions to 64 bits a second in the L2: assumed, the 
 GRAPH_LAUNCH = 2e-6  # seconds from one small kernel of a graph to the next
 # Share of the issue slots that such loops reach: register-tiled products, and loops with exponentials.
 PRODUCTS, EXPONENTIALS = 0.8, 0.55
+# Multiply-adds of bf16 a clock and processor, and the share that tiles of 64 x 64 reach.
+MATRIX, MATRICES = 2048, 0.5
 ROWS, CODES, DEPTH = 64, 64, 16  # of the search's tile
+FEW_TILES = 2  # tiles of rows a processor below which the codes are split over programs
+GROUPS_AGAIN = 1.05  # of a tile and level, random codebooks of D 128 (scored_again.py)
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def waves(programs: int, per_program: float) -> float:
 def search_bounds(shape: SearchShape) -> list[Bound]:
     n, d, v, q = shape
     tile_steps, steps = math.ceil(v / CODES), math.ceil(d / DEPTH)
-    split = n < 4096
-    kernel = "rvq_search/split_d16" if split else "rvq_search/levels_d16"
+    split, scan = n < FEW_TILES * SMS * ROWS, d > DEPTH
+    if scan and not split:
+        return scan_bounds(shape)
+    kernel = "rvq_search/split" if split else "rvq_search/levels"
     body = products_loop(kernel)["instructions"] * LOOPS[kernel]["warps"]
     others = [loop for loop in loops(kernel) if loop is not products_loop(kernel) and loop["depth"] > 1]
     after = max((loop["instructions"] for loop in others if not loop["fused"]), default=0)
@@ -81,6 +87,31 @@ def search_bounds(shape: SearchShape) -> list[Bound]:
     return [
         Bound("fp32 products", n * v * d * q / (SMS * ISSUE * LANES * CLOCK), PRODUCTS),
         issue,
+        Bound("L2", traffic / L2),
+        Bound("DRAM", search_bytes(shape) / DRAM),
+    ]
+
+
+def scan_bounds(shape: SearchShape) -> list[Bound]:
+    """Bounds of `scan`: its loops as compiled, and three products of bf16 on the matrix units."""
+    n, d, v, q = shape
+    parts, steps, row_tiles = math.ceil(v / CODES), math.ceil(d / DEPTH), math.ceil(n / ROWS)
+    held = d in (64, 128)
+    kernel = f"rvq_search/scan_9_held{d}" if held else "rvq_search/scan_9"
+    found = loops(kernel)
+    # Where rows are held the products stand in the loop over parts.
+    products = sum(loop["instructions"] for loop in found if loop["matrix"] and loop["depth"] == 3)
+    compared = max(loop["instructions"] for loop in found if loop["depth"] == 2 and not loop["fused"])
+    again = max((loop for loop in found if loop["fused"]), key=lambda loop: loop["fused"])
+    # A group's columns are 16 codes of 64 rows on 128 threads: 8 sums a thread and channel.
+    group = again["instructions"] / (again["fused"] / 8) * d
+    level = max(loop["instructions"] for loop in found if loop["depth"] == 1)
+    per_level = parts * (steps * products + compared) + GROUPS_AGAIN * group + level
+    issue = waves(row_tiles, q * per_level * LOOPS[kernel]["warps"])
+    traffic = row_tiles * 4.0 * q * v * d + 4.0 * n * d * q * (1 if held else parts)
+    return [
+        Bound("issue slots", issue, PRODUCTS),
+        Bound("matrix products", 3 * n * v * d * q / (SMS * MATRIX * CLOCK), MATRICES),
         Bound("L2", traffic / L2),
         Bound("DRAM", search_bytes(shape) / DRAM),
     ]
@@ -195,7 +226,8 @@ def loops_table() -> str:
 
 
 def generation_table() -> str:
-    from csm.network.generation_roofline import floors_table, frame_traffic
+    from generation_roofline import floors_table, frame_traffic
+
     from csm.network.presets import csm_1b
 
     sizes = frame_traffic(csm_1b(), context=2048)

@@ -172,6 +172,12 @@ def _measured(place: int) -> tuple[Resources, set[str]] | str:
         return f"{type(error).__name__}: {' '.join(str(error).strip().splitlines()[-1:])}"
 
 
+def is_launched(entry: Shipped, target: str) -> bool:
+    """Whether an entry is launched on a target of `TARGETS`."""
+    arch = TARGETS[target].arch
+    return entry.generation is None or (isinstance(arch, int) and arch // 10 == entry.generation)
+
+
 def inspect(
     entries: Sequence[Shipped], targets: Sequence[str], golden: Table | None, jobs: int = 1
 ) -> tuple[Table, list[str]]:
@@ -189,7 +195,7 @@ def inspect(
     columns = "registers", "shared", "spills", "instructions", "loop_wavefronts", "loop_conflicts"
     longest = max((len(entry.name) for entry in entries), default=0)
     print(f"{'kernel':{longest}}  target " + "".join(f"{column:>16}" for column in columns), flush=True)
-    _work[:] = [(entry, name) for entry in entries for name in targets]
+    _work[:] = [(entry, name) for entry in entries for name in targets if is_launched(entry, name)]
     pool = multiprocessing.get_context("fork").Pool(jobs) if jobs > 1 else None
     results = pool.imap(_measured, range(len(_work))) if pool else map(_measured, range(len(_work)))
     table: Table = {}

@@ -13,11 +13,12 @@ class Shipped:
     Attributes:
         name: Unique name; the key in the golden tables `golden/`.
         kernel: The `triton.jit` function.
-        signature: Triton type of each run-time argument by name, such as ``"*fp32"`` or ``"i32"``.
+        signature: Triton type of each run-time argument by name, such as `"*fp32"` or `"i32"`.
         constexprs: Value of each `tl.constexpr` argument by name.
         num_warps: Warps per program.
         num_stages: Software pipelining stages.
-        attrs: Divisibility hints, ``{(argument_index,): [["tt.divisibility", 16]]}``.
+        generation: Major number of the compute capability of the GPUs it is launched on; None: all GPUs.
+        attrs: Divisibility hints, `{(argument_index,): [["tt.divisibility", 16]]}`.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Shipped:
     constexprs: dict[str, Any]
     num_warps: int
     num_stages: int
+    generation: int | None = None
     attrs: dict[tuple[int, ...], list[list[Any]]] = field(default_factory=dict)
 
 

@@ -92,12 +92,47 @@ SEARCH = of(
         "| (0x7FFFFFFF - codes).to(tl.int64)\n\n\n@triton.jit\ndef _code_of(keys):\n"
         "    return 0x7FFFFFFF - (keys & 0xFFFFFFFF)",
     ),
-    ("triton: tie flipped in a lane", "triton_kernel.py", "less = scores < best", "less = scores <= best"),
+    (
+        "triton: tie flipped in a lane",
+        "triton_kernel.py",
+        "less = scores < best  # false",
+        "less = scores <= best  # false",
+    ),
     (
         "triton: lanes of equal scores not compared",
         "triton_kernel.py",
-        "tl.min(tl.where(best == least[:, None], codes, 0x7FFFFFFF), axis=1)",
-        "tl.max(tl.where(best == least[:, None], codes, 0), axis=1)",
+        "tl.min(tl.where(best == tl.min(best, axis=1)[:, None], codes, 0x7FFFFFFF), axis=1)",
+        "tl.max(tl.where(best == tl.min(best, axis=1)[:, None], codes, 0), axis=1)",
+    ),
+    (
+        "triton: a scan without its error",
+        "triton_kernel.py",
+        "tl.min(best, axis=1) + 2.01 * error",
+        "tl.min(best, axis=1) + 0 * error",
+    ),
+    (
+        "triton: the error of rounded products alone",
+        "triton_kernel.py",
+        "product * (2.0**-16 + width * 1.5 * 2.0**-22)",
+        "product * 2.0**-22",
+    ),
+    (
+        "triton: codes of one lane not scored again",
+        "triton_kernel.py",
+        "crowded = ~(second > limit)",
+        "crowded = second < best",
+    ),
+    (
+        "triton: pairs that are not of the residual",
+        "triton_kernel.py",
+        "_store_pair(pairs + d * ROWS + lane, _depth(width, BLOCK_D) * ROWS, r)",
+        "_store_pair(pairs + d * ROWS + lane, _depth(width, BLOCK_D) * ROWS, r + c)",
+    ),
+    (
+        "triton: tie flipped where codes are scored again",
+        "triton_kernel.py",
+        "less = scores < least",
+        "less = scores <= least",
     ),
     (
         "triton: tail of codes competes",
@@ -105,7 +140,12 @@ SEARCH = of(
         'tl.where(inside, 0.5 * total, float("inf"))',
         "0.5 * total",
     ),
-    ("triton: missing level offset", "triton_kernel.py", "        tables += table_size\n", ""),
+    (
+        "triton: missing level offset",
+        "triton_kernel.py",
+        "        tables += table_size\n        half_norms",
+        "        half_norms",
+    ),
     (
         "triton: another program's tile",
         "triton_kernel.py",

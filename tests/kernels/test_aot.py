@@ -51,9 +51,9 @@ QUICK = ("sm_80", "sm_90", "gfx942")
 def test_the_shipped_search_and_update_pass():
     done = run("-m", "csm_kernels.aot", "--check", "--operations", *MINE, "--targets", *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("10 kernels on 3 targets: 0 violations\n")
+    assert done.stdout.endswith("17 kernels on 3 targets: 0 violations\n")
     rows = [line for line in done.stdout.splitlines() if line.startswith(MINE)]
-    assert len(rows) == 30
+    assert len(rows) == 37
 
 
 def test_the_search_passes_with_another_triton_too():
@@ -73,8 +73,8 @@ def tables() -> dict[str, aot.Table]:
 
 
 # Values that ptxas puts away once a level, outside the inner loops; they cost less than a tile's read.
-BORNE = {("3.6.0", "rvq_search/levels", "sm_80")}
-BORNE |= {("3.6.0", "ema_update/move_usage", target) for target in ("sm_80", "sm_86", "sm_89")}
+BORNE = {("3.6.0", "rvq_search/levels", "sm_80"): 12, ("3.6.0", "rvq_search/scan_9_held128", "sm_90"): 22}
+BORNE |= {("3.6.0", "ema_update/move_usage", target): 13 for target in ("sm_80", "sm_86", "sm_89")}
 
 
 def test_two_versions_of_triton_have_golden_tables_of_search_and_update_on_every_target():
@@ -87,10 +87,12 @@ def test_two_versions_of_triton_have_golden_tables_of_search_and_update_on_every
     for version, golden in tables().items():
         assert set(golden) >= set(done.stdout.split())
         for name in done.stdout.split():
-            assert set(golden[name]) == set(aot.TARGETS)
-            spilling = {target for target, row in golden[name].items() if row["spills"]}
-            assert {(version, name, target) for target in spilling} <= BORNE
-            assert all(row["spills"] < 16 and row["float_atomics"] == 0 for row in golden[name].values())
+            scanned = re.fullmatch(r"rvq_search/scan_(\d+)(?:_held\d+)?", name)
+            launched = [t for t in aot.TARGETS if scanned is None or re.fullmatch(rf"sm_{scanned[1]}\d", t)]
+            assert set(golden[name]) == set(launched)
+            for target, row in golden[name].items():
+                assert row["spills"] <= BORNE.get((version, name, target), 0), (version, name, target)
+                assert row["float_atomics"] == 0
 
 
 def test_the_oldest_torch_allowed_comes_with_a_triton_that_gathers():
@@ -110,6 +112,18 @@ def test_the_searchs_inner_loop_meets_no_bank_conflict_and_waits_for_multiply_ad
     for row in loops:
         assert row["loop_conflicts"] == 0
         assert row["loop_wavefronts"] < row["loop_fused"] / 4  # of an SM's cycle: one, and four
+
+
+def test_the_scans_inner_loop_is_matrix_instructions_without_a_bank_conflict():
+    loops = [
+        (target, row)
+        for golden in tables().values()
+        for name in (8, 9, "9_held64", "9_held128", 10, 12)
+        for target, row in golden[f"rvq_search/scan_{name}"].items()
+    ]
+    assert len(loops) == 16 and len(dict(loops)) == 6
+    for target, row in loops:
+        assert row["loop_conflicts"] == 0 and row["loop_matrix"] > 0 and row["loop_fused"] == 0, target
 
 
 def test_planted_faults_are_each_named(tmp_path):
@@ -261,7 +275,7 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
             launched.setdefault(self.__name__, set()).add(compiled.hash)
 
         JITFunction.run = record
-        for width in (1, 5, 8, 16, 100, 256):
+        for width in (1, 5, 8, 16, 64, 100, 128, 256):
             for levels, size in ((1, 1), (2, 100), (16, 64)):
                 codebooks = torch.zeros(levels, size, width)
                 for rows in (1, 16, 13, 8192):
@@ -275,7 +289,8 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
                     for revive_below in (0.0, 0.05):
                         update.apply(flat, *state, 2, slots, 0.9, 1e-5, revive_below)
         shipped = {}
-        for entry in aot.shipped_entries(("rvq_search", "ema_update")):
+        entries = aot.shipped_entries(("rvq_search", "ema_update"))
+        for entry in (entry for entry in entries if aot.is_launched(entry, "sm_90")):
             compiled = aot.compiled(entry, aot.TARGETS["sm_90"])
             shipped.setdefault(entry.kernel.__name__, set()).add(compiled.hash)
         assert shipped == launched, {name: (shipped[name], launched.get(name)) for name in shipped}
@@ -283,7 +298,7 @@ def test_what_a_cuda_device_would_be_sent_is_what_was_compiled_ahead(tmp_path):
         """,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "10\n"
+    assert done.stdout == "14\n"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from csm_kernels.interpolated_attention import triton_kernel as attention  # noq
 from csm_kernels.rvq_search import triton_kernel as search  # noqa: E402
 
 KERNELS = {
-    search: ("_lay_out", "_search_levels", "_search_split"),
+    search: ("_lay_out", "_pair", "_search_levels", "_search_scanned", "_search_split"),
     update: ("_largest", "_accumulate", "_draw", "_write_candidates", "_move_usage", "_move_vectors"),
     attention: ("_place_runs",),
 }
@@ -70,8 +70,8 @@ def test_every_kernel_of_every_operation_is_launched_inside(monkeypatch):
     x, codebooks = torch.zeros(5, 8), torch.zeros(2, 7, 8)
     codes = torch.zeros(5, 2, dtype=torch.int64)
     outputs = search.allocate(x, codebooks)
-    for split in (False, True):
-        search.launch(x, codebooks, *outputs, split=split)
+    for kernel in ("levels", "scan", "split"):
+        search.launch(x, codebooks, *outputs, kernel=kernel)
     flat = update.statistics(x, codes, codebooks, codes[:, 0], torch.tensor(1), 1, 0, 3)
     update.apply(flat, codebooks, torch.zeros(2, 7), torch.zeros_like(codebooks), 1, 3, 0.9, 1e-5, 0.05)
     q, bounds = torch.zeros(5, 2, 32), torch.tensor([0, 5])

@@ -28,11 +28,11 @@ def shuffled(place: Place, grid: Place) -> Place:
     return number // (grid[1] * grid[2]), number // grid[2] % grid[1], number % grid[2]
 
 
-def searched(split: bool) -> list[Tensor]:
+def searched(kernel: search.Kernel) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     x, codebooks = torch.randn(70, 16, generator=generator), torch.randn(2, 70, 16, generator=generator)
     outputs = search.allocate(x, codebooks)
-    search.launch(x, codebooks, *outputs, split=split)
+    search.launch(x, codebooks, *outputs, kernel=kernel)
     return list(outputs)
 
 
@@ -61,15 +61,16 @@ def attended(window: int | None) -> list[Tensor]:
 
 
 CALLS: list[Callable[[], list[Tensor]]] = [
-    lambda: searched(False),
-    lambda: searched(True),
+    lambda: searched("levels"),
+    lambda: searched("scan"),
+    lambda: searched("split"),
     updated,
     lambda: attended(None),
     lambda: attended(5),
 ]
 
 
-@pytest.mark.parametrize("call", CALLS, ids=["levels", "split", "update", "attention", "window"])
+@pytest.mark.parametrize("call", CALLS, ids=["levels", "scan", "split", "update", "attention", "window"])
 def test_any_order_of_programs_gives_the_same_bits(call, monkeypatch):
     expected = call()
     place_program = interpreter.InterpreterBuilder.set_grid_idx
