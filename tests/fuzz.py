@@ -13,18 +13,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import pickle
 import random
+import re
 import shutil
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import soundfile
 import torch
 from torch import nn
 
+from csm.audio.files import write_audio
 from csm.config import load, save
 from csm.data.code_companions import (
     read_alignment,
@@ -33,6 +40,8 @@ from csm.data.code_companions import (
     write_code_vectors,
 )
 from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
+from csm.data.corpora.recordings import prepare_recordings
+from csm.data.corpora.source_files import find_files
 from csm.data.manifest import Conversation, Turn, read_corpus, write_manifest
 from csm.generation.sampling import SamplingConfig
 from csm.generation.voices import Voice, read_voices, write_voices
@@ -99,7 +108,7 @@ def write_codes(folder: Path) -> None:
         EncodedTurn(name, codes + i, torch.full((4, 3), 0.5), torch.ones(2)) for i, name in enumerate("abc")
     ]
     write_code_shards(folder, turns, {"corpus": "c"})
-    write_alignment(folder, {name: torch.arange(3.0) for name in "abc"}, "bytes")
+    write_alignment(folder, {name: torch.arange(3.0) for name in "abc"}.items(), "bytes")
     write_code_vectors(folder, torch.rand(2, 9, 3, generator=generator))
 
 
@@ -147,6 +156,135 @@ def read_run_folder(folder: Path) -> Any:
     read_metrics(folder / "metrics.jsonl")
 
 
+def lines(*entries: Any) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
+
+
+SPOKEN = {"start": 0.1, "end": 0.4, "text": "well hello", "speaker": "ann"}
+TIMED = {**SPOKEN, "words": [{"word": "well", "start": 0.1, "end": 0.2}]}
+CUE = "1\n00:00:00,100 --> 00:00:00,400\nAnn: [sighs] hello\n\n"
+RECORDING = {"id": "a", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
+SUPERVISION = {"id": "s", "recording_id": "a", "start": 0.1, "duration": 0.3, "channel": 0, "custom": {}}
+SUPERVISION |= {"text": "hello", "speaker": "ann", "alignment": {"word": [["hello", 0.1, 0.2, None]]}}
+ROW = {"conversation_id": "c", "turn_id": 0, "speaker": "ann", "text": "hello", "path": "a.wav", "channel": 0}
+MESSAGE = {"role": "0", "content": [{"type": "text", "text": "hi"}, {"type": "audio", "url": "a.wav"}]}
+INTERVALS = '"IntervalTier"\n"Ann"\n0\n1\n1\n0.1\n0.4\n"hello"\n'
+SWITCHBOARD = "sw2001A-ms98-a-0001 0.1 0.4 hello\n"
+BACKCHANNEL = "backchannel,backchannel_speaker,backchannel_start,backchannel_stop"
+CANDOR = f"turn_id,speaker,start,stop,utterance,{BACKCHANNEL}\n"
+CANDOR += '0,p1,0.1,0.9,"Well, you know.",yeah,p2,0.4,0.6\n1,p2,0.9,1.0,I do.,,,,\n'
+COMMON_VOICE = "client_id\tpath\tsentence\tup_votes\n" + "x1\ta.wav\tSecond.\t2\n"
+
+
+def parquet_rows() -> bytes:
+    """Two turns as `datasets` writes them."""
+    from pyarrow import BufferOutputStream, Table, parquet
+
+    heard, sound = BytesIO(), [0.1, -0.1] * 4_000
+    soundfile.write(heard, sound, 8_000, format="WAV")
+    audio = {"bytes": heard.getvalue(), "path": "a.wav"}
+    row = {"conversation_id": "c", "text": "hello", "speaker_id": 7, "audio": audio, "overlap": False}
+    rows = [{**row, "turn_id": number, "split": "train"} for number in range(2)]
+    written = BufferOutputStream()
+    parquet.write_table(Table.from_pylist(rows), written)
+    return bytes(written.getvalue())
+
+
+# Layout -> file -> content, or what makes it, beside a recording of one second.
+TREES: dict[str, dict[str, str | Callable[[], bytes]]] = {
+    "sidecars": {"a.json": json.dumps({"turns": [{**SPOKEN, "channel": 0, "emotion": "glad"}]})},
+    "whisper": {"a.json": json.dumps({"segments": [TIMED, {**TIMED, "channel": 0}]})},
+    "moshi": {
+        "a.json": json.dumps({"alignments": [["hi", [0.1, 0.4], "SPEAKER_MAIN"]], "csm_speakers": {}}),
+        "data.jsonl": lines({"path": "a.wav", "duration": 1.0}),
+    },
+    "lhotse": {"recordings.jsonl": lines(RECORDING), "supervisions.jsonl": lines(SUPERVISION, SUPERVISION)},
+    "messages": {"m.jsonl": lines({"messages": [MESSAGE, MESSAGE]}, {"messages": []})},
+    "nemo": {"m.json": lines({"audio_filepath": "a.wav", "text": "hi", "offset": 0.1, "duration": 0.3})},
+    "turns": {"t.jsonl": lines(ROW, ROW), "t.csv": f'{",".join(ROW)}\nc,1,ann,"hello",a.wav,0\n' * 2},
+    "subtitles": {"a.srt": CUE * 3},
+    "rttm": {
+        "a.rttm": "SPEAKER a 1 0.10 0.30 <NA> <NA> ann <NA> <NA>\n" * 2,
+        "a.ctm": "a 1 0.10 0.3 hello\n",
+    },
+    "textgrid": {"a.TextGrid": f'"ooTextFile"\n"TextGrid"\n0\n1\n<exists>\n1\n{INTERVALS}'},
+    "kaldi": {"wav.scp": "r a.wav\n", "text": "u hi\n", "utt2spk": "u ann\n", "segments": "u r 0.1 0.4\n"},
+    "ami": {
+        "w/ES1.A.words.xml": '<r><w starttime="0.1" endtime="0.4">hello</w></r>',
+        "meetings.xml": '<r><meeting observation="ES1"><speaker nxt_agent="A" channel="0"/></meeting></r>',
+    },
+    "switchboard": {"sw2001A-ms98-a-trans.text": SWITCHBOARD, "sw2001A-ms98-a-word.text": SWITCHBOARD},
+    "ljspeech": {"metadata.csv": 'LJ1-1|In 1456,|In fourteen fifty-six,\nLJ1-1|"quoted|\n'},
+    "common_voice": {"validated.tsv": COMMON_VOICE, "dev.tsv": COMMON_VOICE},
+    "dailytalk": {
+        "data/0/0_1_d0.txt": "What are you doing?\n",
+        "metadata.json": json.dumps({"0": {"0": {"emotion": "happiness"}, "1": {"emotion": "no emotion"}}}),
+    },
+    "fisher": {
+        "trans/fe_03_00001.txt": "# fe_03_00001.sph\n\n0.10 0.40 A: hello [laughter] (( there ))\n"
+        "0.5 0.9 A: hi\n",
+        "doc/fe_03_p1_calldata.tbl": "CALL_ID,APIN,ASX.DL,BPIN\n00001,2602,f.a,1790\n",
+    },
+    "candor": {
+        "0a1b/transcription/channel_map.json": json.dumps({"L": "p1", "R": "p2"}),
+        "0a1b/transcription/transcript_backbiter.csv": CANDOR,
+    },
+    "expresso": {"read_transcriptions.txt": "ex01_happy_00001\tWhat a day!\nex01_sad_00001\tGone.\n"},
+}
+if find_spec("pyarrow") is not None:
+    TREES["parquet"] = {"test-00000-of-00001.parquet": parquet_rows}
+NAMES = {
+    "ami": "ES1.Headset-0.wav",
+    "switchboard": "sw02001.wav",
+    "ljspeech": "wavs/LJ1-1.wav",
+    "common_voice": "clips/a.wav",
+    "dailytalk": "data/0/0_1_d0.wav",
+    "fisher": "fe_03_00001.wav",
+    "candor": "0a1b/processed/0a1b.wav",
+    "expresso": "audio_48khz/read/ex01/happy/base/ex01_happy_00001.wav",
+}
+CHANNELS = {"candor": 2}
+# What names a recording anywhere in the folder, where two of one name are refused.
+NUMBERS = {"fisher": "00001"}
+
+
+def layout_kind(name: str) -> Kind:
+    """Two source folders, of which one is damaged: a corpus is made of the other, and its totals add up."""
+
+    def write(folder: Path) -> None:
+        for copy, part in enumerate((folder / "damaged", folder / "whole", folder), 1):
+
+            def own(text: str, number: str = f"{copy:05d}") -> str:
+                return text.replace(NUMBERS.get(name, number), number)
+
+            samples = 0.1 * (-1.0) ** torch.arange(8_000)
+            audio = part / own(NAMES.get(name, "a.wav"))
+            audio.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(audio, samples.expand(CHANNELS.get(name, 1), -1), 8_000)
+            for path, content in TREES[name].items() if part != folder else ():
+                file = part / own(path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(own(content).encode() if isinstance(content, str) else content())
+
+    def read(folder: Path) -> tuple[str]:
+        with tempfile.TemporaryDirectory() as output:
+            try:
+                corpus = prepare_recordings(Path(output) / "corpus", source=folder, layout=name)
+            except (ValueError, OSError) as error:
+                raise AssertionError(f"one file ended the preparation: {error}") from error
+            info, texts = corpus.info, [turn.text for turn in corpus.turns()]
+            damaged = [text for text in texts if not text.strip() or text == "None"]
+            damaged += [text for text in texts if any(unicodedata.category(c) == "Cc" for c in text)]
+            assert not damaged, f"these are no texts: {damaged}"
+        for unit in ("turn", "file"):
+            parts = info[f"{unit}s_used"] + info[f"{unit}s_rejected"]
+            assert info[f"{unit}s_in"] == parts, f"{unit}s do not add up"
+        assert info["files_in"] == len(find_files(folder)), "a file is not counted"
+        return ("prepared",)
+
+    return Kind(write, tuple(f"damaged/{path}" for path in TREES[name]), read)
+
+
 STEP = "step_00000002/"
 KINDS = {
     "checkpoint": Kind(
@@ -162,6 +300,7 @@ KINDS = {
     "corpus": Kind(write_corpus, ("manifest.jsonl", "corpus.json"), lambda folder: read_corpus(folder)),
     "voice": Kind(write_voice, ("voices.json", "sampling.json", "model.safetensors"), read_voice),
     "run": Kind(write_run_folder, ("run.json", "complete.json", "metrics.jsonl"), read_run_folder),
+    **{f"layout {name}": layout_kind(name) for name in TREES},
 }
 ODD: tuple[Any, ...] = (
     None,
@@ -193,8 +332,62 @@ def exchanged(value: Any, draw: random.Random) -> Any:
     return draw.choice(ODD)
 
 
+def mutated_rows(data: bytes, draw: random.Random) -> bytes:
+    """Returns a parquet file with one value exchanged in a row, or in all where its kind would change."""
+    from pyarrow import BufferOutputStream, BufferReader, Table, parquet
+
+    rows = parquet.read_table(BufferReader(data)).to_pylist()
+    key, place = draw.choice(sorted(rows[0])), draw.randrange(len(rows))
+    value = exchanged(rows[place][key], draw)
+    for chosen in (rows[place : place + 1], rows):
+        for row in chosen:
+            row[key] = value
+        try:
+            written = BufferOutputStream()
+            parquet.write_table(Table.from_pylist(rows), written)
+            return bytes(written.getvalue())
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
+            pass  # of another kind than the rest of its column, or of none that parquet has
+    return data[:-1]
+
+
+FIELDS = (
+    "",
+    "nan",
+    "-1",
+    "1e999",
+    "../../x",
+    "/etc/passwd",
+    "\0",
+    "\ud800",
+    '"',
+    "\t",
+    "|",
+    "x" * 5000,
+)
+
+
+def mutated_table(data: bytes, draw: random.Random) -> bytes:
+    """Returns lines of which one is taken out or repeated, or has another field."""
+    lines = data.decode().splitlines(keepends=True)
+    place, way = draw.randrange(len(lines)), draw.random()
+    if way < 0.2:
+        del lines[place]
+    elif way < 0.4:
+        lines.insert(draw.randrange(len(lines)), lines[place])
+    else:
+        parts = re.split(r"([\t|, :<>=])", lines[place])
+        parts[draw.randrange(len(parts))] = draw.choice(FIELDS)
+        lines[place] = "".join(parts)
+    return "".join(lines).encode("utf-8", "surrogatepass")
+
+
 def mutated_json(data: bytes, draw: random.Random) -> bytes:
-    """Returns a JSON file, or a safetensors file's header, with one value exchanged."""
+    """Returns a JSON file, or a safetensors file's header, with one value exchanged; tables likewise."""
+    if data[:4] == b"PAR1":
+        return mutated_rows(data, draw)
+    if data[:1] not in b"{[" and data[8:9] != b"{" and data.isascii() and data:
+        return mutated_table(data, draw)
     try:
         if data[:1] in b"{[":
             lines = data.splitlines()
@@ -302,6 +495,7 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=2000, help="of each kind of file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    logging.disable()  # preparations tell what they find
     failed = 0
     for name, kind in KINDS.items():
         problems = fuzz(name, options.mutations * len(kind.files), options.seed)

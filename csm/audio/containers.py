@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from csm.system.extras import missing_package
 from csm.system.files import hash_key
 
 LONGEST_MISSING = 1.0  # seconds that a container may state more than it holds: headers round
+# Streams without a header, whose length FFmpeg estimates by their first bit rate, wrong by any factor.
+HEADERLESS = frozenset("aac ac3 eac3 amr amrnb amrwb dts loas mp3 mpeg mpegts".split())
+TAGGED = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # the length of a stream in Matroska and WebM
 
 
 def channels_of(path: Path) -> int:
@@ -128,10 +132,20 @@ class _Container:
     def _require_whole(self, seconds: float) -> None:
         if seconds == 0:
             raise ValueError(f"{self.name}: holds no audio: expected at least one sample; leave it out")
-        stated = self.stream.duration
-        promised = float(stated * self.stream.time_base) if stated else 0.0
+        promised = self._stated()
         if seconds < promised - LONGEST_MISSING:
             raise ValueError(
                 f"{self.name}: is truncated: its header states {promised:.2f} s, it holds {seconds:.2f}; "
                 "copy it again"
             )
+
+    def _stated(self) -> float:
+        """Returns the seconds that a header states, 0 where none does."""
+        if HEADERLESS & set(self.container.format.name.split(",")):
+            return 0.0
+        if self.stream.duration:
+            return float(self.stream.duration * self.stream.time_base)
+        if tag := TAGGED.fullmatch(self.stream.metadata.get("DURATION", "")):
+            return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])
+        # The length of the whole is also that of a video, which may be longer.
+        return (self.container.duration or 0) / 1e6 if len(self.container.streams) == 1 else 0.0

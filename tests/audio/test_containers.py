@@ -15,6 +15,7 @@ FORMATS = {
     "mka": ("matroska", "aac"),
     "webm": ("webm", "libopus"),
     "wma": ("asf", "wmav2"),
+    "aac": ("adts", "aac"),
 }
 
 
@@ -50,6 +51,56 @@ def test_a_container_becomes_flac_of_its_channels_and_length(tmp_path, ending: s
     for channel in range(channels):
         spectrum = np.abs(np.fft.rfft(samples[rate : 2 * rate, channel]))
         assert int(spectrum.argmax()) == 440 * (channel + 1)
+
+
+@pytest.mark.parametrize("ending", ["m4a", "mka", "webm", "wma"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_container_is_refused_by_its_figures(tmp_path, ending: str, share: float) -> None:
+    path = encoded(tmp_path / f"talk.{ending}", seconds=20.0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: round(share * len(whole))])
+    with pytest.raises(ValueError, match="truncated|reads|cannot be read past"):
+        playable(path, tmp_path)
+    assert not list(tmp_path.glob("*.flac")) and not list(tmp_path.glob("*.part"))
+
+
+def test_a_video_longer_than_its_sound_is_whole_and_a_truncated_one_is_not(tmp_path) -> None:
+    path = tmp_path / "talk.mkv"
+    with av.open(str(path), "w", format="matroska") as container:
+        audio, video = (
+            container.add_stream("aac", rate=48_000, layout="mono"),
+            container.add_stream("mpeg4", 25),
+        )
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        for number in range(24 * 47):
+            samples = np.full((1, 1024), 0.1 * (-1) ** number, np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, 1024 * number
+            container.mux(audio.encode(frame))
+        for number in range(25 * 40):
+            frame = av.VideoFrame(64, 64, "yuv420p")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        container.mux([*audio.encode(None), *video.encode(None)])
+    assert abs(soundfile.info(playable(path, tmp_path)).duration - 24 * 47 * 1024 / 48_000) < 0.1
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 4])
+    with pytest.raises(ValueError, match="is truncated: its header states"):
+        playable(path, tmp_path)
+
+
+def test_a_stream_without_a_header_is_whole_however_its_bit_rate_changes(tmp_path) -> None:
+    path = tmp_path / "talk.aac"
+    with av.open(str(path), "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="mono")
+        noise = np.random.default_rng(0)
+        for number in range(1000):  # silence, then noise: the first bit rate is a small one
+            samples = noise.normal(0, 0.2 * (number > 300), (1, 1024)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, 1024 * number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert abs(soundfile.info(playable(path, tmp_path)).duration - 1000 * 1024 / 48_000) < 0.1
 
 
 def test_what_libsndfile_reads_is_left_as_it_is(tmp_path) -> None:

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.files import AudioInfo
-from csm.data.corpora.layouts.fields import field, speaker_of, stated_length, text_of
+from csm.data.corpora.layouts.fields import (
+    channel_of,
+    field,
+    label_of,
+    seconds_of,
+    speaker_of,
+    stated_length,
+    text_of,
+)
 from csm.data.corpora.segmentation import SegmentationConfig, detect_segments, merge_units, to_turns
 from csm.data.manifest import Recording, Segment, Turn
 
@@ -56,7 +64,7 @@ def read_turns(
         segments = _segments_with_times(described["turns"], recording, rejects)
     elif "text" in described and info.channels == 1:
         text = text_of(described["text"], "the text beside it")
-        speaker = _clean(str(described.get("speaker") or folder_name))
+        speaker = speaker_of(described.get("speaker", folder_name))
         segments = [Segment(speaker=speaker, start=0.0, end=info.duration, text=text)]
     elif info.channels == 2 and "text" not in described:
         detected = True
@@ -94,11 +102,11 @@ def _segments_with_times(
 def _segment(entry: Any, recording: Recording) -> Segment:
     if not isinstance(entry, dict):
         raise ValueError(f"is {type(entry).__name__}: expected an object with speaker, start, end, text")
-    channel = entry["channel"] if recording.channels == 2 else entry.get("channel", 0)
-    if channel not in range(recording.channels):
-        raise ValueError(f"channel is {channel!r}: expected 0..{recording.channels - 1}")
+    channel = channel_of(entry["channel"] if recording.channels == 2 else entry.get("channel", 0))
+    if channel >= recording.channels:
+        raise ValueError(f"channel is {channel}: expected 0..{recording.channels - 1}")
     text = text_of(field(entry, "text"), "the text")
-    start, end = float(entry["start"]), float(entry["end"])
+    start, end = seconds_of(entry["start"], "start"), seconds_of(entry["end"], "end")
     if end > recording.duration + 0.05:
         raise ValueError(f"end is {end} s: expected at most the duration, {recording.duration:.3f} s")
     return Segment(
@@ -106,8 +114,8 @@ def _segment(entry: Any, recording: Recording) -> Segment:
         start=start,
         end=min(end, recording.duration),
         text=text,
-        channel=int(channel),
-        emotion=str(entry["emotion"]) if entry.get("emotion") else None,
+        channel=channel,
+        emotion=label_of(entry.get("emotion"), "emotion"),
     )
 
 
@@ -144,7 +152,7 @@ def _segments_without_times(path: Path, info: AudioInfo, entries: list[Any]) -> 
 
 def _lacks_times(entries: Any) -> bool:
     if not isinstance(entries, list) or not entries:
-        raise ValueError('"turns" in the .json must be a list with at least one turn')
+        raise ValueError('"turns" in the .json is no list of turns: expected a list with at least one turn')
     return not any(isinstance(entry, dict) and ("start" in entry or "end" in entry) for entry in entries)
 
 

@@ -2,8 +2,9 @@
 
 The first speaker of a conversation is SPEAKER_MAIN, the left channel. A conversation that lies in one file of
 two channels keeps its audio and times. Speakers who share a channel are put on two, silence elsewhere; turns
-in files of their own are laid end to end. An alignment is a word where words.jsonl has all words of the
-conversation, else a turn; `csm_unit` says which, `csm_speakers` the names.
+in files of their own are laid end to end. An alignment is a word of a turn whose words words.jsonl has, else
+the whole turn. `csm_turns` says which alignments are a turn, and what the layout has no field for: its text
+where the words are spelled otherwise, id and emotion. `csm_speakers` has the names.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from csm.audio.files import iter_blocks, read_audio, sample_rate_of, write_audio
 from csm.data.corpora.layouts.moshi_finetune import MAIN, OTHER
 from csm.data.manifest import Conversation, Corpus, Turn, file_safe
 from csm.data.word_times import Word, read_words
-from csm.system.log import progress_of
+from csm.system.log import log, progress_of
 
 GAP = 0.3  # seconds between turns that are laid end to end
 
@@ -32,7 +33,7 @@ def write_moshi_finetune(corpus: Corpus, folder: Path) -> list[tuple[str, str]]:
     """
     (folder / "data_stereo").mkdir()
     words = read_words(corpus.root)
-    left_out, lines = [], []
+    left_out, lines, whole, total_turns = [], [], 0, 0
     total = len(corpus.conversations)
     for conversation in progress_of(corpus.conversations, "moshi", total, unit="conversation"):
         speakers = list(dict.fromkeys(turn.speaker for turn in conversation.turns))
@@ -42,27 +43,50 @@ def write_moshi_finetune(corpus: Corpus, folder: Path) -> list[tuple[str, str]]:
         placed, waveform, rate = _stereo(corpus, conversation, speakers)
         path = folder / "data_stereo" / f"{file_safe(conversation.id)}.wav"
         write_audio(path, waveform, rate)
-        content = _alignments(placed, words)
+        content = _content(conversation, placed, words)
+        whole += sum(not turn["words"] for turn in content["csm_turns"])
+        total_turns += len(content["csm_turns"])
         path.with_suffix(".json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
         lines.append({"path": f"data_stereo/{path.name}", "duration": waveform.shape[1] / rate})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "data.jsonl").write_text(text, encoding="utf-8")
+    if whole:
+        log.warning("%d of %d turns have no times of words: each is one alignment", whole, total_turns)
     return left_out
 
 
-def _alignments(placed: list[tuple[Turn, int, float]], words: dict[str, tuple[Word, ...]]) -> dict:
+def _content(
+    conversation: Conversation,
+    placed: list[tuple[Turn, int, float]],
+    words: dict[str, tuple[Word, ...]],
+) -> dict[str, Any]:
     """Returns the content of NAME.json of (turn, channel, seconds by which it moved)."""
     placed = [part for part in placed if part[0].text]  # of a turn without a text there is only the sound
-    spoken = all(words.get(turn.id) for turn, _, _ in placed)
-    entries: list[list[Any]] = []
-    for turn, channel, moved in placed:
-        units = words[turn.id] if spoken else (Word(turn.text, turn.start, turn.end),)
-        for unit in units:
+    entries: list[tuple[list[Any], int]] = []  # alignment, number of its turn
+    for number, (turn, channel, moved) in enumerate(placed):
+        for unit in words.get(turn.id) or (Word(turn.text, turn.start, turn.end),):
             times = [round(unit.start + moved, 6), round(unit.end + moved, 6)]
-            entries.append([unit.text, times, MAIN if channel == 0 else OTHER])
-    names = {MAIN if channel == 0 else OTHER: turn.speaker for turn, channel, _ in placed}
-    entries.sort(key=lambda entry: entry[1])
-    return {"alignments": entries, "csm_unit": "word" if spoken else "turn", "csm_speakers": names}
+            entries.append(([unit.text, times, MAIN if channel == 0 else OTHER], number))
+    entries.sort(key=lambda entry: entry[0][1])
+    turns = [
+        {
+            "id": turn.id,
+            "start": round(turn.start + moved, 6),
+            "end": round(turn.end + moved, 6),
+            "text": turn.text,
+            "emotion": turn.emotion,
+            "words": bool(words.get(turn.id)),
+            "alignments": [place for place, (_, owner) in enumerate(entries) if owner == number],
+        }
+        for number, (turn, _, moved) in enumerate(placed)
+    ]
+    return {
+        "alignments": [entry for entry, _ in entries],
+        "csm_conversation": conversation.id,
+        "csm_split": conversation.split,
+        "csm_speakers": {MAIN if channel == 0 else OTHER: turn.speaker for turn, channel, _ in placed},
+        "csm_turns": turns,
+    }
 
 
 def _stereo(

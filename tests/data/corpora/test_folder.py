@@ -118,7 +118,7 @@ def test_bad_turns_are_rejected_and_good_ones_kept(tmp_path) -> None:
         (STEREO, {"alignments": []}, "turns or text or speakers is missing"),
         (tone(), {"Text": "Hi."}, "the entry has 'Text'; rename it"),
         (tone(), {"turns": []}, "at least one turn"),
-        (tone(), {"turns": 5}, "must be a list"),
+        (tone(), {"turns": 5}, "no list of turns: expected a list"),
         (tone(), 5, "no object"),
         (tone(), {"turns": [{"speaker": "A", "text": "b"}]}, "need two channels"),
         (STEREO, "one text", "not one text"),

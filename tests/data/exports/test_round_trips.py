@@ -147,9 +147,41 @@ def test_lhotse_itself_validates_the_export(tmp_path) -> None:
 def test_moshi_finetune_keeps_turns_of_two_channels_and_words(tmp_path, seed: int, words: bool) -> None:
     corpus = made_up(tmp_path / "corpus", seed, words=words)
     again = exported_and_read(tmp_path, corpus, "moshi")
-    kept = ("speaker", "text", "start", "end", "channel", "overlap", "backchannel")
-    assert fields(again, *kept) == fields(corpus, *kept) and sounds(again) == sounds(corpus)
-    assert sorted(read_words(again.root).values()) == sorted(read_words(corpus.root).values())
+    assert fields(again, *SHARED) == fields(corpus, *SHARED) and sounds(again) == sounds(corpus)
+    assert read_words(again.root) == read_words(corpus.root)
+    assert {c.id: c.split for c in again.conversations} == {c.id: c.split for c in corpus.conversations}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_moshi_finetune_keeps_the_words_of_the_turns_that_have_them_and_counts_the_others(
+    tmp_path, capsys, seed: int
+) -> None:
+    corpus = made_up(tmp_path / "corpus", seed)
+    path, draw = corpus.root / "words.jsonl", random.Random(seed)
+    every = path.read_text(encoding="utf-8").splitlines()
+    some = draw.sample(every, draw.randint(1, len(every) - 1))
+    # Aligners spell words otherwise than the transcript.
+    respelled = json.loads(some[0])
+    respelled["words"][0][0] = respelled["words"][0][0].upper()
+    path.write_text("".join(f"{line}\n" for line in [json.dumps(respelled), *some[1:]]), encoding="utf-8")
+    record_digests(corpus.root, [path])
+    again = exported_and_read(tmp_path, corpus, "moshi")
+    assert fields(again, *SHARED, "emotion") == fields(corpus, *SHARED, "emotion")
+    assert read_words(again.root) == read_words(corpus.root)
+    assert f"{len(every) - len(some)} of {len(every)} turns have no times of words" in capsys.readouterr().err
+
+
+def test_moshi_finetune_reads_no_turns_that_do_not_fit_its_alignments(tmp_path) -> None:
+    corpus = made_up(tmp_path / "corpus", 1)
+    arguments = ["export", "corpus", "--corpus", str(corpus.root), "--format", "moshi"]
+    assert main([*arguments, "--output", str(tmp_path / "exported")]) == 0
+    path = tmp_path / "exported/data_stereo/a.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["alignments"].pop()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    again = prepare_recordings(tmp_path / "again", source=tmp_path / "exported")
+    assert [c.id for c in again.conversations] == ["b"]
+    assert "csm_turns must hold each alignment once" in (again.root / "rejects.jsonl").read_text()
 
 
 def test_moshi_finetune_puts_speakers_of_one_channel_on_two_and_leaves_a_third_out(tmp_path, capsys) -> None:
@@ -180,10 +212,32 @@ def test_parquet_keeps_a_row_a_turn_with_its_samples(tmp_path, seed: int, files:
     pytest.importorskip("pyarrow")
     corpus = made_up(tmp_path / "corpus", seed, files=files)
     again = exported_and_read(tmp_path, corpus, "parquet")
-    kept = ("id", "conversation", "index", "speaker", "text", "synthetic")
+    kept = ("id", "conversation", "index", "speaker", "text", "synthetic", "overlap", "backchannel")
     assert fields(again, *kept) == fields(corpus, *kept) and sounds(again) == sounds(corpus)
     assert [t.emotion for t in again.turns()] == [t.emotion for t in corpus.turns()]
     assert {c.id: c.split for c in again.conversations} == {c.id: c.split for c in corpus.conversations}
+    starts = {turn.id: turn.start for turn in corpus.turns()}
+    words, expected = read_words(again.root), read_words(corpus.root)
+    assert set(words) == set(expected)
+    for turn, spoken_words in words.items():  # a row's audio begins where its turn does
+        assert [word.text for word in spoken_words] == [word.text for word in expected[turn]]
+        for word, before in zip(spoken_words, expected[turn], strict=True):
+            assert [word.start, word.end] == pytest.approx([t - starts[turn] for t in before[1:]], abs=2e-6)
+
+
+def test_a_turn_without_a_text_comes_back_from_no_layout_and_is_named(tmp_path) -> None:
+    pytest.importorskip("pyarrow")
+    corpus = made_up(tmp_path / "corpus", 2, words=False)
+    path = corpus.root / "manifest.jsonl"
+    conversations = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    conversations[0]["turns"][1]["text"] = ""
+    path.write_text("".join(json.dumps(c) + "\n" for c in conversations), encoding="utf-8")
+    record_digests(corpus.root, [path])
+    for layout, named in (("lhotse", True), ("parquet", True), ("moshi", False)):
+        (tmp_path / layout).mkdir()
+        again = exported_and_read(tmp_path / layout, corpus, layout)
+        assert len(again.turns()) == len(corpus.turns()) - 1
+        assert ("text is empty" in (again.root / "rejects.jsonl").read_text()) == named
 
 
 def test_an_existing_folder_is_not_written_into(tmp_path, capsys) -> None:

@@ -10,14 +10,15 @@ Words become turns by their pauses. Words without times and sounds (laughter, ga
 from __future__ import annotations
 
 import re
+import string
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from csm.data.corpora.layouts.fields import seconds_of, text_of
+from csm.data.corpora.layouts.fields import seconds_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 from csm.data.word_times import Word
 
 WORDS = re.compile(r"(\w+)\.([A-Z])\.words\.xml")
@@ -38,7 +39,7 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         if (found := WORDS.fullmatch(path.name)) is None:
             continue
         meeting, agent = found.groups()
-        number = "ABCDEFGH".index(agent)
+        number = string.ascii_uppercase.index(agent)
         speaker, channel = agents.get((meeting, agent), (f"{meeting}-{agent}", str(number)))
         audio = headsets.get(f"{meeting}.Headset-{channel}.wav")
         if audio is None:
@@ -46,10 +47,10 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
             continue
         try:
             words = list(_words(tree, path))
-        except (ValueError, ElementTree.ParseError) as error:
+        except (*MALFORMED, LookupError, ElementTree.ParseError) as error:
             tree.reject_file(path, error)
             continue
-        tree.used.update({path, audio})
+        tree.use(audio, path)
         meetings[meeting] += [
             SourceTurn(speaker=speaker, text=w.text, audio=audio, start=w.start, end=w.end, words=(w,))
             for w in words
@@ -62,38 +63,50 @@ def _words(tree: Tree, path: Path) -> Iterator[Word]:
     """Yields the words with times; punctuation is joined to the word before it."""
     held: Word | None = None
     lost: Counter[str] = Counter()
-    for element in ElementTree.fromstring(tree.text(path).encode()):
-        if element.tag != "w":
-            lost[element.tag] += 1
+    for element in ElementTree.fromstring(path.read_bytes()):  # its first line may name another encoding
+        text = " ".join((element.text or "").split())
+        if element.tag != "w" or not text:
+            lost["word without letters" if element.tag == "w" else element.tag] += 1
             continue
-        text = text_of(element.text, "word")
         if element.get("punc") == "true":
             held = held._replace(text=held.text + text) if held else None
             continue
         if held:
             yield held
-        start, end = element.get("starttime"), element.get("endtime")
-        held = None
-        if start is None or end is None or float(end) <= float(start):
-            lost["word without times"] += 1
-        else:
-            held = Word(text, seconds_of(start, "starttime"), seconds_of(end, "endtime"))
+        held = _timed(text, element.get("starttime"), element.get("endtime"))
+        lost["word without times"] += held is None
     if held:
         yield held
-    for kind, count in sorted(lost.items()):
+    for kind, count in sorted((+lost).items()):
         tree.reject_turn(f"{tree.shown(path)}, {count} x {kind}", "holds no word with times")
+
+
+def _timed(text: str, start: str | None, end: str | None) -> Word | None:
+    try:
+        word = Word(text, seconds_of(start, "starttime"), seconds_of(end, "endtime"))
+    except ValueError:
+        return None
+    return word if word.start < word.end else None
 
 
 def _agents(tree: Tree) -> dict[tuple[str, str], tuple[str, str]]:
     """Returns (meeting, agent) -> (name of the person, channel)."""
     found = {}
     for path in tree.files:
-        if path.name == "meetings.xml":
-            tree.used.add(path)
-            for meeting in ElementTree.fromstring(tree.text(path).encode()).iter("meeting"):
-                for speaker in meeting.iter("speaker"):
-                    key = (meeting.get("observation", ""), speaker.get("nxt_agent", ""))
-                    found[key] = (speaker.get("global_name", "-".join(key)), speaker.get("channel", "0"))
+        if path.name != "meetings.xml":
+            continue
+        tree.used.add(path)
+        try:
+            meetings = list(ElementTree.fromstring(path.read_bytes()).iter("meeting"))
+        except (*MALFORMED, LookupError, ElementTree.ParseError) as error:
+            tree.reject_file(
+                path, f"is no XML that can be read ({error}): people are named after their agents"
+            )
+            continue
+        for meeting in meetings:
+            for speaker in meeting.iter("speaker"):
+                key = (meeting.get("observation", ""), speaker.get("nxt_agent", ""))
+                found[key] = (speaker.get("global_name", "-".join(key)), speaker.get("channel", "0"))
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from csm.audio.containers import channels_of
 from csm.data.corpora.layouts.fields import field, seconds_of, speaker_of, text_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 
 TRANSCRIPTS = ("transcript_backbiter.csv", "transcript_audiophile.csv", "transcript_cliffhanger.csv")
 
@@ -31,20 +31,19 @@ def recognise(tree: Tree) -> str | None:
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each folder."""
     for folder in sorted({path.parent for path in tree.files if path.name in TRANSCRIPTS}):
-        found = [folder / name for name in TRANSCRIPTS if folder / name in tree.files]
+        found = _transcripts(tree, folder)
         for other in found[1:]:
             tree.reject_file(other, f"{found[0].name} is read in its place")
         name = folder.parent.name
         try:
             audio = tree.audio_beside(folder.parent / "processed" / name, name)
             channels = _channels(tree, folder, audio)
-        except ValueError as error:
+        except MALFORMED as error:
             tree.reject_file(found[0], error)
             continue
-        tree.used.update({found[0], audio})
+        tree.use(audio, found[0], folder / "channel_map.json")
         turns = []
-        for number, row in enumerate(tree.table(found[0])):
-            where = f"{name}, row {number}"
+        for where, row in tree.table(found[0]):
             for main in (True, False):
                 try:
                     if main or (row.get("backchannel") or "").strip():
@@ -54,7 +53,13 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         yield SourceConversation(id=name, turns=turns, timeline=True)
 
 
-def _turn(row: Mapping[str, str], audio: Path, channels: dict[str, int], *, main: bool) -> SourceTurn:
+def _transcripts(tree: Tree, folder: Path) -> list[Path]:
+    """Returns the transcripts in the order of preference, those that are no text last."""
+    found = [folder / name for name in TRANSCRIPTS if folder / name in tree.files]
+    return sorted(found, key=lambda path: tree.text_or_none(path) is None)
+
+
+def _turn(row: Mapping[str, str | None], audio: Path, channels: dict[str, int], *, main: bool) -> SourceTurn:
     prefix = "" if main else "backchannel_"
     speaker = speaker_of(field(row, f"{prefix}speaker"), f"{prefix}speaker")
     if speaker not in channels:
@@ -76,8 +81,10 @@ def _channels(tree: Tree, folder: Path, audio: Path) -> dict[str, int]:
     content = tree.json(path)
     if (channels := channels_of(audio)) != 2:
         raise ValueError(f"its recording has {channels} channels: expected 2, one person each")
-    tree.used.add(path)
-    return {speaker_of(field(content, side), side): number for number, side in enumerate("LR")}
+    people = {speaker_of(field(content, side), side): number for number, side in enumerate("LR")}
+    if len(people) != 2:
+        raise ValueError(f"L and R of channel_map.json are both {', '.join(people)}: expected two people")
+    return people
 
 
 LAYOUT = Layout(

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from csm.data.corpora.layouts.fields import text_of
+from csm.data.corpora.layouts.fields import label_of, text_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 
 NAME = re.compile(r"(\d+)_(\d+)_d(\d+)")
 
@@ -42,7 +43,7 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         except ValueError as error:
             tree.reject_turn(tree.shown(audio), error)
             continue
-        tree.used.update({audio, transcript})
+        tree.use(audio, transcript)
         emotion = emotions.get((dialogue, place))
         turn = SourceTurn(speaker=f"dailytalk-{speaker}", text=text, audio=audio, emotion=emotion)
         dialogues[int(dialogue)].append((int(place), turn))
@@ -57,12 +58,23 @@ def _emotions(tree: Tree) -> dict[tuple[str, str], str]:
         if path.name != "metadata.json":
             continue
         tree.used.add(path)
-        content: Any = tree.json(path)
-        for dialogue, turns in content.items():
-            for place, entry in turns.items():
-                if (label := entry.get("emotion")) and label != "no emotion":
-                    found[str(dialogue), str(place)] = str(label)
+        for (dialogue, place), entry in tree.guarded(path, _entries(tree, path)):
+            try:
+                if (label := label_of(entry.get("emotion"), "emotion")) not in (None, "no emotion"):
+                    found[dialogue, place] = str(label)
+            except MALFORMED as error:
+                tree.reject_turn(f"{tree.shown(path)}, {dialogue}, {place}", error)
     return found
+
+
+def _entries(tree: Tree, path: Path) -> Iterator[tuple[tuple[str, str], Any]]:
+    for dialogue, turns in tree.json(path).items():
+        if not isinstance(turns, dict):
+            kind = type(turns).__name__
+            tree.reject_turn(f"{tree.shown(path)}, {dialogue}", f"is {kind}: expected its turns by number")
+            continue
+        for place, entry in turns.items():
+            yield (dialogue, place), entry
 
 
 LAYOUT = Layout(

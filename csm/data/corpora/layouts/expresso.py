@@ -22,29 +22,30 @@ def recognise(tree: Tree) -> str | None:
     """Looks for the transcripts and counts the conversations."""
     if not any(path.name == TRANSCRIPTS for path in tree.files):
         return None
-    return f"{TRANSCRIPTS} and {sum(map(_is_conversation, tree.audio()))} conversations"
+    return f"{TRANSCRIPTS} and {sum(_is_conversation(tree, audio) for audio in tree.audio())} conversations"
 
 
 def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
     """Yields read sentences, each a conversation of its own, and the conversations."""
-    texts: dict[str, str] = {}
+    texts: dict[Path, dict[str, str]] = {}
     for path in tree.files:
         if path.name == TRANSCRIPTS:
             tree.used.add(path)
-            texts |= dict(line.split("\t", 1) for line in tree.text(path).splitlines() if "\t" in line)
+            texts[path.parent] = dict(_texts(tree, path))
         elif path.suffix.lower() == ".txt":
             tree.reject_file(path, "is no transcript: splits, VAD and licence are not read")
     for audio in tree.audio():
         style = audio.stem.split("_")[1] if "_" in audio.stem else ""
-        if _is_conversation(audio):
+        if _is_conversation(tree, audio):
             tree.used.add(audio)
             pair = audio.stem.split("_")[0].split("-")
             yield Untranscribed(id=audio.stem, audio=audio, speakers=tuple(pair), emotion=style or None)
             continue
         try:
-            text = text_of(texts.get(audio.stem), f"its line in {TRANSCRIPTS}")
-        except ValueError as error:
-            tree.reject_file(audio, error)
+            known = next((texts[folder] for folder in audio.parents if folder in texts), {})
+            text = known[audio.stem]
+        except KeyError:
+            tree.reject_file(audio, f"{TRANSCRIPTS} has no text of it: expected a line with its name")
             continue
         tree.used.add(audio)
         speaker = audio.stem.split("_")[0]
@@ -52,8 +53,28 @@ def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
         yield SourceConversation(id=audio.stem, turns=[turn])
 
 
-def _is_conversation(audio: Path) -> bool:
-    return "conversational" in audio.parts
+def _texts(tree: Tree, path: Path) -> Iterator[tuple[str, str]]:
+    """Yields the name of a recording below the folder of the transcripts, and its text."""
+    recordings = {audio.stem for audio in tree.audio() if audio.is_relative_to(path.parent)}
+    lines: dict[str, str] = {}
+    for where, line in tree.lines(path):
+        name, separator, text = line.partition("\t")
+        if not separator:
+            tree.reject_turn(where, "has one column: expected the name of a recording and its text")
+        elif name in lines:
+            tree.reject_turn(where, f"{name} has a text already: expected it once, found {lines[name]} too")
+        elif name not in recordings:
+            tree.reject_turn(where, f"recording {name!r} is missing: expected audio of that name")
+        else:
+            lines[name] = where
+            try:
+                yield name, text_of(text)
+            except ValueError as error:
+                tree.reject_turn(where, error)
+
+
+def _is_conversation(tree: Tree, audio: Path) -> bool:
+    return "conversational" in audio.relative_to(tree.root).parts
 
 
 LAYOUT = Layout(

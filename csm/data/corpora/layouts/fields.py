@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -21,9 +21,9 @@ def field(entry: Any, *names: str) -> Any:
     for name in names:
         if name in entry:
             return entry[name]
-    near = next((key for name in names for key in entry if _alike(str(key), name)), None)
-    if near is not None:
-        raise ValueError(f"{names[0]} is missing: the entry has {near!r}; rename it to {names[0]}")
+    if (near := _near(entry, names)) is not None:
+        key, name = near
+        raise ValueError(f"{name} is missing: the entry has {key!r}; rename it to {name}")
     raise ValueError(
         f"{' or '.join(names)} is missing: the entry has {', '.join(map(str, entry)) or 'nothing'}"
     )
@@ -38,17 +38,21 @@ def optional(entry: Mapping[str, Any], *names: str) -> Any:
     for name in names:
         if name in entry:
             return entry[name]
-    near = next((key for name in names for key in entry if _alike(str(key), name)), None)
-    if near is not None:
-        raise ValueError(f"{near!r} is spelled like {names[0]}: expected that name; rename it")
+    if (near := _near(entry, names)) is not None:
+        raise ValueError(f"{near[0]!r} is spelled like {near[1]}: expected that name; rename it")
     return None
+
+
+def _near(entry: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
+    """Returns a key that is spelled like one of the names, with that name."""
+    return next(((str(key), name) for name in names for key in entry if _alike(str(key), name)), None)
 
 
 def text_of(value: Any, name: str = "text") -> str:
     """Returns a transcript with single spaces.
 
     Raises:
-        ValueError: It is null, no string, or empty.
+        ValueError: It is null, no string, empty, or holds a control character or a lone surrogate.
     """
     if value is None:
         raise ValueError(f"{name} is null: expected the words that are said")
@@ -57,7 +61,7 @@ def text_of(value: Any, name: str = "text") -> str:
     text = " ".join(value.split())
     if not text:
         raise ValueError(f"{name} is empty: expected the words that are said")
-    return text
+    return _encodable(text, name)
 
 
 def speaker_of(value: Any, name: str = "speaker") -> str:
@@ -70,10 +74,48 @@ def speaker_of(value: Any, name: str = "speaker") -> str:
         return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{name} is {'null' if value is None else repr(value)}: expected a name")
-    cleaned = " ".join(os.fsencode(value).decode("utf-8", "backslashreplace").split())
+    # A folder's name may be other bytes than UTF-8, which Python holds as surrogates of its own.
+    shown = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", value)
+    cleaned = " ".join(shown.split())
     if not cleaned:
         raise ValueError(f"{name} is empty: expected a name")
-    return cleaned
+    return _encodable(cleaned, name)
+
+
+def _encodable(text: str, name: str) -> str:
+    if (control := re.search("[\x00-\x1f\x7f-\x9f]", text)) is not None:
+        raise ValueError(f"{name} holds the control character {control[0]!r}: expected text; export it again")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} holds the lone surrogate {text[error.start]!r}: expected text; export it again"
+        ) from error
+    return text
+
+
+def label_of(value: Any, name: str) -> str | None:
+    """Returns a label such as an emotion, None where it is null or empty.
+
+    Raises:
+        ValueError: It is neither a string nor a whole number.
+    """
+    return None if value in (None, "") else speaker_of(value, name)
+
+
+def channel_of(value: Any, name: str = "channel") -> int:
+    """Returns the number of a channel, from a whole number or its digits.
+
+    Raises:
+        ValueError: It is no whole number of 0 or more.
+    """
+    if isinstance(value, str) and value.isdecimal() and value.isascii():
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and value >= 0:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError(f"{name} is {'null' if value is None else repr(value)}: expected 0, 1, ...")
 
 
 def seconds_of(value: Any, name: str) -> float:
@@ -84,7 +126,7 @@ def seconds_of(value: Any, name: str) -> float:
     """
     try:
         seconds = math.nan if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{name} is {value!r}: expected seconds, 0 or more")

@@ -9,12 +9,12 @@ Double brackets of uncertain words are removed, and marks of sounds such as [lau
 
 from __future__ import annotations
 
-import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from csm.data.corpora.layouts.fields import seconds_of, text_of
+from csm.data.corpora.layouts.fields import field, seconds_of, speaker_of, text_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
 from csm.data.corpora.layouts.tree import Tree
 
@@ -32,21 +32,27 @@ def recognise(tree: Tree) -> str | None:
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each call."""
     people = _people(tree)
-    recordings = {path.stem: path for path in tree.audio()}
+    recordings: dict[str, list[Path]] = defaultdict(list)
+    for audio in tree.audio():
+        recordings[audio.stem].append(audio)
     for path in tree.ending(".txt"):
         if (found := NAME.fullmatch(path.stem)) is None:
             continue
-        if (audio := recordings.get(path.stem)) is None:
+        if not recordings[path.stem]:
             tree.reject_file(path, f"its recording {path.stem}.sph or .wav is missing")
             continue
-        tree.used.update({path, audio})
-        turns = list(_turns(tree, path, audio, people.get(found[1], {})))
+        if len(choices := recordings[path.stem]) > 1:
+            names = ", ".join(map(tree.shown, choices))
+            tree.reject_file(path, f"its recordings are {names}: expected one; remove the others")
+            continue
+        tree.use(choices[0], path)
+        turns = list(_turns(tree, path, choices[0], people.get(found[1], {})))
         yield SourceConversation(id=path.stem, turns=turns, timeline=True)
 
 
 def _turns(tree: Tree, path: Path, audio: Path, people: dict[str, str]) -> Iterator[SourceTurn]:
-    for number, line in enumerate(tree.text(path).splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for where, line in tree.lines(path):
+        if line.startswith("#"):
             continue
         try:
             if (found := LINE.fullmatch(line.strip())) is None:
@@ -61,7 +67,7 @@ def _turns(tree: Tree, path: Path, audio: Path, people: dict[str, str]) -> Itera
                 channel="AB".index(side),
             )
         except ValueError as error:
-            tree.reject_turn(f"{tree.shown(path)}, line {number}", error)
+            tree.reject_turn(where, error)
 
 
 def _people(tree: Tree) -> dict[str, dict[str, str]]:
@@ -70,9 +76,15 @@ def _people(tree: Tree) -> dict[str, dict[str, str]]:
     for path in tree.files:
         if path.name.endswith("calldata.tbl"):
             tree.used.add(path)
-            for row in csv.DictReader(tree.text(path).splitlines()):
-                sides = {side: row.get(f"{side}PIN") for side in "AB"}
-                found[str(row.get("CALL_ID"))] = {s: f"fisher-{pin}" for s, pin in sides.items() if pin}
+            for where, row in tree.table(path):
+                try:
+                    call = text_of(field(row, "CALL_ID"), "CALL_ID")
+                    sides = {side: row.get(f"{side}PIN") for side in "AB"}
+                    named = {s: f"fisher-{speaker_of(pin, 'PIN')}" for s, pin in sides.items() if pin}
+                except ValueError as error:
+                    tree.reject_turn(where, error)
+                    continue
+                found[call] = named
     return found
 
 

@@ -11,9 +11,10 @@ from csm.audio.containers import length_of, playable
 from csm.audio.files import AudioInfo, check_audio
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.layouts.source import SourceConversation, SourceTurn, Untranscribed
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 from csm.data.corpora.segmentation import to_turns
-from csm.data.manifest import Recording, Segment, Turn, file_safe
+from csm.data.corpora.source_files import AUDIO_SUFFIXES
+from csm.data.manifest import SPLITS, Recording, Segment, Turn, file_safe
 from csm.data.word_times import Word, rounded
 
 # Times of transcripts are often rounded: a turn may end this much after its recording, in seconds.
@@ -45,12 +46,14 @@ class Importer:
         """Adds conversations, then enters everything that was left out into the corpus's ledger."""
         for conversation in conversations:
             self.add(conversation)
-        contributing = self.tree.used - set(self.failures)
         for path in sorted(self.tree.files):
             if path in self.failures:
                 self.tree.reject_file(path, self.failures[path])
-            elif path not in contributing:
+            elif path not in self.tree.used:
                 self.tree.reject_file(path, "is no part of the layout")
+            elif path.suffix.lower() in AUDIO_SUFFIXES and path not in self.copies:
+                self.tree.reject_file(path, "no turn of it can be used")
+        self._leave_out_transcripts()
         for what, reason, seconds in self.tree.turns_rejected:
             self.writer.reject(what, reason, seconds=seconds)
         for path, reason in sorted(self.tree.files_rejected.items()):
@@ -58,6 +61,13 @@ class Importer:
         inside = set(self.tree.files) - set(self.tree.files_rejected)
         for _ in inside:
             self.writer.use_file()
+
+    def _leave_out_transcripts(self) -> None:
+        """Enters the transcripts of recordings that are left out."""
+        out = set(self.failures) | set(self.tree.files_rejected)
+        for path, recordings in self.tree.recordings.items():
+            if recordings <= out:
+                self.tree.reject_file(path, "its recording is left out")
 
     def add(self, conversation: SourceConversation | Untranscribed) -> None:
         """Adds one conversation; what cannot be used goes to the tree's ledger."""
@@ -67,29 +77,51 @@ class Importer:
                 return
             conversation = made
         name = file_safe(conversation.id)
-        if name.casefold() in self.ids:
-            reason = f"another conversation is called {conversation.id!r}; rename one"
-            for number, source in enumerate(conversation.turns):
-                length = None if source.end is None else source.end - source.start
-                self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, length)
+        if (problem := self._problem(name, conversation)) is not None:
+            self._reject(conversation, conversation.turns, problem)
             return
-        self.ids.add(name.casefold())
         usable = [turn for turn in conversation.turns if self._has_audio(conversation, turn)]
+        try:
+            turns = self._turns(name, conversation, usable)
+        except MALFORMED as error:
+            self._reject(conversation, usable, error)
+            return
+        if turns:  # a conversation without any leaves its name to another
+            self.ids.add(name.casefold())
+        for turn, words in turns:
+            self.wordless += not turn.text
+            self.writer.add(turn, split=conversation.split, words=words)
+
+    def _problem(self, name: str, conversation: SourceConversation) -> str | None:
+        """Returns why no turn of a conversation can be used, or None."""
+        if name.casefold() in self.ids:
+            return f"another conversation is called {conversation.id!r}; rename one"
+        if conversation.split not in (None, *SPLITS):
+            return f"split is {conversation.split!r}: expected one of {', '.join(SPLITS)}"
+        return None
+
+    def _reject(self, conversation: SourceConversation, turns: Iterable[SourceTurn], reason: object) -> None:
+        for number, source in enumerate(turns):
+            self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, _length(source))
+
+    def _turns(
+        self, name: str, conversation: SourceConversation, usable: list[SourceTurn]
+    ) -> list[tuple[Turn, tuple[Word, ...]]]:
         turns = (
             self._on_timeline(name, conversation, usable)
             if conversation.timeline
             else [self._single(name, number, source) for number, source in enumerate(usable)]
         )
-        for turn, words in turns:
-            turn = replace(turn, id=self._unique(turn.id), synthetic=conversation.synthetic)
-            self.wordless += not turn.text
-            self.writer.add(turn, split=conversation.split, words=rounded(words))
+        return [
+            (replace(turn, id=self._unique(turn.id), synthetic=conversation.synthetic), rounded(words))
+            for turn, words in turns
+        ]
 
     def _transcribed(self, recording: Untranscribed) -> SourceConversation | None:
         if self.transcribe is None:
             if len(recording.texts) == 1 and recording.texts[0].channel is None:
                 return self._whole(recording)
-            self.tree.reject_file(recording.audio, "its words are unknown: --transcribe recognises them")
+            self._reject_unknown(recording)
             return None
         try:
             path = playable(recording.audio, self.tree.scratch)
@@ -100,6 +132,13 @@ class Importer:
             self.tree.reject_file(recording.audio, error)
             return None
         return made
+
+    def _reject_unknown(self, recording: Untranscribed) -> None:
+        reason = "its words are unknown: --transcribe recognises them"
+        self.tree.reject_file(recording.audio, reason)
+        for span in recording.spans:
+            where = f"{recording.id}, {span.speaker} at {span.start:.2f} s"
+            self.tree.reject_turn(where, reason, span.duration)
 
     def _remembered(
         self, transcribe: Transcriber, recording: Untranscribed, path: Path, info: AudioInfo
@@ -141,15 +180,15 @@ class Importer:
         try:
             _, info = self._audio(turn.audio)
             end = info.duration if turn.end is None else turn.end
-            if turn.channel >= info.channels:
+            if not 0 <= turn.channel < info.channels:
                 raise ValueError(f"channel is {turn.channel}: expected 0..{info.channels - 1}")
             if end > info.duration + ROUNDING:
                 raise ValueError(f"end is {end:.3f} s: expected at most the duration, {info.duration:.3f} s")
-            if not turn.start < min(end, info.duration):
+            if not round(turn.start, 6) < round(min(end, info.duration), 6):
                 raise ValueError(f"start is {turn.start:.3f} s, end {end:.3f} s: expected start < end")
-        except ValueError as error:
-            length = None if turn.end is None else max(0.0, turn.end - turn.start)
-            self.tree.reject_turn(f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s", error, length)
+        except MALFORMED as error:
+            where = f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s"
+            self.tree.reject_turn(where, error, _length(turn))
             return False
         return True
 
@@ -189,6 +228,8 @@ class Importer:
             end=round(end, 6),
             channel=source.channel,
             emotion=source.emotion,
+            overlap=source.overlap,
+            backchannel=source.backchannel,
         )
         return turn, source.words
 
@@ -243,6 +284,11 @@ class Importer:
             name = file_safe(f"{name} {len(self.turn_ids)}")
         self.turn_ids.add(name)
         return name
+
+
+def _length(turn: SourceTurn) -> float | None:
+    """Returns the length of a turn in seconds, None where it is that of its file."""
+    return None if turn.end is None else max(0.0, turn.end - turn.start)
 
 
 def _inside(turn: Turn, pairs: list[tuple[Segment, SourceTurn]]) -> tuple[Word, ...]:

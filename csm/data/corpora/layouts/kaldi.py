@@ -39,15 +39,19 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         if scp.parent / "text" not in tree.files:
             tree.reject_file(scp, "there is no text beside it")
             continue
-        yield from _folder(tree, scp.parent)
+        yield from tree.guarded(scp, _folder(tree, scp.parent))
 
 
 def _folder(tree: Tree, folder: Path) -> Iterator[SourceConversation]:
     places = _places(tree, folder)
     speakers = dict(_table(tree, folder / "utt2spk"))
     segments = dict(_table(tree, folder / "segments"))
+    texts = _table(tree, folder / "text")
+    where = tree.shown(folder / "segments")
+    for utterance in sorted(set(segments) - {name for name, _ in texts}):
+        tree.reject_turn(f"{where}, {utterance}", "has no line in text: expected the words that are said")
     conversations: dict[str, SourceConversation] = {}
-    for utterance, text in _table(tree, folder / "text"):
+    for utterance, text in texts:
         try:
             recording, start, end = _segment(utterance, segments)
             place = places.get(recording)
@@ -108,7 +112,7 @@ def _table(tree: Tree, path: Path) -> list[tuple[str, str]]:
     if path not in tree.files:
         return []
     tree.used.add(path)
-    parts = (line.split(None, 1) for line in tree.text(path).splitlines() if line.strip())
+    parts = (line.split(None, 1) for _, line in tree.lines(path))
     return [(part[0], part[1] if len(part) > 1 else "") for part in parts]
 
 

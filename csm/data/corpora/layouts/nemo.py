@@ -12,26 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.fields import field, label_of, optional, seconds_of, speaker_of, text_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 
 
 def recognise(tree: Tree) -> str | None:
     """Names the manifests."""
-    found = [path for path in tree.ending(".json", ".jsonl") if _is_manifest(path)]
+    found = _manifests(tree)
     return ", ".join(tree.shown(path) for path in found[:3]) or None
 
 
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each recording."""
     turns: dict[Path, list[SourceTurn]] = defaultdict(list)
-    for path in filter(_is_manifest, tree.ending(".json", ".jsonl")):
+    for path in _manifests(tree):
         tree.used.add(path)
         for where, entry in tree.json_lines(path):
             try:
                 turn = _turn(tree, path, entry)
-            except ValueError as error:
+            except MALFORMED as error:
                 tree.reject_turn(where, error)
                 continue
             tree.used.add(turn.audio)
@@ -53,13 +53,12 @@ def _turn(tree: Tree, path: Path, entry: Any) -> SourceTurn:
         audio=audio,
         start=start,
         end=end,
-        emotion=optional(entry, "emotion"),
+        emotion=label_of(optional(entry, "emotion"), "emotion"),
     )
 
 
-def _is_manifest(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return b'"audio_filepath"' in file.read(4096) and path.name != "recordings.jsonl"
+def _manifests(tree: Tree) -> list[Path]:
+    return [path for path in tree.ending(".json", ".jsonl") if "audio_filepath" in tree.keys(path)]
 
 
 LAYOUT = Layout(

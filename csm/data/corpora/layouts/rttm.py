@@ -5,7 +5,8 @@
     NAME.ctm    file channel start duration word [confidence]
     NAME.txt    one line for each line of the RTTM
 
-RTTM and CTM count channels from 1. Files are found by the name in the lines.
+RTTM and CTM count channels from 1. Files are found by the name in the lines. Of an RTTM without words,
+--transcribe takes the speakers and times, and recognises the words.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from csm.data.corpora.layouts.fields import seconds_of, speaker_of, text_of
-from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
+from csm.data.corpora.layouts.fields import channel_of, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn, Untranscribed
 from csm.data.corpora.layouts.tree import Tree
+from csm.data.manifest import Segment
 from csm.data.word_times import Word
 
 
@@ -40,28 +42,32 @@ def recognise(tree: Tree) -> str | None:
     return f"{rttm} .rttm, {stm} .stm" if rttm + stm else None
 
 
-def read(tree: Tree) -> Iterator[SourceConversation]:
+def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
     """Yields one conversation for each recording that a line names."""
     lines: dict[tuple[Path, str], list[Spoken]] = defaultdict(list)
+    wordless: dict[tuple[Path, str], list[Spoken]] = defaultdict(list)
     words = _words(tree)
     for path in tree.ending(".stm"):
         for spoken in _lines(tree, path, _stm):
             lines[path, spoken.file].append(spoken)
     for path in tree.ending(".rttm"):
-        if path.with_suffix(".stm") in tree.used:
+        if path.with_suffix(".stm") in tree.used - set(tree.files_rejected):
             tree.reject_file(path, "the .stm beside it has times and texts; the .rttm is not needed")
             continue
         found = list(_lines(tree, path, _rttm))
-        for spoken in _with_texts(tree, path, found, words):
+        has_texts = path.with_suffix(".txt") in tree.files
+        for spoken in found:
+            if not has_texts and spoken.file not in words:
+                wordless[path, spoken.file].append(spoken)
+        known = [spoken for spoken in found if has_texts or spoken.file in words]
+        for spoken in _with_texts(tree, path, known, words):
             lines[path, spoken.file].append(spoken)
-    for (path, file), all_spoken in lines.items():
-        try:
-            audio = tree.audio_beside(path, file)
-        except ValueError as error:
-            for spoken in all_spoken:
-                tree.reject_turn(spoken.where, error)
-            continue
-        tree.used.add(audio)
+    for path, audio, all_spoken in _with_audio(tree, wordless):
+        tree.use(audio, path)
+        spans = tuple(_spans(tree, all_spoken))
+        yield Untranscribed(id=tree.shown(audio.with_suffix("")), audio=audio, spans=spans)
+    for path, audio, all_spoken in _with_audio(tree, lines):
+        tree.use(audio, path)
         turns = [
             SourceTurn(
                 speaker=spoken.speaker,
@@ -77,12 +83,34 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         yield SourceConversation(id=tree.shown(audio.with_suffix("")), turns=turns, timeline=True)
 
 
+def _with_audio(
+    tree: Tree, lines: dict[tuple[Path, str], list[Spoken]]
+) -> Iterator[tuple[Path, Path, list[Spoken]]]:
+    """Yields (transcript, recording, lines) of each recording; lines without one are rejected."""
+    for (path, file), spoken in lines.items():
+        try:
+            audio = tree.audio_beside(path, file)
+        except ValueError as error:
+            for line in spoken:
+                tree.reject_turn(line.where, error, line.end - line.start)
+            continue
+        yield path, audio, spoken
+
+
+def _spans(tree: Tree, lines: list[Spoken]) -> Iterator[Segment]:
+    for line in lines:
+        try:
+            yield Segment(speaker=line.speaker, start=line.start, end=line.end, channel=line.channel)
+        except ValueError as error:
+            tree.reject_turn(line.where, error)
+
+
 def _with_texts(tree: Tree, path: Path, found: list[Spoken], words: dict[str, list]) -> Iterator[Spoken]:
     beside = path.with_suffix(".txt")
     texts: list[str] = []
     if beside in tree.files:
         tree.used.add(beside)
-        texts = [line for line in tree.text(beside).splitlines() if line.strip()]
+        texts = [line for _, line in tree.lines(beside)]
         if len(texts) != len(found):
             reason = f"{tree.shown(beside)} has {len(texts)} lines: expected {len(found)}, as the .rttm"
             for spoken in found:
@@ -98,9 +126,8 @@ def _with_texts(tree: Tree, path: Path, found: list[Spoken], words: dict[str, li
         try:
             yield spoken._replace(text=text_of(text), words=() if texts else inside)
         except ValueError:
-            tree.reject_turn(
-                spoken.where, "no words are known of it: expected a .stm, .ctm or .txt beside it"
-            )
+            reason = "no word of the .ctm lies in it: expected one; correct its times"
+            tree.reject_turn(spoken.where, reason, spoken.end - spoken.start)
 
 
 def _words(tree: Tree) -> dict[str, list[tuple[int, Word]]]:
@@ -113,10 +140,9 @@ def _words(tree: Tree) -> dict[str, list[tuple[int, Word]]]:
 
 def _lines(tree: Tree, path: Path, parse) -> Iterator[Spoken]:
     tree.used.add(path)
-    for number, line in enumerate(tree.text(path).splitlines(), 1):
-        if not line.strip() or line.startswith(";;"):
+    for where, line in tree.lines(path):
+        if line.startswith(";;"):
             continue
-        where = f"{tree.shown(path)}, line {number}"
         try:
             if (spoken := parse(where, line.split())) is not None:
                 yield spoken
@@ -153,9 +179,10 @@ def _ctm(where: str, parts: list[str]) -> Spoken | None:
 def _channel(text: str) -> int:
     if text in ("A", "B"):
         return "AB".index(text)
-    if text.isdecimal():
-        return max(0, int(text) - 1)
-    raise ValueError(f"channel is {text!r}: expected 1, 2, ... or A, B")
+    try:
+        return max(0, channel_of(text) - 1)
+    except ValueError as error:
+        raise ValueError(f"channel is {text!r}: expected 1, 2, ... or A, B") from error
 
 
 LAYOUT = Layout(

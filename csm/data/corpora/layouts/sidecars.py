@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from csm.audio.containers import channels_of
-from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, stated_length, text_of
+from csm.data.corpora.layouts.fields import (
+    channel_of,
+    field,
+    label_of,
+    optional,
+    seconds_of,
+    speaker_of,
+    stated_length,
+    text_of,
+)
 from csm.data.corpora.layouts.source import (
     Layout,
     SourceConversation,
@@ -24,7 +33,10 @@ from csm.data.corpora.layouts.source import (
     UntimedText,
     Untranscribed,
 )
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
+
+# Keys of other layouts, and their names.
+OTHERS = {"segments": "whisper", "transcription": "whisper", "alignments": "moshi"}
 
 
 def recognise(tree: Tree) -> str | None:
@@ -37,16 +49,18 @@ def recognise(tree: Tree) -> str | None:
 def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
     """Yields one conversation for each recording."""
     for audio in tree.audio():
+        transcript = None
         try:
             transcript = _beside(tree, audio)
             if transcript and tree.audio_beside(transcript) != audio:
                 raise ValueError("the transcript beside it is that of another recording")
             made = _conversation(tree, audio, transcript)
-        except ValueError as error:
+        except MALFORMED as error:
             tree.reject_file(audio, error)
-            continue
-        tree.used.update({audio, transcript} if transcript else {audio})
-        yield made
+        else:
+            yield made
+        finally:
+            tree.use(audio, *([transcript] if transcript else []))
 
 
 def _conversation(tree: Tree, audio: Path, transcript: Path | None) -> SourceConversation | Untranscribed:
@@ -57,13 +71,16 @@ def _conversation(tree: Tree, audio: Path, transcript: Path | None) -> SourceCon
     if transcript.suffix.lower() == ".json":
         content = tree.json(transcript)
     content = {"turns": content} if isinstance(content, list) else content
+    for key, layout in OTHERS.items():
+        if isinstance(content, Mapping) and key in content and "turns" not in content:
+            raise ValueError(f"its .json has {key}: expected turns, text or speakers; use --layout {layout}")
     first = field(content, "turns", "text", "speakers")
     if "turns" in content:
         return _turns(tree, name, audio, first)
     if "text" in content:
-        speaker = optional(content, "speaker")
-        known = UntimedText(text_of(first), None if speaker is None else speaker_of(speaker))
-        return Untranscribed(id=name, audio=audio, texts=(known,))
+        speaker = optional(content, "speaker")  # refuses names that are like it
+        stated = speaker_of(speaker) if "speaker" in content else None
+        return Untranscribed(id=name, audio=audio, texts=(UntimedText(text_of(first), stated),))
     names = tuple(speaker_of(value) for value in first) if isinstance(first, list) else ()
     if len(set(names)) != (channels := channels_of(audio)):
         raise ValueError(f"speakers are {first!r}: expected {channels} different names, one a channel")
@@ -80,7 +97,7 @@ def _turns(tree: Tree, name: str, audio: Path, entries: Any) -> SourceConversati
     for number, entry in enumerate(entries):
         try:
             turn = _turn(audio, channels, entry, timed)
-        except ValueError as error:
+        except MALFORMED as error:
             tree.reject_turn(f"{name}, turn {number}", error, stated_length(entry))
             continue
         turns.append(turn)
@@ -92,18 +109,18 @@ def _turns(tree: Tree, name: str, audio: Path, entries: Any) -> SourceConversati
 
 def _turn(audio: Path, channels: int, entry: Any, timed: bool) -> SourceTurn:
     text, speaker = text_of(field(entry, "text")), speaker_of(field(entry, "speaker"))
-    channel = field(entry, "channel") if channels > 1 else optional(entry, "channel") or 0
-    if channel not in range(channels):
-        raise ValueError(f"channel is {channel!r}: expected 0..{channels - 1}")
-    emotion = optional(entry, "emotion")
+    stated = field(entry, "channel") if channels > 1 else optional(entry, "channel")
+    channel = 0 if stated is None and channels == 1 else channel_of(stated)
+    if channel >= channels:
+        raise ValueError(f"channel is {channel}: expected 0..{channels - 1}")
     return SourceTurn(
         speaker=speaker,
         text=text,
         audio=audio,
         start=seconds_of(field(entry, "start"), "start") if timed else 0.0,
         end=seconds_of(field(entry, "end"), "end") if timed else None,
-        channel=int(channel),
-        emotion=str(emotion) if emotion else None,
+        channel=channel,
+        emotion=label_of(optional(entry, "emotion"), "emotion"),
     )
 
 

@@ -22,7 +22,11 @@ SPLIT_OF_FILE = {"train.tsv": "train", "dev.tsv": "validation", "test.tsv": "tes
 
 def recognise_ljspeech(tree: Tree) -> str | None:
     """Names the metadata.csv beside a folder wavs."""
-    found = [path for path in _metadata(tree) if not tree.text(path).lower().startswith(("path", "id|text"))]
+    found = [
+        path
+        for path in _metadata(tree)
+        if (text := tree.text_or_none(path)) and not text.lower().startswith(("path", "id|text"))
+    ]
     return ", ".join(tree.shown(path) for path in found) or None
 
 
@@ -31,10 +35,8 @@ def read_ljspeech(tree: Tree) -> Iterator[SourceConversation]:
     for path in _metadata(tree):
         tree.used.add(path)
         chapters: dict[str, SourceConversation] = {}
-        for number, line in enumerate(tree.text(path).splitlines(), 1):
-            if not line.strip():
-                continue
-            where = f"{tree.shown(path)}, line {number}"
+        lines: dict[str, str] = {}
+        for where, line in tree.lines(path):
             try:
                 parts = line.split("|")
                 if len(parts) < 2:
@@ -43,9 +45,12 @@ def read_ljspeech(tree: Tree) -> Iterator[SourceConversation]:
                 # The third column spells numbers and abbreviations out.
                 text = text_of(parts[2] if len(parts) > 2 and parts[2].strip() else parts[1])
                 audio = _clip(tree, path, name)
+                if name in lines:
+                    raise ValueError(f"{name} has a text already: expected it once, found {lines[name]} too")
             except ValueError as error:
                 tree.reject_turn(where, error)
                 continue
+            lines[name] = where
             tree.used.add(audio)
             chapter = name.rpartition("-")[0] or name
             conversation = chapters.setdefault(chapter, SourceConversation(id=chapter))
@@ -62,9 +67,13 @@ def recognise_common_voice(tree: Tree) -> str | None:
 
 def read_common_voice(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each sentence; clips of several tables count once."""
-    tables = [path for path in tree.ending(".tsv") if _is_common_voice(tree, path)]
+    tables = [
+        path
+        for path in tree.ending(".tsv")
+        if path.name in COMMON_VOICE_FILES or _is_common_voice(tree, path)
+    ]
     tables.sort(key=lambda path: (path.name not in SPLIT_OF_FILE, path.name))
-    taken: set[Path] = set()
+    taken: dict[Path, tuple[str, str]] = {}
     for path in tables:
         if path.name not in COMMON_VOICE_FILES:
             tree.reject_file(
@@ -72,8 +81,7 @@ def read_common_voice(tree: Tree) -> Iterator[SourceConversation]:
             )
             continue
         tree.used.add(path)
-        for number, row in enumerate(tree.table(path), 2):
-            where = f"{tree.shown(path)}, line {number}"
+        for where, row in tree.table(path):
             try:
                 text = text_of(field(row, "sentence"), "sentence")
                 speaker = speaker_of(field(row, "client_id"), "client_id")
@@ -81,9 +89,14 @@ def read_common_voice(tree: Tree) -> Iterator[SourceConversation]:
             except ValueError as error:
                 tree.reject_turn(where, error)
                 continue
-            if audio in taken:
-                continue  # validated.tsv repeats the clips of the splits
-            taken.add(audio)
+            if audio in taken:  # validated.tsv repeats the clips of the splits
+                before, known = taken[audio]
+                if known != text:
+                    tree.reject_turn(
+                        where, f"its clip says {known!r} in {before}: expected the same sentence"
+                    )
+                continue
+            taken[audio] = where, text
             tree.used.add(audio)
             turn = SourceTurn(speaker=speaker, text=text, audio=audio, id=audio.stem)
             yield SourceConversation(id=audio.stem, turns=[turn], split=SPLIT_OF_FILE.get(path.name))
@@ -101,12 +114,12 @@ def _metadata(tree: Tree) -> list[Path]:
         for path in tree.ending(".csv", ".txt")
         if path.stem.lower() == "metadata"
         and (path.parent / "wavs").is_dir()
-        and "|" in tree.text(path)[:1000]
+        and ((text := tree.text_or_none(path)) is None or "|" in text[:1000])
     ]
 
 
 def _is_common_voice(tree: Tree, path: Path) -> bool:
-    names = tree.text(path).split("\n", 1)[0].strip("\r").split("\t")
+    names = (tree.text_or_none(path) or "").split("\n", 1)[0].strip("\r").split("\t")
     return {"client_id", "path", "sentence"} <= set(names)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csm.data.corpora.layouts.tree import Tree
+from csm.data.manifest import Segment
 from csm.data.word_times import Word
 
 
@@ -25,6 +26,7 @@ class SourceTurn:
         words: Words with their times in that file, where the source has them.
         id: Id that the source gives; None is CONVERSATION-NUMBER.
         overlap: Whether another speaker is known to speak at the same time on the same channel.
+        backchannel: Whether it is known to be a backchannel, of a turn in a file of its own.
     """
 
     speaker: str
@@ -37,6 +39,7 @@ class SourceTurn:
     words: tuple[Word, ...] = ()
     id: str | None = None
     overlap: bool = False
+    backchannel: bool = False
 
 
 @dataclass(kw_only=True)
@@ -79,6 +82,7 @@ class Untranscribed:
         speakers: Name of each channel's speaker; empty where they are unknown.
         emotion: Emotion label of the whole recording.
         texts: What is said, in order and without times, as far as it is known.
+        spans: Who speaks when, without texts; empty where that is unknown.
     """
 
     id: str
@@ -86,6 +90,7 @@ class Untranscribed:
     speakers: tuple[str, ...] = ()
     emotion: str | None = None
     texts: tuple[UntimedText, ...] = ()
+    spans: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

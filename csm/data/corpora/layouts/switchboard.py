@@ -47,18 +47,16 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         if audio is None:
             tree.reject_file(path, f"its recording sw0{call}.sph or .wav is missing")
             continue
-        tree.used.update({path, audio})
+        tree.use(audio, path)
         calls[call] += list(_turns(tree, path, audio, f"sw{call}-{side}", "AB".index(side)))
     for call, turns in calls.items():
         yield SourceConversation(id=f"sw{call}", turns=turns, timeline=True)
 
 
 def _turns(tree: Tree, path: Path, audio: Path, speaker: str, channel: int) -> Iterator[SourceTurn]:
-    words = _words(tree, path.with_name(path.name.replace("-trans", "-word")))
-    for number, line in enumerate(tree.text(path).splitlines(), 1):
+    words = _words(tree, path.with_name(path.name.replace("-trans", "-word")), audio)
+    for where, line in tree.lines(path):
         parts = line.split(None, 3)
-        if not parts:
-            continue
         try:
             if len(parts) < 4:
                 raise ValueError(f'is {line!r}: expected "id start end text"')
@@ -73,18 +71,28 @@ def _turns(tree: Tree, path: Path, audio: Path, speaker: str, channel: int) -> I
                 id=parts[0],
             )
         except ValueError as error:
-            tree.reject_turn(f"{tree.shown(path)}, line {number}", error)
+            tree.reject_turn(where, error)
 
 
-def _words(tree: Tree, path: Path) -> dict[str, list[Word]]:
+def _words(tree: Tree, path: Path, audio: Path) -> dict[str, list[Word]]:
+    """Returns turn -> words; none of a turn in which one has no times: the others are not its whole text."""
     found: dict[str, list[Word]] = defaultdict(list)
-    if path in tree.files:
-        tree.used.add(path)
-        for line in tree.text(path).splitlines():
-            parts = line.split(None, 3)
-            if len(parts) == 4 and (text := " ".join(unmarked(parts[3]).split())):
-                found[parts[0]].append(Word(text, float(parts[1]), float(parts[2])))
-    return found
+    if path not in tree.files:
+        return found
+    tree.use(audio, path)
+    incomplete = set()
+    for where, line in tree.lines(path):
+        parts = line.split(None, 3)
+        try:
+            if len(parts) < 4:
+                raise ValueError(f'is {line!r}: expected "id start end word"')
+            if text := " ".join(unmarked(parts[3]).split()):
+                times = seconds_of(parts[1], "start"), seconds_of(parts[2], "end")
+                found[parts[0]].append(Word(text, *times))
+        except ValueError as error:
+            tree.reject_turn(where, f"{error}; the word times of its turn are left out")
+            incomplete.add(parts[0])
+    return {turn: words for turn, words in found.items() if turn not in incomplete}
 
 
 def unmarked(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from csm.audio.containers import channels_of
@@ -38,33 +39,36 @@ def recognise(tree: Tree) -> str | None:
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each TextGrid."""
     for path in tree.ending(".textgrid"):
-        try:
-            audio = tree.audio_beside(path)
-            name = tree.shown(audio.with_suffix(""))
-            utterances, words = _tiers(tree.text(path), audio.parent.name)
-            channels = _channels([*dict.fromkeys([*utterances, *words])], channels_of(audio))
-        except (ValueError, IndexError) as error:
-            reason = "ends early" if isinstance(error, IndexError) else error
-            tree.reject_file(path, reason)
-            continue
-        tree.used.update({path, audio})
-        turns = [
-            SourceTurn(
-                speaker=speaker,
-                text=text_of(part.text),
-                audio=audio,
-                start=part.start,
-                end=part.end,
-                channel=channels[speaker],
-                words=_within(part, words.get(speaker, [])) if utterances else (Word(part.text, *part[:2]),),
-            )
-            for speaker, intervals in (utterances or words).items()
-            for part in intervals
-        ]
-        if utterances:
-            for speaker in sorted(set(words) - set(utterances)):
-                tree.reject_turn(f"{name}, tier of words of {speaker}", "this speaker has no utterances")
-        yield SourceConversation(id=name, turns=turns, timeline=True, join=not utterances)
+        yield from tree.guarded(path, _file(tree, path))
+
+
+def _file(tree: Tree, path: Path) -> Iterator[SourceConversation]:
+    audio = tree.audio_beside(path)
+    name = tree.shown(audio.with_suffix(""))
+    content = tree.text(path)
+    try:
+        utterances, words = _tiers(content, audio.parent.name)
+    except IndexError as error:
+        raise ValueError("ends early: expected all tiers and intervals that it states; export it") from error
+    channels = _channels([*dict.fromkeys([*utterances, *words])], channels_of(audio))
+    tree.use(audio, path)
+    turns = [
+        SourceTurn(
+            speaker=speaker,
+            text=text_of(part.text),
+            audio=audio,
+            start=part.start,
+            end=part.end,
+            channel=channels[speaker],
+            words=_within(part, words.get(speaker, [])) if utterances else (Word(part.text, *part[:2]),),
+        )
+        for speaker, intervals in (utterances or words).items()
+        for part in intervals
+    ]
+    if utterances:
+        for speaker in sorted(set(words) - set(utterances)):
+            tree.reject_turn(f"{name}, tier of words of {speaker}", "this speaker has no utterances")
+    yield SourceConversation(id=name, turns=turns, timeline=True, join=not utterances)
 
 
 def _channels(speakers: list[str], channels: int) -> dict[str, int]:

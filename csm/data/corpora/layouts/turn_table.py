@@ -7,14 +7,21 @@ Any of the names in COLUMNS; .csv, .tsv, or .jsonl with one object a line. `star
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.fields import (
+    channel_of,
+    field,
+    label_of,
+    optional,
+    seconds_of,
+    speaker_of,
+    text_of,
+)
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 from csm.data.manifest import SPLITS
 
 COLUMNS = {
@@ -48,7 +55,7 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
                 split = optional(row, "split") or None
                 if split not in (None, *SPLITS):
                     raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLITS)}")
-            except ValueError as error:
+            except MALFORMED as error:
                 tree.reject_turn(where, error)
                 continue
             tree.used.add(turn.audio)
@@ -61,21 +68,21 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
 
 def _turn(tree: Tree, path: Path, row: Mapping[str, Any]) -> SourceTurn:
     start, end, channel = (optional(row, name) for name in ("start", "end", "channel"))
-    if isinstance(channel, str) and channel and not channel.isdecimal():
-        raise ValueError(f"channel is {channel!r}: expected 0, 1, ...")
     return SourceTurn(
         speaker=speaker_of(field(row, *COLUMNS["speaker"])),
         text=text_of(field(row, *COLUMNS["text"])),
         audio=tree.find(text_of(field(row, *COLUMNS["path"]), "path"), beside=path),
         start=0.0 if start in (None, "") else seconds_of(start, "start"),
         end=None if end in (None, "") else seconds_of(end, "end"),
-        channel=int(channel or 0),
-        emotion=optional(row, "emotion") or None,
+        channel=0 if channel in (None, "") else channel_of(channel),
+        emotion=label_of(optional(row, "emotion"), "emotion"),
     )
 
 
 def _place(value: Any) -> tuple[int, float, str]:
     """Returns a key that orders numbers as numbers and before other ids."""
+    if value in (None, ""):
+        raise ValueError(f"turn is {'null' if value is None else 'empty'}: expected its number or id")
     try:
         return 0, float(value), ""
     except (TypeError, ValueError):
@@ -85,20 +92,18 @@ def _place(value: Any) -> tuple[int, float, str]:
 def _rows(tree: Tree, path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix.lower() == ".jsonl":
         yield from tree.json_lines(path)
-        return
-    for number, row in enumerate(tree.table(path), 2):
-        yield f"{tree.shown(path)}, line {number}", row
+    else:
+        yield from tree.table(path)
 
 
 def _names(tree: Tree, path: Path) -> set[str]:
     """Returns the names of the columns, from the first line."""
     try:
-        first = tree.text(path).split("\n", 1)[0].strip("\r")
         if path.suffix.lower() == ".jsonl":
-            entry = json.loads(first)
-            return set(entry) if isinstance(entry, dict) else set()
+            return set(tree.keys(path))
+        first = tree.text(path).split("\n", 1)[0].strip("\r")
         return set(next(csv.reader([first], delimiter=max("\t,;|", key=first.count)), []))
-    except (ValueError, csv.Error, RecursionError):
+    except (ValueError, csv.Error):
         return set()
 
 

@@ -9,51 +9,63 @@ Segments become turns. Without speakers, a recording of one channel has one spea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from csm.audio.containers import channels_of
-from csm.data.corpora.layouts.fields import field, optional, seconds_of, speaker_of, text_of
+from csm.data.corpora.layouts.fields import (
+    channel_of,
+    field,
+    optional,
+    seconds_of,
+    speaker_of,
+    stated_length,
+    text_of,
+)
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn
-from csm.data.corpora.layouts.tree import Tree
+from csm.data.corpora.layouts.tree import MALFORMED, Tree
 from csm.data.word_times import Word
+
+KEYS = {"segments", "transcription"}
 
 
 def recognise(tree: Tree) -> str | None:
     """Counts the .json files with segments or a transcription."""
-    found = sum(_is_transcript(path) for path in tree.ending(".json"))
+    found = sum(bool(tree.keys(path) & KEYS) for path in tree.ending(".json"))
     return f"{found} .json with segments" if found else None
 
 
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields one conversation for each transcript; its segments are turns."""
     for path in tree.ending(".json"):
+        yield from tree.guarded(path, _file(tree, path))
+
+
+def _file(tree: Tree, path: Path) -> Iterator[SourceConversation]:
+    segments = field(tree.json(path), "segments", "transcription")
+    audio = tree.audio_beside(path)
+    channels = channels_of(audio)
+    name = tree.shown(audio.with_suffix(""))
+    if not isinstance(segments, list):
+        raise ValueError(f"segments are {type(segments).__name__}: expected a list")
+    tree.use(audio, path)
+    named = any(isinstance(segment, Mapping) and segment.get("speaker") is not None for segment in segments)
+    turns = []
+    for number, segment in enumerate(segments):
         try:
-            content = tree.json(path)
-            segments = field(content, "segments", "transcription")
-            audio = tree.audio_beside(path)
-            channels = channels_of(audio)
-            name = tree.shown(audio.with_suffix(""))
-            if not isinstance(segments, list):
-                raise ValueError(f"segments are {type(segments).__name__}: expected a list")
-        except ValueError as error:
-            tree.reject_file(path, error)
-            continue
-        tree.used.update({path, audio})
-        turns = []
-        for number, segment in enumerate(segments):
-            try:
-                turns.append(_turn(segment, audio, channels))
-            except ValueError as error:
-                tree.reject_turn(f"{name}, segment {number}", error)
-        yield SourceConversation(id=name, turns=turns, timeline=True)
+            turns.append(_turn(segment, audio, channels, named=named))
+        except MALFORMED as error:
+            tree.reject_turn(f"{name}, segment {number}", error, stated_length(segment))
+    yield SourceConversation(id=name, turns=turns, timeline=True)
 
 
-def _turn(segment: Any, audio: Path, channels: int) -> SourceTurn:
+def _turn(segment: Any, audio: Path, channels: int, *, named: bool) -> SourceTurn:
     text = text_of(field(segment, "text"))
     start, end = _times(segment)
     label = optional(segment, "speaker")
+    if label is None and named:
+        raise ValueError("speaker is missing, as other segments have one: expected a name; add it")
     if label is None and channels > 1:
         raise ValueError(f"speaker is missing: the recording has {channels} channels; name the speaker")
     speaker = audio.parent.name if label is None else speaker_of(label)
@@ -68,7 +80,7 @@ def _turn(segment: Any, audio: Path, channels: int) -> SourceTurn:
         audio=audio,
         start=start,
         end=end,
-        channel=int(channel or 0),
+        channel=0 if channel is None else channel_of(channel),
         words=_words(segment),
     )
 
@@ -76,9 +88,8 @@ def _turn(segment: Any, audio: Path, channels: int) -> SourceTurn:
 def _times(segment: Any) -> tuple[float, float]:
     if "offsets" in segment:
         offsets = segment["offsets"]
-        return seconds_of(field(offsets, "from"), "from") / 1000, seconds_of(
-            field(offsets, "to"), "to"
-        ) / 1000
+        start, end = (seconds_of(field(offsets, name), name) for name in ("from", "to"))
+        return start / 1000, end / 1000
     return seconds_of(field(segment, "start"), "start"), seconds_of(field(segment, "end"), "end")
 
 
@@ -95,12 +106,6 @@ def _words(segment: Any) -> tuple[Word, ...]:
         )
         for word in words
     )
-
-
-def _is_transcript(path: Path) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-    return b'"segments"' in head or b'"transcription"' in head
 
 
 LAYOUT = Layout(

@@ -53,3 +53,24 @@ def test_recordings_with_supervisions_and_cuts_hold_the_same_turns(tmp_path) -> 
     lines(tmp_path / "in/cuts.jsonl", {**cut, "supervisions": shifted})
     (tmp_path / "out").rename(tmp_path / "before")
     assert said(prepared(tmp_path)) == expected
+
+
+def test_a_supervision_in_two_cuts_is_one_turn_and_damaged_lines_are_named(tmp_path) -> None:
+    sound(tmp_path / "in/talk.wav")
+    recording = {"id": "talk", "sources": [{"type": "file", "channels": [0], "source": "talk.wav"}]}
+    spoken = {
+        "id": "s",
+        "recording_id": "talk",
+        "start": 0.8,
+        "duration": 0.4,
+        "text": "hi",
+        "speaker": "ann",
+    }
+    cut = {"type": "MonoCut", "start": 0, "duration": 1.0, "recording": recording, "supervisions": [spoken]}
+    later = {**cut, "start": 0.9, "supervisions": [{**spoken, "start": -0.1}, {**spoken, "id": None}, 5]}
+    lines(tmp_path / "in/cuts.jsonl", cut, later, 5, {**cut, "supervisions": 5})
+    corpus = prepared(tmp_path)
+    assert said(corpus) == [("talk", "ann", "hi", 0, 0.8, 1.2)]
+    for reason in ("id is null", "line 3", "supervisions are int"):
+        assert reason in ledger(corpus)
+    assert corpus.info["turns_rejected"] == 4

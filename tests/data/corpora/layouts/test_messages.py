@@ -28,3 +28,15 @@ def test_messages_are_turns_and_roles_are_people_of_their_conversation(tmp_path)
     ]
     for reason in ("text is null", "content has text: expected text and audio", "has 'Messages'"):
         assert reason in ledger(corpus)
+
+
+def test_parts_of_text_are_joined_and_two_recordings_are_refused(tmp_path) -> None:
+    sound(tmp_path / "in/a.wav")
+    parts = message("0", "Well,", "a.wav")
+    parts["content"].append({"type": "text", "text": "hello."})
+    twice = message("1", "So.", "a.wav")
+    twice["content"].append({"type": "audio", "url": "a.wav"})
+    lines(tmp_path / "in/m.jsonl", {"messages": [parts, twice]}, 5)
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["Well, hello."]
+    assert "2 parts of audio: expected one" in ledger(corpus) and "m.jsonl, line 2" in ledger(corpus)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from csm.data.corpora.recordings import prepare_recordings
 from tests.data.corpora.layouts.small_trees import ledger, prepared, said, sound
 
 arrow = pytest.importorskip("pyarrow")
@@ -65,3 +66,77 @@ def test_what_has_no_audio_column_or_is_no_parquet_is_refused_by_its_columns(tmp
     (tmp_path / "in/b.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="has no turn"):
         prepared(tmp_path)
+
+
+def test_a_row_that_cannot_be_used_takes_no_other_with_it(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    good = {"conversation_id": "c", "turn_id": 0, "text": "Hi.", "speaker": "ann", "split": "train"}
+    good |= {"audio": {"bytes": data, "path": "x.wav"}, "overlap": False}
+    odd = [{"split": "dev"}, {"conversation_id": None}, {"turn_id": None}, {"speaker": None}, {"text": None}]
+    rows = [{**good, "turn_id": number} for number in range(2)]
+    for number, change in enumerate(odd):
+        rows.insert(draw_place(number, len(rows)), {**good, "turn_id": 10 + number, **change})
+    for folder in ("x", "y"):  # files of one name in two folders
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        own = [{**row, "conversation_id": row["conversation_id"] and folder} for row in rows]
+        parquet.write_table(arrow.Table.from_pylist(own), tmp_path / "in" / folder / "data.parquet")
+    corpus = prepared(tmp_path)
+    assert [entry[:3] for entry in said(corpus)] == [(f, "ann", "Hi.") for f in ("x", "x", "y", "y")]
+    assert corpus.info["turns_rejected"] == 2 * len(odd) and "None" not in corpus.speakers()
+    for reason in ("split is 'dev'", "conversation is null", "turn_id is null", "speaker is null"):
+        assert ledger(corpus).count(reason) == 2
+    names = [turn.audio for turn in corpus.turns()]
+    assert len(set(names)) == 4 and not any("tmp" in name or "decoded" in name for name in names)
+
+
+def draw_place(number: int, length: int) -> int:
+    return (number * 7 + 3) % (length + 1)
+
+
+def test_a_source_gives_the_same_bytes_at_another_output(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    row = {"text": "Hi.", "speaker": "ann", "audio": {"bytes": data, "path": "x.wav"}}
+    (tmp_path / "in").mkdir()
+    parquet.write_table(arrow.Table.from_pylist([row]), tmp_path / "in/data.parquet")
+    for output in ("one", "other/deeper"):
+        prepare_recordings(tmp_path / output, source=tmp_path / "in")
+    made = [
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "one", tmp_path / "other/deeper")
+    ]
+    assert made[0] == made[1]
+
+
+def test_a_row_that_is_no_text_and_a_group_that_is_damaged_take_no_other_with_them(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    count = 6
+    texts = arrow.array([b"Hi.", b"\xff", *[b"So."] * (count - 2)], arrow.binary()).view(arrow.string())
+    columns = {
+        "conversation_id": arrow.array([["c"], ["c"], ["d"], ["d"], ["c"], ["c"]]).flatten(),
+        "turn_id": arrow.array(range(count)),
+        "text": texts,
+        "audio": arrow.array([{"bytes": data, "path": "x.wav"}] * count),
+    }
+    path = tmp_path / "in/data.parquet"
+    path.parent.mkdir()
+    parquet.write_table(arrow.table(columns), path, row_group_size=2, use_dictionary=False)
+    offset = parquet.ParquetFile(path).metadata.row_group(1).column(2).data_page_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[offset : offset + 16] = bytes(16)
+    path.write_bytes(damaged)
+    corpus = prepared(tmp_path)
+    assert [entry[0] for entry in said(corpus)] == ["c", "c", "c"]
+    assert [turn.text for turn in corpus.turns()] == ["Hi.", "So.", "So."]
+    assert "row 1" in ledger(corpus) and "rows 2 to 3" in ledger(corpus)
+
+
+def test_a_conversation_of_another_kind_than_a_name_is_rejected_by_row(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    row = {"conversation_id": ["c"], "text": "Hi.", "audio": {"bytes": data, "path": "x.wav"}}
+    (tmp_path / "in").mkdir()
+    parquet.write_table(arrow.Table.from_pylist([row] * 2), tmp_path / "in/a.parquet")
+    good = [{**row, "conversation_id": "d", "turn_id": turn} for turn in (0.0, float("nan"))]
+    parquet.write_table(arrow.Table.from_pylist(good), tmp_path / "in/b.parquet")
+    corpus = prepared(tmp_path)
+    assert [entry[0] for entry in said(corpus)] == ["d"]
+    assert ledger(corpus).count("conversation is ['c']") == 2 and "turn_id is nan" in ledger(corpus)

@@ -41,6 +41,14 @@ def test_expresso_has_read_sentences_and_conversations_without_words(tmp_path) -
     assert "--transcribe recognises them" in ledger(corpus) and "is no transcript" in ledger(corpus)
 
 
+def test_expresso_below_a_folder_called_conversational_has_read_sentences(tmp_path) -> None:
+    root = tmp_path / "conversational"
+    sound(root / "in/audio_48khz/read/ex01/happy/base/ex01_happy_00001.wav", rate=48_000)
+    text(root / "in/read_transcriptions.txt", "ex01_happy_00001\tWhat a day!\nno text\n")
+    corpus = prepared(root)
+    assert [turn.text for turn in corpus.turns()] == ["What a day!"] and "has one column" in ledger(corpus)
+
+
 def test_ami_joins_the_words_of_headsets_that_were_recorded_together(tmp_path) -> None:
     def words(agent: str, content: str) -> None:
         name = f"ES2002a.{agent}.words.xml"
@@ -63,6 +71,22 @@ def test_ami_joins_the_words_of_headsets_that_were_recorded_together(tmp_path) -
     assert all(turn.overlap for turn in corpus.turns()) and len(read_words(corpus.root)) == 2
     for reason in ("1 x vocalsound", "1 x word without times", "ES2002a.Headset-2.wav is missing"):
         assert reason in ledger(corpus)
+
+
+def test_ami_keeps_what_can_be_read_of_damaged_words_and_names(tmp_path) -> None:
+    sound(tmp_path / "in/audio/ES1.Headset-0.wav")
+    content = '<w starttime="0.1" endtime="0.4">caf\xe9</w><w starttime="x" endtime="0.9">there</w>'
+    content += '<w starttime="0.5" endtime="0.7"/>'
+    (tmp_path / "in/words").mkdir()
+    head = '<?xml version="1.0" encoding="ISO-8859-1"?>'
+    (tmp_path / "in/words/ES1.A.words.xml").write_bytes(f"{head}<r>{content}</r>".encode("latin-1"))
+    text(tmp_path / "in/words/ES1.Z.words.xml", "<r/>")
+    text(tmp_path / "in/meetings.xml", "<r>")
+    corpus = prepared(tmp_path)
+    assert said(corpus) == [("ES1", "ES1-A", "caf\xe9", 0, 0.1, 0.4)]
+    for reason in ("1 x word without times", "1 x word without letters", "ES1.Headset-25.wav is missing"):
+        assert reason in ledger(corpus)
+    assert "is no XML that can be read" in ledger(corpus)
 
 
 def test_candor_keeps_backchannels_beside_the_turns_that_they_accompany(tmp_path) -> None:
@@ -117,3 +141,91 @@ def test_switchboard_merges_both_sides_and_keeps_word_times(tmp_path) -> None:
     ]
     assert [tuple(word) for word in read_words(corpus.root)["sw2001A-ms98-a-0002"]] == [("yes", 1.0, 1.2)]
     assert corpus.info["turns_rejected"] == 1
+
+
+def test_switchboard_leaves_the_word_times_of_a_turn_out_where_one_is_damaged(tmp_path) -> None:
+    sound(tmp_path / "in/sw02001.wav", 8.0, channels=2, rate=8_000)
+    turns = "sw2001A-ms98-a-0001 0.1 0.9 oh yes\nsw2001A-ms98-a-0002 1.0 2.0 so\n"
+    text(tmp_path / "in/sw2001A-ms98-a-trans.text", turns)
+    words = (
+        "sw2001A-ms98-a-0001 0.1 x oh\nsw2001A-ms98-a-0001 0.5 0.9 yes\nsw2001A-ms98-a-0002 1.0 2.0 so\nx\n"
+    )
+    text(tmp_path / "in/sw2001A-ms98-a-word.text", words)
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["oh yes", "so"]
+    assert set(read_words(corpus.root)) == {"sw2001A-ms98-a-0002"}
+    assert "word.text, line 1" in ledger(corpus) and "word.text, line 4" in ledger(corpus)
+
+
+def test_dailytalk_loses_the_emotions_of_a_damaged_dialogue_alone(tmp_path) -> None:
+    for dialogue in range(3):
+        sound(tmp_path / f"in/data/{dialogue}/0_0_d{dialogue}.wav")
+        text(tmp_path / f"in/data/{dialogue}/0_0_d{dialogue}.txt", "Hello.")
+    glad = {"0": {"emotion": "happiness"}}
+    text(tmp_path / "in/metadata.json", {"0": glad, "1": ["x"], "2": glad})
+    corpus = prepared(tmp_path, layout="dailytalk")
+    assert [turn.emotion for turn in corpus.turns()] == ["happiness", None, "happiness"]
+    assert "metadata.json, 1" in ledger(corpus) and "is list: expected its turns by number" in ledger(corpus)
+
+
+def test_expresso_names_lines_without_a_recording_and_texts_of_one_recording(tmp_path) -> None:
+    for folder in ("a", "b"):
+        sound(tmp_path / f"in/{folder}/audio_48khz/read/ex01/sad/base/ex01_sad_{folder}.wav", rate=48_000)
+    text(
+        tmp_path / "in/a/read_transcriptions.txt",
+        "ex01_sad_a\tFirst.\nex01_sad_a\tSecond.\nex01_sad_c\tGone.\n",
+    )
+    text(tmp_path / "in/b/read_transcriptions.txt", "ex01_sad_a\tOf another folder.\nex01_sad_b\t\0\n")
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["First."]
+    for reason in (
+        "ex01_sad_a has a text already",
+        "recording 'ex01_sad_c' is missing",
+        "recording 'ex01_sad_a' is missing",
+        "control character",
+        "has no text of it",
+    ):
+        assert reason in ledger(corpus)
+
+
+def test_candor_reads_the_next_transcript_where_the_first_is_no_text(tmp_path) -> None:
+    root = tmp_path / "in/0a1b"
+    sound(root / "processed/0a1b.wav", 4.0, channels=2)
+    text(root / "transcription/channel_map.json", {"L": "p1", "R": "p2"})
+    text(root / "transcription/transcript_audiophile.csv", "speaker,start,stop,utterance\np1,0.1,2.0,Well.\n")
+    (root / "transcription/transcript_backbiter.csv").write_bytes(b"speaker,start\xe9")
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["Well."]
+
+
+def test_candor_asks_for_two_people_and_leaves_the_name_of_an_empty_conversation_free(tmp_path) -> None:
+    for copy, people in enumerate((("p1", "p1"), ("p1", "p2"), ("p1", "p3"))):
+        root = tmp_path / f"in/{copy}/0a1b"
+        sound(root / "processed/0a1b.wav", 4.0, channels=2)
+        text(root / "transcription/channel_map.json", dict(zip("LR", people, strict=True)))
+        row = "p3,x,2.0,Lost.\n" if copy == 1 else "p1,0.1,2.0,Well.\n"
+        text(root / "transcription/transcript_backbiter.csv", f"speaker,start,stop,utterance\n{row}")
+    corpus = prepared(tmp_path)
+    assert [entry[:3] for entry in said(corpus)] == [("0a1b", "p1", "Well.")]
+    assert "are both p1: expected two people" in ledger(corpus)
+
+
+def test_fisher_asks_for_one_recording_of_a_call_and_shortens_damaged_lines(tmp_path) -> None:
+    for number in range(1, 3):
+        sound(tmp_path / f"in/fe_03_0000{number}.wav", 4.0, channels=2, rate=8_000)
+        text(tmp_path / f"in/data/fe_03_0000{number}.txt", "0.10 1.20 A: hello\n" + "x" * 9_000)
+    sound(tmp_path / "in/copies/fe_03_00002.wav", 4.0, channels=2, rate=8_000)
+    text(tmp_path / "in/fe_03_p1_calldata.tbl", "CALL_ID,APIN,BPIN\n00001,\0,1790\n")
+    corpus = prepared(tmp_path)
+    assert [turn.conversation for turn in corpus.turns()] == ["fe_03_00001"]
+    assert "copies/fe_03_00002.wav, fe_03_00002.wav: expected one" in ledger(corpus)
+    assert "PIN holds the control character" in ledger(corpus)
+    assert max(map(len, ledger(corpus).splitlines())) < 1_000
+
+
+def test_a_recording_whose_transcript_holds_no_turn_is_entered_as_left_out(tmp_path) -> None:
+    for number, line in enumerate(("0.10 1.20 A: hello", "0.10 hello"), 1):
+        sound(tmp_path / f"in/fe_03_0000{number}.wav", 4.0, channels=2, rate=8_000)
+        text(tmp_path / f"in/fe_03_0000{number}.txt", line)
+    corpus = prepared(tmp_path, layout="fisher")
+    assert corpus.info["files_rejected"] == 2 and "no turn of it can be used" in ledger(corpus)

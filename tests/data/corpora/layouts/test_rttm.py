@@ -1,5 +1,8 @@
 """RTTM with the words in STM, CTM or lines of text."""
 
+import pytest
+
+from csm.data.corpora.layouts.source import SourceConversation, SourceTurn
 from tests.data.corpora.layouts.small_trees import ledger, prepared, said, sound, text
 
 RTTM = """SPKR-INFO talk 1 <NA> <NA> <NA> unknown ann <NA> <NA>
@@ -38,5 +41,24 @@ def test_an_rttm_alone_holds_no_words_and_an_stm_needs_no_rttm(tmp_path) -> None
     text(tmp_path / "in/talk.stm", stm + "talk 1 ben 1.5 1.6 IGNORE_TIME_SEGMENT_IN_SCORING\n")
     corpus = prepared(tmp_path)
     assert said(corpus) == EXPECTED
-    for reason in ("no words are known of it", "start is 'x'", "too few columns", "left out of scoring"):
+    for reason in ("words are unknown: --tran", "start is 'x'", "too few columns", "left out of scoring"):
         assert reason in ledger(corpus)
+    assert corpus.info["minutes_rejected"] == pytest.approx(1.3 / 60, abs=1e-3)
+    assert corpus.info["files_used"] == 2, "the recording and the .rttm are left out"
+
+
+def test_of_an_rttm_alone_a_transcriber_gets_speakers_and_times(tmp_path) -> None:
+    sound(tmp_path / "in/mute.wav")
+    text(tmp_path / "in/mute.rttm", RTTM.replace("talk", "mute"))
+    asked = []
+
+    def transcribe(recording, path, info, tree) -> SourceConversation:
+        asked.extend((span.speaker, span.start, round(span.end, 3)) for span in recording.spans)
+        spans = [
+            SourceTurn(speaker=s.speaker, text="So.", audio=recording.audio, start=s.start, end=s.end)
+            for s in recording.spans
+        ]
+        return SourceConversation(id=recording.id, turns=spans, timeline=True)
+
+    corpus = prepared(tmp_path, transcriber=transcribe, transcription="made up")
+    assert asked == [("ann", 0.1, 0.9), ("ben", 1.0, 1.5)] and len(corpus.turns()) == 2

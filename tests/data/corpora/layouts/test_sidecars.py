@@ -1,5 +1,6 @@
 """Recordings with .txt or .json beside them."""
 
+import json
 import unicodedata
 
 from tests.data.corpora.layouts.small_trees import ledger, prepared, said, sound, text
@@ -65,3 +66,27 @@ def test_a_transcript_whose_name_differs_by_case_or_unicode_form_is_not_overlook
     corpus = prepared(tmp_path)
     assert [turn.text for turn in corpus.turns()] == ["Fine."]
     assert ledger(corpus).count("another name by case or Unicode form") == 2
+
+
+def test_one_bad_recording_or_turn_is_named_and_the_others_are_prepared(tmp_path) -> None:
+    bad = {
+        "lone": {"text": "lone \ud800 here"},
+        "null": {"text": "Who?", "speaker": None},
+        "whisper": {"text": "So.", "segments": []},
+        "moshi": {"text": "So.", "alignments": []},
+    }
+    for name, content in bad.items():
+        sound(tmp_path / f"in/{name}.wav")
+        text(tmp_path / f"in/{name}.json", content)
+    channels = [[0], -1, 0.6, True, "x", 10**30]
+    sound(tmp_path / "in/talk.wav", channels=2)
+    text(tmp_path / "in/talk.json", [TURN, *({**TURN, "channel": channel} for channel in channels), 5])
+    corpus = prepared(tmp_path, layout="sidecars")
+    assert [turn.text for turn in corpus.turns()] == ["Well, hello."]
+    reasons = [json.loads(line) for line in ledger(corpus).splitlines()]
+    found = {entry["source"]: entry["reason"] for entry in reasons}
+    assert all(f"talk, turn {number}" in found for number in range(1, 8))
+    assert "holds the lone surrogate '\\ud800'" in found["lone.wav"]
+    assert found["null.wav"] == "speaker is null: expected a name"
+    assert "--layout whisper" in found["whisper.wav"] and "--layout moshi" in found["moshi.wav"]
+    assert all(found[f"{name}.json"] == "its recording is left out" for name in bad)

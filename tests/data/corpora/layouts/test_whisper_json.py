@@ -44,3 +44,21 @@ def test_whisper_cpp_counts_milliseconds_and_names_the_channel(tmp_path) -> None
     spoken = {"timestamps": {}, "offsets": {"from": 100, "to": 900}, "text": " Hi.", "speaker": "1"}
     text(tmp_path / "in/talk.wav.json", {"systeminfo": "", "transcription": [spoken]})
     assert said(prepared(tmp_path)) == [("talk", "talk-1", "Hi.", 1, 0.1, 0.9)]
+
+
+def test_a_long_text_before_the_segments_hides_them_from_no_layout(tmp_path) -> None:
+    sound(tmp_path / "in/a.wav")
+    content = {"text": "word " * 30_000, "segments": [SEGMENT, {**SEGMENT, "channel": 0.6}, 5]}
+    text(tmp_path / "in/a.json", content)
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["Well, hello."]
+    assert "channel is 0.6: expected 0, 1" in ledger(corpus) and "a, segment 2" in ledger(corpus)
+
+
+def test_a_segment_without_a_speaker_among_others_with_one_is_rejected(tmp_path) -> None:
+    sound(tmp_path / "in/a.wav")
+    named = {**SEGMENT, "speaker": "SPEAKER_00"}
+    text(tmp_path / "in/a.json", {"segments": [named, {**SEGMENT, "text": "Whose?", "speaker": None}]})
+    corpus = prepared(tmp_path)
+    assert [turn.speaker for turn in corpus.turns()] == ["SPEAKER_00"]
+    assert "speaker is missing, as other segments have one" in ledger(corpus)
