@@ -3,8 +3,9 @@
     python benchmarks/recordings.py --corpus data/amazon_queen --seeds 4
 
 Prints one row a condition: diarisation error rate (missed, false and confused speech / speech, with a collar
-of 0.25 s, overlaps counted), turn F1 (a turn is found if one of its speaker's has both edges within 0.5 s),
-how many backchannels below a second are kept, and word error rate against the known texts in order of time.
+of 0.25 s, overlaps counted), in how many conversations the number of people is right, turn F1 (a turn is
+found if one of its speaker's has both edges within 0.5 s), how many backchannels below a second are kept, and
+word error rate against the known texts in order of time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from composed_conversations import Conversation, Said, compose, write
+import torch
+from composed_conversations import RATE, Conversation, Said, compose, write
 
 from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.transcription.recogniser import WordRecogniser
@@ -98,6 +100,12 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=4, help="conversations a condition")
+    parser.add_argument(
+        "--backchannels",
+        type=int,
+        default=0,
+        help="least number of backchannels in each condition that has any: conversations are added",
+    )
     parser.add_argument("--minutes", type=float, default=2.0, help="length of each")
     parser.add_argument("--work", type=Path, default=Path("runs/recordings"), help="folder of what is made")
     parser.add_argument("--only", default="", help="conditions whose names hold this")
@@ -106,9 +114,10 @@ def main() -> None:
     corpus = read_corpus(options.corpus)
     recogniser: Any = Wordless() if options.turns_only else WordRecogniser()
     print(
-        "| recordings | DER | of it missed, false, confused | turn F1 | backchannels | WER | of real time |"
+        "| recordings | DER | of it missed, false, confused | number right | turn F1 | backchannels | WER "
+        "| of real time |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for condition in (c for c in CONDITIONS if options.only in c.name):
         print(row(condition, corpus, recogniser, options), flush=True)
 
@@ -116,8 +125,11 @@ def main() -> None:
 def row(condition: Condition, corpus: Corpus, recogniser: Any, options: argparse.Namespace) -> str:
     """Returns the figures of a condition, pooled over its conversations."""
     shutil.rmtree(options.work, ignore_errors=True)
-    made = {}
-    for seed in range(options.seeds):
+    made: dict[str, Conversation] = {}
+    least = options.backchannels if condition.backchannels else 0
+    length, short = 0.0, 0
+    while len(made) < options.seeds or short < least:
+        seed = len(made)
         conversation = compose(
             corpus,
             seed,
@@ -130,25 +142,27 @@ def row(condition: Condition, corpus: Corpus, recogniser: Any, options: argparse
             echo=condition.echo,
         )
         write(conversation, options.work / f"in/c{seed}.wav", rate=condition.rate, mono=condition.mono)
-        made[f"c{seed}"] = conversation
+        made[f"c{seed}"] = replace(conversation, waveform=torch.zeros(2, 0))
+        length += conversation.waveform.shape[1] / RATE
+        short += sum(said.backchannel for said in conversation.turns)
     people = condition.speakers if condition.speakers_given and condition.mono else None
     transcriber = RecordingTranscriber(recogniser, speakers=people)
     start = time.perf_counter()
     found = prepare_recordings(options.work / "out", source=options.work / "in", transcriber=transcriber)
     seconds = time.perf_counter() - start
-    totals = np.zeros(10)
+    totals, right = np.zeros(10), 0
     for name, conversation in made.items():
         turns = [turn for turn in found.turns() if turn.conversation == name]
         totals += figures(conversation, turns)
-    speech, missed, false, confused, hits, known, given, short, kept, wrong = totals
+        right += len({turn.speaker for turn in turns}) == condition.speakers
+    speech, missed, false, confused, hits, known, given, backchannels, kept, wrong = totals
     words = sum(len(t.text.split()) for c in made.values() for t in c.turns)
-    length = sum(c.waveform.shape[1] for c in made.values()) / 16_000
     error = (missed + false + confused) / speech
     parts = ", ".join(f"{100 * part / speech:.1f}" for part in (missed, false, confused))
-    backchannels = f"{kept:.0f} of {short:.0f}" if short else "-"
+    kept_part = f"{kept:.0f} of {backchannels:.0f}" if backchannels else "-"
     return (
-        f"| {condition.name} | {100 * error:.1f} % | {parts} | {2 * hits / (known + given):.2f} "
-        f"| {backchannels} | {wrong / words:.2f} | {seconds / length:.2f} |"
+        f"| {condition.name} | {100 * error:.1f} % | {parts} | {right} of {len(made)} "
+        f"| {2 * hits / (known + given):.2f} | {kept_part} | {wrong / words:.2f} | {seconds / length:.2f} |"
     )
 
 

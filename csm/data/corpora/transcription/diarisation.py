@@ -1,9 +1,11 @@
 """Who speaks when on one channel: windows' speaker embeddings, clustered, decoded on a grid of 0.1 s.
 
 Embeddings are taken relative to their mean over the recording, which removes what all of it shares (room,
-microphone, noise), and clustered by Ward's method; then means and the best paths through the windows are
-found in turn. Each cell of the grid scores its cosine to each cluster's mean over the windows around it; the
-best path has a penalty for each change of speaker (Viterbi).
+microphone, noise), reduced to their principal components, and clustered by Ward's method; then means and the
+best paths through the windows are found in turn. The number of speakers is that of the largest silhouette
+(Rousseeuw 1987), for which only windows of different stretches of speech are compared: those of one stretch
+are alike whoever speaks. Each cell of the grid scores its cosine to each cluster's mean over the windows
+around it; the best path has a penalty for each change of speaker (Viterbi).
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from csm.system.extras import missing_package
 CELL = 0.1  # seconds
 CHANGE_COST = 0.5  # cosine that a change of speaker costs
 MOST_SPEAKERS = 6
-# Found on 30 conversations of one to four people (docs/MEASURED.md): above this cosine two clusters are one
-# speaker, and each further speaker must gain so much silhouette.
-SAME_SPEAKER, MORE_SPEAKERS = 0.92, 0.03
+COMPONENTS = 20  # of the embeddings of one recording
+# Found on 84 conversations of one to four people (docs/LOG.md, 2026-11-30): there is one speaker if the
+# variance of the embeddings, of unit length, and this share of the silhouette of two clusters add up to less.
+SILHOUETTE_SHARE, ONE_SPEAKER = 0.4, 0.365
+APART = 8.0  # seconds; windows of one stretch of speech this far apart are compared, too
 REFINEMENTS = 8
 CLUSTERED = 3_000  # windows at most; the others take the nearest cluster
 # Cosine to a speaker's mean below which a section has no speaker: music, noise, strange sounds.
@@ -53,11 +57,14 @@ def diarise(regions: list[Segment], windows: Windows, speakers: int | None = Non
     """
     if len(windows.embeddings) == 0:
         return [Attributed(region.start, region.end, 0) for region in regions]
-    means, centre = _clusters(windows, speakers)
-    scores = _unit(windows.embeddings - centre) @ _unit(means - centre).T
-    if len(means) == 1:
+    count = len(windows.embeddings)
+    chosen = np.linspace(0, count - 1, min(count, CLUSTERED)).astype(int)
+    relative = _relative(windows.embeddings)
+    labels = _clusters(Windows(*(part[chosen] for part in windows)), relative[chosen], speakers)
+    scores = _unit(relative) @ _unit(_means(relative[chosen], labels)).T
+    if labels.max() == 0:
         scores = np.ones_like(scores)
-    likeness = (_unit(windows.embeddings) @ _unit(means).T).max(1)
+    likeness = (_unit(windows.embeddings) @ _unit(_means(windows.embeddings[chosen], labels)).T).max(1)
     attributed: list[Attributed] = []
     for index, region in enumerate(regions):
         own = windows.regions == index
@@ -71,47 +78,41 @@ def diarise(regions: list[Segment], windows: Windows, speakers: int | None = Non
     return _numbered(attributed)
 
 
-def _clusters(windows: Windows, speakers: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean embedding of each cluster [K, 256], and that of all windows."""
+def _relative(embeddings: np.ndarray) -> np.ndarray:
+    """Returns the principal components of embeddings [N, C]."""
+    centred = embeddings - embeddings.mean(0)
+    return centred @ np.linalg.eigh(centred.T @ centred)[1][:, -COMPONENTS:]
+
+
+def _clusters(windows: Windows, relative: np.ndarray, speakers: int | None) -> np.ndarray:
+    """Returns the cluster of each window, from 0."""
     try:
         from scipy.cluster.hierarchy import fcluster, linkage
     except ImportError as error:
         raise ValueError(missing_package("scipy", "clustering speakers")) from error
-    count = len(windows.embeddings)
-    chosen = np.linspace(0, count - 1, min(count, CLUSTERED)).astype(int)
-    embeddings = windows.embeddings[chosen]
-    centre = embeddings.mean(0)
-    if len(chosen) < 2 or speakers == 1:
-        return centre[None], np.zeros_like(centre)
-    relative = _unit(embeddings - centre)
-    tree = linkage(relative, "ward")
+    if len(relative) < 2 or speakers == 1:
+        return np.zeros(len(relative), int)
+    tree = linkage(_unit(relative), "ward")
 
     def labelled(count: int) -> np.ndarray:
-        labels = fcluster(tree, count, "maxclust") - 1
-        return _refined(embeddings, centre, windows.regions[chosen], labels)
+        return _refined(relative, windows.regions, fcluster(tree, count, "maxclust") - 1)
 
     if speakers:
-        return _means(embeddings, labelled(speakers)), centre
-    labels, best = np.zeros(len(chosen), int), -1.0
-    for count in range(2, MOST_SPEAKERS + 1):
-        found = labelled(count)
-        if _closest(embeddings, found) > SAME_SPEAKER:
-            if count == 2:
-                break
-            continue
-        if (score := _silhouette(relative, found) - MORE_SPEAKERS * count) > best:
-            labels, best = found, score
-    if labels.max() == 0:
-        return centre[None], np.zeros_like(centre)
-    return _means(embeddings, labels), centre
+        return labelled(speakers)
+    apart = _apart(windows)
+    spaces = [_distances(points, apart) for points in (windows.embeddings, relative)]
+    found = [labelled(count) for count in range(2, MOST_SPEAKERS + 1)]
+    values = [float(np.mean([_silhouette(space, apart, labels) for space in spaces])) for labels in found]
+    variance = 1 - float((_unit(windows.embeddings).mean(0) ** 2).sum())
+    if variance + SILHOUETTE_SHARE * values[0] < ONE_SPEAKER:
+        return np.zeros(len(relative), int)
+    return found[int(np.argmax(values))]
 
 
-def _refined(
-    embeddings: np.ndarray, centre: np.ndarray, regions: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
+def _refined(relative: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns labels after steps of k-means on the sphere, in which a change inside a region has its cost."""
     for _ in range(REFINEMENTS):
-        scores = _unit(embeddings - centre) @ _unit(_means(embeddings, labels) - centre).T
+        scores = _unit(relative) @ _unit(_means(relative, labels)).T
         parts = [_best_path(scores[regions == region]) for region in np.unique(regions)]
         found = np.unique(np.concatenate(parts), return_inverse=True)[1]
         if np.array_equal(found, labels):
@@ -120,25 +121,38 @@ def _refined(
     return labels
 
 
+def _apart(windows: Windows) -> np.ndarray:
+    """Returns the pairs of windows [N, N] that lie in different stretches of speech, or far apart in one."""
+    middle = windows.spans.mean(1)
+    different = windows.regions[:, None] != windows.regions
+    return (different | (np.abs(middle[:, None] - middle) > APART)).astype(np.float32)
+
+
+def _distances(points: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Returns cosine distances [N, N], 0 for pairs that are not compared."""
+    unit = _unit(points)
+    return (1 - unit @ unit.T) * apart
+
+
 def _means(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack([embeddings[labels == k].mean(0) for k in range(labels.max() + 1)])
 
 
-def _closest(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    means = _unit(_means(embeddings, labels))
-    cosines = means @ means.T
-    np.fill_diagonal(cosines, -1)
-    return float(cosines.max())
+def _silhouette(distances: np.ndarray, apart: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean silhouette of the pairs that are compared, -1 of a single cluster.
 
-
-def _silhouette(points: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean silhouette by cosine distance (Rousseeuw 1987)."""
-    one_hot = np.eye(labels.max() + 1)[labels]
-    sizes = one_hot.sum(0)
-    sums = (1 - points @ points.T) @ one_hot  # [N, K]
-    own = sums[np.arange(len(points)), labels] / np.maximum(sizes[labels] - 1, 1)
-    others = np.where(one_hot.astype(bool), np.inf, sums / sizes).min(1)
-    return float(((others - own) / np.maximum(np.maximum(own, others), 1e-9)).mean())
+    A window whose cluster has no other stretch of speech counts as 0: nothing shows that it is a speaker.
+    """
+    if labels.max() == 0:
+        return -1.0
+    one_hot = np.eye(labels.max() + 1, dtype=np.float32)[labels]
+    pairs = apart @ one_hot  # [N, K]
+    means = np.where(pairs > 0, distances @ one_hot / np.maximum(pairs, 1), np.nan)
+    own = means[np.arange(len(labels)), labels]
+    others = np.where((one_hot > 0) | np.isnan(means), np.inf, means).min(1)
+    known = ~np.isnan(own) & np.isfinite(others)
+    gains = (others - own)[known] / np.maximum(np.maximum(own, others)[known], 1e-9)
+    return float(gains.sum() / len(labels))
 
 
 def _decoded(region: Segment, spans: np.ndarray, scores: np.ndarray) -> list[Attributed]:

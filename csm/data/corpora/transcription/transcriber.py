@@ -25,6 +25,7 @@ from csm.data.corpora.transcription.speaker_windows import SpeakerWindows
 from csm.data.manifest import Segment
 from csm.data.word_times import Word
 
+ROUNDING = 0.05  # seconds that a stated turn may end after its recording
 LOUDNESS_STEP = 0.05  # seconds: where a piece without a pause is cut at its quietest moment
 
 
@@ -61,20 +62,9 @@ class RecordingTranscriber:
         """Returns the conversation of a recording; sections without a speaker go to the tree's ledger.
 
         Raises:
-            ValueError: No speech is detected, or the names or texts do not fit.
+            ValueError: No speech is detected, or the names, spans or texts do not fit.
         """
-        names = _names(recording, info.channels)
-        detected, leaks = detect_speech(path, info, names)
-        for leak in leaks:
-            tree.reject_turn(f"{recording.id}, channel {leak.channel}", leak_line(leak), leak.seconds)
-        if not detected:
-            raise ValueError("no speech was detected")
-        if info.channels == 1 and self.speakers != 1 and len(recording.speakers) != 1:
-            pieces = self._diarised(recording, path, detected, tree)
-        else:
-            pieces = [Piece(segment=segment) for segment in detected]
-        pieces = [part for piece in pieces for part in self._short(path, piece)]
-        turns = self._joined(pieces)
+        turns = self._stated(recording, path, info, tree) or self._found(recording, path, info, tree)
         words = self._words(path, info, turns)
         if recording.texts:
             words = self._placed(recording.texts, turns, words)
@@ -96,6 +86,35 @@ class RecordingTranscriber:
                 for piece, spoken in zip(turns, words, strict=True)
             ],
         )
+
+    def _stated(self, recording: Untranscribed, path: Path, info: AudioInfo, tree: Tree) -> list[Piece]:
+        """Returns the turns that the source states; those outside the recording go to the ledger."""
+        pieces: list[Piece] = []
+        for span in recording.spans:
+            if span.channel < info.channels and span.start < span.end <= info.duration + ROUNDING:
+                end = min(span.end, info.duration)
+                pieces += self._short(path, Piece(segment=replace(span, end=end)))
+            else:
+                where = f"{recording.id}, {span.speaker} at {span.start:.2f} s"
+                size = f"{info.duration:.2f} s and {info.channels} channels"
+                reason = f"channel {span.channel} to {span.end:.2f} s is outside the recording of {size}"
+                tree.reject_turn(where, reason, span.duration)
+        if recording.spans and not pieces:
+            raise ValueError("none of the turns that are stated lies inside it: expected those of this file")
+        return sorted(pieces, key=lambda piece: (piece.segment.start, piece.segment.end))
+
+    def _found(self, recording: Untranscribed, path: Path, info: AudioInfo, tree: Tree) -> list[Piece]:
+        """Returns the turns that are detected."""
+        detected, leaks = detect_speech(path, info, _names(recording, info.channels))
+        for leak in leaks:
+            tree.reject_turn(f"{recording.id}, channel {leak.channel}", leak_line(leak), leak.seconds)
+        if not detected:
+            raise ValueError("no speech was detected")
+        if info.channels == 1 and self.speakers != 1 and len(recording.speakers) != 1:
+            pieces = self._diarised(recording, path, detected, tree)
+        else:
+            pieces = [Piece(segment=segment) for segment in detected]
+        return self._joined([part for piece in pieces for part in self._short(path, piece)])
 
     def _diarised(
         self, recording: Untranscribed, path: Path, regions: list[Segment], tree: Tree

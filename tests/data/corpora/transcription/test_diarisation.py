@@ -55,3 +55,28 @@ def test_speech_too_short_for_a_window_goes_to_who_spoke_before() -> None:
     assert [a.speaker for a in diarise(regions, short, 2)] == [0, 1, 1]
     nothing = Windows(np.zeros((0, 256)), np.zeros((0, 2)), np.zeros(0, int))
     assert [a.speaker for a in diarise(regions, nothing)] == [0, 0, 0]
+
+
+def test_a_voice_that_differs_from_stretch_to_stretch_is_one_speaker() -> None:
+    regions, windows, _ = made_up([(0, 4.0)] * 12, 2)
+    rng = np.random.default_rng(2)
+    moods = 0.04 * rng.standard_normal((12, 256))[windows.regions]
+    found = diarise(regions, windows._replace(embeddings=windows.embeddings + moods))
+    assert {a.speaker for a in found} == {0}
+
+
+def test_people_who_never_pause_are_counted_too() -> None:
+    regions, windows, pattern = made_up([(i % 2, 10.0) for i in range(8)], 4, pause=0.0)
+    whole = [Segment(speaker="?", start=regions[0].start, end=regions[-1].end)]
+    found = diarise(whole, windows._replace(regions=np.zeros_like(windows.regions)))
+    assert [a.speaker for a in found if a.end - a.start > 2] == [who for who, _ in pattern]
+
+
+def test_answers_repeat_and_do_not_depend_on_the_axes_of_the_embeddings() -> None:
+    rng = np.random.default_rng(6)
+    order = [0, 1, 2, *rng.integers(3, size=15).tolist()]
+    regions, windows, _ = made_up([(who, 3.0) for who in order], 6)
+    found = diarise(regions, windows)
+    assert found == diarise(regions, windows)
+    turned = np.linalg.qr(rng.standard_normal((256, 256)))[0]
+    assert found == diarise(regions, windows._replace(embeddings=windows.embeddings @ turned))
