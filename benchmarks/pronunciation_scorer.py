@@ -20,7 +20,7 @@ from csm.audio.resampling import resample
 from csm.data.corpora.synthetic_dialogues.kokoro import SAMPLE_RATE, Kokoro
 from csm.data.corpora.synthetic_dialogues.phonemes import phonemize
 from csm.data.corpora.synthetic_dialogues.speech_cache import trimmed
-from csm.data.corpora.synthetic_dialogues.voices import Speaker, held_out_speakers
+from csm.data.corpora.synthetic_dialogues.voices import SyntheticSpeaker, held_out_speakers
 from csm.data.manifest import read_corpus
 from csm.data.packages import default_cache
 from csm.evaluation.core.clips import EVALUATION_RATE
@@ -61,7 +61,11 @@ def main() -> None:
 
 
 def found(
-    scorer: PronunciationScorer, word: AmbiguousWord, speakers: list[Speaker], teacher: Kokoro, folder: Path
+    scorer: PronunciationScorer,
+    word: AmbiguousWord,
+    speakers: list[SyntheticSpeaker],
+    teacher: Kokoro,
+    folder: Path,
 ) -> list[bool]:
     """Returns for each clip of a word whether its own pronunciation is the likelier one."""
     sentences = PAIRS.get(word.word) or [s for reading in word.readings for s in reading.sentences]
@@ -82,7 +86,9 @@ def found(
     return right
 
 
-def speak(teacher: Kokoro, speaker: Speaker, parts: tuple[str, tuple[str, ...], str], path: Path) -> None:
+def speak(
+    teacher: Kokoro, speaker: SyntheticSpeaker, parts: tuple[str, tuple[str, ...], str], path: Path
+) -> None:
     """Writes a sentence whose word has exact phones."""
     before, phones, after = parts
     vowels = [place for place, phone in enumerate(phones) if phone in VOWELS]

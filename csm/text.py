@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from csm.pronunciation import EMPHASISED, PHONES, STRESS, pronounced, without_emphasis
+from csm.pronunciation import EMPHASISED, PHONES, STRESS, pronounced, silent_letters, without_emphasis
 from csm.system.extras import missing_package
 from csm.system.log import log
 
@@ -112,11 +112,14 @@ class PhoneCodec(ByteCodec):
     def encode_turn(self, text: str, speaker: int) -> list[int]:
         """Returns begin, speaker, phones with spaces and punctuation marks (`pronounced`), end.
 
-        Letters and digits without a phone are encoded as bytes and named in a warning, each once.
+        Words without phones are encoded as bytes. Letters and digits that no phone stands for are named in a
+        warning, each once.
         """
         ids = [BOS, self.speaker_id(speaker)]
         symbols = self._symbols(_stripped(text))
-        self._name_silent([s for s in symbols if s not in self._phones and s.isalnum()])
+        self._name_silent(
+            silent_letters(text).union(s for s in symbols if s.isalnum() and s not in self._phones)
+        )
         for symbol in symbols:
             phone = self._phones.get(symbol)
             ids += symbol.encode("utf-8") if phone is None else [phone]
@@ -129,9 +132,9 @@ class PhoneCodec(ByteCodec):
     def _symbols(self, text: str) -> tuple[str, ...]:
         return pronounced(text)
 
-    def _name_silent(self, letters: list[str]) -> None:
+    def _name_silent(self, letters: set[str]) -> None:
         """Warns of letters that no phone stands for."""
-        new = sorted({*letters} - self._named)
+        new = sorted(letters - self._named)
         if new:
             self._named.update(new)
             log.warning(

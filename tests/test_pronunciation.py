@@ -1,11 +1,22 @@
 """Texts to phones: word boundaries and punctuation stay, numbers are expanded, every text is accepted."""
 
+import gzip
+import hashlib
+import importlib.resources
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from csm.pronunciation import EMPHASIS, EMPHASISED, PHONES, STRESS, pronounced, without_emphasis
+from csm.pronunciation import (
+    EMPHASIS,
+    EMPHASISED,
+    PHONES,
+    STRESS,
+    pronounced,
+    silent_letters,
+    without_emphasis,
+)
 
 LINES = [
     "Hello there, how are you?",
@@ -114,6 +125,42 @@ def test_emphasis_falls_on_the_word_in_capitals_alone(marked: str, word: str) ->
 def test_texts_in_capitals_as_a_whole_have_no_emphasis() -> None:
     assert pronounced("ROME AND PARIS", emphasis=True) == pronounced("rome and paris")
     assert without_emphasis("Rome AND Paris, the CIA") == "Rome and Paris, the CIA"
+
+
+PACKAGED_PHONES = "ecf5ec046d2b5705"
+
+
+def test_packaged_texts_keep_the_phones_that_the_packaged_voices_were_trained_on() -> None:
+    files = importlib.resources.files("csm")
+    texts = (files / "evaluation" / "everyday_lines.txt").read_text(encoding="utf-8").splitlines()
+    packed = gzip.decompress((files / "data" / "excerpt" / "lines.tsv.gz").read_bytes()).decode()
+    texts += [line.split("\t")[-1] for line in packed.splitlines()[1::10]]
+    phones = "\n".join(" ".join(pronounced(text)) for text in texts if text.strip())
+    assert hashlib.sha256(phones.encode()).hexdigest()[:16] == PACKAGED_PHONES
+
+
+@pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("caf\u00e9", "k \u00e6 f \u02c8e\u026a"),
+        ("r\u00e9sum\u00e9", "\u0279 \u02c8\u025b z \u0259 m e\u026a"),
+        ("ros\u00e9", "\u0279 o\u028a z \u02c8e\u026a"),
+        ("M\u00fcller", "m \u02c8\u028c l \u025a"),
+        ("Q&A", "k j \u02c8u   \u02c8\u00e6 n d   \u02c8e\u026a"),
+        ("AT&T", "\u02c8e\u026a   t \u02c8i   \u02c8\u00e6 n d   t \u02c8i"),
+    ],
+)
+def test_the_phones_of_accented_words_and_initials(text: str, phones: str) -> None:
+    assert " ".join(pronounced(text)) == phones
+
+
+def test_a_letter_at_the_end_keeps_the_full_stop() -> None:
+    assert pronounced("Take vitamin D.")[-1] == pronounced("This is plan B. ")[-1] == "."
+
+
+def test_letters_of_other_scripts_are_silent_ones() -> None:
+    assert silent_letters("ab\u6771 caf\u00e9 Jos\u00e9 \u00df \u00b2 \u0663 \u0436") == {"\u6771", "\u0436"}
+    assert silent_letters("plain text, 5 km") == set()
 
 
 def test_phones_are_distinct() -> None:

@@ -78,12 +78,14 @@ def test_the_phone_codec_encodes_turns_in_phones_and_transcripts_in_bytes() -> N
 
 def test_letters_without_a_phone_are_named_once(caplog) -> None:
     codec = PhoneCodec()
-    codec.encode_turn("Hello, it is 5kg.", 0)
+    codec.encode_turn("Hello, it is 5kg \u00b15 in the caf\u00e9.", 0)
     assert not caplog.messages
     codec.encode_turn("say \u6771", 0)
     codec.encode_turn("say \u6771 again", 0)
     (message,) = caplog.messages
     assert "U+6771" in message
+    codec.encode_turn("a\u0436b", 0)  # inside a word, where no character of it is left
+    assert "U+0436" in caplog.messages[1]
 
 
 def test_invalid_utf8_is_decoded_to_replacement_characters() -> None:

@@ -12,7 +12,7 @@ import pytest
 from num2words import num2words
 
 from csm.pronunciation import PHONES, pronounced
-from csm.text_normalisation import spoken_text
+from csm.text_normalisation import spoken_text, unaccented
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("text_cases.jsonl").read_text().splitlines()]
 MET, MISSED = ([case for case in CASES if case["met"] is met] for met in (True, False))
@@ -42,6 +42,58 @@ def test_plain_lines_of_the_packaged_conversations_stay_unchanged() -> None:
 def test_accents_in_either_unicode_form_have_the_same_phones() -> None:
     for word in ("caf\u00e9", "na\u00efve", "r\u00e9sum\u00e9", "fianc\u00e9e"):
         assert pronounced(word) == pronounced(unicodedata.normalize("NFD", word))
+
+
+ACCENTS = ("\u0300", "\u0301", "\u0302", "\u0303", "\u0308", "\u030a", "\u030c", "\u0327", "\u0323")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_word_with_accents_has_the_phones_of_the_word_without(seed: int) -> None:
+    """So that no letter inside a word is lost."""
+    draw = random.Random(seed)
+    plain = "table window morning zebra quxol brimp orange island yellow uncle elephant".split()
+    for word in plain:
+        letters = [c + (draw.choice(ACCENTS) if draw.random() < 0.4 else "") for c in word]
+        form = draw.choice(("NFC", "NFD"))
+        accented = unicodedata.normalize(form, "".join(letters))
+        assert pronounced(f"the {accented}s!") == pronounced(f"the {word}s!"), ascii(accented)
+
+
+def test_letters_that_have_no_accent_to_remove_are_spelled_in_english_ones() -> None:
+    assert (
+        unaccented("Stra\u00dfe, S\u00f8ren, \u0141\u00f3d\u017a, \u00c6sir") == "Strasse, Soren, Lodz, Aesir"
+    )
+    assert unaccented("\u00e9t\u00e9 caf\u00e9", known=lambda word: word == "caf\u00e9") == "ete caf\u00e9"
+    assert unaccented("\u6771 \u304c") == "\u6771 \u304c"
+
+
+def test_a_number_is_said_whatever_sign_stands_beside_it() -> None:
+    draw = random.Random(0)
+    signs = "~!@#$%^&*()_+-=[]{}|;:'\",.<>/?`\\"
+    signs += "\u00b1\u2248\u00d7\u00f7\u2264\u2265\u2260"
+    signs += "\u2261\u2202\u2020\u2022\u00a7\u00b6\u00a2\u00a5\u20b9\u2026\u2013\u2014"
+    for _ in range(150):
+        before, after = draw.choice(signs), draw.choice(["", *signs])
+        text = draw.choice(["{} cats", "I saw {} today.", "{}"]).format(
+            f"{before}{draw.randint(1, 9999)}{after}"
+        )
+        symbols = pronounced(text)
+        assert not [symbol for symbol in symbols if symbol.isdigit()], (text, symbols)
+        assert set(symbols) & set(PHONES), text
+
+
+def test_digits_between_any_signs_and_letters_are_said() -> None:
+    draw = random.Random(2)
+    for _ in range(150):
+        parts = [str(draw.randint(0, 10 ** draw.randint(1, 4))) for _ in range(draw.randint(2, 5))]
+        text = parts[0] + "".join(draw.choice(":./-,;_|v") + part for part in parts[1:])
+        symbols = pronounced(f"It is {text}{draw.choice(['', '-rc', 'b', '-beta 2'])} now.")
+        assert not [symbol for symbol in symbols if symbol.isdigit()], (text, symbols)
+
+
+def test_decimals_keep_each_digit() -> None:
+    assert spoken_text("2.50 kg") == "two point five zero kilograms"
+    assert spoken_text("1,250.050 m") == "one thousand two hundred and fifty point zero five zero meters"
 
 
 def test_the_table_has_300_cases_and_no_text_twice() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,31 @@ def _state(path: Path) -> tuple[str, int, int] | None:
 def folder_digests(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every entered file by name; none where the folder has no sha256.json."""
     return {name: entry["sha256"] for name, entry in _entries(folder).items()}
+
+
+def entered_digest(path: Path, folder: Path) -> str | None:
+    """Returns the SHA-256 that a folder's sha256.json states of a file below it, None without an entry."""
+    entry = _entries(folder).get(path.relative_to(folder).as_posix())
+    return None if entry is None else str(entry["sha256"])
+
+
+def sha256_of_json(value: Any) -> str:
+    """Returns the SHA-256 of `json.dumps` of a value; an iterator stands for a list that is never held."""
+    digest = hashlib.sha256()
+    for piece in _json_of(value):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _json_of(value: Any) -> Iterator[str]:
+    if not isinstance(value, Iterator):
+        yield json.dumps(value)
+        return
+    yield "["
+    for number, item in enumerate(value):
+        yield ", " if number else ""
+        yield from _json_of(item)
+    yield "]"
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from csm.system import digests
-from csm.system.digests import DIGESTS_NAME, damage, folder_digests, record_digests, require_intact
+from csm.system.digests import (
+    DIGESTS_NAME,
+    damage,
+    entered_digest,
+    folder_digests,
+    record_digests,
+    require_intact,
+    sha256_of_json,
+)
 
 
 @pytest.fixture
@@ -81,3 +91,17 @@ def test_a_damaged_index_is_one_line(folder: Path, text: str) -> None:
     (folder / DIGESTS_NAME).write_text(text)
     with pytest.raises(ValueError, match=r"sha256.json is damaged \(\w+: .*copy it again$"):
         damage(folder / "codes")
+
+
+def test_one_entry_is_that_of_all(folder: Path) -> None:
+    for name, digest in folder_digests(folder).items():
+        assert entered_digest(folder / name, folder) == digest
+    assert entered_digest(folder / "other", folder) is None
+    assert entered_digest(folder / "audio" / "a.flac", folder / "audio") is None
+
+
+def test_json_with_iterators_is_hashed_as_that_of_lists() -> None:
+    parts = ["a", [1, None], [("d\u00e9", 0.1), ("\ud800", 2)], [], {"x": 1}]
+    expected = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    assert sha256_of_json(parts) == expected
+    assert sha256_of_json(iter([parts[0], iter([1, None]), iter(parts[2]), iter([]), parts[4]])) == expected
