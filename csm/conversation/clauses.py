@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from csm.generation.sentences import END, sentences
+from csm.generation.sentences import first_end, sentences
 
 FIRST_CLAUSE = re.compile(r"^\s*\S.{10,}?[,;:]\s+", re.DOTALL)
 
@@ -23,8 +23,8 @@ def clauses(pieces: Iterable[str]) -> Iterator[str]:
     waiting = ""
     for piece in arriving:
         waiting += piece
-        clause, sentence = FIRST_CLAUSE.search(waiting), END.search(waiting)
-        if clause is not None and (sentence is None or clause.end() < sentence.end()):
+        clause, sentence = FIRST_CLAUSE.search(waiting), first_end(waiting)
+        if clause is not None and (sentence is None or clause.end() < sentence):
             yield from sentences([waiting[: clause.end()]])
             waiting = waiting[clause.end() :]
             break

@@ -16,7 +16,7 @@ from csm.conversation.listener import Heard, Listener, VoiceActivity
 from csm.conversation.live_config import LiveConfig
 from csm.conversation.playout import Playout
 from csm.conversation.repliers import Replier
-from csm.conversation.speaker import Chunk, ReplyEnd, Speaker, Spoken, UserTurn, Words
+from csm.conversation.speaker import Chunk, PlayedWords, ReplyEnd, Speaker, UserTurn, Words
 from csm.conversation.transcriber import FastTranscriber, Transcriber
 from csm.conversation.turn_end import Patience, SilenceAlone, TurnEnd
 from csm.conversation.user_audio import UserAudio
@@ -323,7 +323,7 @@ class LiveConversation:
         room = self._reply is None or self._reply.waiting < self.config.ahead * self.rate
         found: ShortSpeech | None = None
         for product in self.worker.run(self.now / self.rate, room):
-            if isinstance(product, Spoken):
+            if isinstance(product, PlayedWords):
                 if product.text:
                     turn = TranscriptTurn(False, self._reply_begin, self._last_voice, product.text)
                     self.turns.append(turn)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
-class Said(NamedTuple):
+class SaidTurn(NamedTuple):
     """Recognised words of one turn.
 
     Attributes:
@@ -26,7 +26,7 @@ class Said(NamedTuple):
 class Replier(Protocol):
     """Chooses the words of replies."""
 
-    def reply(self, turns: Sequence[Said]) -> Iterator[str]:
+    def reply(self, turns: Sequence[SaidTurn]) -> Iterator[str]:
         """Yields the reply to the last turn, the user's, in pieces cut anywhere, as they arrive.
 
         A call may be dropped when the user speaks on, and made again with more words; it changes no state.
@@ -50,7 +50,7 @@ class ScriptReplier:
         if not self.lines or not all(line.strip() for line in self.lines):
             raise ValueError("the script has no line or an empty one: expected one line of text a reply")
 
-    def reply(self, turns: Sequence[Said]) -> Iterator[str]:
+    def reply(self, turns: Sequence[SaidTurn]) -> Iterator[str]:
         """Yields the line after those that were said."""
         said = sum(not turn.user for turn in turns)
         yield self.lines[min(said, len(self.lines) - 1)]
@@ -60,7 +60,7 @@ class ScriptReplier:
 class EchoReplier:
     """Repeats the user's words."""
 
-    def reply(self, turns: Sequence[Said]) -> Iterator[str]:
+    def reply(self, turns: Sequence[SaidTurn]) -> Iterator[str]:
         """Yields what the user said last."""
         yield f"You said: {turns[-1].text}"
 
@@ -89,7 +89,7 @@ class ChatReplier:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url is {self.url!r}: expected http://... or https://..., up to /v1")
 
-    def reply(self, turns: Sequence[Said]) -> Iterator[str]:
+    def reply(self, turns: Sequence[SaidTurn]) -> Iterator[str]:
         """Yields tokens as they arrive."""
         left = self.longest
         try:
@@ -108,7 +108,7 @@ class ChatReplier:
                 f"chat endpoint {self.url}: {reason}; check the address and the model"
             ) from error
 
-    def _request(self, turns: Sequence[Said]) -> urllib.request.Request:
+    def _request(self, turns: Sequence[SaidTurn]) -> urllib.request.Request:
         messages = [{"role": "system", "content": self.instructions}]
         messages += [
             {"role": "user" if turn.user else "assistant", "content": turn.text}

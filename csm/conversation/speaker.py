@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.conversation.clauses import clauses
-from csm.conversation.repliers import Replier, Said
+from csm.conversation.repliers import Replier, SaidTurn
 from csm.conversation.transcriber import Transcriber
 from csm.conversation.worker import Task
 from csm.generation.audio_stream import SpeechStream
@@ -58,7 +58,7 @@ class ReplyEnd(NamedTuple):
     failure: str = ""
 
 
-class Spoken(NamedTuple):
+class PlayedWords(NamedTuple):
     """Words of a reply as far as they were played."""
 
     text: str
@@ -89,7 +89,7 @@ class Speaker:
         self.talker, self.replier, self.transcriber = talker, replier, transcriber
         self.session = talker.session(seed)
         self._seed = self.session.sampling.seed
-        self.turns: list[Said] = []
+        self.turns: list[SaidTurn] = []
         self._decoder, self._encoder = (talker.tokenizer.with_own_state() for _ in range(2))
         self._heard: str | None = None
         self._listened = self._clauses = 0
@@ -113,7 +113,7 @@ class Speaker:
                 self.session.listen(frames)
             self._listened = 1
             yield None
-        said = [*self.turns, Said(True, self._heard)]
+        said = [*self.turns, SaidTurn(True, self._heard)]
         # How far a withdrawn reply was synthesised depends on the machine's speed: what is said does not.
         self.session.generator.manual_seed(SEEDS_APART * self._seed + len(self.turns))
         try:
@@ -124,7 +124,7 @@ class Speaker:
         yield ReplyEnd()
 
     def settle(self, played: Sequence[int], skipped: int = 0, *, keep_user: bool = True) -> Task:
-        """Cuts the context to what was played; yields the words of it as Spoken.
+        """Cuts the context to what was played; yields the words of it as PlayedWords.
 
         Args:
             played: Samples of each clause that were played.
@@ -141,11 +141,11 @@ class Speaker:
         with one_thread():
             text = self._keep(frames, round(skipped / size))
         if self._heard is not None:
-            self.turns.append(Said(True, self._heard))
+            self.turns.append(SaidTurn(True, self._heard))
         if text:
-            self.turns.append(Said(False, text))
+            self.turns.append(SaidTurn(False, text))
         self._heard, self._listened, self._clauses = None, 0, 0
-        yield Spoken(text)
+        yield PlayedWords(text)
 
     def _speak(self, texts: Iterator[str]) -> Iterator[Chunk]:
         for number, text in enumerate(texts):

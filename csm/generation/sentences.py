@@ -5,14 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-# A sentence ends where its mark is followed by space: "3.5" and "e.g.this" are not cut.
-# Nor does it end at a title or an abbreviation that stands before its noun, nor at one that runs on.
-_OPEN = ("Dr", "Mr", "Mrs", "Ms", "St", "Prof", "Gen", "Sgt", "Capt", "Gov", "Sen", "Rev", "Lt", "vs") + (
-    "e.g",
-    "i.e",
-    "approx",
+# Stop marks with what closes after them, and the space behind; or no space, between a small letter and a
+# capital: "3.5", "e.g.this" and "Node.js" are not cut. A blank line ends a sentence without a mark.
+_MARKS = re.compile(
+    r"""(?P<mark>[.!?…]+)(?P<closed>["'”’)\]»*_]*)"""
+    r"""(?:\s+|(?<=[a-z][a-z][.!?])(?=[A-Z][a-z\s'’]))|\n[^\S\n]*\n\s*"""
 )
-END = re.compile("".join(rf"(?<!\b{re.escape(word)}(?=\.))" for word in _OPEN) + r"""[.!?…]["'”’)\]]*\s+""")
+_WORD_BEFORE = re.compile(r"(?:[A-Za-z]+\.)*[A-Za-z]+$")
+# An item of a list in a sentence, or a stop after a space, as in ". . .".
+_OPEN = re.compile(r"[:,;] \d{1,2}$|\s$")
+_NEXT = re.compile(r"""["'“‘(\[«*_]*([A-Za-z]+|\d|.)""", re.DOTALL)
+# Stand before a name or a noun, and never last.
+_TITLES = frozenset(
+    "Dr Mr Mrs Ms Messrs Prof Gen Sgt Capt Cpl Col Maj Adm Cmdr Gov Sen Rep Rev Hon Lt St Mt Ft Fr".split()
+    + "vs e.g i.e approx cf viz".split()
+)
+_BEFORE_NUMBERS = frozenset(
+    "no nos p pp fig figs vol vols ch sec ext tel eq op apt rm jan feb mar apr jun jul aug sep sept "
+    "oct nov dec mon tue tues wed thu thur thurs fri sat sun".split()
+)
+_WORDS = frozenset("jan mar jun mon wed sat sun".split())  # in small letters
+# These may end a sentence: not before a small letter.
+_RUNNING = _BEFORE_NUMBERS | frozenset(
+    "inc ltd co corp bros jr sr etc dept est univ assoc ave rd blvd ln hwy bldg st lb lbs oz ft yd yds mi "
+    "min mins hr hrs sec secs tsp tbsp a.m p.m avg incl misc".split()
+)
+_TIMES = frozenset(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July "
+    "August September October November December Eastern Central Mountain Pacific EST EDT PST PDT CST GMT UTC "
+    "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Mon Tue Tues Wed Thu Thurs Fri Sat Sun".split()
+)
+# Begin a sentence after initials; other capitals may belong to a name.
+_STARTERS = frozenset(
+    "A An The This That These Those There Here I He She It We You They My His Her Its Our Your Their And But "
+    "Or So Then When While If As At In On For From With What Where Why Who How Is Are Was Were Do Does Did "
+    "Not No Yes Now After Before Since Because Let".split()
+)
 # In characters. Longer sentences are cut at a comma or else between words: training turns are not longer.
 LONGEST_SENTENCE = 160
 
@@ -29,10 +57,81 @@ def sentences(pieces: Iterable[str]) -> Iterator[str]:
     waiting = ""
     for piece in pieces:
         waiting += piece
-        while (end := END.search(waiting)) is not None:
-            yield from _short_parts(waiting[: end.end()])
-            waiting = waiting[end.end() :]
+        while (end := first_end(waiting)) is not None:
+            yield from _short_parts(waiting[:end])
+            waiting = waiting[end:]
+    while (end := first_end(waiting, complete=True)) is not None:
+        yield from _short_parts(waiting[:end])
+        waiting = waiting[end:]
     yield from _short_parts(waiting)
+
+
+def first_end(text: str, complete: bool = False) -> int | None:
+    """Returns where the first sentence of a text ends, with the space after it.
+
+    Args:
+        text: Text, which begins with a sentence.
+        complete: Whether nothing follows the text.
+
+    Returns:
+        None: the text has no end, or what follows decides whether there is one.
+    """
+    for found in _MARKS.finditer(text):
+        ends = _ends(text, found, complete)
+        if ends is None:
+            return None
+        if ends:
+            return found.end()
+    return None
+
+
+def _ends(text: str, found: re.Match[str], complete: bool) -> bool | None:
+    """Whether a sentence ends at marks; None: it depends on the text to come."""
+    if found["mark"] is None:
+        return True
+    before = text[: found.start()]
+    follower = _follower(text[found.end() :], complete)
+    if found["mark"] == "." and not found["closed"] and (word := _WORD_BEFORE.search(before)) is not None:
+        return _ends_after(word[0], before[: word.start()], follower)
+    if found["mark"] == "." and re.fullmatch(r"\W*\d{1,3}", before):
+        return False  # the number of an item of a list
+    if found["closed"] or found["mark"].startswith(("..", "…")) or _OPEN.search(before):
+        return None if follower is None else not (follower[:1].islower() or follower == ".")
+    return True
+
+
+def _follower(rest: str, complete: bool) -> str | None:
+    """Returns the word, digit or sign that follows; "" at the end; None where it has not arrived whole."""
+    found = _NEXT.match(rest)
+    if found is None or (found[1].isalpha() and found.end() == len(rest)):
+        return (found[1] if found else "") if complete else None
+    return found[1]
+
+
+def _ends_after(word: str, before: str, follower: str | None) -> bool | None:
+    """Whether a sentence ends at the full stop after a word."""
+    small = word.lower()
+    if word in _TITLES and not (word == "St" and before.rstrip()):
+        return False
+    if word.islower() and word in _WORDS:
+        return True
+    initial = "." in word and small not in _RUNNING or (len(word) == 1 and word.isupper() and word != "I")
+    if not initial and small not in _RUNNING and word not in _TITLES:
+        return True
+    if follower is None or not follower:
+        return None if follower is None else True
+    return _ends_before(follower, small, initial)
+
+
+def _ends_before(follower: str, word: str, initial: bool) -> bool:
+    """Whether a sentence ends at an abbreviation, in small letters, before what follows."""
+    if follower.islower():
+        return False
+    if follower.isdigit():
+        return word not in _BEFORE_NUMBERS
+    if follower in _TIMES:
+        return False
+    return follower in _STARTERS or not (initial or word in ("jr", "sr", "st"))
 
 
 def _short_parts(sentence: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from csm.conversation.repliers import ChatReplier, EchoReplier, Said, ScriptReplier
+from csm.conversation.repliers import ChatReplier, EchoReplier, SaidTurn, ScriptReplier
 
 
 class Chat(BaseHTTPRequestHandler):
@@ -41,7 +41,7 @@ def address():
     server.server_close()
 
 
-TURNS = [Said(True, "hello"), Said(False, "hi the"), Said(True, "who took it")]
+TURNS = [SaidTurn(True, "hello"), SaidTurn(False, "hi the"), SaidTurn(True, "who took it")]
 
 
 def test_a_script_answers_line_by_line_and_repeats_its_last() -> None:

@@ -1,11 +1,17 @@
 """Sentences are yielded as soon as they are complete, and no word of a text is lost."""
 
+import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
 from csm.generation.sentences import LONGEST_SENTENCE, sentences
+
+TABLE = Path(__file__).parents[1] / "sentence_cases.jsonl"
+CASES = [json.loads(line) for line in TABLE.read_text(encoding="utf-8").splitlines()]
+MET, MISSED = ([case for case in CASES if case["met"] is met] for met in (True, False))
 
 
 @pytest.mark.parametrize(
@@ -13,8 +19,8 @@ from csm.generation.sentences import LONGEST_SENTENCE, sentences
     [
         ("Hello there. Who are you? Me!", ["Hello there.", "Who are you?", "Me!"]),
         ("It costs 3.5 pounds, e.g.this", ["It costs 3.5 pounds, e.g.this"]),
-        ('"Stop!" he said. (Quietly.) Then: "No."', ['"Stop!"', "he said.", "(Quietly.)", 'Then: "No."']),
-        ("Wait... what\nnow", ["Wait...", "what now"]),
+        ('"Stop!" he said. (Quietly.) Then: "No."', ['"Stop!" he said.', "(Quietly.)", 'Then: "No."']),
+        ("Wait... what\nnow", ["Wait... what now"]),
         ("Ask Dr. Smith, e.g. now. Yes.", ["Ask Dr. Smith, e.g. now.", "Yes."]),
         ("He saw most. Then best. Go.", ["He saw most.", "Then best.", "Go."]),
         ("", []),
@@ -23,6 +29,37 @@ from csm.generation.sentences import LONGEST_SENTENCE, sentences
 )
 def test_sentences_end_at_marks_followed_by_space(text, expected):
     assert list(sentences([text])) == expected
+
+
+@pytest.mark.parametrize("case", MET, ids=lambda case: ascii(case["text"]))
+def test_a_text_is_cut_as_the_table_says(case) -> None:
+    assert list(sentences([case["text"]])) == case["sentences"]
+
+
+@pytest.mark.parametrize("case", MISSED, ids=lambda case: ascii(case["text"]))
+@pytest.mark.xfail(strict=True, reason="not covered yet")
+def test_a_text_that_is_not_cut_right_yet(case) -> None:
+    assert list(sentences([case["text"]])) == case["sentences"]
+
+
+def test_however_a_text_of_the_table_arrives_its_sentences_are_the_same() -> None:
+    draw = random.Random(0)
+    text = " ".join(case["text"] for case in CASES)
+    whole = list(sentences([text]))
+    for longest in (1, 2, 5, 40):
+        pieces, place = [], 0
+        while place < len(text):
+            pieces.append(text[place : place + draw.randint(1, longest)])
+            place += len(pieces[-1])
+        assert list(sentences(pieces)) == whole
+    for case in CASES:
+        assert list(sentences(case["text"])) == list(sentences([case["text"]]))
+
+
+def test_the_table_has_no_text_twice_and_loses_no_word_of_it() -> None:
+    assert len({case["text"] for case in CASES}) == len(CASES) >= 140
+    for case in CASES:
+        assert "".join(case["text"].split()) == "".join("".join(case["sentences"]).split())
 
 
 def test_a_sentence_is_yielded_before_the_next_piece_is_taken():
