@@ -1,12 +1,16 @@
-"""Memory and time of a training rank's data at 10, 1,000 and 100,000 hours, on made-up codes.
+"""Memory and time of data of any size, made up: a training rank, the plan of an encoding, a table of turns.
 
-    python benchmarks/data_scale.py --folder /tmp/scale --hours 10 1000 100000
+    python benchmarks/data_scale.py --folder /tmp/scale --hours 10 1000 100000 --turns 10000 1000000
 
 Turns last 3 s and stand in conversations of 30. All shards of the index are one file of random codes of the
 real size, and texts repeat: what a rank maps and reads is as large as with a real corpus. Each size runs in a
 process of its own, which opens table and shards, draws step 1 and then step 1,000,000 of 8 micro-batches.
 "Anonymous" memory is what the process itself holds; mapped pages are the system's cache, which it may drop.
 100,000 hours take 10 GB of disk.
+
+`--turns` are sizes of corpora, each of which is opened by one process that plans its encoding and by one that
+makes the table of its turns, whose texts are aligned. A conversation is one audio file. "Peak" is the highest
+anonymous memory.
 """
 
 from __future__ import annotations
@@ -15,17 +19,29 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from csm.data.code_shards import CodeShards, EncodedTurn, write_shard
+from csm.data.code_companions import read_alignment, write_alignment
+from csm.data.code_shards import (
+    CodeShards,
+    EncodedTurn,
+    read_code_shards,
+    write_code_shards,
+    write_shard,
+)
 from csm.data.dataset import ConversationDataset, DatasetConfig
+from csm.data.manifest import Conversation, Turn, read_corpus, write_manifest
 from csm.data.turn_table import TableFacts
-from csm.data.turn_table_file import read_table
+from csm.data.turn_table_file import read_table, table_of
+from csm.recipes.sharded_encoding import planned_shards
 from csm.system.digests import record_digests
 from csm.text import ByteCodec
 
@@ -138,21 +154,119 @@ def measure(folder: Path, hours: float) -> dict[str, float]:
     return {"table_gb": path.stat().st_size / 1e9, **found, **grown}
 
 
+def conversations(turns: int) -> Iterator[Conversation]:
+    """Yields made-up conversations of the speakers A and B, each of one audio file."""
+    for number in range(turns // TURNS_PER_CONVERSATION):
+        name = f"conversation-{number:07d}"
+        made = (
+            Turn(
+                id=f"{name}_{index:03d}",
+                conversation=name,
+                index=index,
+                speaker="AB"[index % 2],
+                text=TEXT.decode(),
+                audio=f"audio/{name}.flac",
+                start=TURN_S * index,
+                end=TURN_S * (index + 1),
+            )
+            for index in range(TURNS_PER_CONVERSATION)
+        )
+        yield Conversation(id=name, split="train", turns=tuple(made))
+
+
+def write_corpus(folder: Path, turns: int) -> None:
+    """Writes a made-up corpus without its audio, whose SHA-256 are entered, and codes and alignment of it."""
+    folder.mkdir()
+    write_manifest(folder / "manifest.jsonl", conversations(turns))
+    record_digests(folder, ["manifest.jsonl"])
+    entries = json.loads((folder / "sha256.json").read_text())["files"]
+    names = (conversation.turns[0].audio for conversation in conversations(turns))
+    entries |= {name: {"size": 1, "sha256": f"{number:064x}"} for number, name in enumerate(names)}
+    (folder / "sha256.json").write_text(json.dumps({"files": entries}, indent=1))
+    codes = torch.zeros(1, 1).short(), torch.zeros(1, 3).half(), torch.zeros(1).half()
+    ids = (turn.id for conversation in conversations(turns) for turn in conversation.turns)
+    write_code_shards(folder / "codes", (EncodedTurn(name, *codes) for name in ids), {})
+    ends = torch.ones(len(ByteCodec().encode_turn(TEXT.decode(), 0)) - 1).cumsum(0)
+    ids = (turn.id for conversation in conversations(turns) for turn in conversation.turns)
+    write_alignment(folder / "codes", ((name, ends) for name in ids), "bytes")
+    (folder / "corpus.json").write_text('{"name": "made-up"}')
+
+
+def plan(folder: Path) -> None:
+    """Opens a corpus and plans its encoding."""
+    tokenizer = SimpleNamespace(config=SimpleNamespace(n_codebooks=CODEBOOKS, frame_rate=12.5))
+    planned_shards(read_corpus(folder), tokenizer, "", 1)
+
+
+def make_table(folder: Path) -> None:
+    """Opens a corpus and makes the table of its turns."""
+    corpus, encoded = read_corpus(folder), read_code_shards(folder / "codes")
+    numbers, ends = {"A": 0, "B": 1}, read_alignment(folder / "codes", "bytes")
+    path = folder / "tables" / "train.safetensors"
+    table_of(corpus, encoded, "train", ByteCodec(), numbers=numbers, ends=ends, path=path)
+
+
+STAGES: dict[str, Callable[[Path], None]] = {"plan": plan, "table": make_table}
+
+
+def peak_of(stage: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    """Runs a stage; returns its time and the highest anonymous memory beyond that before, every 5 ms."""
+    peaks, done = [memory()["anonymous"]], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peaks.append(memory()["anonymous"])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    stage(folder)
+    seconds = time.perf_counter() - began
+    done.set()
+    watcher.join()
+    return {"seconds": seconds, "peak_mb": max(peaks) - peaks[0]}
+
+
+def print_corpora(folder: Path, sizes: list[int]) -> None:
+    """Prints what planning and table take of each size."""
+    print("| turns | manifest, MB | plan, s | peak, MB | table, s | peak, MB |")
+    print("|" + "---|" * 6)
+    for turns in sizes:
+        corpus = folder / f"corpus_{turns}"
+        if not (corpus / "corpus.json").is_file():
+            write_corpus(corpus, turns)
+        row = [(corpus / "manifest.jsonl").stat().st_size / 1e6]
+        for stage in STAGES:
+            command = [sys.executable, __file__, "--folder", str(corpus), "--stage", stage]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            row += json.loads(done.stdout.splitlines()[-1]).values()
+        print(f"| {turns:,} | " + " | ".join(f"{value:.1f}" for value in row) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True, help="for the made-up corpus")
-    parser.add_argument("--hours", type=float, nargs="+", default=[10, 1000, 100_000])
+    parser.add_argument("--hours", type=float, nargs="*", default=[10, 1000, 100_000])
+    parser.add_argument("--turns", type=int, nargs="*", default=[10_000, 1_000_000])
+    parser.add_argument("--stage", choices=STAGES, help="used inside: run one stage in this process")
     parser.add_argument("--measure", type=float, help="used inside: measure one size in this process")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.stage is not None:
+        print(json.dumps(peak_of(STAGES[options.stage], options.folder)))
+        return
     if options.measure is not None:
         print(json.dumps(measure(options.folder, options.measure)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    if not (options.folder / "shard.json").is_file():
+    if options.turns:
+        print_corpora(options.folder, options.turns)
+    if options.hours and not (options.folder / "shard.json").is_file():
         write_codes(options.folder)
+    if not options.hours:
+        return
     print("| hours | table, GB | open, s | step 1, s | step 1,000,000, s | anonymous, MB | mapped, MB |")
     print("|" + "---|" * 7)
     for hours in options.hours:

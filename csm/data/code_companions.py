@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from csm.data.code_shards import REMEDY, bytes_tensor, opened
+from csm.data.code_shards import REMEDY, opened
+from csm.data.id_index import IdIndex
+from csm.data.tensor_columns import new_tensor_file
 from csm.system.digests import damage, record_digests, require_intact
 from csm.system.files import new_file
 
@@ -19,24 +21,55 @@ ALIGNMENT_NAME = "alignment.safetensors"
 VECTORS_NAME = "code_vectors.safetensors"
 
 
-def write_alignment(folder: Path, ends: Mapping[str, Tensor], text: str, material: str = "") -> None:
-    """Writes beside the shards when the symbols of each turn's text end.
+class Alignment(Mapping[str, Tensor]):
+    """When the symbols of each turn's text end, by turn id: float32 [L], views of the mapped file.
+
+    Args:
+        ids: uint8, the ids of the turns with a line end between two.
+        starts: int64 [N + 1], where the ends of each turn begin.
+        ends: float32, those of all turns.
+    """
+
+    def __init__(self, ids: Tensor, starts: Tensor, ends: Tensor) -> None:
+        self._ids = IdIndex([ids.numpy()] if len(ids) else [])
+        self._starts, self._ends = starts.numpy(), ends
+
+    def __getitem__(self, turn: str) -> Tensor:
+        if (place := self._ids.place(turn)) is None:
+            raise KeyError(turn)
+        first, last = self._starts[place : place + 2].tolist()
+        return self._ends[first:last]
+
+    def __contains__(self, turn: object) -> bool:
+        return isinstance(turn, str) and self._ids.place(turn) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def write_alignment(folder: Path, ends: Iterable[tuple[str, Tensor]], text: str, material: str = "") -> None:
+    """Writes beside the shards when the symbols of each turn's text end; no more than one turn is held.
 
     Args:
         folder: Folder of the shards.
-        ends: float32 [L], frames, by turn id.
+        ends: Turn id and float32 [L], frames, of each turn.
         text: Name of the text codec whose symbols they are.
         material: Hash of the turns and texts that were aligned.
     """
-    lengths = torch.tensor([len(times) for times in ends.values()], dtype=torch.int64)
-    tensors = {
-        "ids": bytes_tensor("\n".join(ends).encode()),
-        "starts": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
-        "ends": torch.cat([torch.zeros(0), *(times.float() for times in ends.values())]),
-    }
+    kinds: dict[str, type[np.generic]] = {"ids": np.uint8, "starts": np.int64, "ends": np.float32}
+    count = 0
     # One key: safetensors writes several in an order that differs from process to process.
-    with new_file(folder / ALIGNMENT_NAME) as file:
-        save_file(tensors, file, metadata={"text": f"{text} {material}".strip()})
+    with new_tensor_file(folder / ALIGNMENT_NAME, kinds, {"text": f"{text} {material}".strip()}) as columns:
+        columns.append("starts", [0])
+        for number, (turn, times) in enumerate(ends):
+            name = f"\n{turn}" if number else turn
+            columns.append("ids", np.frombuffer(name.encode(), np.uint8))
+            columns.append("ends", times.float().numpy())
+            count += len(times)
+            columns.append("starts", [count])
     record_digests(folder, [ALIGNMENT_NAME])
 
 
@@ -53,7 +86,7 @@ def aligned_text(folder: Path) -> tuple[str, str] | None:
     return text, material
 
 
-def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
+def read_alignment(folder: Path, text: str) -> Alignment | None:
     """Returns what `write_alignment` wrote for this text codec, or None without an alignment.
 
     Raises:
@@ -71,11 +104,14 @@ def read_alignment(folder: Path, text: str) -> dict[str, Tensor] | None:
         )
     with opened(path) as file:
         ids, starts, ends = (file.get_tensor(name) for name in ("ids", "starts", "ends"))
-    names = bytes(ids.numpy()).decode().split("\n") if len(ids) else []
-    bounds = starts.tolist()
-    if len(bounds) != len(names) + 1 or bounds != sorted(bounds) or (bounds[0], bounds[-1]) != (0, len(ends)):
+    alignment, bounds = Alignment(ids, starts, ends), starts.numpy()
+    if (
+        len(bounds) != len(alignment) + 1
+        or bool((bounds[1:] < bounds[:-1]).any())
+        or (bounds[0], bounds[-1]) != (0, len(ends))
+    ):
         raise ValueError(f"{path} is damaged (its tensors do not fit each other); {REMEDY}")
-    return {name: ends[bounds[row] : bounds[row + 1]] for row, name in enumerate(names)}
+    return alignment
 
 
 def write_code_vectors(folder: Path, vectors: Tensor) -> None:

@@ -11,10 +11,12 @@ A shard is read where a turn of it is asked for, by pages: what a process holds 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +26,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from csm.data.id_index import HASH_BYTES, HashIndex, IdIndex
 from csm.data.remote_files import fetch
 from csm.system.digests import folder_digests, record_digests, require_intact
 from csm.system.files import new_file, write_atomically
 
 INDEX_NAME = "index.json"
 REMEDY = "delete the folder of the codes and run csm encode again"
-# A shard is closed at this size, 75 minutes of 32 codebooks in one cut: ranks share small corpora too.
-SHARD_BYTES = 4 * 2**20
+# Sizes of the first shards, 75 minutes of 32 codebooks in one cut, and of the largest ones.
+SHARD_BYTES, LARGEST_SHARD_BYTES = 4 * 2**20, 256 * 2**20
+# A shard is at most this fraction of those before it, or of the first size.
+SHARDS_BEFORE = 32
 KEY_BYTES = 16
 
 
@@ -114,8 +119,17 @@ def _info(name: str, tensors: Mapping[str, Tensor]) -> ShardInfo:
     return ShardInfo(name=name, **counts, lowest=low, highest=high)
 
 
+def shard_bytes(before: int) -> int:
+    """Returns the size at which a shard is closed that follows others of `before` bytes together.
+
+    Many ranks share a small corpus, and a large one has few files: 100,000 hours of 32 codebooks in one cut
+    are 1,300 shards instead of 75,000.
+    """
+    return min(max(SHARD_BYTES, before // SHARDS_BEFORE), LARGEST_SHARD_BYTES)
+
+
 def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: dict[str, object]) -> int:
-    """Writes turns as shards of SHARD_BYTES and, last, the index; returns the count.
+    """Writes turns as shards (`shard_bytes`) and, last, the index; returns the count.
 
     Args:
         folder: Made if missing.
@@ -138,16 +152,16 @@ def write_code_shards(folder: Path, turns: Iterable[EncodedTurn], description: d
 def _parts(turns: Iterable[EncodedTurn]) -> Iterator[list[EncodedTurn]]:
     """Yields the turns of each shard."""
     part: list[EncodedTurn] = []
-    size = 0
+    size = before = 0
     seen: set[str] = set()
     for turn in turns:
         if turn.id in seen:
             raise ValueError(f"turn {turn.id} came twice: expected unique ids")
         seen.add(turn.id)
         alike = not part or len(part[-1].shifted) == len(turn.shifted)
-        if part and (size >= SHARD_BYTES or not alike):
+        if part and (size >= shard_bytes(before) or not alike):
             yield part
-            part, size = [], 0
+            part, size, before = [], 0, before + size
         part.append(turn)
         codebooks, frames = turn.codes.shape
         size += turn_bytes(codebooks, frames, 1 + len(turn.shifted))
@@ -204,8 +218,8 @@ def read_code_shards(folder: Path) -> CodeShards:
 class CodeShards(Mapping[str, EncodedTurn]):
     """The encoded turns of a folder by id.
 
-    Ids are read at the first use of one; `at` needs none of them. Reading raises ValueError for a shard that
-    is missing or damaged.
+    The first use of an id makes an index (`IdIndex`: 4 to 16 bytes a turn); `at` needs none. Reading raises
+    ValueError for a shard that is missing or damaged.
 
     Args:
         folder: Folder of the codes.
@@ -217,37 +231,61 @@ class CodeShards(Mapping[str, EncodedTurn]):
         self._opened: dict[int, dict[str, Tensor]] = {}
 
     def __getitem__(self, turn: str) -> EncodedTurn:
-        return self.at(*self.places[turn], turn)
+        if (place := self.place_of(turn)) is None:
+            raise KeyError(turn)
+        return self.at(*place, turn)
 
     def __contains__(self, turn: object) -> bool:
-        return turn in self.places
+        return isinstance(turn, str) and self.place_of(turn) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self._ids)
 
     def __len__(self) -> int:
         return sum(shard.turns for shard in self.shards)
 
     @cached_property
-    def places(self) -> dict[str, tuple[int, int]]:
-        """Shard and row of every turn id."""
-        return {
-            name: (shard, row)
-            for shard in range(len(self.shards))
-            for row, name in enumerate(self.ids(shard))
-        }
+    def _ids(self) -> IdIndex:
+        return IdIndex([self.tensors(number)["ids"].numpy() for number in range(len(self.shards))])
+
+    @cached_property
+    def _first(self) -> list[int]:
+        """Place of the first turn of each shard among all turns, and their number."""
+        return [0, *accumulate(shard.turns for shard in self.shards)]
+
+    def place_of(self, turn: str) -> tuple[int, int] | None:
+        """Returns shard and row of a turn, None where it is not encoded."""
+        place = self._ids.place(turn)
+        return None if place is None else self._shard_and_row(place)
+
+    @cached_property
+    def _keys(self) -> HashIndex:
+        tables = (self.tensors(number)["keys"].numpy() for number in range(len(self.shards)))
+        hashes = [table[:, :HASH_BYTES].copy().view(np.uint64)[:, 0] for table in tables]
+        return HashIndex(np.concatenate([np.zeros(0, np.uint64), *hashes]))
+
+    def place_of_key(self, key: str) -> tuple[int, int] | None:
+        """Returns shard and row of a turn that was made of what a key stands for, or None."""
+        wanted = bytes.fromhex(key)
+        for place in reversed(self._keys.places(wanted[:HASH_BYTES])):
+            shard, row = self._shard_and_row(place)
+            if self.tensors(shard)["keys"][row].numpy().tobytes() == wanted:
+                return shard, row
+        return None
+
+    def _shard_and_row(self, place: int) -> tuple[int, int]:
+        shard = bisect_right(self._first, place) - 1
+        return shard, place - self._first[shard]
 
     def frames_of(self, turn: str) -> int:
         """Returns the number of a turn's frames, 0 where it is not encoded."""
-        if turn not in self.places:
-            return 0
-        shard, row = self.places[turn]
-        first, last = self.tensors(shard)["starts"][row : row + 2].tolist()
-        return last - first
+        place = self.place_of(turn)
+        return 0 if place is None else self.frames_at(*place)
 
-    def ids(self, shard: int) -> list[str]:
-        """Returns the ids of a shard's turns."""
-        return bytes(self.tensors(shard)["ids"].numpy()).decode().split("\n")
+    def frames_at(self, shard: int, row: int) -> int:
+        """Returns the number of frames of the turn of a row of a shard."""
+        first, last = self.tensors(shard)["starts"][row : row + 2].tolist()
+        return int(last - first)
 
     def at(self, shard: int, row: int, name: str) -> EncodedTurn:
         """Returns the turn of a row of a shard under its id; its tensors are views of the mapped file."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 from csm.data.manifest import MANIFEST_NAME, REJECTS_NAME
-from csm.system.digests import folder_digests, sha256_of
+from csm.system.digests import folder_digests, sha256_of, sha256_of_json
 
 
 def corpus_digests(folders: str | Path) -> dict[str, str]:
@@ -29,5 +27,5 @@ def _digests_of(root: Path, label: str) -> dict[str, str]:
     found = {f"{label}/{MANIFEST_NAME}": sha256_of(root / MANIFEST_NAME)}
     audio = sorted((n, d) for n, d in folder_digests(root).items() if n not in (MANIFEST_NAME, REJECTS_NAME))
     if audio:
-        found[f"{label}/audio"] = hashlib.sha256(json.dumps(audio).encode()).hexdigest()
+        found[f"{label}/audio"] = sha256_of_json(iter(audio))
     return found

@@ -14,7 +14,7 @@ from csm.data.local_speakers import with_local_speakers
 from csm.data.sampler import Chunk, ChunkSampler, cut
 from csm.data.step_plan import MicroBatchPlan, PlannedChunk, PlannedTurn, StepPlan, TargetCounts
 from csm.data.turn_table import TurnTable, ends_within
-from csm.data.window_sampler import BLOCK, WINDOW_TURNS, WindowSampler, totals_of
+from csm.data.window_sampler import WINDOW_TURNS, WindowSampler, totals_of
 from csm.sequences.packed_batch import IGNORE, RowBatch
 from csm.sequences.row_builder import RowBuilder
 from csm.sequences.turns import TurnFrames
@@ -31,20 +31,21 @@ class DatasetConfig:
     """How conversations become batches.
 
     Attributes:
-        rows_per_micro_batch: Rows that a micro-batch is filled to.
-        max_rows: Most rows of one chunk of a conversation.
+        rows_per_micro_batch: Number of rows that a micro-batch is filled to.
+        max_rows: Maximum number of rows of one chunk of a conversation.
         transcribe_share: Share of turns that are transcribed instead of spoken.
         depth_share: Share of frames that train the depth decoder.
-        past_turns: Most turns before a chunk that are written into its memory. Of 16 slots, what lies before
-            the newest 64 turns has less than 1/10,000 of the gist, where generation still has it.
-        past_gradient_turns: The newest of these, through which gradients pass; 0: the memory is read and its
-            writing not trained.
-        local_speaker_share: Share of chunks whose speakers have numbers of their conversation instead of
-            their own, so that a voice is learned from the turns before; needs model.local_speakers.
-        exclude_speakers: Speakers whose turns are context and never a target.
-        time_shifts: Encodings of each training turn, of which every visit draws one: encoding n begins
-            n/time_shifts of a frame earlier, so that frames are cut elsewhere and most codes are others for
-            the same sound. A model of few hours of speech overfits less.
+        past_turns: Maximum number of turns before a chunk that are written into its memory. With 16 slots,
+            the turns before the newest 64 add less than 1/10,000 of the gist in training, while generation
+            includes all of them.
+        past_gradient_turns: Number of the newest past turns through which gradients pass; 0: the memory is
+            read, and its writing is not trained.
+        local_speaker_share: Share of chunks whose speakers have ids local to their conversation instead of
+            their own, so that a model learns a voice from the turns before; needs model.local_speakers.
+        exclude_speakers: Names of speakers whose turns are context and never a target.
+        time_shifts: Number of encodings of each training turn, of which every visit draws one: encoding n
+            begins n/time_shifts of a frame earlier, so that frames are cut elsewhere and most codes are
+            others for the same sound. A model of few hours of speech overfits less.
 
     Raises:
         ValueError: A share or count out of its range.
@@ -95,7 +96,7 @@ class ConversationDataset:
         local_numbers: Numbers of speakers that are local to a conversation, of the model.
 
     Attributes:
-        too_long: Number of turns of more than max_rows rows: written to memories, never a target.
+        too_long: The turns of more than max_rows rows: written to memories, never a target.
         untrained: Numbers of the excluded speakers.
 
     Raises:
@@ -129,11 +130,8 @@ class ConversationDataset:
                 f"{facts.source} has no usable turns in split {facts.split!r} ({facts.left_out} without "
                 f"codes or text): encode the corpus with launch/encode_corpus.py and check its texts"
             )
-        self.too_long = sum(
-            int((self.table.rows(first, first + BLOCK) > config.max_rows).sum())
-            for first in range(0, len(self.table), BLOCK)
-        )
-        if self.too_long == len(self.table):
+        self.too_long = table.longer_than(config.max_rows)
+        if self.too_long.turns == len(self.table):
             raise ValueError(
                 f"every turn of split {facts.split!r} has more than max_rows = {config.max_rows} rows: raise "
                 f"data.max_rows"

@@ -9,8 +9,9 @@ with a network in place of a tree for tying contexts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -250,36 +251,41 @@ def align(aligner: ForcedAligner, recordings: Sequence[SpokenText]) -> dict[str,
     return ends
 
 
-def align_corpus(corpus: Corpus, sample_rate: int, codec: ByteCodec) -> dict[str, Float[Tensor, " L"]]:
+def align_corpus(
+    corpus: Corpus, sample_rate: int, codec: ByteCodec
+) -> Iterator[tuple[str, Float[Tensor, " L"]]]:
     """Trains an aligner on up to MOST_TURNS turns of a corpus and aligns all turns that have a text.
 
-    Takes less than a minute for 6,500 turns (4.6 hours) on one CPU core.
+    Takes less than a minute for 6,500 turns (4.6 hours) on one CPU core. Holds the features of the turns that
+    it trains on and PART turns; the numbers of all turns take 8 bytes each for a moment.
 
     Args:
         corpus: Corpus of any number of turns.
         sample_rate: Sample rate of the features in Hz.
         codec: Text codec, whose `encode_turn` gives the symbols.
 
-    Returns:
-        Turn id -> end time of every symbol in seconds, float32 [L].
+    Yields:
+        Turn id and end time of every symbol in seconds, float32 [L].
     """
-    turns = [turn for turn in corpus.turns() if turn.text.strip()]
-    chosen = set(np.random.default_rng(0).permutation(len(turns))[:MOST_TURNS].tolist())
 
     def spoken(turn: Turn) -> SpokenText:
         return SpokenText(
             turn.id, cepstra(read_turn(corpus, turn, sample_rate), sample_rate), symbols(codec, turn.text)
         )
 
-    kept = {turn.id: spoken(turn) for index, turn in enumerate(turns) if index in chosen}
+    count = sum(1 for _ in _with_text(corpus))
+    chosen = set(np.random.default_rng(0).permutation(count)[:MOST_TURNS].tolist())
+    kept = {turn.id: spoken(turn) for index, turn in enumerate(_with_text(corpus)) if index in chosen}
     batches = -(-len(kept) // BATCH)
     steps = min(MOST_STEPS, max(FEWEST_STEPS, 10 * batches))
     aligner = train_aligner(list(kept.values()), steps, codec.vocab_size)
-    ends: dict[str, Tensor] = {}
-    for first in range(0, len(turns), PART):
-        part = turns[first : first + PART]
-        ends |= align(aligner, [kept.get(turn.id) or spoken(turn) for turn in part])
-    return ends
+    turns = _with_text(corpus)
+    while part := list(islice(turns, PART)):
+        yield from align(aligner, [kept.get(turn.id) or spoken(turn) for turn in part]).items()
+
+
+def _with_text(corpus: Corpus) -> Iterator[Turn]:
+    return (turn for turn in corpus.turns() if turn.text.strip())
 
 
 def _paths(aligner: ForcedAligner, batch: _Batch, means: Tensor, penalty: float) -> Tensor:

@@ -141,8 +141,12 @@ def _source_lines(corpus: Corpus) -> Iterator[str]:
             f"{unit}s in the source: {info[f'{unit}s_in']}, used: {info[f'{unit}s_used']}{used}, left out: "
             f"{info[f'{unit}s_rejected']}{_lengths(left_out)}"
         )
-        for reason, count in Counter(entry["reason"] for entry in left_out).most_common(NAMED):
+        counts = Counter(entry["reason"] for entry in left_out).most_common()
+        for reason, count in counts[:NAMED]:
             yield f"  - {count}{_lengths([e for e in left_out if e['reason'] == reason])}: {reason}"
+        if others := {reason for reason, _ in counts[NAMED:]}:
+            rest = [entry for entry in left_out if entry["reason"] in others]
+            yield f"  - {len(rest)}{_lengths(rest)}: other reasons: {len(others)}, in {REJECTS_NAME}"
 
 
 def _lengths(rejects: Sequence[Mapping[str, Any]]) -> str:

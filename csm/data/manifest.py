@@ -15,12 +15,20 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from csm.data.id_index import first_repeat, id_hash
+from csm.data.lazy_sequence import FileLines, LazySequence, items_of
 from csm.system.digests import require_intact
 from csm.system.files import full_disk_named
 
@@ -137,11 +145,10 @@ class Turn:
                 f"Turn {self.id}: index is {self.index}, channel is {self.channel}: expected 0 or above; "
                 f"count from 0"
             )
-        path = PurePosixPath(self.audio)
         if (
             not self.audio
-            or path.is_absolute()
-            or ".." in path.parts
+            or self.audio.startswith("/")
+            or ".." in self.audio.split("/")
             or "\\" in self.audio
             or ":" in self.audio
         ):
@@ -154,6 +161,9 @@ class Turn:
     def duration(self) -> float:
         """Duration in seconds."""
         return self.end - self.start
+
+
+_TURN_FIELDS = frozenset(item.name for item in fields(Turn))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,38 +194,72 @@ class Conversation:
                 )
 
 
+class Contents(NamedTuple):
+    """What is known of conversations without reading them again.
+
+    Attributes:
+        splits: Place of each one's split in SPLITS, uint8 [C].
+        turns: Number of each one's turns, int32 [C].
+        speakers: Sorted names of all speakers.
+    """
+
+    splits: NDArray[np.uint8]
+    turns: NDArray[np.int32]
+    speakers: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """The contents of a finished corpus folder.
 
     Attributes:
         root: Path of the folder; a turn's audio file is `root / turn.audio`.
-        conversations: Conversations in the order of the manifest.
+        conversations: Conversations in the order of the manifest; those of a folder are read where they are
+            asked for.
         info: Contents of corpus.json: name, licence, held-out speakers, totals.
         parts: Folders of the corpora that were joined, all inside `root`; empty for one corpus.
     """
 
     root: Path
-    conversations: tuple[Conversation, ...]
+    conversations: Sequence[Conversation]
     info: dict[str, Any] = field(default_factory=dict)
     parts: tuple[Path, ...] = ()
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Split and size of every conversation, and the speakers."""
+        given = self.conversations
+        return given.contents if isinstance(given, LazyConversations) else contents_of(given)
+
+    def held(self) -> Corpus:
+        """Returns the corpus in memory, some 1 KB a turn: for many passes over its conversations."""
+        return replace(self, conversations=tuple(self.conversations))
 
     def folder_of(self, turn: Turn) -> Path:
         """Returns the corpus folder that holds a turn's audio file."""
         path = self.root / turn.audio
         return next((part for part in self.parts if path.is_relative_to(part)), self.root)
 
-    def turns(self, split: str | None = None) -> list[Turn]:
-        """Returns all turns, or those of one split, in the order of the manifest."""
+    def numbers_of(self, split: str | None = None) -> NDArray[np.int64]:
+        """Returns the places of all conversations, or of those of one split, in order."""
         if split is not None and split not in SPLITS:
             raise ValueError(
                 f"split is {split!r}: expected one of {', '.join(SPLITS)}, or None for all; choose one"
             )
-        return [turn for c in self.conversations if split in (None, c.split) for turn in c.turns]
+        splits = self.contents.splits
+        return np.flatnonzero(splits == SPLITS.index(split)) if split else np.arange(len(splits))
+
+    def conversations_of(self, split: str | None = None) -> Iterator[Conversation]:
+        """Yields all conversations, or those of one split, in the order of the manifest."""
+        return items_of(self.conversations, self.numbers_of(split))
+
+    def turns(self, split: str | None = None) -> Turns:
+        """Returns all turns, or those of one split, in the order of the manifest; none is held."""
+        return Turns(self, split)
 
     def speakers(self) -> list[str]:
         """Returns the sorted names of the speakers of all splits; a speaker's id is its index here."""
-        return sorted({turn.speaker for turn in self.turns()})
+        return list(self.contents.speakers)
 
     def held_out_speakers(self) -> tuple[str, ...]:
         """Returns the speakers that corpus.json reserves for reports on unseen voices, none by default.
@@ -223,6 +267,41 @@ class Corpus:
         An excerpt may lack some of them.
         """
         return tuple(self.info.get(HELD_OUT_KEY, ()))
+
+
+class Turns(LazySequence[Turn]):
+    """The turns of a corpus or of one split of it, read with their conversations.
+
+    Args:
+        corpus, split: As `Corpus.turns` takes them.
+    """
+
+    def __init__(self, corpus: Corpus, split: str | None) -> None:
+        self._corpus, self._split = corpus, split
+        self._numbers = corpus.numbers_of(split)
+        self._starts = np.concatenate([[0], np.cumsum(corpus.contents.turns[self._numbers], dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Turn]:
+        return (turn for found in self._corpus.conversations_of(self._split) for turn in found.turns)
+
+    def read(self, numbers: Iterable[int]) -> Iterator[Turn]:
+        for place, run in groupby(numbers, lambda number: bisect_right(self._starts, number) - 1):
+            conversation = self._corpus.conversations[int(self._numbers[place])]
+            yield from (conversation.turns[number - int(self._starts[place])] for number in run)
+
+
+def contents_of(conversations: Iterable[Conversation]) -> Contents:
+    """Returns what is to be known of conversations, each of which is read once."""
+    splits, turns = bytearray(), array("i")
+    speakers: set[str] = set()
+    for conversation in conversations:
+        splits.append(SPLITS.index(conversation.split))
+        turns.append(len(conversation.turns))
+        speakers.update(turn.speaker for turn in conversation.turns)
+    return Contents(np.frombuffer(splits, np.uint8), np.frombuffer(turns, np.int32), tuple(sorted(speakers)))
 
 
 def split_of(conversation_id: str) -> str:
@@ -266,34 +345,103 @@ def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read_manifest(path: str | Path) -> tuple[Conversation, ...]:
-    """Reads a manifest.
+class LazyConversations(LazySequence[Conversation]):
+    """Conversations that are read where they are asked for, with their contents."""
+
+    contents: Contents
+
+
+class Manifest(LazyConversations):
+    """The conversations of a manifest; holds 13 bytes for each.
+
+    All are read once at first, in which time the hashes of the turns' ids take 8 bytes a turn.
+
+    Args:
+        path: Of the file.
 
     Raises:
         ValueError: A line is no conversation, or two turns share an id; the message names the line.
     """
-    conversations = []
-    seen: set[str] = set()
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+
+    def __init__(self, path: str | Path) -> None:
+        self._lines = FileLines(path)
+        hashes = bytearray()
+        try:
+            self.contents = contents_of(self._first_reading(hashes))
+        finally:  # two equal ids stand before a line that is no conversation
+            self._require_unique(hashes)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def read(self, numbers: Iterable[int]) -> Iterator[Conversation]:
+        return map(_parsed, self._lines.read(numbers))
+
+    def _first_reading(self, hashes: bytearray) -> Iterator[Conversation]:
+        for number, line in enumerate(self._lines.first_reading(), 1):
             try:
-                conversation = _conversation_from(json.loads(line))
+                conversation = _parsed(line)
             except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: is no conversation: {error}") from error
+                raise ValueError(f"{self._lines.path}, line {number}: is no conversation: {error}") from error
             for turn in conversation.turns:
-                if turn.id in seen:
-                    raise ValueError(
-                        f"{path}, line {number}: turn id {turn.id!r} appears twice; make the ids unique"
-                    )
-                seen.add(turn.id)
-            conversations.append(conversation)
-    return tuple(conversations)
+                hashes += id_hash(turn.id)
+            yield conversation
+
+    def _require_unique(self, hashes: bytearray) -> None:
+        found = first_repeat(
+            hashes, ((turn.id, number) for number, one in enumerate(self, 1) for turn in one.turns)
+        )
+        if found is not None:
+            name, number = found
+            raise ValueError(
+                f"{self._lines.path}, line {number}: turn id {name!r} appears twice; make the ids unique"
+            )
+
+
+class JoinedConversations(LazyConversations):
+    """The conversations of several corpora, one after the other.
+
+    Args:
+        corpora: The corpora.
+        root: A folder that holds those of all; audio paths are relative to it.
+    """
+
+    def __init__(self, corpora: Sequence[Corpus], root: Path) -> None:
+        self._parts = [corpus.conversations for corpus in corpora]
+        self._folders = [corpus.root.absolute().relative_to(root) for corpus in corpora]
+        self._starts = [0, *accumulate(map(len, self._parts))]
+        contents = [corpus.contents for corpus in corpora]
+        self.contents = Contents(
+            np.concatenate([found.splits for found in contents]),
+            np.concatenate([found.turns for found in contents]),
+            tuple(sorted({name for found in contents for name in found.speakers})),
+        )
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def read(self, numbers: Iterable[int]) -> Iterator[Conversation]:
+        for place, run in groupby(numbers, lambda number: bisect_right(self._starts, number) - 1):
+            folder, start = self._folders[place], self._starts[place]
+            for conversation in items_of(self._parts[place], (number - start for number in run)):
+                moved = (replace(t, audio=(folder / t.audio).as_posix()) for t in conversation.turns)
+                yield replace(conversation, turns=tuple(moved))
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Opens a manifest.
+
+    Raises:
+        ValueError: A line is no conversation, or two turns share an id; the message names the line.
+    """
+    return Manifest(path)
 
 
 def read_corpus(folders: str | Path) -> Corpus:
     """Reads a finished corpus folder, or several as one: `data/a,data/b`.
 
-    Several are joined in memory; their turns keep their splits, their files stay where they are.
+    The manifests are read once, those of several twice; after that a conversation is read where it is asked
+    for. Turns of several keep their splits, their files stay where they are.
 
     Raises:
         ValueError: A folder is missing or holds no finished corpus; the message says how to prepare one. Two
@@ -310,33 +458,27 @@ def join_corpora(corpora: Sequence[Corpus]) -> Corpus:
         ValueError: Two corpora have a conversation or a turn of the same id.
     """
     root = Path(os.path.commonpath([corpus.root.absolute() for corpus in corpora]))
-    conversations = [
-        replace(
-            conversation,
-            turns=tuple(
-                replace(turn, audio=(corpus.root.absolute() / turn.audio).relative_to(root).as_posix())
-                for turn in conversation.turns
-            ),
-        )
-        for corpus in corpora
-        for conversation in corpus.conversations
-    ]
-    for kind, ids in (
-        ("conversation", [conversation.id for conversation in conversations]),
-        ("turn", [turn.id for conversation in conversations for turn in conversation.turns]),
+    joined = JoinedConversations(corpora, root)
+    conversations, turns = bytearray(), bytearray()
+    for conversation in joined:
+        conversations += id_hash(conversation.id)
+        for turn in conversation.turns:
+            turns += id_hash(turn.id)
+    for kind, found in (
+        ("conversation", first_repeat(conversations, ((c.id, c) for c in joined))),
+        ("turn", first_repeat(turns, ((turn.id, c) for c in joined for turn in c.turns))),
     ):
-        if len(set(ids)) < len(ids):
-            twice = next(name for name, count in Counter(ids).items() if count > 1)
+        if found is not None:
             raise ValueError(
-                f"corpus: {kind} {twice!r} is in two of {', '.join(str(c.root) for c in corpora)}: expected "
-                f"corpora without common ids; leave one out"
+                f"corpus: {kind} {found[0]!r} is in two of {', '.join(str(c.root) for c in corpora)}: "
+                f"expected corpora without common ids; leave one out"
             )
     info = {
         "name": "+".join(str(corpus.info.get("name", corpus.root.name)) for corpus in corpora),
         HELD_OUT_KEY: sorted({name for corpus in corpora for name in corpus.held_out_speakers()}),
     }
     parts = tuple(corpus.root.absolute() for corpus in corpora)
-    return Corpus(root=root, conversations=tuple(conversations), info=info, parts=parts)
+    return Corpus(root=root, conversations=joined, info=info, parts=parts)
 
 
 def _read_one(folder: Path) -> Corpus:
@@ -357,12 +499,13 @@ def _read_one(folder: Path) -> Corpus:
     return Corpus(root=root, conversations=read_manifest(root / MANIFEST_NAME), info=info)
 
 
-def _conversation_from(record: dict[str, Any]) -> Conversation:
-    known = {item.name for item in fields(Turn)}
+def _parsed(line: bytes) -> Conversation:
+    record = json.loads(line.decode("utf-8"))
     for turn in record["turns"]:
-        if unknown := sorted(set(turn) - known):
+        if unknown := sorted(set(turn) - _TURN_FIELDS):
             raise ValueError(
-                f"a turn has fields {', '.join(unknown)}: expected {', '.join(sorted(known))}; remove them"
+                f"a turn has fields {', '.join(unknown)}: expected {', '.join(sorted(_TURN_FIELDS))}; remove "
+                f"them"
             )
     turns = tuple(Turn(**turn) for turn in record["turns"])
     return Conversation(id=record["id"], split=record["split"], turns=turns)

@@ -47,7 +47,7 @@ class Package:
 
 
 def default_cache() -> Path:
-    """Cache folder of the user: ``$XDG_CACHE_HOME/csm`` or ``~/.cache/csm``."""
+    """Cache folder of the user: `$XDG_CACHE_HOME/csm` or `~/.cache/csm`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "csm"
 
 

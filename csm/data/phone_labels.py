@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from csm.data.alignment_cache import aligned_corpus
@@ -56,8 +56,8 @@ class PhoneLabels:
         return torch.where(place < len(ends), classes[place.clamp(max=len(ends) - 1)], NONE)
 
 
-def align_phones(corpus: Corpus, sample_rate: int) -> tuple[ByteCodec, dict[str, Float[Tensor, " L"]]]:
-    """Returns the phone codec and the aligned ends of all turns of a corpus with text."""
+def align_phones(corpus: Corpus, sample_rate: int) -> tuple[ByteCodec, Mapping[str, Tensor]]:
+    """Returns the phone codec and the ends of `align_corpus` by turn id."""
     codec = text_codec("phones", 256)
     assert isinstance(codec, ByteCodec)
     return codec, aligned_corpus(corpus, sample_rate, codec, "phones")

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csm.audio.files import read_audio
-from csm.data.manifest import Corpus, Turn
-from csm.system.digests import require_intact
+from csm.data.manifest import Conversation, Corpus, Turn
+from csm.system.digests import entered_digest, require_intact, sha256_of
 
 
 def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 S"]:
@@ -33,3 +33,13 @@ def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 
         end=turn.end,
         channel=turn.channel,
     )
+
+
+def audio_digests(corpus: Corpus, conversation: Conversation) -> dict[str, str]:
+    """Returns the SHA-256 of a conversation's audio files by path: as entered in the corpus, or computed."""
+    found: dict[str, str] = {}
+    for turn in conversation.turns:
+        if turn.audio not in found:
+            path = corpus.root / turn.audio
+            found[turn.audio] = entered_digest(path, corpus.folder_of(turn)) or sha256_of(path)
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from csm.data.code_shards import CodeShards, EncodedTurn
 from csm.sequences.turns import TurnFrames
 
 Array: TypeAlias = NDArray[Any]
+NAMED = 5  # turns whose ids are given where many are meant
+BLOCK = 1 << 20  # turns that are looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,18 @@ class TableFacts:
     left_out_minutes: float
     left_out_ids: tuple[str, ...]
     silent: tuple[str, ...]
+
+
+class LongTurns(NamedTuple):
+    """The turns of a table that have more rows than a limit.
+
+    Attributes:
+        turns: Their number; frames: their frames together; ids: those of the first.
+    """
+
+    turns: int
+    frames: int
+    ids: tuple[str, ...]
 
 
 class TurnTable:
@@ -75,6 +89,17 @@ class TurnTable:
         """Returns the rows of turns `first` to `last` - 1: those of the text, the frames and an end row."""
         texts, frames = (self.arrays[name][first:last] for name in ("text_rows", "frames"))
         return np.asarray(texts + frames + 1, dtype=np.int32)
+
+    def longer_than(self, limit: int) -> LongTurns:
+        """Returns the turns of more than `limit` rows."""
+        count = frames = 0
+        ids: list[str] = []
+        for first in range(0, len(self), BLOCK):
+            places = first + np.flatnonzero(self.rows(first, first + BLOCK) > limit)
+            count += len(places)
+            frames += int(self.arrays["frames"][places].sum(dtype=np.int64))
+            ids += [self.id_of(int(place)) for place in places[: NAMED - len(ids)]]
+        return LongTurns(count, frames, tuple(ids))
 
     def rows_of(self, conversation: int) -> list[int]:
         """Returns the rows of every turn of a conversation."""

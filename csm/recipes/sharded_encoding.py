@@ -10,25 +10,27 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csm.data import code_shards
 from csm.data.code_shards import (
     KEY_BYTES,
     CodeShards,
     EncodedTurn,
     ShardInfo,
     read_index,
+    shard_bytes,
     shard_info,
     turn_bytes,
     write_index,
     write_shard,
 )
-from csm.data.manifest import SPLITS, Corpus, Turn
+from csm.data.lazy_sequence import items_of
+from csm.data.manifest import SPLITS, Conversation, Corpus, Turn
+from csm.data.turn_audio import audio_digests
 from csm.recipes.encoding import encoded_turns
-from csm.system.digests import damage, folder_digests, record_digests, sha256_of
+from csm.system.digests import damage, folder_digests, record_digests
 from csm.system.files import remove_leftovers
 from csm.system.log import log, progress
 from csm.system.threads import one_thread
@@ -39,19 +41,47 @@ LOOK_S = 0.5
 
 
 class PlannedShard(NamedTuple):
-    """A shard to be made.
+    """A shard to be made; its turns are read where they are needed (`keyed_turns`).
 
     Attributes:
-        name: Of its file; its last part is a hash of the keys.
-        turns: Its turns, in the order of the manifest.
-        keys: Hash of what each is encoded from.
+        name: Of its file; its last part is a hash of the turns' ids and keys.
+        split, first, last: Its conversations: of those of the split, `first` to `last` - 1.
+        turns: Number of its turns.
         time_shifts: Encodings of each turn.
+        material: What a key is a hash of beside the sound.
     """
 
     name: str
-    turns: list[Turn]
-    keys: list[str]
+    split: str
+    first: int
+    last: int
+    turns: int
     time_shifts: int
+    material: str
+
+
+class KeyedTurn(NamedTuple):
+    """A turn, and the hash of what its codes are made of in hexadecimal."""
+
+    turn: Turn
+    key: str
+
+
+class _Part:
+    """The hash and the number of turns that are added one by one."""
+
+    def __init__(self) -> None:
+        self._digest, self.turns = hashlib.sha256(), 0
+
+    def add(self, turns: Iterable[KeyedTurn]) -> None:
+        for turn, key in turns:
+            line_end = "\n" if self.turns else ""
+            self._digest.update(f"{line_end}{turn.id} {key}".encode())
+            self.turns += 1
+
+    def name(self, number: int) -> str:
+        """Returns the name of the shard of these turns, the `number`th."""
+        return f"codes_{number:04d}_{self._digest.hexdigest()[:16]}.safetensors"
 
 
 def planned_shards(
@@ -59,45 +89,64 @@ def planned_shards(
 ) -> list[PlannedShard]:
     """Returns the shards of a corpus: whole conversations of one split, in the order of the manifest.
 
-    Turns of the train split have `time_shifts` encodings, the others one.
+    Turns of the train split have `time_shifts` encodings, the others one. No more than one conversation is
+    held.
     """
-    config = tokenizer.config
-    digests: dict[str, str] = {}
+    codebooks, rate = tokenizer.config.n_codebooks, tokenizer.config.frame_rate
     plans: list[PlannedShard] = []
     for split in SPLITS:
         versions = time_shifts if split == "train" else 1
-        material = f"{tokenizer_sha256}/{config.n_codebooks}/{versions}"
-        for turns in _parts(corpus, split, config.n_codebooks, versions, config.frame_rate):
-            keys = [_key(corpus, turn, material, digests) for turn in turns]
-            named = "\n".join(f"{turn.id} {key}" for turn, key in zip(turns, keys, strict=True))
-            digest = hashlib.sha256(named.encode()).hexdigest()[:16]
-            plans.append(PlannedShard(f"codes_{len(plans):04d}_{digest}.safetensors", turns, keys, versions))
+        material = f"{tokenizer_sha256}/{codebooks}/{versions}"
+
+        def size(turn: Turn, versions: int = versions) -> int:
+            return turn_bytes(codebooks, int(turn.duration * rate) + 1, versions)
+
+        for first, last, part in _parts(corpus, split, material, size):
+            name = part.name(len(plans))
+            plans.append(PlannedShard(name, split, first, last, part.turns, versions, material))
     return plans
 
 
-def _parts(corpus: Corpus, split: str, codebooks: int, versions: int, rate: float) -> Iterator[list[Turn]]:
-    part: list[Turn] = []
-    size = 0
-    for conversation in corpus.conversations:
-        if conversation.split != split:
-            continue
-        part.extend(conversation.turns)
-        size += sum(turn_bytes(codebooks, int(t.duration * rate) + 1, versions) for t in conversation.turns)
-        if size >= code_shards.SHARD_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+def _parts(
+    corpus: Corpus, split: str, material: str, size_of: Callable[[Turn], int]
+) -> Iterator[tuple[int, int, _Part]]:
+    """Yields `first`, `last` and the turns of each shard of a split."""
+    part, first, size, before = _Part(), 0, 0, 0
+    for last, conversation in enumerate(corpus.conversations_of(split), 1):
+        part.add(_keyed(corpus, conversation, material))
+        size += sum(map(size_of, conversation.turns))
+        if size >= shard_bytes(before):
+            yield first, last, part
+            part, first, size, before = _Part(), last, 0, before + size
+    if part.turns:
+        yield first, len(corpus.numbers_of(split)), part
 
 
-def _key(corpus: Corpus, turn: Turn, material: str, digests: dict[str, str]) -> str:
-    """Returns the hash of a turn's sound and of what encodes it."""
-    if turn.audio not in digests:
-        folder, path = corpus.folder_of(turn), corpus.root / turn.audio
-        entered = folder_digests(folder).get(path.relative_to(folder).as_posix())
-        digests[turn.audio] = entered or sha256_of(path)
-    content = f"{material}/{digests[turn.audio]}/{turn.start!r}/{turn.end!r}/{turn.channel}"
-    return hashlib.sha256(content.encode()).digest()[:KEY_BYTES].hex()
+def _keyed(corpus: Corpus, conversation: Conversation, material: str) -> Iterator[KeyedTurn]:
+    """Yields turns with the hash of their sound and of what encodes it."""
+    digests = audio_digests(corpus, conversation)
+    for turn in conversation.turns:
+        content = f"{material}/{digests[turn.audio]}/{turn.start!r}/{turn.end!r}/{turn.channel}"
+        yield KeyedTurn(turn, hashlib.sha256(content.encode()).digest()[:KEY_BYTES].hex())
+
+
+def keyed_turns(corpus: Corpus, plan: PlannedShard) -> list[KeyedTurn]:
+    """Returns the turns of a shard in the order of the manifest.
+
+    Raises:
+        ValueError: Their audio is no longer what it was when the shard was planned.
+    """
+    numbers = corpus.numbers_of(plan.split)[plan.first : plan.last]
+    found = [
+        keyed
+        for conversation in items_of(corpus.conversations, numbers)
+        for keyed in _keyed(corpus, conversation, plan.material)
+    ]
+    part = _Part()
+    part.add(found)
+    if part.name(int(plan.name.split("_")[1])) != plan.name:
+        raise ValueError(f"{corpus.root} has changed since its encoding began: run the same command again")
+    return found
 
 
 def encode_shards(
@@ -115,13 +164,13 @@ def encode_shards(
     if not wanted:
         return
     made = _encoded_before(output, {plan.name for plan in plans})
-    with progress("encode", sum(len(plan.turns) for plan in wanted), unit="turn") as counter, one_thread():
+    with progress("encode", sum(plan.turns for plan in wanted), unit="turn") as counter, one_thread():
         for plan in wanted:
-            turns = []
-            for turn in _encoded(corpus, tokenizer, plan, made):
+            keyed, turns = keyed_turns(corpus, plan), []
+            for turn in _encoded(corpus, tokenizer, plan, keyed, made):
                 turns.append(turn)
                 counter.update()
-            order = {turn.id: place for place, turn in enumerate(plan.turns)}
+            order = {turn.id: place for place, (turn, _) in enumerate(keyed)}
             write_shard(output / plan.name, sorted(turns, key=lambda turn: order[turn.id]))
 
 
@@ -130,35 +179,30 @@ def is_written(path: Path) -> bool:
     return path.is_file() and damage(path) is None
 
 
-def _encoded_before(output: Path, planned: set[str]) -> dict[str, tuple[CodeShards, int, int]]:
-    """Returns the places by key of the turns in the folder's shards that the plan no longer has."""
+def _encoded_before(output: Path, planned: set[str]) -> CodeShards:
+    """Returns the folder's shards that the plan no longer has."""
     index = read_index(output)
     old: list[ShardInfo] = [] if index is None else index["shards"]
     old = [s for s in old if s.name not in planned and damage(output / s.name, listed=True) is None]
-    shards = CodeShards(output, old)
-    places = {}
-    for number in range(len(old)):
-        for row, key in enumerate(shards.tensors(number)["keys"].numpy()):
-            places[bytes(key).hex()] = (shards, number, row)
-    return places
+    return CodeShards(output, old)
 
 
 def _encoded(
     corpus: Corpus,
     tokenizer: VoiceTokenizer,
     plan: PlannedShard,
-    made: Mapping[str, tuple[CodeShards, int, int]],
+    keyed: Sequence[KeyedTurn],
+    made: CodeShards,
 ) -> Iterator[EncodedTurn]:
-    keys = dict(zip((turn.id for turn in plan.turns), plan.keys, strict=True))
-    new = [turn for turn in plan.turns if keys[turn.id] not in made]
-    if len(new) < len(plan.turns):
-        log.info("%s: %d of %d turns are encoded, the others are kept", plan.name, len(new), len(plan.turns))
+    keys = {turn.id: key for turn, key in keyed}
+    places = {turn.id: place for turn, key in keyed if (place := made.place_of_key(key)) is not None}
+    new = [turn for turn, _ in keyed if turn.id not in places]
+    if places:
+        log.info("%s: %d of %d turns are encoded, the others are kept", plan.name, len(new), len(keyed))
     for turn in encoded_turns(corpus, new, tokenizer, plan.time_shifts):
         yield turn._replace(key=keys[turn.id])
-    for name, key in keys.items():
-        if key in made:
-            shards, shard, row = made[key]
-            yield shards.at(shard, row, name)
+    for name, place in places.items():
+        yield made.at(*place, name)
 
 
 def finish_index(output: Path, plans: Sequence[PlannedShard], description: Mapping[str, object]) -> None:

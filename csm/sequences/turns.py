@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+#: Frames per second of csm-1b's and the project's tokenizers.
+FRAMES_PER_SECOND = 12.5
+
 
 class TurnFrames(NamedTuple):
     """A turn ready to become rows.

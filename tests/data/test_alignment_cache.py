@@ -1,5 +1,6 @@
 """An alignment is computed once for each content, wherever the corpus lies, and again where it changes."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import csm
 from csm.audio.files import write_audio
 from csm.data import alignment_cache, forced_alignment
 from csm.data.alignment_cache import aligned_corpus, cache_folder
@@ -57,19 +59,22 @@ def test_the_second_command_reads_the_same_bits_also_of_a_moved_corpus(computed,
         assert all(torch.equal(found[name], first[name]) for name in first)
 
 
-def test_other_sound_texts_codecs_and_rates_are_aligned_anew(computed, tmp_path) -> None:
+def test_other_sound_texts_codecs_rates_and_code_are_aligned_anew(computed, tmp_path, monkeypatch) -> None:
     own = corpus(tmp_path / "a")
     aligned_corpus(own, RATE, CODEC, "bytes")
     aligned_corpus(own, 16_000, CODEC, "bytes")
     aligned_corpus(own, RATE, ByteCodec(3), "bytes")
     aligned_corpus(texts_changed(own), RATE, CODEC, "bytes")
     aligned_corpus(corpus(tmp_path / "b", seed=1), RATE, CODEC, "bytes")
-    assert len(computed) == 5
+    monkeypatch.setattr(alignment_cache, "code_digest", lambda: "other rules of pronunciation")
+    aligned_corpus(own, RATE, CODEC, "bytes")
+    assert len(computed) == 6
 
 
 def test_a_damaged_alignment_is_computed_again(computed, tmp_path) -> None:
     own = corpus(tmp_path / "a")
-    first = aligned_corpus(own, RATE, CODEC, "bytes")
+    mapped = aligned_corpus(own, RATE, CODEC, "bytes")
+    first = {name: ends.clone() for name, ends in mapped.items()}
     (path,) = cache_folder().rglob("alignment.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     again = aligned_corpus(own, RATE, CODEC, "bytes")
@@ -82,3 +87,33 @@ def test_where_nothing_can_be_kept_it_is_computed_each_time(computed, tmp_path, 
     for _ in range(2):
         assert list(aligned_corpus(corpus(tmp_path / "a"), RATE, CODEC, "bytes")) == ["t0", "t1", "t2"]
     assert len(computed) == 2
+
+
+def test_the_name_of_an_alignment_is_that_of_before_it_was_streamed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(alignment_cache, "code_digest", lambda: "code")
+    (tmp_path / "a.flac").write_bytes(b"sound")
+    turns = tuple(
+        Turn(
+            id=f"t{i}",
+            conversation="c",
+            index=i,
+            speaker="A",
+            text=["", "d\u00e9j\u00e0"][i],
+            audio="a.flac",
+            end=1.5,
+        )
+        for i in range(2)
+    )
+    own = Corpus(root=tmp_path, conversations=(Conversation(id="c", split="train", turns=turns),))
+    assert alignment_cache.alignment_key(own, RATE, "bytes 3") == "2ca80d14e6d57e1998cbdbbdb3db82a4"
+
+
+def test_every_module_that_texts_are_read_by_counts_as_code(monkeypatch) -> None:
+    hashed: list[Path] = []
+    monkeypatch.setattr(alignment_cache, "sha256_of", lambda path: hashed.append(path) or "digest")
+    alignment_cache.code_digest()
+    for path in hashed:
+        for line in path.read_text().splitlines():
+            if found := re.match(r"from csm\.(\w+) import|from csm import (\w+) as", line):
+                module = Path(csm.__file__).parent / f"{found[1] or found[2]}.py"
+                assert not module.is_file() or module in hashed, f"{path.name} imports {module.name}"

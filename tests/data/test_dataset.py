@@ -119,9 +119,11 @@ def test_every_turn_comes_at_most_once_an_epoch(corpus, encoded) -> None:
 def test_what_is_left_out_is_counted(corpus, encoded) -> None:
     data = dataset(corpus, encoded, micro_batches=1)
     assert data.table.facts.left_out == 3  # no text, no frames, no codes
-    assert data.too_long == 1
+    (name,) = data.too_long.ids
+    (frames,) = {turn.codes.shape[1] for turn in encoded.values() if turn.id == name}
+    assert data.too_long == (1, frames, (name,))
     drawn = sum(len(data.batch(n + 1, 0).ids) for n in range(len(data.sampler.epoch(0))))
-    assert drawn + data.table.facts.left_out + data.too_long == len(corpus.turns("train"))
+    assert drawn + data.table.facts.left_out + data.too_long.turns == len(corpus.turns("train"))
 
 
 def test_the_counts_of_a_step_are_those_of_its_batches(corpus, encoded) -> None:

@@ -135,3 +135,16 @@ def test_the_lines_name_what_is_left_out(tmp_path):
     assert "files in the source: " in text and "train:\n" in text and "frames trained on" in text
     silent = [turn.id for turn in corpus.turns("train") if not turn.text]
     assert f"- {len(silent)} turns" in text and silent[0] in text
+
+
+def test_rejects_of_any_number_of_reasons_add_up_in_the_lines(tmp_path):
+    writer = CorpusWriter(folder=tmp_path / "corpus", identity={"name": "made"})
+    writer.start()
+    writer.add(Turn(id="t", conversation="c", index=0, speaker="A", text="hi", audio="audio/a.flac", end=1.0))
+    for number in range(7):
+        for _ in range(7 - number):
+            writer.reject("bad", f"reason {number}", seconds=6.0)
+    lines = [line for line in funnel_lines(writer.finish()) if line.startswith("  - ") and ": " in line]
+    shown = [line for line in lines if "reason" in line]
+    assert [int(line.split()[1]) for line in shown] == [7, 6, 5, 10]
+    assert shown[-1] == "  - 10 (1.0 minutes): other reasons: 4, in rejects.jsonl"

@@ -20,7 +20,7 @@ def url(request, tmp_path, monkeypatch) -> str:
         for n in range(9)
     ]
     write_code_shards(tmp_path / "made", turns, {"corpus": "c"})
-    write_alignment(tmp_path / "made", {"t0": torch.arange(3.0)}, "bytes")
+    write_alignment(tmp_path / "made", [("t0", torch.arange(3.0))], "bytes")
     if request.param == "file":
         return f"file://{tmp_path / 'made'}"
     system = fsspec.filesystem("memory")

@@ -10,8 +10,8 @@ import torch
 
 from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn, join_corpora
-from csm.data.turn_audio import read_turn
-from csm.system.digests import record_digests
+from csm.data.turn_audio import audio_digests, read_turn
+from csm.system.digests import entered_digest, record_digests, sha256_of
 
 
 def made(root: Path, name: str) -> Corpus:
@@ -57,3 +57,15 @@ def test_damage_is_found_alone_and_among_joined_corpora(tmp_path: Path) -> None:
     for corpus, turn in ((joined, second), (two, two.turns()[0])):
         with pytest.raises(ValueError, match="another SHA-256"):
             read_turn(corpus, turn, 8000)
+
+
+def test_digests_of_audio_are_those_entered_in_its_own_corpus_or_computed(tmp_path: Path) -> None:
+    one, two = (made(tmp_path / name, name) for name in ("one", "two"))
+    (tmp_path / "two" / "sha256.json").unlink()
+    (tmp_path / "one" / "a.wav").write_bytes(b"other sound")
+    first, second = join_corpora([one, two]).conversations
+    joined = join_corpora([one, two])
+    entered = entered_digest(tmp_path / "one" / "a.wav", tmp_path / "one")
+    assert audio_digests(joined, first) == {"one/a.wav": entered}
+    assert audio_digests(joined, second) == {"two/a.wav": sha256_of(tmp_path / "two" / "a.wav")}
+    assert entered != sha256_of(tmp_path / "one" / "a.wav")

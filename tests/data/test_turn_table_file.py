@@ -1,13 +1,20 @@
 """Tables of turns: what a file maps is what was made, and nothing of the corpus is held for it."""
 
+import hashlib
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from csm.data.code_companions import read_alignment, write_alignment
 from csm.data.code_shards import EncodedTurn, read_code_shards, write_code_shards
 from csm.data.forced_alignment import symbols
-from csm.data.manifest import Conversation, Corpus, Turn
-from csm.data.turn_table_file import read_table, table_of, write_table
+from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
+from csm.data.turn_table_file import read_table, table_of
+from csm.system import digests
 from csm.text import ByteCodec
 
 NUMBERS = {"Ana": 5, "B\u00e9la": 0}
@@ -35,8 +42,8 @@ def material(tmp_path):
     return corpus, read_code_shards(tmp_path / "codes")
 
 
-def made(material, ends=None, split="train"):
-    return table_of(*material, split, ByteCodec(), numbers=NUMBERS, ends=ends)
+def made(material, ends=None, split="train", path=None):
+    return table_of(*material, split, ByteCodec(), numbers=NUMBERS, ends=ends, path=path)
 
 
 def test_a_table_holds_the_usable_turns_and_names_the_others(material):
@@ -54,14 +61,81 @@ def test_a_table_holds_the_usable_turns_and_names_the_others(material):
     assert table.rows_of(1)[1] == expected == table.rows(4, 5)[0]
 
 
-def test_a_file_gives_back_the_table(material, tmp_path):
-    codec = ByteCodec()
-    ends = {
-        t.id: 0.1 * torch.arange(1, len(symbols(codec, t.text)) + 1) for t in material[0].turns() if t.text
+def aligned(corpus):
+    """Ends of all texts, in frames of 80 ms."""
+    return {
+        t.id: 0.1 * torch.arange(1, len(symbols(ByteCodec(), t.text)) + 1) * 12.5
+        for t in corpus.turns()
+        if t.text
     }
-    table = made(material, {name: times for name, times in ends.items() if name != "c0_1"})
-    write_table(tmp_path / "tables" / "train.safetensors", table)
-    found = read_table(tmp_path / "tables" / "train.safetensors", material[1], NUMBERS)
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def test_the_bytes_of_table_and_alignment_are_those_of_before_they_were_streamed(material, tmp_path):
+    corpus = replace(material[0], root=Path("corpus"))
+    ends = aligned(corpus)
+    write_alignment(tmp_path, ends.items(), "bytes", "0af")
+    assert sha256_of(tmp_path / "alignment.safetensors") == "0f5d0a200aa770f3"
+    for number, given in enumerate((ends, read_alignment(tmp_path, "bytes"))):
+        path = tmp_path / f"{number}.safetensors"
+        made((corpus, material[1]), given, path=path)
+        assert sha256_of(path) == "eccd6f80bf38517d"
+
+
+def test_a_table_in_a_file_is_made_with_less_than_80_bytes_a_turn(tmp_path, monkeypatch):
+    """Corpus, codes and alignment of 10,000 turns are opened for it."""
+
+    def in_small_blocks(path):  # the function itself holds 8 MB
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(2**14):
+                digest.update(block)
+        return digest.hexdigest()
+
+    monkeypatch.setattr(digests, "file_sha256", in_small_blocks)
+    conversations = [
+        Conversation(
+            id=f"c{number}",
+            split="train",
+            turns=tuple(
+                Turn(
+                    id=f"c{number}_{index}",
+                    conversation=f"c{number}",
+                    index=index,
+                    speaker="Ana",
+                    text="what is said " * 8,
+                    audio="a.flac",
+                    end=1.0,
+                )
+                for index in range(10)
+            ),
+        )
+        for number in range(1000)
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", conversations)
+    (tmp_path / "corpus.json").write_text("{}")
+    ids = [turn.id for conversation in conversations for turn in conversation.turns]
+    codes = torch.zeros(1, 1).short(), torch.zeros(1, 3).half(), torch.zeros(1).half()
+    write_code_shards(tmp_path / "codes", (EncodedTurn(name, *codes) for name in ids), {})
+    times = torch.ones(len(ByteCodec().encode_turn("what is said " * 8, 5)) - 1)
+    write_alignment(tmp_path, ((name, times) for name in ids), "bytes")
+    del conversations
+    tracemalloc.start()
+    material = read_corpus(tmp_path), read_code_shards(tmp_path / "codes")
+    table = made(material, read_alignment(tmp_path, "bytes"), path=tmp_path / "tables" / "t.safetensors")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table) == len(ids) and peak < 80 * len(ids)
+
+
+def test_a_file_gives_back_the_table(material, tmp_path):
+    ends = aligned(material[0])
+    ends.pop("c0_1")
+    table = made(material, ends)
+    found = made(material, ends, path=tmp_path / "tables" / "train.safetensors")
     assert found.facts == table.facts and found.arrays.keys() == table.arrays.keys()
     assert all(np.array_equal(found.arrays[name], array) for name, array in table.arrays.items())
     for number in range(len(table)):
@@ -71,9 +145,19 @@ def test_a_file_gives_back_the_table(material, tmp_path):
         assert a.ends is None or torch.equal(a.ends, b.ends)
 
 
+def test_an_alignment_of_other_symbols_is_refused_with_what_to_do(material):
+    ends = {
+        turn.id: torch.ones(len(symbols(ByteCodec(), turn.text))) for turn in material[0].turns() if turn.text
+    }
+    made(material, ends)
+    ends["c2_2"] = ends["c2_2"][1:]
+    with pytest.raises(ValueError, match="turn c2_2: 24 symbols .* gives 25: .* run csm encode again"):
+        made(material, ends)
+
+
 def test_a_flipped_bit_and_a_table_without_its_entry_are_refused(material, tmp_path):
     path = tmp_path / "tables" / "train.safetensors"
-    write_table(path, made(material))
+    made(material, path=path)
     data = bytearray(path.read_bytes())
     data[-3] ^= 8
     path.write_bytes(data)

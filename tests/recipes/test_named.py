@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from csm.audio.files import write_audio
+from csm.cli.options import recipe_lines
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.named import RECIPES, recipe
 from csm.tokenizer import presets
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 
 
 @pytest.fixture
@@ -76,9 +77,7 @@ def test_speech_24khz_takes_a_step_of_tokenizer_and_discriminators(corpus):
     }
     data = [UtteranceDataset(corpus, split, **sizes) for split in ("train", "validation")]
     loss = replace(run.tokenizer_loss, adversarial_start=1)
-    task = TokenizerTask(
-        tokenizer, *data, loss, initialise=True, decoder_only=False, device=torch.device("cpu")
-    )
+    task = TokenizerTask(tokenizer, *data, loss, TrainedParts(initialise=True), device=torch.device("cpu"))
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     batch = task.batch(1, 0)
     for name, module in task.modules.items():
@@ -91,3 +90,17 @@ def test_speech_24khz_takes_a_step_of_tokenizer_and_discriminators(corpus):
     assert not torch.equal(after["encoder.shortcut.weight"], before["encoder.shortcut.weight"])
     assert not torch.equal(after["quantizer.semantic.codebooks"], before["quantizer.semantic.codebooks"])
     assert all(value.isfinite().all() for value in after.values())
+
+
+def test_the_help_of_commands_lists_the_hardware_and_the_time_of_every_recipe():
+    blocks = {}
+    for line in recipe_lines():
+        name, fact = line.strip(), line.startswith(6 * " ")
+        if not fact:
+            facts = blocks[name] = []
+        else:
+            facts.append(name)
+    assert set(blocks) == set(RECIPES)
+    for name, facts in blocks.items():
+        for head in ("Hardware: ", "Time: "):
+            assert sum(fact.startswith(head) for fact in facts) == 1, f"{name}: {head}"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,16 @@ import torch
 from csm.audio.files import write_audio
 from csm.data import code_shards
 from csm.data.code_shards import read_code_shards, read_index
-from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
 from csm.recipes import sharded_encoding
 from csm.recipes.named import recipe
-from csm.recipes.sharded_encoding import encode_shards, finish_index, planned_shards, remove_earlier
+from csm.recipes.sharded_encoding import (
+    encode_shards,
+    finish_index,
+    keyed_turns,
+    planned_shards,
+    remove_earlier,
+)
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 
 
@@ -78,6 +85,51 @@ def test_the_bytes_are_the_same_for_any_number_of_ranks_in_any_order(corpus, tok
     assert {len(turns[t.id].shifted) for t in corpus.turns("test")} == {0}
 
 
+def test_a_corpus_that_is_read_from_its_folder_gives_the_same_bytes(corpus, tokenizer, tmp_path):
+    encode(corpus, tokenizer, tmp_path / "held")
+    write_manifest(corpus.root / "manifest.jsonl", corpus.conversations)
+    (corpus.root / "corpus.json").write_text("{}")
+    encode(read_corpus(corpus.root), tokenizer, tmp_path / "read", 3)
+    assert contents(tmp_path / "read") == contents(tmp_path / "held")
+
+
+def test_names_are_those_of_before_plans_held_no_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(code_shards, "SHARD_BYTES", 30_000)
+    (tmp_path / "a.flac").write_bytes(b"sound")
+    conversations = [
+        Conversation(
+            id=f"c{number}",
+            split="validation" if number == 4 else "train",
+            turns=tuple(
+                Turn(
+                    id=f"c{number}_{index}",
+                    conversation=f"c{number}",
+                    index=index,
+                    speaker="A",
+                    text="",
+                    audio="a.flac",
+                    end=30.0,
+                )
+                for index in range(3)
+            ),
+        )
+        for number in range(5)
+    ]
+    tokenizer = SimpleNamespace(config=SimpleNamespace(n_codebooks=8, frame_rate=12.5))
+    plans = planned_shards(Corpus(root=tmp_path, conversations=conversations), tokenizer, "sha", 2)
+    assert [plan.name for plan in plans] == [
+        "codes_0000_7d28766048e91a2f.safetensors",
+        "codes_0001_8e54a78fa870208e.safetensors",
+        "codes_0002_ecaab5299e023410.safetensors",
+        "codes_0003_e171de1dad1e133a.safetensors",
+        "codes_0004_0d0ffc944e638e2e.safetensors",
+    ]
+    assert [(plan.split, plan.first, plan.last, plan.turns) for plan in plans] == [
+        *(("train", place, place + 1, 3) for place in range(4)),
+        ("validation", 0, 1, 3),
+    ]
+
+
 def test_a_killed_encoding_is_resumed_at_its_shard_with_the_same_bytes(
     corpus, tokenizer, tmp_path, monkeypatch
 ):
@@ -137,10 +189,14 @@ def test_of_a_changed_corpus_only_what_changed_is_encoded(corpus, tokenizer, tmp
 
 def test_one_name_with_other_sound_shares_no_codes(corpus, tokenizer, tmp_path):
     plan = planned_shards(corpus, tokenizer, "sha", 1)
+    before = keyed_turns(corpus, plan[0])
     write_noise(corpus.root / "c0_0.wav", 1234, 0.2)
     other = planned_shards(corpus, tokenizer, "sha", 1)
-    assert plan[0].keys[0] != other[0].keys[0] and plan[0].keys[1:] == other[0].keys[1:]
+    after = keyed_turns(corpus, other[0])
+    assert before[0].turn == after[0].turn and before[0].key != after[0].key and before[1:] == after[1:]
     assert plan[0].name != other[0].name and plan[1].name == other[1].name
+    with pytest.raises(ValueError, match="has changed since its encoding began"):
+        keyed_turns(corpus, plan[0])
 
 
 def test_a_damaged_shard_is_encoded_again(corpus, tokenizer, tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from csm.data.alignment_cache import aligned_corpus
+from csm.data.alignment_cache import aligned_corpus, code_digest
 from csm.data.code_companions import VECTORS_NAME, aligned_text, write_alignment, write_code_vectors
 from csm.data.code_shards import CodeShards, read_code_shards, read_index
-from csm.data.manifest import Corpus, read_corpus
+from csm.data.manifest import SPLITS, Corpus, read_corpus
 from csm.recipes.encoding import codebook_report, sha256_of_weights
 from csm.recipes.run_config import RunConfig
 from csm.recipes.sharded_encoding import (
@@ -20,10 +20,11 @@ from csm.recipes.sharded_encoding import (
     encode_shards,
     finish_index,
     is_written,
+    keyed_turns,
     planned_shards,
     remove_earlier,
 )
-from csm.system.digests import damage, record_digests
+from csm.system.digests import damage, record_digests, sha256_of_json
 from csm.system.files import write_atomically
 from csm.system.log import log
 from csm.system.threads import one_thread
@@ -63,7 +64,7 @@ def encode_corpus(
         "time_shifts": run.data.time_shifts,
     }
     plans = planned_shards(corpus, tokenizer, str(description["tokenizer_sha256"]), run.data.time_shifts)
-    require_same_material(output, plans, description)
+    require_same_material(output, corpus, plans, description)
     encode_shards(corpus, tokenizer, plans, output, rank=distributed.rank, ranks=distributed.size)
     if distributed.rank == 0:
         description["tokenizer"] = str(tokenizer_folder.absolute())
@@ -79,7 +80,7 @@ def encode_corpus(
 
 
 def require_same_material(
-    output: Path, plans: Sequence[PlannedShard], description: dict[str, object]
+    output: Path, corpus: Corpus, plans: Sequence[PlannedShard], description: dict[str, object]
 ) -> None:
     """Refuses a folder with codes of another tokenizer, or of a corpus that has no turn in common.
 
@@ -92,10 +93,9 @@ def require_same_material(
     differing = [name for name, value in description.items() if found.get(name) != value]
     names = {plan.name for plan in plans}
     if not differing and not any(shard.name in names for shard in found["shards"]):
-        wanted = {key for plan in plans for key in plan.keys}
         shards = CodeShards(output, found["shards"])
-        tables = (shards.tensors(number)["keys"].numpy() for number in range(len(shards.shards)))
-        if not any(bytes(key).hex() in wanted for table in tables for key in table):
+        keys = (key for plan in plans for _, key in keyed_turns(corpus, plan))
+        if not any(shards.place_of_key(key) for key in keys):
             differing.append("all turns")
     if differing:
         raise ValueError(
@@ -122,15 +122,15 @@ def write_text_alignment(
     if not isinstance(codec, ByteCodec):
         return False
     names = [plan.name for plan in plans]
-    texts = [turn.text for plan in plans for turn in plan.turns]
-    material = hashlib.sha256(json.dumps([names, texts]).encode()).hexdigest()
+    texts = (turn.text for split in SPLITS for turn in corpus.turns(split))
+    material = sha256_of_json(iter([names, texts, code_digest()]))
     name = aligned_as(run.model.text)
     if aligned_text(output) == (name, material):
         return False
     with one_thread():
         ends = aligned_corpus(corpus, tokenizer.config.sample_rate, codec, name)
     rate = tokenizer.config.frame_rate
-    frames = {turn: seconds * rate for turn, seconds in ends.items()}
+    frames = ((turn, seconds * rate) for turn, seconds in ends.items())
     write_alignment(output, frames, name, material)
     return True
 

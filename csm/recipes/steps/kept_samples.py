@@ -30,7 +30,7 @@ from csm.tokenizer.opening import VoiceTokenizer
 LINES_NAME = "lines.jsonl"
 
 
-class SpokenLines(NamedTuple):
+class SampledLines(NamedTuple):
     """Held-out lines of a corpus's main voice, and that voice, whose number is 0.
 
     Without lines the voice has no vector.
@@ -42,7 +42,7 @@ class SpokenLines(NamedTuple):
 
 def spoken_lines(
     corpus: str, codes: Path, encoded: Mapping[str, EncodedTurn], tokenizer: VoiceTokenizer, count: int
-) -> SpokenLines:
+) -> SampledLines:
     """Returns lines of the voice with most training minutes, from their folder where they are kept already.
 
     Args:
@@ -76,16 +76,16 @@ def corpus_without_turns(folders: str) -> Corpus:
 
 def _chosen(
     corpus: Corpus, encoded: Mapping[str, EncodedTurn], tokenizer: VoiceTokenizer, count: int
-) -> SpokenLines:
+) -> SampledLines:
     name = main_speaker(corpus)
     lines = tuple(held_out_lines(corpus, name, count))
     if not lines:
-        return SpokenLines(Voice(name, 0, torch.zeros(1, 0)), ())
+        return SampledLines(Voice(name, 0, torch.zeros(1, 0)), ())
     voice = voice_of(corpus, encoded, name, 0)
-    return SpokenLines(with_emotion(voice, corpus, tokenizer), lines)
+    return SampledLines(with_emotion(voice, corpus, tokenizer), lines)
 
 
-def _keep(made: SpokenLines, folder: Path) -> None:
+def _keep(made: SampledLines, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as partial:
         write_voices(partial, {made.voice.name: made.voice})
@@ -93,9 +93,9 @@ def _keep(made: SpokenLines, folder: Path) -> None:
         record_digests(partial, [path for path in partial.iterdir()])
 
 
-def _kept(folder: Path) -> SpokenLines:
+def _kept(folder: Path) -> SampledLines:
     for path in (folder / LINES_NAME, *folder.glob("voices.json")):
         require_intact(path, f"remove {folder}", listed=True)
     (voice,) = read_voices(folder).values()
     texts = (folder / LINES_NAME).read_text(encoding="utf-8").splitlines()
-    return SpokenLines(voice, tuple(Turn(**json.loads(text)) for text in texts))
+    return SampledLines(voice, tuple(Turn(**json.loads(text)) for text in texts))

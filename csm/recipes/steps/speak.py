@@ -79,7 +79,7 @@ def _words(corpus: Corpus, without: Collection[str]) -> WordPairs:
 
 def run_corpus(folder: Path, corpus: Path | None = None) -> Corpus:
     """Returns the corpus that a run was trained on; `corpus` is its folder if it has moved."""
-    return read_corpus(corpus or load_run(folder).corpus)
+    return read_corpus(corpus or load_run(folder).corpus).held()
 
 
 def speak_lines(folder: Path, talker: Talker, corpus: Corpus, output: Path) -> int:

@@ -113,11 +113,14 @@ def model_task(
         local_numbers=model.config.local_numbers,
     )
     train_data = dataset(tables["train"], micro_batches=run.training.micro_batches)
-    if train_data.too_long:
+    if (long := train_data.too_long).turns:
         log.warning(
-            "%d turns have more than data.max_rows = %d rows: they are context and never a target",
-            train_data.too_long,
+            "train: %d turns (%.1f minutes) have more than data.max_rows = %d rows, so they are context and "
+            "never a target: %s",
+            long.turns,
+            long.frames / run.tokenizer.frame_rate / 60,
             run.data.max_rows,
+            ", ".join(long.ids) + (", ..." if long.turns > len(long.ids) else ""),
         )
     watched = dataset(tables["watched"], micro_batches=1)
     return ModelTask(model, train_data, watched, run.loss, device=device, vectors=vectors, speaker=speaker)

@@ -35,7 +35,7 @@ from csm.training.pretrained_vocoder import fargan_weights
 from csm.training.reproducibility import seed_everything
 from csm.training.run_folder import require_same_run
 from csm.training.teacher import Teacher, require_teacher
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 
 # Fields of a recipe that make a tokenizer: the same one serves runs whose models differ.
 PARTS = (
@@ -110,14 +110,16 @@ def tokenizer_task(run: RunConfig, device: torch.device) -> TokenizerTask:
         dataset("train"),
         dataset("validation"),
         run.tokenizer_loss,
-        initialise=run.tokenizer_start == "scratch",
-        decoder_only=run.tokenizer_frozen,
-        encoder_frozen=run.encoder_frozen,
+        TrainedParts(
+            initialise=run.tokenizer_start == "scratch",
+            decoder_only=run.tokenizer_frozen,
+            encoder_frozen=run.encoder_frozen,
+            # Ranks encode other turns: what ZeRO-3 has cut into pieces they cannot gather together.
+            encode_once=run.tokenizer_training.zero_stage < 3,
+        ),
         device=device,
         teacher=start_teacher(run, tokenizer) if run.teacher else None,
         predicts=predicts,
-        # Ranks encode other turns: what ZeRO-3 has cut into pieces they cannot gather together.
-        encode_once=run.tokenizer_training.zero_stage < 3,
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from csm.data.alignment_cache import code_digest
 from csm.data.code_companions import ALIGNMENT_NAME, VECTORS_NAME, read_alignment
 from csm.data.code_shards import INDEX_NAME, CodeShards, codes_digests
 from csm.data.corpus_digests import corpus_digests
@@ -14,7 +15,7 @@ from csm.data.manifest import read_corpus
 from csm.data.remote_files import mirror
 from csm.data.speakers import speaker_numbers
 from csm.data.turn_table import TurnTable
-from csm.data.turn_table_file import HASHED_BYTES, read_table, table_of, write_table
+from csm.data.turn_table_file import HASHED_BYTES, read_table, table_of
 from csm.generation.voices import known_numbers
 from csm.model import CSMModel
 from csm.recipes.run_config import RunConfig
@@ -44,19 +45,21 @@ def training_tables(
     """
     known = known_speakers(run)
     found = [*corpus_digests(run.corpus).items(), *codes_digests(codes).items(), model.config.text, known]
+    found.append(code_digest())  # other rules give a text another number of ids
     material = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
     paths = {
         split: codes / FOLDER_NAME / f"{split}_{material}.safetensors" for split in ("train", "validation")
     }
-    made: dict[str, TurnTable] = {}
     if distributed.rank == 0 and not all(is_kept(path) for path in paths.values()):
-        made = make_tables(run, codes, encoded, model, tuple(paths))
-        keep_tables(made, paths)
+        try:
+            make_tables(run, codes, encoded, model, paths)
+        except OSError as error:
+            log.warning("%s: the turns are not kept beside their codes and held in memory", error)
     distributed.barrier()
-    if not all(path.is_file() for path in paths.values()):
-        tables = made or make_tables(run, codes, encoded, model, tuple(paths))
-    else:
+    if all(path.is_file() for path in paths.values()):
         tables = {split: read_table(path, encoded, {}) for split, path in paths.items()}
+    else:
+        tables = make_tables(run, codes, encoded, model, dict.fromkeys(paths))
     for table in tables.values():
         facts = table.facts
         table.numbers = speaker_numbers(facts.speakers, known)
@@ -81,25 +84,17 @@ def remote_codes(url: str, folder: Path) -> Path:
 
 
 def make_tables(
-    run: RunConfig, codes: Path, encoded: CodeShards, model: CSMModel, splits: Sequence[str]
+    run: RunConfig, codes: Path, encoded: CodeShards, model: CSMModel, paths: Mapping[str, Path | None]
 ) -> dict[str, TurnTable]:
-    """Makes the tables of some splits of a recipe's corpus."""
+    """Makes tables of a recipe's corpus by split, in files or, where the path is None, in memory."""
     corpus = read_corpus(run.corpus)
     numbers = speaker_numbers(corpus.speakers(), known_speakers(run))
     require_speakers(corpus.root, corpus.speakers(), numbers, model, run.data)
     ends = read_alignment(codes, aligned_as(run.model.text)) if isinstance(model.codec, ByteCodec) else None
     return {
-        split: table_of(corpus, encoded, split, model.codec, numbers=numbers, ends=ends) for split in splits
+        split: table_of(corpus, encoded, split, model.codec, numbers=numbers, ends=ends, path=path)
+        for split, path in paths.items()
     }
-
-
-def keep_tables(tables: Mapping[str, TurnTable], paths: Mapping[str, Path]) -> None:
-    """Writes tables; where that is not possible, every rank makes its own."""
-    try:
-        for split, path in paths.items():
-            write_table(path, tables[split])
-    except OSError as error:
-        log.warning("%s: the turns are not kept beside their codes and held in memory", error)
 
 
 def known_speakers(run: RunConfig) -> dict[str, int]:

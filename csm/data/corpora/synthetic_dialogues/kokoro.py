@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from csm.data.corpora.synthetic_dialogues.voices import Speaker
+from csm.data.corpora.synthetic_dialogues.voices import SyntheticSpeaker
 from csm.data.corpora.synthetic_dialogues.waveform_generator import (
     FEATURES,
     HARMONICS,
@@ -79,7 +79,7 @@ class Kokoro:
         for package in (*PARTS, VOCABULARY, STYLES):
             fetch(package, self.cache)
 
-    def speak(self, phonemes: str, speaker: Speaker, speed: float) -> np.ndarray:
+    def speak(self, phonemes: str, speaker: SyntheticSpeaker, speed: float) -> np.ndarray:
         """Returns float32 [S] at 24 kHz.
 
         Args:
@@ -111,7 +111,7 @@ class Kokoro:
             raise ValueError(f"{len(phonemes)} phonemes: expected 1 to {LONGEST}; cut the text")
         return [self._vocabulary[letter] for letter in phonemes]
 
-    def style(self, speaker: Speaker, length: int) -> np.ndarray:
+    def style(self, speaker: SyntheticSpeaker, length: int) -> np.ndarray:
         """Returns the style vector float32 [1, 256] for a text of `length` ids."""
         rows = [weight * self._style(voice)[length - 1] for voice, weight in speaker.parts]
         return np.stack(rows).sum(axis=0, dtype=np.float32)

@@ -17,7 +17,7 @@ from csm.data.corpora.amazon_queen_script import clean_text, read_lines
 from csm.data.corpora.synthetic_dialogues.chats import ABUSE, MOST_WORDS, Dialogue, chat_dialogues
 from csm.data.corpora.synthetic_dialogues.coverage import SENTENCES
 from csm.data.corpora.synthetic_dialogues.templates import template_dialogue
-from csm.data.corpora.synthetic_dialogues.voices import SHARES, Speaker, held_out_speakers, speakers
+from csm.data.corpora.synthetic_dialogues.voices import SHARES, SyntheticSpeaker, held_out_speakers, speakers
 from csm.data.manifest import split_of
 from csm.system.files import hash_key
 
@@ -40,7 +40,7 @@ class Utterance:
     """
 
     text: str
-    speaker: Speaker
+    speaker: SyntheticSpeaker
     speed: float
 
 

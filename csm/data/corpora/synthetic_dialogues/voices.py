@@ -24,7 +24,7 @@ BLENDS = 40
 
 
 @dataclass(frozen=True)
-class Speaker:
+class SyntheticSpeaker:
     """One synthetic speaker.
 
     Attributes:
@@ -40,13 +40,13 @@ class Speaker:
     british: bool
 
 
-def speakers() -> dict[str, Speaker]:
+def speakers() -> dict[str, SyntheticSpeaker]:
     """All training speakers by name: 24 voices and 40 blends."""
     blends = [pair for pair in _pairs(VOICES) if pair[0][:2] == pair[1][:2] or pair[0][1] == pair[1][1]]
     return {s.name: s for s in [*map(_voice, VOICES), *(_blend(*pair) for pair in blends[:BLENDS])]}
 
 
-def held_out_speakers() -> dict[str, Speaker]:
+def held_out_speakers() -> dict[str, SyntheticSpeaker]:
     """All held-out speakers by name: four voices and two blends of them."""
     pairs = (("af_aoede", "bf_alice"), ("am_liam", "bm_lewis"))
     return {s.name: s for s in [*map(_voice, HELD_OUT_VOICES), *(_blend(*pair) for pair in pairs)]}
@@ -58,14 +58,16 @@ def _pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: _fraction("pair", *pair))
 
 
-def _voice(name: str) -> Speaker:
-    return Speaker(name, ((name, 1.0),), _speed(name), name.startswith("b"))
+def _voice(name: str) -> SyntheticSpeaker:
+    return SyntheticSpeaker(name, ((name, 1.0),), _speed(name), name.startswith("b"))
 
 
-def _blend(first: str, second: str) -> Speaker:
+def _blend(first: str, second: str) -> SyntheticSpeaker:
     weight = round(0.4 + 0.2 * _fraction("weight", first, second), 2)
     name = f"{first}+{second}"
-    return Speaker(name, ((first, weight), (second, round(1 - weight, 2))), _speed(name), first[0] == "b")
+    return SyntheticSpeaker(
+        name, ((first, weight), (second, round(1 - weight, 2))), _speed(name), first[0] == "b"
+    )
 
 
 def _speed(name: str) -> float:
