@@ -17,41 +17,54 @@ class TokenizerConfig:
         sample_rate: Sample rate of the waveforms in Hz; one frame must hold a whole number of STFT hops, one
             hop a whole number of samples.
         frame_rate: Codec frames per second.
-        n_codebooks: Codebooks per frame; the first `semantic_codebooks` are trained to carry the text.
-        codebook_size, codebook_dim: Vectors per codebook, and their width.
-        acoustic_dim: Width of the acoustic codebooks' vectors. 0: codebook_dim.
+        n_codebooks: Number of codebooks per frame, the semantic ones first.
+        semantic_codebooks: Number of semantic codebooks, which are trained to carry the text; 1 to
+            n_codebooks - 1.
+        codebook_size: Number of vectors per codebook.
+        codebook_dim: Width of the semantic codebooks' vectors and, with acoustic_dim 0, of the acoustic
+            codebooks' vectors.
+        acoustic_dim: Width of the acoustic codebooks' vectors; 0: codebook_dim.
         hops_per_frame: STFT frames per codec frame, the product of `strides`.
         window_hops: Length of the STFT window in hops.
         strides: Factors between the rates of the encoder's stages, from the STFT rate to the frame rate.
-        encoder_widths, encoder_depths: Width and number of blocks of each stage, from the STFT rate down.
-        decoder_widths, decoder_depths: The same for the decoder, from the frame rate up.
+        encoder_widths: Width of each stage of the encoder, from the STFT rate down to the frame rate.
+        encoder_depths: Number of blocks of each stage of the encoder, from the STFT rate down to the frame
+            rate.
+        decoder_widths: Width of each stage of the decoder, from the frame rate up to the STFT rate.
+        decoder_depths: Number of blocks of each stage of the decoder, from the frame rate up to the STFT
+            rate.
         expansion: Hidden width of the blocks' perceptrons, in multiples of the stage's width.
-        encoder_layers, decoder_layers: Transformer layers at the frame rate.
-        attention_heads: Heads of each transformer layer, a divisor of its width.
-        attention_frames: Frames that each layer attends to, the present one included.
-        attention_expansion: Hidden width of each layer's perceptron, in multiples of its width.
+        encoder_layers: Number of transformer layers of the encoder, at the frame rate; 0: none.
+        decoder_layers: Number of transformer layers of the decoder, at the frame rate; 0: none.
+        attention_heads: Number of attention heads of each transformer layer, a divisor of its width.
+        attention_frames: Number of frames that each transformer layer attends to, the present one included.
+        attention_expansion: Hidden width of each transformer layer's perceptron, in multiples of the layer's
+            width.
         recover_phase: Whether the decoder predicts magnitudes alone and phases are recovered from the overlap
             of its frames. Predicted phases need discriminators and a long training.
         ahead: STFT frames of lookahead in phase recovery, at most hops_per_frame: more gives better sound and
             a higher latency.
         contrast: Factor by which decoded magnitudes are moved away from their mean over `contrast_bins` STFT
             bins, where phases are recovered; see MagnitudeHead.
-        contrast_bins: Width of that mean in STFT bins, an odd number.
+        contrast_bins: Width in STFT bins of the mean that contrast refers to, an odd number.
         vocoder: Whether the acoustic codes describe a vocoder's features (`csm.tokenizer.vocoder_features`)
             instead of an STFT: the encoder is a fixed analysis, the decoder predicts the features again, and
             a vocoder synthesises speech from them. The last of encoder_widths is then 176, the features of a
             frame; the encoder's other fields have no effect.
-        speaker_dim, emotion_dim: Widths of the two utterance embeddings.
-        semantic_layers: Transformer layers of the semantic encoder, which reads log-mel features and alone
-            decides the semantic codes (`csm.tokenizer.semantic`). 0: none, and the semantic codebooks
-            quantize the acoustic encoder's latent.
-        semantic_width, semantic_heads: Its width, and heads of each layer.
-        semantic_block_frames: Frames of a block inside which its attention is bidirectional: a block of n
-            frames looks ahead by up to n - 1 frames, and a stream is encoded in whole blocks.
-        semantic_past_frames: Frames before a block that its attention sees.
-        prediction_frames, prediction_hidden: Frames of semantic codes, the present one included, from which
-            the encoder's latent is predicted, and hidden width of that prediction (0: a linear map); the
-            acoustic codebooks quantize what it leaves.
+        speaker_dim: Width of the utterance's speaker embedding.
+        emotion_dim: Width of the utterance's emotion embedding.
+        semantic_layers: Number of transformer layers of the semantic encoder, which reads log-mel features
+            and alone determines the semantic codes (`csm.tokenizer.semantic`). 0: no such encoder; the
+            semantic codebooks quantize the acoustic encoder's latent.
+        semantic_width: Width of the semantic encoder.
+        semantic_heads: Number of attention heads of each layer of the semantic encoder.
+        semantic_block_frames: Number of frames of a block inside which the semantic encoder's attention is
+            bidirectional: a block of n frames looks ahead by up to n - 1 frames, and a stream is encoded in
+            whole blocks.
+        semantic_past_frames: Number of frames before a block that the semantic encoder attends to.
+        prediction_frames: Number of frames of semantic codes, the present one included, from which the
+            encoder's latent is predicted; the acoustic codebooks quantize the residual of that prediction.
+        prediction_hidden: Hidden width of the network that predicts the encoder's latent; 0: a linear map.
 
     Raises:
         ValueError: A field is out of range, or fields do not fit each other.

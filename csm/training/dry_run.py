@@ -15,6 +15,7 @@ from csm.model import CSMModel
 from csm.network.execution import ExecutionConfig
 from csm.network.io.checkpoints import on_meta
 from csm.network.model_config import CSMConfig, TransformerShape
+from csm.sequences.turns import FRAMES_PER_SECOND
 from csm.text import text_codec
 from csm.training.engine import bucket_elements
 from csm.training.finetuning import FinetuneConfig, make_trainable
@@ -23,7 +24,6 @@ from csm.training.options import TrainingConfig
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 # DeepSpeed's default of stage3_max_live_parameters: weights of other ranks that may be at hand at once.
 MOST_GATHERED = 1_000_000_000
-FRAMES_PER_SECOND = 12.5
 CARDS = (24, 48, 80)  # GB of a GPU's memory
 # Bytes that are not estimated: CUDA's context, the allocator's slack.
 UNCOUNTED = 1e9, 1.05

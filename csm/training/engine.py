@@ -57,6 +57,10 @@ class DeepSpeedEngine:
         if config.ema_decay:
             self.average = {fragment.name: fragment.slots["weight"].clone() for fragment in self.fragments()}
 
+    def close(self) -> None:
+        """Removes DeepSpeed's hooks: they refer to the module out of reach of Python's garbage collector."""
+        self.engine.destroy()
+
     def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
         """Returns one micro-batch's loss; in it the module may be called in any way, any number of times."""
         return self.engine(loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from csm.network.io import checkpoints
 from csm.network.lora import LoRAConfig, add_adapters, is_adapter
 from csm.network.model_config import CSMConfig
 from csm.network.parameters import ADDED, GATES, PUBLIC_GROUPS, is_in
+from csm.system.log import log
 from csm.text import EmphasisCodec
 
 # Named parts of a model. "lora" stands for the adapters, which only it adds.
@@ -31,8 +32,8 @@ class FinetuneConfig:
         train: Parts that are trained: "all"; "backbone", "depth_decoder", "text_embedding",
             "audio_embedding", "codebook0_head"; "added", what csm-1b lacks (cross-attention, memory, prosody
             and duration heads); "gates", the gates of these alone; "lora", adapters on frozen layers.
-        freeze: Parts of these that are not.
-        lora: The adapters, where `train` has "lora".
+        freeze: Parts that stay frozen although `train` includes them.
+        lora: Sizes and places of the adapters, where `train` has "lora".
 
     Raises:
         ValueError: An unknown part, none, or "all" beside "lora".
@@ -91,7 +92,7 @@ def make_trainable(model: CSMModel, config: FinetuneConfig) -> None:
 
 
 def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -> CSMModel:
-    """The model of a folder in any layout, with the recipe's dropout.
+    """The model of a folder in any layout, with the recipe's dropout and kinds of memory slots.
 
     The folder's tokenizer.json is its text codec; the recipe's where there is none, or where that reads
     emphasis and the folder's is the same without: emphasised vowels then start as stressed ones.
@@ -105,14 +106,34 @@ def load_for_training(folder: Path, recipe: CSMConfig, config: FinetuneConfig) -
     require_sizes(stored.config, recipe, folder)
     learns_emphasis = (stored.config.text, recipe.text) == ("phones", "emphasis")
     text = recipe.text if learns_emphasis or stored.config.text == "none" else stored.config.text
-    chosen = replace(stored.config, dropout=recipe.dropout, frame_dropout=recipe.frame_dropout, text=text)
+    chosen = replace(
+        stored.config,
+        dropout=recipe.dropout,
+        frame_dropout=recipe.frame_dropout,
+        memory_kinds=recipe.memory_kinds,
+        text=text,
+    )
     if stored.layout != "csm":
         layers = without_idle_layers(recipe, config)
         chosen = replace(chosen, cross_layers=layers.cross_layers, memory_layers=layers.memory_layers)
+    log_unused(chosen, recipe, folder)
     model = CSMModel.from_pretrained(folder, config=chosen)
     if learns_emphasis:
         start_emphasis(model)
     return model
+
+
+def log_unused(chosen: CSMConfig, recipe: CSMConfig, folder: Path) -> None:
+    """Warns of fields of the recipe's model that the model of a folder replaces."""
+    differing = [
+        f"model.{item.name} {getattr(chosen, item.name)!r} there, {getattr(recipe, item.name)!r} here"
+        for item in fields(CSMConfig)
+        if getattr(chosen, item.name) != getattr(recipe, item.name)
+    ]
+    if differing:
+        log.warning(
+            "%s: the model keeps its own values where the recipe has others: %s", folder, ", ".join(differing)
+        )
 
 
 @torch.no_grad()

@@ -98,8 +98,10 @@ def train(
         return output
     distributed = start_distributed(device)
     memory = memory_errors_in_one_line(task, config, distributed)
-    with only_writer(output, distributed), broken_collectives_in_one_line(), memory:
+    with only_writer(output, distributed), broken_collectives_in_one_line(), memory, ExitStack() as after:
         engines = build_engines(task.modules, config, distributed)
+        for engine in engines.values():
+            after.callback(engine.close)
         run = TrainingRun(task=task, config=config, output=output, distributed=distributed, engines=engines)
         step = resume(run)
         if distributed.rank == 0:
@@ -247,7 +249,7 @@ def finite_gradient_norm(
     distributed = run.distributed
     reduced = torch.zeros(1 + run.config.micro_batches, dtype=torch.float64, device=distributed.device)
     if distributed.rank == 0 or not engine.replicated:
-        # Summed in float64: the same norm to the last bit of fp32, however ZeRO cuts the pieces.
+        # Summed in float64, so that the norm does not depend on how ZeRO partitions the gradient.
         reduced[0] = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64)).square().sum()
     for number, loss in losses.items():
         reduced[1 + number] = ~torch.isfinite(loss)

@@ -14,30 +14,35 @@ class TrainingConfig:
     """How long, how fast and how safely to train.
 
     Attributes:
-        steps: Optimizer steps of the whole run.
-        micro_batches: Micro-batches of one step, spread over ranks and accumulation; the batch size and thus
-            the result do not depend on the number of ranks. Must be a multiple of the number of ranks.
-        learning_rate: The peak, reached after warm-up.
-        betas: Decay of AdamW's first and second moment.
-        weight_decay: AdamW's, on parameters of two or more dimensions only.
-        warmup_steps: Steps of linear warm-up from 0.
-        final_learning_rate_ratio: The last step's share of the peak (cosine in between).
-        clip: Largest norm of the gradient of one module; 0 switches clipping off.
-        zero_stage: What DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer state, 2 and gradients,
-            3 and parameters.
-        offload: What ZeRO keeps in the host's memory instead of the GPU's: "none"; "optimizer", the moments
-            and the weights they update (zero_stage 1 or more); "all", the cut weights too (zero_stage 3).
-        precision: "fp32", or "bf16": autocast to bfloat16 over fp32 weights, moments and buffers.
-        ema_decay: Decay of the moving average of the weights; 0 switches it off. When on, the average is
-            what the run exports.
-        checkpoint_every: Steps between checkpoints (the last step always writes one).
-        keep_checkpoints: How many of the newest verified checkpoints stay.
-        validate_every: Steps between validations (the last step always has one).
-        log_every: Steps between lines of metrics.jsonl; each line is the mean since the line before.
-        samples: Whether each validation leaves clips to listen to, in samples/ and in the tracker.
-        tracker: Where metrics and clips go besides the run's own files: "auto" (TensorBoard where it is
-            installed), "none", "tensorboard", "trackio" or "wandb".
-        seed: Of everything random in the run.
+        steps: Number of optimizer steps of the whole run.
+        micro_batches: Number of micro-batches of one step, spread over ranks and accumulation; the batch size
+            and thus the result do not depend on the number of ranks. Must be a multiple of the number of
+            ranks.
+        learning_rate: Peak of the learning rate, reached after warm-up.
+        betas: Decay rates of AdamW's first and second moments, each 0 to below 1.
+        weight_decay: Weight decay of AdamW, on parameters of two or more dimensions only.
+        warmup_steps: Number of steps of linear warm-up from 0.
+        final_learning_rate_ratio: Learning rate of the last step as a share of the peak, 0 to 1 (cosine decay
+            in between).
+        clip: Largest norm of the gradient of one module; 0: no clipping.
+        zero_stage: Stage of ZeRO, which sets what DeepSpeed partitions over the ranks: 0 nothing, 1 optimizer
+            state, 2 gradients too, 3 parameters too.
+        offload: State that ZeRO keeps in host memory instead of GPU memory: "none"; "optimizer", the moments
+            and the weights that they update (zero_stage 1 or more); "all", the partitioned weights too
+            (zero_stage 3).
+        precision: Precision of the forward and backward pass: "fp32", or "bf16", autocast to bfloat16 over
+            fp32 weights, moments and buffers.
+        ema_decay: Decay rate of the moving average of the weights; 0: no average. Above 0, the run exports
+            the average.
+        checkpoint_every: Number of steps between checkpoints (the last step always writes one).
+        keep_checkpoints: Number of newest verified checkpoints that are kept.
+        validate_every: Number of steps between validations (the last step always has one).
+        log_every: Number of steps between lines of metrics.jsonl; each line is the mean since the line
+            before.
+        samples: Whether each validation writes clips to listen to, in samples/ and in the tracker.
+        tracker: Tracker that receives metrics and clips besides the run's own files: "auto" (TensorBoard
+            where it is installed), "none", "tensorboard", "trackio" or "wandb".
+        seed: Seed of all random numbers of the run.
     """
 
     steps: int = 1000

@@ -28,7 +28,17 @@ class Fragment:
 
 
 class Engine(Protocol):
-    """One module with its optimizer."""
+    """One module with its optimizer.
+
+    Attributes:
+        name: Name of the module in the task.
+        module: The module whose parameters are trained.
+        replicated: Whether every rank holds all gradients and the whole optimizer state.
+        partitioned_weights: Whether the ranks hold parts of the weights (ZeRO-3).
+        updates: Number of optimizer steps so far.
+        shapes: Shape of each trained parameter by name.
+        average: Moving averages of the weights by name; empty without an average.
+    """
 
     name: str
     module: nn.Module
@@ -40,15 +50,45 @@ class Engine(Protocol):
 
     def __init__(
         self, name: str, module: nn.Module, config: TrainingConfig, distributed: DistributedContext
-    ) -> None: ...
-    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts: ...
-    def backward(self, loss: Tensor) -> None: ...
-    def gradients(self) -> list[Tensor]: ...
-    def step(self, learning_rate: float) -> None: ...
-    def fragments(self) -> list[Fragment]: ...
-    def loaded(self, updates: int) -> None: ...
-    def constants(self) -> dict[str, Tensor]: ...
-    def load_constants(self, constants: dict[str, Tensor]) -> None: ...
+    ) -> None:
+        """Builds the optimizer of a module whose weights are equal on all ranks from then on."""
+        ...
+
+    def forward(self, loss: Callable[[], LossAndParts]) -> LossAndParts:
+        """Returns one micro-batch's loss, which `loss` computes with the module."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulates the gradient of one micro-batch's loss."""
+        ...
+
+    def gradients(self) -> list[Tensor]:
+        """Returns the step's gradients that this rank owns, averaged over micro-batches and ranks."""
+        ...
+
+    def step(self, learning_rate: float) -> None:
+        """Updates the weights with the gradients and clears these."""
+        ...
+
+    def fragments(self) -> list[Fragment]:
+        """Returns the pieces of the parameters, moments and averages that this rank owns."""
+        ...
+
+    def loaded(self, updates: int) -> None:
+        """Takes over the fragments that a checkpoint of this number of updates has been written into."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the module and its optimizer; nothing else is called after it."""
+        ...
+
+    def constants(self) -> dict[str, Tensor]:
+        """Returns the saved state that training does not change: buffers and frozen parameters."""
+        ...
+
+    def load_constants(self, constants: dict[str, Tensor]) -> None:
+        """Copies the tensors of `constants` back, in place."""
+        ...
 
 
 class PlainEngine:
@@ -119,6 +159,9 @@ class PlainEngine:
         self.updates = updates
         for state in self.optimizer.state.values():
             state["step"].fill_(updates)
+
+    def close(self) -> None:
+        """Does nothing: what is no longer referred to is freed."""
 
     def constants(self) -> dict[str, Tensor]:
         """Returns the buffers that are saved, and frozen parameters: what training does not move."""

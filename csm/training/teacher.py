@@ -35,8 +35,9 @@ class TeacherConfig:
     """Which of the teacher's layers are averaged.
 
     Attributes:
-        first_layer: 0 is what enters its first transformer layer, whose output is layer 1.
-        last_layer: Included; -1 is the teacher's last.
+        first_layer: First of the teacher's layers that are averaged; 0: the input of its first transformer
+            layer, whose output is layer 1.
+        last_layer: Last of the teacher's layers that are averaged, included; -1: the teacher's last layer.
     """
 
     first_layer: int = 0

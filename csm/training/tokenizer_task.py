@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from csm.data.utterances import UtteranceBatch, UtteranceDataset
+from csm.tokenizer.config import TokenizerConfig
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.adversarial_losses import (
     adversarial_loss,
@@ -16,11 +17,16 @@ from csm.tokenizer.training.adversarial_losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from csm.tokenizer.training.discriminators import Discriminators, MagnitudeDiscriminators
+from csm.tokenizer.training.discriminators import (
+    Discriminators,
+    FeatureDiscriminators,
+    MagnitudeDiscriminators,
+)
 from csm.tokenizer.training.feature_start import start_from_features
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.tokenizer.training.principal_components import start_from_principal_components
 from csm.tokenizer.usage import perplexity
+from csm.tokenizer.vocoder_features import WIDTH
 from csm.training.coded_utterances import CodedBatch, CodedUtterances
 from csm.training.samples import Clips
 from csm.training.teacher import Teacher
@@ -38,6 +44,36 @@ REVIVED_EVERY_STEP, REVIVE_EVERY = 200, 10
 SAMPLED_CLIPS = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedParts:
+    """Which parts of a tokenizer are trained, and how they begin.
+
+    Attributes:
+        initialise: Whether the first steps' batches set the start, on every rank the same, for a tokenizer
+            that is not trained yet: principal components, or with a vocoder its features, whose codebooks are
+            then final.
+        decoder_only: Whether encoder and codebooks stay as they are, so that codes keep their meaning.
+        encoder_frozen: Whether encoder and quantizer, but not its codebooks, stay as they are or as
+            `initialise` sets them.
+        encode_once: Whether each turn may be encoded once where its codes never change.
+
+    Raises:
+        ValueError: Both decoder_only and initialise.
+    """
+
+    initialise: bool
+    decoder_only: bool = False
+    encoder_frozen: bool = False
+    encode_once: bool = True
+
+    def __post_init__(self) -> None:
+        if self.decoder_only and self.initialise:
+            raise ValueError(
+                "decoder_only keeps the codebooks, initialise replaces them: give a tokenizer that is "
+                "trained already and leave initialise out"
+            )
+
+
 class TokenizerTask:
     """The Task of the training loop: the tokenizer, then (from `adversarial_start` on) its discriminators.
 
@@ -45,20 +81,14 @@ class TokenizerTask:
         tokenizer: Trained in place.
         train, validation: Utterances; `train` also gives the length of the decoded slices.
         loss: Weights of the parts.
-        initialise: Begin at what the first steps' batches give, on every rank the same, for a tokenizer that
-            is not trained yet: at principal components, or with a vocoder at its features, whose codebooks
-            are then final.
-        decoder_only: Encoder and codebooks stay as they are, so that codes keep their meaning.
-        encoder_frozen: Encoder and quantizer, but not its codebooks, stay as they are or as `initialise` sets
-            them.
+        parts: Which parts of it are trained.
         device: Where the modules are.
         teacher: Of the semantic codebooks; moved to the device, not trained and not saved.
         predicts: Gives the codes of a turn of the training as a voice predicts them, for decoder_only of a
             tokenizer with a vocoder.
-        encode_once: Whether each turn may be encoded once where its codes never change.
 
     Raises:
-        ValueError: Both decoder_only and initialise or a teacher; discriminators of a vocoder's features.
+        ValueError: Both decoder_only and a teacher.
     """
 
     def __init__(
@@ -67,22 +97,15 @@ class TokenizerTask:
         train: UtteranceDataset,
         validation: UtteranceDataset,
         loss: TokenizerLossConfig,
+        parts: TrainedParts,
         *,
-        initialise: bool,
-        decoder_only: bool,
-        encoder_frozen: bool = False,
         device: torch.device,
         teacher: Teacher | None = None,
         predicts: Callable[[str], Tensor | None] | None = None,
-        encode_once: bool = True,
     ) -> None:
+        decoder_only = parts.decoder_only
         if decoder_only and teacher is not None:
             raise ValueError("decoder_only keeps the codes as they are, so a teacher can teach nothing")
-        if decoder_only and initialise:
-            raise ValueError(
-                "decoder_only keeps the codebooks, initialise replaces them: give a tokenizer that is "
-                "trained already and leave initialise out"
-            )
         self.decoder_only = decoder_only
         # What a vocoder's codebooks quantize is a fixed analysis: they are final when it is fitted.
         self.codes_fixed = decoder_only or tokenizer.config.vocoder
@@ -109,18 +132,12 @@ class TokenizerTask:
         names = ("loss", *self.compared, "commitment", "prediction" if self.semantic_frozen else "text")
         self.headline = (*(f"tokenizer/{name}" for name in names), "discriminator/loss")
         self.watched = self.compared[0]
-        if loss.adversarial > 0 and tokenizer.config.vocoder:
-            raise ValueError(
-                "tokenizer_loss.adversarial with tokenizer.vocoder: the vocoder is trained already and the "
-                "decoder predicts its features; set it to 0"
-            )
         if loss.adversarial > 0:
-            recovers = tokenizer.config.recover_phase
-            self.modules["discriminator"] = MagnitudeDiscriminators() if recovers else Discriminators()
+            self.modules["discriminator"] = _discriminators(tokenizer.config)
         self.train, self.validation, self.weights, self.device = train, validation, loss, device
         # Codes and features of a turn never change then; encoding takes nine tenths of a step.
         self.coded = None
-        if encode_once and decoder_only and tokenizer.config.vocoder and not train.augments:
+        if parts.encode_once and decoder_only and tokenizer.config.vocoder and not train.augments:
             self.coded = CodedUtterances(tokenizer, train, predicts)
         elif predicts is not None:
             raise ValueError(
@@ -128,11 +145,11 @@ class TokenizerTask:
                 "utterances without speeds and narrow_share, and a zero_stage below 3"
             )
         self._pending: list[tuple[list[str], dict[str, Tensor]]] = []
-        if initialise:
+        if parts.initialise:
             self._initialise()
         if tokenizer.config.vocoder:
             tokenizer.quantizer.requires_grad_(False)
-        elif encoder_frozen:
+        elif parts.encoder_frozen:
             tokenizer.encoder.requires_grad_(False)
             # Codebooks follow what they quantize, if that stays as it is: the prediction too.
             tokenizer.quantizer.requires_grad_(False).acoustic_out.requires_grad_(True)
@@ -185,8 +202,8 @@ class TokenizerTask:
             parts["adversarial"] = adversarial_loss(fake)
             parts["feature_matching"] = feature_matching_loss(real, fake)
             total = total + balanced_adversarial_loss(
-                outputs["features"],
-                torch.stack([getattr(self.weights, n) * parts[n] for n in ("mel", "magnitude")]).sum(),
+                outputs["balanced"],
+                torch.stack([getattr(self.weights, n) * parts[n] for n in self.compared]).sum(),
                 parts["adversarial"] + self.weights.feature_matching * parts["feature_matching"],
                 self.weights.adversarial,
             )
@@ -303,3 +320,10 @@ class TokenizerTask:
         start_from_principal_components(
             tokenizer.to(self.device), clips(), generator, envelope=self.weights.envelope
         )
+
+
+def _discriminators(config: TokenizerConfig) -> nn.Module:
+    """Returns the discriminators of what a tokenizer's decoder is compared in."""
+    if config.vocoder:
+        return FeatureDiscriminators(WIDTH)
+    return MagnitudeDiscriminators() if config.recover_phase else Discriminators()

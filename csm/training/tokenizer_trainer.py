@@ -75,14 +75,15 @@ class TokenizerTrainer(nn.Module):
             slice_frames: Frames decoded and compared.
             taught: What the teacher says of the batch, where there is one.
             coded: The batch as codes, where nothing but a vocoder's decoder is trained: vocoder, levels,
-                features, output and target are then all that is returned.
+                balanced, output and target are then all that is returned.
 
         Returns:
             Scalars mel and magnitude, or vocoder where one speaks, commitment, isotropy, speaker and emotion;
             prediction with a semantic encoder, text and reversal without; distillation where taught. Codes
             [B, K, T]; semantic_rows and acoustic_rows [B * T, C]; levels int64 [B]; valid bool [B, T];
-            features [B, T2, C] of the decoder's head. Output and target: waveforms [B, 1, S] of a slice,
-            compressed magnitudes [B, T3, bins] of one where phases are recovered, or all features
+            balanced [B, T2, C], where the gradients of comparison and discriminators are balanced: the input
+            of the decoder's head, or the features of a vocoder. Output and target: waveforms [B, 1, S] of a
+            slice, compressed magnitudes [B, T3, bins] of one where phases are recovered, or all features
             [B, T2, 22] of a vocoder.
         """
         if coded is not None:
@@ -152,7 +153,7 @@ class TokenizerTrainer(nn.Module):
         return {
             "mel": mel,
             "magnitude": magnitude,
-            "features": features,
+            "balanced": features,
             "output": output,
             "target": wanted,
         }
@@ -191,7 +192,13 @@ class TokenizerTrainer(nn.Module):
         predicted = decoder.feature_head(known, features)
         counted = inside.float().unsqueeze(-1)
         distance = ((predicted - target).abs() * counted).sum() / (counted.sum() * target.shape[-1])
-        return {"vocoder": distance, "features": features, "output": predicted, "target": target}
+        # The head has a path around `features`: gradients are balanced behind it.
+        return {
+            "vocoder": distance,
+            "balanced": predicted,
+            "output": predicted * counted,
+            "target": target * counted,
+        }
 
     def _waveforms(self, known: Tensor, batch: UtteranceBatch, slice_frames: int) -> dict[str, Tensor]:
         """A slice of every utterance decoded to sound and compared with the original."""
@@ -211,7 +218,7 @@ class TokenizerTrainer(nn.Module):
         return {
             "mel": mel,
             "magnitude": magnitude,
-            "features": features,
+            "balanced": features,
             "output": output,
             "target": target.unsqueeze(1),
         }

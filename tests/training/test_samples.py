@@ -18,7 +18,7 @@ from csm.training import samples as samples_file
 from csm.training.loop import train
 from csm.training.options import TrainingConfig
 from csm.training.samples import Clips, write_samples
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 
 CONFIG = {"steps": 4, "checkpoint_every": 2, "validate_every": 2, "log_every": 1, "warmup_steps": 1}
 
@@ -180,8 +180,7 @@ def test_the_tokenizer_is_heard_from_its_codes_alone(small_config, datasets):
         ConversationalRVQ(small_config),
         *datasets,
         TokenizerLossConfig(),
-        initialise=True,
-        decoder_only=False,
+        TrainedParts(initialise=True),
         device=torch.device("cpu"),
     )
     task.trainer.eval()

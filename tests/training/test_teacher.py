@@ -17,7 +17,7 @@ from csm.recipes.steps.train_tokenizer import train_tokenizer
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training.teacher import Teacher, TeacherConfig, require_teacher
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 
 transformers = pytest.importorskip("transformers")
 
@@ -73,8 +73,7 @@ def make(small_config, datasets, folders):
             ConversationalRVQ(small_config),
             *datasets,
             TokenizerLossConfig(**loss),
-            initialise=True,
-            decoder_only=False,
+            TrainedParts(initialise=True),
             device=torch.device("cpu"),
             teacher=teacher,
         )

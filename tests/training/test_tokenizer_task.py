@@ -12,7 +12,7 @@ from csm.tokenizer.training.adversarial_losses import adversarial_loss
 from csm.tokenizer.training.discriminators import Discriminators
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import tokenizer_task
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 from csm.training.tokenizer_trainer import TokenizerTrainer
 from csm_kernels import rvq_search
 
@@ -31,9 +31,7 @@ def make(small_config, datasets, monkeypatch):
             ConversationalRVQ(dataclasses.replace(small_config, recover_phase=recover_phase)),
             *datasets,
             TokenizerLossConfig(**loss),
-            initialise=initialise,
-            decoder_only=decoder_only,
-            encoder_frozen=encoder_frozen,
+            TrainedParts(initialise=initialise, decoder_only=decoder_only, encoder_frozen=encoder_frozen),
             device=torch.device("cpu"),
         )
 
@@ -181,7 +179,7 @@ def test_a_decoder_alone_is_trained_against_discriminators_at_their_rate(make, r
         rows = config.hops_per_frame * task.train.config.slice_frames
         assert outputs["output"].shape[1:] == (rows, config.bins)
     maps = task.modules["discriminator"](outputs["output"])
-    (gradient,) = torch.autograd.grad(adversarial_loss(maps), outputs["features"])
+    (gradient,) = torch.autograd.grad(adversarial_loss(maps), outputs["balanced"])
     assert gradient.any()
 
 

@@ -9,10 +9,11 @@ import torch
 from csm.data.manifest import Corpus
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
+from csm.tokenizer.training.adversarial_losses import adversarial_loss
 from csm.tokenizer.training.losses import TokenizerLossConfig
 from csm.training import coded_utterances, tokenizer_task
 from csm.training.coded_utterances import CodedUtterances
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 from tests.small_vocoder_tokenizer import CONFIG, FRAME, RATE
 
 
@@ -36,8 +37,7 @@ def make(corpus, monkeypatch):
             tokenizer,
             *(UtteranceDataset(corpus, part, config=config, **options) for part in ("train", "validation")),
             TokenizerLossConfig(**loss),
-            initialise=not decoder_only,
-            decoder_only=decoder_only,
+            TrainedParts(initialise=not decoder_only, decoder_only=decoder_only),
             device=torch.device("cpu"),
         )
 
@@ -45,15 +45,21 @@ def make(corpus, monkeypatch):
 
 
 def optimise(task: TokenizerTask, steps: int) -> list[dict[str, float]]:
-    parameters = [p for p in task.trainer.parameters() if p.requires_grad]
-    optimizer, history = torch.optim.AdamW(parameters, 3e-3), []
+    optimizers = {
+        name: torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 3e-3)
+        for name, module in task.modules.items()
+    }
+    history = []
     for step in range(1, steps + 1):
-        loss, parts = task.loss("tokenizer", task.trainer, task.batch(1, 0), step)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        batch, found = task.batch(1, 0), {}
+        for name, module in task.modules.items():
+            loss, parts = task.loss(name, module, batch, step)
+            optimizers[name].zero_grad()
+            loss.backward()
+            optimizers[name].step()
+            found |= {part: float(value) for part, value in parts.items()}
         assert task.after_step(step) == {}, "codes are final: no codebook is updated"
-        history.append({name: float(part) for name, part in parts.items()})
+        history.append(found)
     return history
 
 
@@ -92,7 +98,9 @@ def test_the_compared_features_are_the_encoders_and_padding_counts_in_nothing(ma
     with torch.no_grad():
         one, two = (trainer(part, task.weights, 4) for part in (batch, longer))
         latent, _ = trainer.tokenizer.encoder(batch.audio[:, 0])
-    assert torch.equal(one["target"].flatten(), latent.flatten())
+    for found, encoded, length in zip(one["target"], latent, batch.lengths, strict=True):
+        steps = -(-int(length) // 240)
+        assert torch.equal(found[:steps], encoded.reshape(-1, 22)[:steps]) and not found[steps:].any()
     torch.testing.assert_close(one["vocoder"], two["vocoder"], atol=1e-5, rtol=1e-5)
     # Steps that begin inside an utterance count, each of 22 features alike.
     distance = (one["output"] - one["target"]).abs()
@@ -100,9 +108,28 @@ def test_the_compared_features_are_the_encoders_and_padding_counts_in_nothing(ma
     torch.testing.assert_close(one["vocoder"], torch.cat(parts).mean())
 
 
-def test_discriminators_are_refused(make):
-    with pytest.raises(ValueError, match="tokenizer_loss.adversarial with tokenizer.vocoder: .* set it to 0"):
-        make(adversarial=1.0)
+@pytest.mark.parametrize("decoder_only", [False, True])
+def test_a_decoder_is_trained_against_discriminators_of_its_features(make, decoder_only):
+    """Both paths of its head have the gradient, and what is beyond an utterance has none."""
+    task = make(decoder_only=decoder_only, adversarial=1.0)
+    before = copy.deepcopy(task.modules["discriminator"].state_dict())
+    history = optimise(task, 2)
+    assert all(0 < step["hinge"] < 10 and 0 < step["feature_matching"] < 10 for step in history)
+    after = task.modules["discriminator"].state_dict()
+    assert not any(torch.equal(after[name], value) for name, value in before.items() if value.ndim > 1)
+    batch = task.batch(1, 0)
+    outputs = task.trainer(batch, task.weights, 4)
+    loss = adversarial_loss(task.modules["discriminator"](outputs["output"]))
+    head = task.trainer.tokenizer.decoder.feature_head
+    gradients = torch.autograd.grad(
+        loss, [head.frame.weight, head.correction.weight, outputs["balanced"]], allow_unused=False
+    )
+    assert all(gradient.any() for gradient in gradients)
+    for gradient, output, target, length in zip(
+        gradients[2], outputs["output"], outputs["target"], batch.lengths, strict=True
+    ):
+        beyond = slice(-(-int(length) // 240), None)
+        assert not gradient[beyond].any() and not output[beyond].any() and not target[beyond].any()
 
 
 def test_a_frozen_decoders_batches_are_encoded_once_and_cut_at_frames(make, monkeypatch):
@@ -194,23 +221,19 @@ def test_items_are_decoded_from_what_a_voice_predicts_in_their_share(make, monke
 def test_a_voice_may_predict_only_where_turns_are_encoded_once(corpus, make):
     task = make(decoder_only=True)
     parts = (task.trainer.tokenizer, task.train, task.validation, task.weights)
-    options = {"initialise": False, "device": torch.device("cpu"), "predicts": lambda name: None}
+    decoder = TrainedParts(initialise=False, decoder_only=True)
+    options = {"device": torch.device("cpu"), "predicts": lambda name: None}
     with pytest.raises(ValueError, match="predicting_voice is given: expected .* tokenizer_frozen=true"):
-        TokenizerTask(*parts, decoder_only=False, **options)
+        TokenizerTask(*parts, TrainedParts(initialise=False), **options)
     with pytest.raises(ValueError, match="zero_stage below 3"):
-        TokenizerTask(*parts, decoder_only=True, encode_once=False, **options)
+        TokenizerTask(*parts, dataclasses.replace(decoder, encode_once=False), **options)
     fast = dataclasses.replace(task.train.config, speeds=(0.9, 1.0))
     faster = UtteranceDataset(
         corpus, "train", config=fast, sample_rate=RATE, samples_per_frame=FRAME, seed=0, micro_batches=1
     )
     with pytest.raises(ValueError, match="utterances without speeds"):
-        TokenizerTask(parts[0], faster, *parts[2:], decoder_only=True, **options)
-    assert (
-        TokenizerTask(
-            parts[0], faster, *parts[2:], decoder_only=True, initialise=False, device=torch.device("cpu")
-        ).coded
-        is None
-    )
+        TokenizerTask(parts[0], faster, *parts[2:], decoder, **options)
+    assert TokenizerTask(parts[0], faster, *parts[2:], decoder, device=torch.device("cpu")).coded is None
 
 
 def test_semantic_codes_alone_are_decoded_from_their_share(make):

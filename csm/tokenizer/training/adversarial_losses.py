@@ -54,7 +54,8 @@ def balanced_adversarial_loss(
     parameters, so that the adversarial gradient would dominate (docs/LOG.md).
 
     Args:
-        features: Input of the decoder's head, [B, T, C], on which both losses depend.
+        features: Input of the decoder's head, or the predicted features of a vocoder, [B, T, C], on which
+            both losses depend.
         spectral: Scalar; its graph is kept for the step's own backward.
         adversarial: Scalar; its graph is kept too.
         ratio: Ratio of the norms, above 0.

@@ -1,4 +1,4 @@
-"""Discriminators of decoded and original waveforms, or of their magnitudes."""
+"""Discriminators of decoded and original waveforms, of their magnitudes, or of a vocoder's features."""
 
 from __future__ import annotations
 
@@ -135,6 +135,47 @@ class MagnitudeDiscriminators(nn.Module):
             layers(x if scale == 1 else F.avg_pool2d(x, scale))
             for layers, scale in zip(self.discriminators, self.scales, strict=True)
         ]
+
+
+class FeatureDiscriminators(nn.Module):
+    """Discriminators of the features that a vocoder speaks from.
+
+    A regression averages over what codes do not determine, so that its features move less from step to step
+    than those of recordings; a vocoder makes dull speech of them (docs/LOG.md). Convolutions are over time
+    alone: neighbouring cepstral coefficients are no more alike than distant ones.
+
+    Args:
+        channels: Features of a step.
+        scales: Steps that are averaged before each discriminator.
+        width: Channels of every layer.
+    """
+
+    def __init__(self, channels: int, scales: Sequence[int] = (1, 2), width: int = 64) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        layers = [(channels, width, 5, 1), (width, width, 5, 2), (width, width, 5, 2), (width, width, 3, 1)]
+        self.discriminators = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    weight_norm(nn.Conv1d(a, b, kernel, stride, kernel // 2))
+                    for a, b, kernel, stride in [*layers, (width, 1, 3, 1)]
+                )
+            )
+            for _ in self.scales
+        )
+
+    def forward(self, features: Float[Tensor, "B T C"]) -> list[list[Tensor]]:
+        """Returns the feature maps of each discriminator; the last is its output."""
+        outputs = []
+        for discriminator, scale in zip(self.discriminators, self.scales, strict=True):
+            x = features.transpose(1, 2)
+            x, maps = (x if scale == 1 else F.avg_pool1d(x, scale)), []
+            *layers, output = discriminator.children()
+            for layer in layers:
+                x = F.leaky_relu(layer(x), 0.1)
+                maps.append(x)
+            outputs.append([*maps, output(x)])
+        return outputs
 
 
 class Discriminators(nn.Module):

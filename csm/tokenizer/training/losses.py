@@ -21,7 +21,7 @@ class TokenizerLossConfig:
             or, where phases are recovered, of the decoder's own STFT frames.
         magnitude: Weight of the L1 distance of compressed magnitudes over the same windows, or, where phases
             are recovered, of the share of the compressed magnitudes' variance that is not explained.
-        vocoder: Weight of the L1 distance of the weighted features of a vocoder, where one speaks.
+        vocoder: Weight of the L1 distance of the vocoder's weighted features, for a tokenizer with a vocoder.
         envelope: Weight of the spectral envelope beside its fine structure in `magnitude`, and in the
             principal components that a tokenizer starts from, where phases are recovered; 1: errors of all
             bins count alike.
@@ -36,23 +36,24 @@ class TokenizerLossConfig:
         emotion: Weight of the regression of the utterance's prosody statistics from the emotion embedding.
         distillation: Weight of the regression of a teacher's features from the semantic codebooks' sum; it
             counts with a teacher only.
-        adversarial: Norm of the adversarial gradient before the decoder's head, relative to that of the
-            spectral losses, from step `adversarial_start` on; 0 trains without discriminators.
+        adversarial: Norm of the adversarial gradient before the decoder's head, or at the features of a
+            vocoder, relative to that of the other losses there, from step `adversarial_start` on; 0: no
+            discriminators.
         feature_matching: Weight of feature matching relative to the adversarial hinge loss.
-        adversarial_start: First step with discriminators.
-        discriminator_share: Share of a micro-batch's items that discriminators see, above 0 to 1: they cost
-            more than the tokenizer.
+        adversarial_start: Number of the first step with discriminators.
+        discriminator_share: Share of a micro-batch's items that the discriminators are trained on, above 0 to
+            1: they cost more than the tokenizer.
         discriminator_rate: Learning rate of the discriminators, as a factor on the tokenizer's.
         condition_dropout: Share of items decoded without speaker and emotion embedding, so that codes alone
             suffice.
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks.
-        semantic_only: Share of items decoded from the semantic codebooks alone, so that a voice needs to
-            predict no more.
-        predicted_share: Share of items decoded from what a voice predicts of their codes, where one is given
-            (`predicting_voice`), so that the decoder learns to speak from predictions.
+        semantic_only: Share of items decoded from the semantic codebooks alone; a voice may then predict only
+            these.
+        predicted_share: Share of items decoded from a voice's predictions of their codes, where a voice is
+            given (`predicting_voice`); the decoder is then trained on predictions as well.
         bypass: Share of items decoded from the unquantized latent.
-        decay: Decay of the codebooks' moving average.
-        revive_below: Share of uniform usage below which a code is dead.
+        decay: Decay rate of the moving averages of the codebooks' vectors.
+        revive_below: Usage below which a code is replaced, as a share of uniform usage.
 
     Raises:
         ValueError: A share is out of range.

@@ -19,12 +19,12 @@ class SemanticLossConfig:
         letters: Weight of the CTC loss over letters.
         recogniser: Weight of the cross entropy of the text by a frozen recogniser's decoder, which reads the
             semantic rows in place of its own encoder's features.
-        features: Weight of the share of variance that the rows leave of the features which the recogniser's
-            own encoder, with all of the past and the future, gives the decoder.
+        features: Weight of the share of variance that the rows do not explain of the features that the
+            recogniser's own encoder, with all of the past and the future, gives the decoder.
         commitment: Weight of the distance of the rows from their code vectors.
         quantizer_dropout: Share of items quantized with a random prefix of the codebooks, from the first on.
-        decay: Decay of the codebooks' moving average.
-        revive_below: Share of uniform usage below which a code is dead.
+        decay: Decay rate of the moving averages of the codebooks' vectors.
+        revive_below: Usage below which a code is replaced, as a share of uniform usage.
 
     Raises:
         ValueError: A share is out of range.

@@ -6,6 +6,7 @@ import torch
 from csm.tokenizer.training.adversarial_losses import discriminator_loss
 from csm.tokenizer.training.discriminators import (
     Discriminators,
+    FeatureDiscriminators,
     MagnitudeDiscriminators,
     PeriodDiscriminator,
     SpectrumDiscriminator,
@@ -41,6 +42,25 @@ def test_discriminators_of_magnitudes_tell_flat_ones_from_sharp_ones():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5
+
+
+def test_discriminators_of_features_tell_slow_ones_from_lively_ones():
+    """What a regression does to features, an average over time, is learned in a few steps."""
+    torch.manual_seed(0)
+    discriminators = FeatureDiscriminators(22, scales=(1, 2), width=8)
+    optimizer = torch.optim.AdamW(discriminators.parameters(), 5e-3)
+    for _ in range(40):
+        lively = torch.randn(4, 40, 22)
+        slow = torch.nn.functional.avg_pool1d(lively.transpose(1, 2), 5, 1, 2).transpose(1, 2)
+        maps = discriminators(torch.cat([lively, slow]))
+        loss = discriminator_loss(
+            [[m[:4] for m in each] for each in maps], [[m[4:] for m in each] for each in maps]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.5
+    assert [len(each) for each in maps] == [5, 5] and maps[1][-1].shape == (8, 1, 5)
 
 
 @torch.no_grad()
