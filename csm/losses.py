@@ -22,17 +22,25 @@ class LossConfig:
     """Weights of the parts; 0 leaves a part out.
 
     Attributes:
-        codebook0: Weight of codebook 0 and the end of speech, on every voice frame.
-        semantic, acoustic: Weights of the other codebooks, by the depth decoder on the sampled frames;
-            together they weigh as the mean over codebooks 1..K-1 times this.
-        text: Weight of the transcript.
-        pitch, voicing, energy: Weights of the prosody of the frame that follows.
-        duration: Weight of a turn's log frames, before it is spoken.
-        pace: Weight of the log frames of each text id of an aligned turn, before it is spoken.
-        letters: Weight of the letters of transcribed turns, for models with a letter head.
-        latent, refined: Weights of the squared distance to the latent of the frame that follows, in units of
-            the deviation of codebook 0, before and given its code 0; for models that predict it.
-        label_smoothing: Label smoothing of all code and text targets, 0 to below 1.
+        codebook0: Weight of the cross-entropy of codebook 0, the end code included, on every voice frame.
+        semantic: Weight of the mean cross-entropy of the semantic codebooks after codebook 0, by the depth
+            decoder on the sampled frames, times their share of codebooks 1..K-1.
+        acoustic: Weight of the mean cross-entropy of the acoustic codebooks, by the depth decoder on the
+            sampled frames, times their share of codebooks 1..K-1.
+        text: Weight of the cross-entropy of the text of transcribed turns.
+        pitch: Weight of the smooth L1 distance to the log-F0 of the frame that follows, where it is voiced.
+        voicing: Weight of the binary cross-entropy of the voicing of the frame that follows.
+        energy: Weight of the smooth L1 distance to the log energy of the frame that follows.
+        duration: Weight of the L1 distance to a turn's log number of frames, predicted before the turn is
+            spoken.
+        pace: Weight of the L1 distance to the log number of frames of each text id of an aligned turn,
+            predicted before the turn is spoken.
+        letters: Weight of the CTC loss of the letters of transcribed turns, for models with a letter head.
+        latent: Weight of the squared distance to the latent of the frame that follows, predicted before its
+            code 0 is given, in units of the deviation of codebook 0; for models that predict it.
+        refined: Weight of the squared distance to the latent of the frame that follows, predicted from its
+            code 0 too, in units of the deviation of codebook 0; for models that predict it.
+        label_smoothing: Share of label smoothing of all code and text targets, 0 to below 1.
 
     Raises:
         ValueError: A weight is negative.
@@ -73,7 +81,8 @@ class ConversationTargets(NamedTuple):
         prosody_known: bool [A], whether the prosody is measured.
         semantic_codebooks: Number of semantic codebooks.
         frames: Number of frames of this batch that the depth decoder could run on, sampled or not; end rows
-            of zeros, as in csm-1b, count too. Of a piece of a batch: what its sampled ones stand for.
+            of zeros, as in csm-1b, count too. For a piece of a split micro-batch, the estimated number of its
+            frames.
         voice_count, frame_count, text_count, turn_count, pace_count: Divisors of the sums: targets of the
             whole optimizer step per micro-batch, so that no part's weight depends on how a step is split.
         latent: float32 [T, D], latents of the frames; None if unknown.

@@ -59,7 +59,7 @@ class BatchLayout:
         targets: Rows with targets.
         sequences: Where the rows of each sequence lie.
         codes: The embeddings of frames and those that the depth decoder reads.
-        voice, text: Which rows read which; the last turn of each is made up, and no row reads in it.
+        voice, text: Which rows read which; the last turn of each is a placeholder without queries.
         pace: Rows of the phone duration head.
         folding: How past turns go into the memory.
         heard: Frames and end rows of transcribed turns.

@@ -94,7 +94,7 @@ class ConversationNetwork(nn.Module):
         self.latent_head = nn.Linear(width, c.latent_dim) if c.latent_dim else None
         self.latent_embedding = nn.Linear(c.latent_dim, width, bias=False) if c.latent_dim else None
         self.latent_refiner = ResidualLatentHead(width, c.latent_dim) if c.latent_dim else None
-        # The last one drawn: a model without it starts as before.
+        # Initialised last, so that adding it does not change the random numbers of other modules.
         self.letter_head = LetterHead(width, c.letters_per_frame) if c.letters_per_frame else None
         self.register_buffer("code_vectors", None, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim) if c.latent_dim else None)
@@ -114,7 +114,7 @@ class ConversationNetwork(nn.Module):
         draw(self.text_slots)
         self.memory.writer.reset_parameters()
         draw(self.codebook0_head, self.prosody_head, self.duration_head)
-        # Turns of this language last about e^3.3 = 27 frames (2.2 s): the head starts there.
+        # Turns of the packaged corpus have a geometric mean of 2.2 s, about 27 frames; exp(3.3) = 27.
         nn.init.constant_(self.duration_head.bias, 3.3)
         self.pace_head.reset_parameters()
         if self.predicted_latent is not None:

@@ -25,12 +25,16 @@ from csm_kernels import interpolated_attention
 
 
 class FlatReading(NamedTuple):
-    """A reading without resampling: plain attention inside each turn.
+    """Arguments of flash attention for a reading that needs no resampling ("flat").
+
+    Where the keys of every turn already have the length that they would be resampled to, interpolated
+    attention is plain attention inside each turn, and flash attention applies.
 
     Attributes:
-        longest_q: Queries of the longest turn.
-        longest_k: Keys of the longest turn.
-        band: Keys that a query sees, see `varlen.band_of`.
+        longest_q: Largest number of queries of a turn.
+        longest_k: Largest number of keys of a turn.
+        band: Numbers of keys to the left and right of a query that it attends to, with queries and keys
+            aligned at their ends (`varlen.Band`, made by `varlen.band_of`).
     """
 
     longest_q: int
@@ -45,7 +49,7 @@ class FlatReading(NamedTuple):
         first_place: int,
         window: int | None,
     ) -> FlatReading | None:
-        """Returns the reading of spans whose keys are stretched to `lengths`, or None where one needs it."""
+        """Returns the arguments of spans whose keys are to have `lengths`; None if any needs resampling."""
         queries, keys = [s.num_queries for s in spans], [s.num_keys for s in spans]
         band = band_of(queries, keys, first_place, window)
         if band is None or keys != list(lengths):
@@ -106,7 +110,7 @@ class Reading:
         rotation: Rotation to these positions; None in a model without cross-attention layers.
         keys, values: [M, N, H] for each cross-attention layer.
         window: Resampled keys to each side that a query sees; None: all.
-        flat: What flash attention needs where the keys of every turn already have its length, else None.
+        flat: Arguments of flash attention where no turn's keys need resampling, else None.
     """
 
     queries: Tensor

@@ -16,11 +16,11 @@ class ExecutionConfig:
     """What may be traded for time and memory; the losses are those of the plain run, up to rounding.
 
     Attributes:
-        compile: torch.compile of every transformer block of backbone and depth decoder. It saves time in long
-            runs (docs/MEASURED.md): the first steps compile for a minute or more. Not with ZeRO-3, which
-            gathers weights in hooks that no graph can hold.
-        checkpoint_layers: Keep only each block's input and compute the block again in the backward pass:
-            about a third more time for the memory of all activations inside blocks.
+        compile: Whether torch.compile compiles every transformer block of backbone and depth decoder. It
+            saves time in long runs (docs/MEASURED.md): the first steps compile for a minute or more. Not with
+            ZeRO-3, which gathers weights in hooks that no graph can hold.
+        checkpoint_layers: Whether only each block's input is kept and the block is computed again in the
+            backward pass: about a third more time for the memory of all activations inside blocks.
     """
 
     compile: bool = False

@@ -22,12 +22,12 @@ class LoRAConfig:
     """Sizes and places of the adapters.
 
     Attributes:
-        rank: Of the products B A.
-        alpha: They weigh alpha / rank.
-        dropout: On their input, in training.
-        targets: Linear layers that get one, by whole name ("codebook0_head", "depth_decoder.projection") or
-            by its end ("q_proj", "attention.q_proj").
-        inside: Parts whose layers the ends are looked for in.
+        rank: Rank of an adapter's product B A, at least 1.
+        alpha: Numerator of the adapters' scale alpha / rank, above 0.
+        dropout: Dropout rate of the adapters' input in training, 0 to below 1.
+        targets: Linear layers that get an adapter, by whole name ("codebook0_head",
+            "depth_decoder.projection") or by the end of the name ("q_proj", "attention.q_proj").
+        inside: Parts of the model in which the ends of names are looked for.
 
     Raises:
         ValueError: A rank below 1, an alpha not above 0, a dropout out of range, or no targets.

@@ -30,37 +30,58 @@ class CSMConfig:
     """Sizes of a CSMModel.
 
     Attributes:
-        d_model, n_layers, n_heads: Of the backbone.
-        n_kv_heads, d_ff: 0 chooses n_heads and 8/3 of the width.
-        depth_d_model, depth_n_layers, depth_n_heads, depth_n_kv_heads, depth_d_ff: Of the depth decoder,
-            likewise.
-        depth_inputs: "last": a depth position reads the code before it, as in csm-1b; "sum": the backbone's
-            row and all codes before it, added up.
-        latent_dim: Width of the tokenizer's latent, which the backbone also predicts as a whole; what of it
-            the codes so far have not said is what the depth decoder reads. 0 leaves this out; needs
-            depth_inputs "sum".
-        num_codebooks, semantic_codebooks, codebook_size: Of the tokenizer's codes that are modelled.
-        extra_codes: Entries of the audio vocabulary beyond the codes; the first of them ends a turn.
-        zeros_end: A turn ends with a row of zeros instead, as in csm-1b.
-        text: "bytes", "phones" (English, spoken from its pronunciation), "emphasis" (phones, and words in
+        d_model: Width of the backbone's hidden states, a multiple of 2 n_heads.
+        n_layers: Number of layers of the backbone.
+        n_heads: Number of attention heads of each backbone layer.
+        n_kv_heads: Number of key and value heads of each backbone layer, a divisor of n_heads; 0: n_heads.
+        d_ff: Hidden width of the backbone's feed-forward layers; 0: 8/3 of d_model, rounded up to a multiple
+            of 64.
+        depth_d_model: Width of the depth decoder's hidden states, a multiple of 2 depth_n_heads.
+        depth_n_layers: Number of layers of the depth decoder.
+        depth_n_heads: Number of attention heads of each layer of the depth decoder.
+        depth_n_kv_heads: Number of key and value heads of each layer of the depth decoder, a divisor of
+            depth_n_heads; 0: depth_n_heads.
+        depth_d_ff: Hidden width of the depth decoder's feed-forward layers; 0: 8/3 of depth_d_model, rounded
+            up to a multiple of 64.
+        depth_inputs: Input of a position of the depth decoder: "last", the embedding of the code before it,
+            as in csm-1b; "sum", the backbone's row plus the embeddings of all codes before it.
+        latent_dim: Width of the tokenizer's latent, which the backbone also predicts as a whole; the depth
+            decoder reads its residual: the sum of the codes so far minus the predicted latent, both embedded.
+            0: no prediction; above 0 needs depth_inputs "sum".
+        num_codebooks: Number of the tokenizer's first codebooks that are modelled, at least 2.
+        semantic_codebooks: Number of semantic codebooks among the modelled ones, 1 to num_codebooks.
+        codebook_size: Number of codes per codebook, as in the tokenizer.
+        extra_codes: Number of entries of each codebook's vocabulary beyond the codes; the first of them ends
+            a turn.
+        zeros_end: Whether a turn ends with a row of zeros instead of an end code, as in csm-1b.
+        text: Text codec: "bytes", "phones" (pronunciation of English), "emphasis" (phones, and words in
             capitals are emphasised), the path of a tokenizer.json, or "none" for a model that came without
             one.
-        text_vocab_size: 0 takes the codec's.
-        max_speakers: Speakers that "bytes", "phones" and "emphasis" have ids for.
-        local_speakers: How many numbers of speakers are local to a conversation instead of naming a voice.
-        rope_base, rope_scaling: Rotary positions; scaling 32 is Llama 3's and csm-1b's.
-        max_context: Most rows of one sequence; older turns go to the memory.
-        cross_layers, memory_layers: Layers that read the other modality, and the memory; -1: every second.
-        cross_window: Frames to each side that a voice row reads of its text.
-        frames_per_text_id: Mean pace, the clock of text rows that read voice.
-        letters_per_frame: Letters predicted at each transcribed frame, from 480 ms of rows around it; 0: no
-            letter head.
-        memory_slots: Slots of each kind.
-        memory_kinds: Kinds of slots that are read: "semantic", "style" or both.
-        gate: Initial gates of cross-attention and memory (tanh of it).
-        dropout: On the residual branches.
-        frame_dropout: Share of voice rows that training hides from the backbone's input. A model of little
-            speech otherwise memorises the training lines' codes instead of reading the text.
+        text_vocab_size: Size of the text vocabulary, at least that of the text codec; 0: that of the text
+            codec.
+        max_speakers: Number of speaker ids of the text codecs "bytes", "phones" and "emphasis".
+        local_speakers: Number of speaker ids that are local to a conversation instead of naming a voice, 0 to
+            max_speakers.
+        rope_base: Base of the frequencies of the rotary positions.
+        rope_scaling: Factor by which Llama 3's rule stretches the long wavelengths of the rotary positions;
+            1: no scaling, 32: csm-1b's.
+        max_context: Maximum number of rows of one sequence; older turns go to the memory.
+        cross_layers: Backbone layers that read the other modality by cross-attention; -1: every second layer,
+            empty: none.
+        memory_layers: Backbone layers that read the memory; -1: every second layer, empty: none.
+        cross_window: Number of frames to each side of its own that a voice row reads of its text.
+        frames_per_text_id: Mean number of frames per text id; sets the rotary positions of text rows that
+            read voice.
+        letters_per_frame: Number of letters predicted at each transcribed frame, from 480 ms of rows to each
+            side of it; 0: no letter head.
+        memory_slots: Number of memory slots of each kind, the gist included; at least 2.
+        memory_kinds: Kinds of memory slots that are read: "semantic", "style" or both; empty: a learned slot
+            alone, which holds nothing of the turns.
+        gate: Initial gate of the cross-attention and memory layers; its tanh scales their output.
+        dropout: Dropout rate of the residual branches, 0 to below 1.
+        frame_dropout: Share of voice rows of spoken turns whose embedding training sets to zero in the
+            backbone's input. A model trained on little speech otherwise memorises the codes of the training
+            lines instead of reading the text.
 
     Raises:
         ValueError: A size that does not fit the others.
@@ -148,10 +169,10 @@ class CSMConfig:
                 f"num_codebooks is {self.num_codebooks}, semantic_codebooks {self.semantic_codebooks}: "
                 f"expected at least 2 codebooks and 1 to all of them semantic"
             )
-        if not self.memory_kinds or not {*self.memory_kinds} <= {"semantic", "style"}:
+        if not {*self.memory_kinds} <= {"semantic", "style"}:
             raise ValueError(
-                f"memory_kinds is {self.memory_kinds}: expected 'semantic', 'style' or both; "
-                f"memory_layers=[] leaves the memory out"
+                f"memory_kinds is {self.memory_kinds}: expected 'semantic', 'style', both or none; "
+                f"memory_layers=[] leaves the memory's layers out too"
             )
         if self.memory_slots < 2:
             raise ValueError(

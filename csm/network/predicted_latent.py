@@ -1,8 +1,9 @@
 """The predicted latent: the tokenizer's latent of the next frame as a whole, predicted by the backbone.
 
-The depth decoder reads what the codes so far leave of it, and generation may take the later codes of a frame
-by residual search of it. Its parameters lie in the network under names of their own (`latent_head`,
-`latent_embedding`, `latent_refiner`, `latent_mean`, `latent_gain`), so that state dicts keep them.
+The depth decoder reads the residual: the sum of the codes so far minus the predicted latent, both embedded.
+Generation may take the later codes of a frame by residual search of the latent. Its parameters lie in the
+network under names of their own (`latent_head`, `latent_embedding`, `latent_refiner`, `latent_mean`,
+`latent_gain`), so that state dicts keep them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class VarianceRestoration(NamedTuple):
 def variance_restoration(
     recorded: Float[Tensor, "F L"], predicted: Float[Tensor, "F L"]
 ) -> VarianceRestoration:
-    """Measures per dimension how much less predictions vary, which are means, than what was recorded."""
+    """Measures the ratio of recorded to predicted standard deviation of each dimension.
+
+    Predictions are conditional means and vary less than recordings.
+    """
     lacks = recorded.std(dim=0, correction=0) / predicted.std(dim=0, correction=0).clamp_min(1e-12)
     return VarianceRestoration(predicted.mean(dim=0), lacks.clamp(1.0, LARGEST_GAIN))
 

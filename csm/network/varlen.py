@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Band = tuple[int, int]
-"""Keys to the left and right that a query sees, sequences aligned at their ends; -1 is all."""
+"""Numbers of keys to the left and right that a query attends to, sequences aligned at their ends; -1: all."""
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int, Band], Tensor]
 HALF = torch.float16, torch.bfloat16
 

@@ -2,7 +2,7 @@
 
 The text is stretched to the turn's number of frames, by the ends of its ids where they are known and evenly
 elsewhere, and each voice row sees a window around its own frame: the alignment of frame and text need hardly
-be learned. A row beyond the reach of the window reads the end of the text.
+be learned. A query whose window lies past the last resampled key takes the value of that key.
 """
 
 from __future__ import annotations

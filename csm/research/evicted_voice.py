@@ -108,7 +108,7 @@ def spoken(material: Material, model: CSMModel, line: Line, *, whole: bool) -> T
         builder = model.new_rows()
         builder.begin_sequence(line.past)
         builder.add_spoken(line.turn)
-        session.memory = model.remember(builder.build().past)
+        session.context.memory = model.remember(builder.build().past)
     frames = [*session.speak(line.turn.text, line.turn.speaker)]
     empty = torch.zeros(model.config.num_codebooks, 0, dtype=torch.int64)
     return torch.stack(frames, dim=1) if frames else empty

@@ -59,7 +59,7 @@ class Material:
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus."""
-        return read_corpus(self.recipe.corpus)
+        return read_corpus(self.recipe.corpus).held()
 
     @cached_property
     def encoded(self) -> CodeShards:

@@ -9,7 +9,6 @@ from pathlib import Path
 from csm.evaluation.core.evaluators import EvaluatorUnavailable
 from csm.evaluation.core.report import Missing
 from csm.model import CSMModel
-from csm.network.model_config import CSMConfig
 from csm.recipes.run_config import RunConfig
 from csm.research.evicted_voice import SIMILARITY, evicted_voice
 from csm.research.material import Material
@@ -32,7 +31,8 @@ class Memory:
     name = "memory"
     title = "Does the memory of what was said, and how, matter?"
     summary = (
-        "Four models are trained alike but for the slots that they read: none, semantic, style, or both. "
+        "Four models of the same size are trained alike but for the slots that they read: none, semantic, "
+        "style, or both. "
         "Every speaker has a number of the conversation alone, so that nothing but earlier turns says whose "
         "voice it is. They are measured on held-out turns before which turns have left the window: nats by "
         "group of codebooks, with the conversation's own memory and with that of another one, and the "
@@ -68,7 +68,10 @@ class Memory:
                 f"model.local_speakers=4"
             )
         data = replace(base.data, local_speaker_share=1.0, transcribe_share=0.0)
-        return {arm: replace(base, model=_model_of(base, kinds), data=data) for arm, kinds in KINDS.items()}
+        return {
+            arm: replace(base, model=replace(model, memory_kinds=kinds), data=data)
+            for arm, kinds in KINDS.items()
+        }
 
     def measure(self, material: Material, models: Mapping[str, Path]) -> Iterator[Measured | Missing]:
         """Yields nats and similarities."""
@@ -96,9 +99,3 @@ class Memory:
                 yield Measured(arm, material.seed, scores)
         except (EvaluatorUnavailable, ValueError) as error:
             yield Missing(SIMILARITY, str(error))
-
-
-def _model_of(base: RunConfig, kinds: tuple[str, ...]) -> CSMConfig:
-    if not kinds:
-        return replace(base.model, memory_layers=())
-    return replace(base.model, memory_kinds=kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from typing import NamedTuple
 import torch
 
 from csm.recipes.run_config import RunConfig
+from csm.recipes.run_files import WEIGHTS
 from csm.recipes.steps.train_model import train_model
 from csm.research.question import Question
+from csm.system.digests import sha256_of
 from csm.system.log import log
 
 
@@ -51,10 +54,24 @@ def with_steps(recipe: RunConfig, steps: int) -> RunConfig:
 
 
 def train_all(trainings: list[Training], codes: Path, device: torch.device) -> dict[int, dict[str, Path]]:
-    """Trains what is not trained yet; returns the folder of each arm by seed."""
+    """Trains what is not trained yet; returns the folder of each arm by seed.
+
+    Raises:
+        ValueError: Two arms of a seed have the same weights: what they differ in did not reach the training.
+    """
     folders: dict[int, dict[str, Path]] = {}
     for number, training in enumerate(trainings):
         log.info("training %d of %d: %s, seed %d", number + 1, len(trainings), training.arm, training.seed)
         train_model(training.recipe, codes, training.folder, device)
-        folders.setdefault(training.seed, {})[training.arm] = training.folder
+        gc.collect()  # models are parts of cycles: half a gigabyte each would wait for its turn
+        arms = folders.setdefault(training.seed, {})
+        weights = sha256_of(training.folder / WEIGHTS)
+        for arm, folder in arms.items():
+            if sha256_of(folder / WEIGHTS) == weights:
+                raise ValueError(
+                    f"{folder} and {training.folder} hold the same weights: expected that {arm} and "
+                    f"{training.arm} differ; what the arms vary has no effect in this recipe (a model that "
+                    f"model_start names keeps what it was made with)"
+                )
+        arms[training.arm] = training.folder
     return folders

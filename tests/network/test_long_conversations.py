@@ -10,10 +10,8 @@ from csm.data.code_shards import EncodedTurn
 from csm.data.dataset import ConversationDataset, DatasetConfig
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.turn_table_file import table_of
-from csm.evaluation.parity.logits import align
-from csm.evaluation.parity.session import SessionAdapter
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import FRAMES_PER_SECOND, Session
+from csm.generation.session import Session
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMModel
 from csm.network.cross_attention import CrossAttention
@@ -21,8 +19,10 @@ from csm.network.layers import KeyValueCache
 from csm.network.memory import GIST_DECAY, folding_weights
 from csm.sequences.packed_batch import RowBatch
 from csm.sequences.past_turns import pack_past
-from csm.sequences.turns import TurnFrames
+from csm.sequences.turns import FRAMES_PER_SECOND, TurnFrames
 from csm.text import ByteCodec
+from tests.parity.logits import align
+from tests.parity.session import SessionAdapter
 
 CODES = torch.randint(0, 24, (5, 2000), generator=torch.Generator().manual_seed(0))
 
@@ -121,7 +121,7 @@ def test_positions_stay_below_the_context_in_ten_contexts_of_conversation(tiny_m
             session.transcribe(turn.codes, turn.speaker)
         else:
             session.listen(turn)
-        rows += session._rows(session.turns[-1].turn)
+        rows += session.context.rows_of(session.turns[-1].turn)
     assert rows > 10 * longest and starts.count(0) > 10
 
 

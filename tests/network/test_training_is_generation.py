@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.evaluation.parity.logits import CodeLogits, align, compare
-from csm.evaluation.parity.session import Played, SessionAdapter
 from csm.generation.sampling import SamplingConfig
 from csm.generation.session import Session
 from csm.model import CSMModel
 from csm.network.layers import KeyValueCache
 from csm.sequences.turns import TurnFrames
+from tests.parity.logits import CodeLogits, align, compare
+from tests.parity.session import Played, SessionAdapter
 
 TOLERANCE = 1e-4
 TEXTS = ["one", "a longer second turn", "third", "and the fourth of them", "five"]
@@ -174,7 +174,7 @@ def test_writing_gives_the_logits_of_training(tiny_model, random_turn, monkeypat
     recorder = Recorder(model, monkeypatch)
     heard = random_turn("heard", frames=6, speaker=1)
     kept: list[torch.Tensor] = []
-    monkeypatch.setattr(session, "_rebuild", lambda turns: kept.append(recorder.hidden()))
+    monkeypatch.setattr(session.context, "rebuild", lambda turns: kept.append(recorder.hidden()))
     written: list[int] = []
     monkeypatch.setattr(model.codec, "decode", lambda ids: written.extend(ids) or "x")
     session.transcribe(heard.codes, speaker=1)

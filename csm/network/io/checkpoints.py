@@ -71,9 +71,12 @@ def load(
     """
     stored = read(folder, config=config, text=text)
     model = on_meta(kind, stored.config)
+    buffers = {name for name, _ in model.named_buffers()}
     for name, weight in stored.weights.items():
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(weight.read().to(dtype)))
+        value = weight.read().to(dtype)
+        # A buffer stays one: as a parameter an optimizer would train it.
+        setattr(model.get_submodule(owner), leaf, value if name in buffers else nn.Parameter(value))
     if (vectors := read_code_vectors(Path(folder), stored.config)) is not None:
         model.set_code_vectors(vectors)
     return model.eval()
