@@ -13,7 +13,7 @@ from csm.data.manifest import Conversation, Corpus, Turn
 from csm.data.utterances import UtteranceDataset
 from csm.recipes.named import quickstart
 from csm.tokenizer import ConversationalRVQ, presets
-from csm.training.tokenizer_task import TokenizerTask
+from csm.training.tokenizer_task import TokenizerTask, TrainedParts
 
 SECONDS, CODEBOOKS = 10, 32
 MIMI, ENCODEC = "transformers Mimi", "transformers EnCodec"
@@ -213,7 +213,7 @@ def task(tmp_path, device) -> TokenizerTask:
     }
     data = [UtteranceDataset(corpus, split, **options) for split in ("train", "validation")]
     loss, tokenizer = run.tokenizer_loss, ConversationalRVQ(run.tokenizer).to(device)
-    made = TokenizerTask(tokenizer, *data, loss, initialise=True, decoder_only=False, device=device)
+    made = TokenizerTask(tokenizer, *data, loss, TrainedParts(initialise=True), device=device)
     made.trainer.to(device)
     return made
 

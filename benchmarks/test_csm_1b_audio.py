@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "gpu")]
 
+from generation_roofline import frame_traffic  # noqa: E402
 from test_generation_speed import FRAMES, TEXT  # noqa: E402
 from test_training_step import PEER, theirs  # noqa: E402, F401
 
 from csm.generation.audio_stream import stream_audio  # noqa: E402
 from csm.generation.sampling import SamplingConfig  # noqa: E402
-from csm.generation.session import FRAMES_PER_SECOND, Session  # noqa: E402
+from csm.generation.session import Session  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
-from csm.network.generation_roofline import frame_traffic  # noqa: E402
+from csm.sequences.turns import FRAMES_PER_SECOND  # noqa: E402
 from csm.tokenizer.mimi import MimiTokenizer  # noqa: E402
 
 WHOLE, AGAIN = "transformers, whole", "transformers, all frames again"

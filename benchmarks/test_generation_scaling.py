@@ -7,9 +7,9 @@ import torch
 
 from csm.generation.batch import Request, SpeakingTogether
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import FRAMES_PER_SECOND, Session
+from csm.generation.session import Session
 from csm.model import CSMConfig, CSMModel
-from csm.sequences.turns import TurnFrames
+from csm.sequences.turns import FRAMES_PER_SECOND, TurnFrames
 
 FRAMES = 10
 CONTEXTS, BATCHES, WIDTHS = (64, 256, 512, 1024, 2048), (1, 2, 4, 8, 16), (256, 512, 768, 1024)
@@ -29,7 +29,7 @@ def session_of(model: CSMModel, rows: int) -> Session:
     """Returns a conversation of about `rows` rows in turns of 48 frames."""
     session = Session(model, SAMPLING)
     generator = torch.Generator().manual_seed(0)
-    while session._cache.length + 64 <= rows:
+    while session.context.cache.length + 64 <= rows:
         session.listen(
             TurnFrames("earlier", "hello there", 0, torch.randint(0, 1024, (16, 48), generator=generator))
         )
@@ -38,18 +38,18 @@ def session_of(model: CSMModel, rows: int) -> Session:
 
 def speak(session: Session) -> None:
     """Speaks ten frames and restores the conversation."""
-    turns, length = list(session.turns), session._cache.length
+    turns, length = list(session.turns), session.context.cache.length
     assert len(list(session.speak("hello there", 0))) == FRAMES
-    session.turns, session._cache.length = turns, length
+    session.context.turns, session.context.cache.length = turns, length
 
 
 def speak_together(sessions: list[Session]) -> None:
-    lengths = [session._cache.length for session in sessions]
+    lengths = [session.context.cache.length for session in sessions]
     frames = list(SpeakingTogether([Request(session, "hello there", 0) for session in sessions]))
     assert len(frames) == FRAMES
     for session, length in zip(sessions, lengths, strict=True):
         session.turns.clear()
-        session._cache.length = length
+        session.context.cache.length = length
 
 
 def named(value: int, first: int, word: str) -> str:

@@ -14,8 +14,9 @@ from test_training_step import CODEBOOKS, CODES, PEER, theirs  # noqa: E402, F40
 
 from csm.generation.depth_sampler import DepthSampler  # noqa: E402
 from csm.generation.sampling import SamplingConfig  # noqa: E402
-from csm.generation.session import FRAMES_PER_SECOND, Session  # noqa: E402
+from csm.generation.session import Session  # noqa: E402
 from csm.model import CSMModel  # noqa: E402
+from csm.sequences.turns import FRAMES_PER_SECOND  # noqa: E402
 
 INT8, MODULES = "csm int8", "csm by modules"
 FRAMES, TEXT = 12, "hello there"

@@ -1,11 +1,16 @@
-"""Quantized weights draw the same codes as the int8 copy of the native loop."""
+"""Weights quantized by benchmarks/quantization_cost.py draw the codes of the native loop's int8 copy."""
+
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
 from csm.generation.depth_sampler import DepthSampler
-from csm.quantization_cost import quantize_weights
 from csm_kernels import has_compiled
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/quantization_cost.py"
+quantize_weights = runpy.run_path(str(SCRIPT))["quantize_weights"]
 
 
 @pytest.mark.skipif(not has_compiled("depth_frame"), reason="no compiled kernels")

@@ -4,6 +4,5 @@
 holds one file per metric or family of metrics. `systems` makes further conditions of clips: classical codecs,
 numbers of codebooks, a model with a part switched off. `subjects` makes the clips of a run, a tokenizer or a
 voice and lists their metrics; each has one function `evaluate_...(options)`. `page` writes report.html.
-`parity` compares training with generation. Evaluators are loaded when first used: importing needs none of
-them.
+Evaluators are loaded when first used: importing needs none of them.
 """

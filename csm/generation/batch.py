@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csm.generation.run_rows import run_together
 from csm.generation.session import Session
-from csm.generation.spoken_turn import Ending, PlannedTurn, SpokenTurn
+from csm.generation.spoken_turn import Ending, SpokenTurn, TurnPlan
 from csm.generation.static_turns import StaticTurns
 
 
@@ -52,7 +52,7 @@ class SpeakingTogether(Iterator[list[Tensor | None]]):
     def __init__(self, requests: Sequence[Request]) -> None:
         # What __del__ needs, before anything is refused.
         self._turns: dict[int, SpokenTurn] = {}
-        self._planned: dict[int, PlannedTurn] = {}
+        self._planned: dict[int, TurnPlan] = {}
         self._steps: StaticTurns | None = None
         self.endings: list[Ending | None] = [None] * len(requests)
         self._sessions = [request.session for request in requests]

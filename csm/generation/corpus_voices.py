@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csm.data.code_shards import EncodedTurn
 from csm.data.consent import consents
+from csm.data.lazy_sequence import items_of
 from csm.data.manifest import Corpus
 from csm.data.turn_audio import read_turn
 from csm.generation.voices import Voice
@@ -123,10 +124,11 @@ def with_emotion(voice: Voice, corpus: Corpus, tokenizer: VoiceTokenizer) -> Voi
     """
     if not voice.speaker.shape[1]:
         return voice
-    turns = [turn for turn in corpus.turns("train") if turn.speaker == voice.name]
+    numbers = [n for n, turn in enumerate(corpus.turns("train")) if turn.speaker == voice.name]
+    chosen = numbers[:: max(1, len(numbers) // EMOTION_CLIPS)][:EMOTION_CLIPS]
     device = tokenizer.device
     rows: list[Float[Tensor, "1 M"]] = []
-    for turn in turns[:: max(1, len(turns) // EMOTION_CLIPS)][:EMOTION_CLIPS]:
+    for turn in items_of(corpus.turns("train"), chosen):
         waveform = read_turn(corpus, turn, tokenizer.config.sample_rate).to(device)
         rows.append(tokenizer.encode(waveform.unsqueeze(0))[1].emotion)
     emotion = F.normalize(torch.cat(rows).mean(dim=0, keepdim=True), dim=-1)

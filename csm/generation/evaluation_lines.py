@@ -39,11 +39,11 @@ def held_out_lines(
         split: Split of the corpus; None takes all splits, for speakers that were not trained on.
         without: Ids of turns to leave out.
     """
-    order = [conversation.id for conversation in corpus.conversations]
     pools: dict[str, list[Turn]] = {}
     for turn in corpus.turns(split):
         if turn.speaker == speaker and turn.id not in without and _is_line(turn):
             pools.setdefault(turn.conversation, []).append(turn)
+    order = {name: place for place, name in enumerate(pools)}
     for pool in pools.values():
         pool.sort(key=lambda turn: hash_key(turn.id), reverse=True)
     chosen: list[Turn] = []
@@ -51,7 +51,7 @@ def held_out_lines(
         for name in sorted(pools, key=hash_key):
             if pools[name] and len(chosen) < count:
                 chosen.append(pools[name].pop())
-    return sorted(chosen, key=lambda turn: (order.index(turn.conversation), turn.index))
+    return sorted(chosen, key=lambda turn: (order[turn.conversation], turn.index))
 
 
 def lines_of_many(

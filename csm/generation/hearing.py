@@ -68,7 +68,7 @@ class HeardTurn:
         return self._codes.shape[1]
 
     def push(self, codes: Int[Tensor, "K T"]) -> str:
-        """Hears the next frames, any number, and returns the text so far.
+        """Appends the next frames, any number, and returns the text so far.
 
         Raises:
             ValueError: The codes have a wrong shape or range, the voice is longer than the context, the
@@ -170,7 +170,7 @@ class TranscriptStream:
         return self.turn.frames * config.samples_per_frame / config.sample_rate
 
     def push(self, samples: Float[Tensor, " S"]) -> str:
-        """Hears the next samples at the tokenizer's rate, any number, and returns the text so far.
+        """Appends the next samples at the tokenizer's rate, any number, and returns the text so far.
 
         Raises:
             ValueError: As HeardTurn.push, or the samples have a wrong shape or are not finite.

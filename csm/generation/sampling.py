@@ -21,27 +21,30 @@ class SamplingConfig:
     """Settings by which codes are sampled.
 
     Attributes:
-        temperature: Temperature of the softmax; 0 takes the argmax. The default is csm-1b's.
-        depth_temperature: Of the depth decoder's codes; None takes `temperature`.
-        later_codes: "sampled" samples codes 1 and on from the depth decoder; "nearest" takes those of the
-            latent that the model predicts once code 0 is sampled: less varied, and the words are clearer.
+        temperature: Temperature of the softmax; 0: the argmax. The default is csm-1b's.
+        depth_temperature: Temperature of the depth decoder's codes; none: that of `temperature`.
+        later_codes: Source of codes 1 and on: "sampled", from the depth decoder; "nearest", those of the
+            latent that the model predicts once code 0 is sampled, which are less varied and give clearer
+            words.
         variance_restoration: Share of the variance that predicted latents lack beside recorded ones and that
             "nearest" restores: 0 nothing (dull and clear), 1 all of it. Statistical speech synthesis calls it
             global variance (Toda & Tokuda 2007).
-        contrast: Of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated codes;
-            None: its own.
-        decoded_codebooks: First codebooks that a frame's sound is decoded from; None: all that are modelled.
-            Fewer need a decoder that was trained on them (`semantic_only`), and cost words (docs/LOG.md).
-        guidance: By how much what a frame is predicted from is moved away from what the same model would
-            predict it from without reading the text (`SpokenTurn.guided`): 0 not at all. It makes words
-            clearer, and a frame costs a second row of the backbone. Above 0 only with cross-attention.
-        top_k: Number of most probable codes to sample from; 0 samples from all.
+        contrast: Contrast of the tokenizer's decoder (`TokenizerConfig.contrast`) where it decodes generated
+            codes; none: the tokenizer's own.
+        decoded_codebooks: Number of first codebooks from which a frame's sound is decoded; none: all that are
+            modelled. Fewer need a decoder that was trained on them (`semantic_only`), and raise the word
+            error rate (docs/LOG.md).
+        guidance: Strength of guidance: how far the hidden row that a frame is predicted from is moved away
+            from the row that the same model computes without reading the text (`SpokenTurn.guided`); 0: no
+            guidance. It makes words clearer, and a frame costs a second row of the backbone. Above 0 only
+            with cross-attention.
+        top_k: Number of most probable codes to sample from; 0: all.
         extra_codes: Whether a model that ends turns by zeros may sample the extra entries of its vocabulary,
             as csm-1b's public generators do; no tokenizer can decode such a code. "nearest" samples none of
             them: it needs the code's vector.
-        speed: Rate of speech, as a multiple of the predicted one: 0.5 to 2. Only a model that predicts the
-            durations of phones has one.
-        shortest: Share of a turn's expected length before which the turn does not end.
+        speed: Rate of speech as a multiple of the predicted one, 0.5 to 2; needs a model that predicts the
+            durations of phones.
+        shortest: Shortest length of a turn, as a share of its expected length.
         max_seconds: Longest length of a turn, in seconds.
         seed: Seed of the random numbers; the same seed gives the same speech.
 

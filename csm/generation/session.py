@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 
 import torch
@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csm.generation.depth_sampler import DepthSampler
+from csm.generation.exact_context import ExactContext
 from csm.generation.heard_turn import (
-    context_rows,
     heard_turn,
     longest_text,
     room_of_heard,
@@ -23,27 +23,21 @@ from csm.generation.next_code import NextCode
 from csm.generation.next_frames import Draw
 from csm.generation.run_rows import run_together
 from csm.generation.sampling import SamplingConfig
-from csm.generation.spoken_turn import ContextTurn, Ending, PlannedTurn, SpokenTurn, read_text
+from csm.generation.spoken_turn import ContextTurn, Ending, SpokenTurn, TurnPlan, read_text
 from csm.generation.static_turns import StaticTurns, can_capture
 from csm.generation.turn_length import cut_off, expected_frames, phone_log_frames
 from csm.network.conversation_network import ConversationNetwork
-from csm.network.layers import KeyValueCache
+from csm.network.memory import MemoryState
 from csm.network.phone_durations import text_ends
 from csm.network.text_reading import TextReading
-from csm.network.voice_reading import VoiceReading
 from csm.sequences.packed_batch import RowBatch
-from csm.sequences.past_turns import pack_past
-from csm.sequences.turns import TurnFrames
-
-FRAMES_PER_SECOND = 12.5  # of csm-1b's and the project's tokenizers
+from csm.sequences.turns import FRAMES_PER_SECOND, TurnFrames
 
 
 class Session:
     """One conversation with one model.
 
-    The newest turns are kept exactly, as rows with cached keys and values, up to `max_context` rows; turns
-    that no longer fit are written to the memory, and positions restart from 0. So positions never leave the
-    trained range, and a conversation of any length takes bounded space.
+    `ExactContext` holds what was said: the newest turns exactly, older ones in the memory.
 
     Args:
         model: Network in eval mode.
@@ -55,8 +49,7 @@ class Session:
             CUDA. They are not with `next_code` or int8 weights, nor where `can_capture` is false.
 
     Attributes:
-        turns: The turns in the exact context, oldest first.
-        memory: Memory of older turns; None in a model without memory layers.
+        context: The conversation so far.
         next_code: As the argument; it may change between turns.
         generator: Random numbers of the codes.
 
@@ -78,13 +71,26 @@ class Session:
         self.sampling.require_reading(bool(model.backbone.voice_layers()))
         self.device = model.audio_embedding.weight.device
         self.static = self.device.type == "cuda" if static is None else static
-        self.turns: list[ContextTurn] = []
-        self.memory = model.memory.empty(1, self.device) if model.backbone.memory_reads else None
+        self.context = ExactContext(model)
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
         self.next_code = next_code
         self._sampler = sampler or DepthSampler(model)
-        self._cache = self._new_cache()
         self._speaking = self._hearing = False
+
+    @property
+    def turns(self) -> list[ContextTurn]:
+        """The turns in the exact context, oldest first."""
+        return self.context.turns
+
+    @property
+    def memory(self) -> MemoryState | None:
+        """Memory of older turns; None in a model without memory layers."""
+        return self.context.memory
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the exact context, those of a turn that is being spoken included."""
+        return self.context.cache.length
 
     @torch.no_grad()
     def listen(self, turn: TurnFrames) -> None:
@@ -103,10 +109,7 @@ class Session:
             )
         # Copied: a slice would keep its whole recording in memory.
         turn = turn._replace(codes=turn.codes.clone())
-        context = ContextTurn(turn, turn.codes.shape[1])
-        # Made once before anything moves: what is refused leaves the session as it was.
-        self._make_room(len(self._turn_rows(context).text))
-        self._run_turn(context)
+        self.context.add(ContextTurn(turn, turn.codes.shape[1]))
 
     def fork(self, seed: int) -> Session:
         """Returns a session with the same conversation and random numbers of its own.
@@ -117,7 +120,7 @@ class Session:
         self.refuse_while_busy()
         sampling, sampler = replace(self.sampling, seed=seed), self._sampler
         other = Session(self.model, sampling, sampler=sampler, next_code=self.next_code, static=self.static)
-        other.turns, other.memory, other._cache = list(self.turns), self.memory, self._cache.copy()
+        other.context = self.context.copy()
         return other
 
     def adopt(self, fork: Session) -> None:
@@ -128,7 +131,7 @@ class Session:
         """
         self.refuse_while_busy()
         fork.refuse_while_busy()
-        self.turns, self.memory, self._cache = fork.turns, fork.memory, fork._cache
+        self.context = fork.context
 
     def speak(
         self, text: str, speaker: int, *, frames: int | None = None
@@ -152,7 +155,7 @@ class Session:
         return self._speak(self.plan_turn(text, speaker, frames))
 
     @torch.no_grad()
-    def _speak(self, plan: PlannedTurn) -> Generator[Int[Tensor, " K"], None, Ending]:
+    def _speak(self, plan: TurnPlan) -> Generator[Int[Tensor, " K"], None, Ending]:
         turn = self.begin_turn(plan)
         try:
             if self.is_static():
@@ -181,24 +184,24 @@ class Session:
         self.refuse_while_busy()
         model = self.model
         batch = heard_turn(model, codes, speaker).to(self.device)
-        self._make_room(room_of_heard(batch, model.config.max_context))
+        self.context.make_room(room_of_heard(batch, model.config.max_context))
         rows = model.embed_rows(batch.text, batch.codes)
         reading = model.text_reading(rows, batch.text_spans)
-        states = self._forward(rows, text=reading)
+        states = self.context.forward(rows, text=reading)
         if model.letter_head is not None:
             text = spelled_text(model.letter_head, states, batch)
         else:
             text = self._write(states[-1], reading, longest_text(codes.shape[1]))
         # From now on the turn counts like any other: as text and voice.
         context = ContextTurn(transcribed_turn(model, text, speaker, codes), codes.shape[1])
-        self._rebuild([*self._kept_beside(self._rows(context.turn)), context])
+        self.context.rebuild([*self.context.kept_beside(self.context.rows_of(context.turn)), context])
         return text
 
     def _write(self, hidden: Float[Tensor, " D"], reading: TextReading | None, limit: int) -> str:
         """Writes the text of the voice that the end row's state has read, id after id by argmax."""
         model, longest = self.model, self.model.config.max_context
         written: list[int] = []
-        while len(written) < limit and self._cache.length + 1 < longest:
+        while len(written) < limit and self.context.cache.length + 1 < longest:
             token = int(F.linear(hidden, model.text_embedding.weight[: model.codec.vocab_size]).argmax())
             if token == model.codec.end_id:
                 break
@@ -206,7 +209,7 @@ class Session:
             row = model.text_embedding(torch.tensor([token], device=self.device))
             if reading is not None:
                 reading = reading.step(len(written))
-            hidden = self._forward(row, text=reading)[-1]
+            hidden = self.context.forward(row, text=reading)[-1]
         return model.codec.decode(written).strip()
 
     def take_back(self, count: int) -> list[TurnFrames]:
@@ -215,14 +218,7 @@ class Session:
         Turns that made room for them stay in the memory, and drawn random numbers stay drawn.
         """
         self.refuse_while_busy()
-        if not 0 <= count <= len(self.turns):
-            raise ValueError(f"count is {count}: expected 0..{len(self.turns)}, the turns in the context")
-        kept = len(self.turns) - count
-        taken = [context.turn for context in self.turns[kept:]]
-        # Rows attend to earlier rows alone: what the cache holds of the turns before stays valid.
-        self._cache.length -= sum(map(self._rows, taken))
-        del self.turns[kept:]
-        return taken
+        return self.context.take_back(count)
 
     # ---- the parts of `speak`, for drivers that run the rows of several sessions at once ----
 
@@ -233,20 +229,20 @@ class Session:
         if self._hearing:
             raise ValueError("a turn is still being heard: finish() or cancel() it first")
 
-    def plan_turn(self, text: str, speaker: int, frames: int | None) -> PlannedTurn:
+    def plan_turn(self, text: str, speaker: int, frames: int | None) -> TurnPlan:
         """Checks what `speak` is asked to say; nothing changes yet. Raises ValueError as `speak` does."""
-        return PlannedTurn.of(self.model, text, speaker, frames)
+        return TurnPlan.of(self.model, text, speaker, frames)
 
-    def begin_turn(self, plan: PlannedTurn) -> SpokenTurn:
+    def begin_turn(self, plan: TurnPlan) -> SpokenTurn:
         """Makes room and runs the text; the session speaks until `end_turn`. Raises ValueError while busy."""
         self.refuse_while_busy()
         model, longest, ids = self.model, self.model.config.max_context, plan.ids
         limit = int(self.sampling.max_seconds * FRAMES_PER_SECOND)
         # Room for the longest the turn can become; what the text leaves free is the turn's limit.
-        self._make_room(min(len(ids) + limit + 1, longest))
-        free = longest - self._cache.length - len(ids) - 1
+        self.context.make_room(min(len(ids) + limit + 1, longest))
+        free = longest - self.context.cache.length - len(ids) - 1
         codes = torch.full((len(ids), model.config.num_codebooks), -1, device=self.device)
-        rows = self._forward(model.embed_rows(ids, codes))
+        rows = self.context.forward(model.embed_rows(ids, codes))
         phones = phone_log_frames(model, rows)
         expected = min(plan.frames or expected_frames(model, rows, phones, self.sampling.speed), longest)
         timed = plan.frames is not None or model.predicts_durations()
@@ -256,7 +252,7 @@ class Session:
         turn = SpokenTurn(
             plan=plan,
             model=model,
-            cache=self._cache,
+            cache=self.context.cache,
             memory=self.memory,
             reading=reading,
             ends=ends,
@@ -266,7 +262,7 @@ class Session:
             limit=max(1, min(limit, free, cut_off(expected) if timed else limit)),
             sampling=self.sampling,
             generator=self.generator,
-            unread=self._cache.copy() if guided else None,
+            unread=self.context.cache.copy() if guided else None,
         )
         self._speaking = True
         return turn
@@ -329,81 +325,16 @@ class Session:
         """
         batch, longest = batch.to(self.device), self.model.config.max_context
         room = room_of_heard(batch, longest)
-        if self._cache.length - run + room > longest:
-            self._cache.length -= run
-            self._make_room(room)
+        if self.context.cache.length - run + room > longest:
+            self.context.cache.length -= run
+            self.context.make_room(room)
             run = 0
-        return self._forward(self.model.embed_rows(batch.text[run:-1], batch.codes[run:-1]))
+        return self.context.forward(self.model.embed_rows(batch.text[run:-1], batch.codes[run:-1]))
 
     def end_hearing(self, run: int) -> None:
         """Forgets the `run` rows of the turn that was heard: `transcribe` keeps it, as text and voice."""
-        self._cache.length -= run
+        self.context.cache.length -= run
         self._hearing = False
-
-    @property
-    def rows(self) -> int:
-        """Number of rows in the exact context, those of a turn that is being spoken included."""
-        return self._cache.length
-
-    # ---- rows and caches ----
-
-    def _new_cache(self) -> KeyValueCache:
-        return KeyValueCache(len(self.model.backbone.blocks), self.model.config.max_context)
-
-    def _rows(self, turn: TurnFrames) -> int:
-        return context_rows(self.model, turn)
-
-    def _make_room(self, rows: int) -> None:
-        """Moves the oldest turns to the memory until `rows` more fit."""
-        if rows > self.model.config.max_context:
-            raise ValueError(
-                f"a turn of {rows} rows does not fit max_context {self.model.config.max_context}: split it"
-            )
-        if self._cache.length + rows > self.model.config.max_context:
-            self._rebuild(self._kept_beside(rows))
-
-    def _kept_beside(self, rows: int) -> list[ContextTurn]:
-        """The newest turns that leave `rows` free; the others go to the memory."""
-        kept = list(self.turns)
-        sizes = [self._rows(context.turn) for context in kept]
-        while kept and rows + sum(sizes[-len(kept) :]) > self.model.config.max_context:
-            self._remember(kept.pop(0).turn)
-        return kept
-
-    def _remember(self, turn: TurnFrames) -> None:
-        if self.memory is None or turn.codes.shape[1] == 0:
-            return
-        past = pack_past([[turn]], self.model.codec, self.model.config.num_codebooks).to(self.device)
-        self.memory = self.model.memory.write(self.memory, *self.model.turn_vectors(past))
-
-    def _rebuild(self, turns: Sequence[ContextTurn]) -> None:
-        """Runs the rows of these turns again, exactly as training does, with the memory as it is now."""
-        self.turns, self._cache = [], self._new_cache()
-        for context in turns:
-            # A turn that was stopped before its first frame has no voice to keep.
-            if context.turn.codes.shape[1]:
-                self._run_turn(context)
-
-    def _run_turn(self, context: ContextTurn) -> None:
-        """Runs a turn's rows and keeps it, with predicted ends of its text ids if they are unknown."""
-        turn = context.turn
-        if turn.ends is None:
-            ids = torch.tensor(self.model.codec.encode_turn(turn.text, turn.speaker), device=self.device)
-            codes = torch.full((len(ids), self.model.config.num_codebooks), -1, device=self.device)
-            # Without `advance`: these rows do not stay in the cache.
-            rows = self._backbone(self.model.embed_rows(ids, codes))
-            phones = phone_log_frames(self.model, rows)
-            ends = None if phones is None else text_ends(phones, context.length)
-            context = context._replace(turn=turn._replace(ends=ends))
-        batch = self._turn_rows(context)
-        rows = self.model.embed_rows(batch.text, batch.codes)
-        self._forward(rows, voice=self.model.voice_reading(rows, batch.voice_spans))
-        self.turns.append(context)
-
-    def _turn_rows(self, context: ContextTurn) -> RowBatch:
-        builder = self.model.new_rows()
-        builder.add_spoken(context.turn, length=context.length, train=False)
-        return builder.build().to(self.device)
 
     def _run_next(self, turn: SpokenTurn) -> None:
         if turn.steps is not None:
@@ -413,21 +344,4 @@ class Session:
             turn.hidden = run_together([turn])[0]
             return
         (coming,) = turn.next_rows()
-        turn.hidden = self._forward(coming.row, voice=coming.reading)[-1]
-
-    def _forward(
-        self, rows: Tensor, *, voice: VoiceReading | None = None, text: TextReading | None = None
-    ) -> Float[Tensor, "R D"]:
-        hidden = self._backbone(rows, voice, text)
-        self._cache.advance(len(rows))
-        return hidden
-
-    def _backbone(
-        self, rows: Tensor, voice: VoiceReading | None = None, text: TextReading | None = None
-    ) -> Float[Tensor, "R D"]:
-        start = self._cache.length
-        positions = torch.arange(start, start + len(rows), device=self.device)
-        hidden: Tensor = self.model.backbone(
-            rows, positions, self._cache, voice=voice, text=text, memory=self.memory
-        )
-        return hidden
+        turn.hidden = self.context.forward(coming.row, voice=coming.reading)[-1]

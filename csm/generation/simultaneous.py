@@ -19,7 +19,7 @@ from csm.tokenizer.opening import VoiceTokenizer
 
 
 @dataclass(eq=False)
-class SpokenText:
+class OngoingText:
     """A text while it is spoken.
 
     Attributes:
@@ -40,7 +40,7 @@ class SpokenText:
 
 
 def speak_simultaneously(
-    tokenizer: VoiceTokenizer, texts: Sequence[SpokenText], pause: Sequence[Int[Tensor, " K"]]
+    tokenizer: VoiceTokenizer, texts: Sequence[OngoingText], pause: Sequence[Int[Tensor, " K"]]
 ) -> list[Speech]:
     """Speaks texts at once, sentence n of all texts together, and returns the speech of each.
 
@@ -58,7 +58,7 @@ def speak_simultaneously(
         return [_decoded(tokenizer, text) for text in texts]
 
 
-def _speak_sentence(texts: Sequence[SpokenText], number: int, pause: Sequence[Int[Tensor, " K"]]) -> None:
+def _speak_sentence(texts: Sequence[OngoingText], number: int, pause: Sequence[Int[Tensor, " K"]]) -> None:
     """Appends the frames of sentence `number` to each text, after a pause where it is not the first."""
     if number:
         for text in texts:
@@ -75,7 +75,7 @@ def _speak_sentence(texts: Sequence[SpokenText], number: int, pause: Sequence[In
 
 
 @torch.no_grad()
-def _decoded(tokenizer: VoiceTokenizer, text: SpokenText) -> Speech:
+def _decoded(tokenizer: VoiceTokenizer, text: OngoingText) -> Speech:
     config = tokenizer.config
     codes = joined_codes(text.frames, text.session.model.config.num_codebooks)
     waveform = torch.zeros(1, 0)

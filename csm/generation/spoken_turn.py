@@ -29,7 +29,7 @@ class ContextTurn(NamedTuple):
     length: int
 
 
-class PlannedTurn(NamedTuple):
+class TurnPlan(NamedTuple):
     """A turn that was checked and can be spoken.
 
     Attributes:
@@ -45,7 +45,7 @@ class PlannedTurn(NamedTuple):
     frames: int | None
 
     @classmethod
-    def of(cls, model: ConversationNetwork, text: str, speaker: int, frames: int | None) -> PlannedTurn:
+    def of(cls, model: ConversationNetwork, text: str, speaker: int, frames: int | None) -> TurnPlan:
         """Checks what a session is asked to say.
 
         Raises:
@@ -111,7 +111,7 @@ class SpokenTurn:
         plan: What is spoken.
         model, cache, memory: Parts of the session.
         reading: What voice rows read of the text; None in a model without cross-attention.
-        hidden: [D], hidden row of the newest row: the next frame is predicted from it.
+        hidden: [D], backbone output at the newest row; the next frame is predicted from it.
         expected: Frames that the text is stretched over.
         ends: float32 [L], frame at which each text id ends; None: all ids last equally long.
         shortest: Frames before which the turn does not end.
@@ -123,7 +123,7 @@ class SpokenTurn:
         unread: Cache of the same rows without what they read of the text; None without guidance.
     """
 
-    plan: PlannedTurn
+    plan: TurnPlan
     model: ConversationNetwork
     cache: KeyValueCache
     memory: MemoryState | None
@@ -224,7 +224,7 @@ def guided_rows(
 
 
 def read_text(
-    model: ConversationNetwork, plan: PlannedTurn, length: int, ends: Float[Tensor, " L"] | None = None
+    model: ConversationNetwork, plan: TurnPlan, length: int, ends: Float[Tensor, " L"] | None = None
 ) -> VoiceReading | None:
     """Returns what voice rows to come read of a text that is stretched over `length` frames.
 

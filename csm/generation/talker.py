@@ -25,7 +25,7 @@ from csm.generation.sentences import sentences
 from csm.generation.session import Session
 from csm.generation.shared_lanes import SharedLanes
 from csm.generation.shared_speech import SharedSteps
-from csm.generation.simultaneous import SpokenText, speak_simultaneously
+from csm.generation.simultaneous import OngoingText, speak_simultaneously
 from csm.generation.speech import Speech, StreamClock
 from csm.generation.voice_folder import (
     SAMPLING_FILE,
@@ -376,7 +376,7 @@ class Talker:
         if not all(turns):
             raise ValueError(f"text {turns.index([])} is empty: expected words to speak")
         spoken = [
-            SpokenText(self.session(seed), voice, parts)
+            OngoingText(self.session(seed), voice, parts)
             for seed, voice, parts in zip(seeds, voices, turns, strict=True)
         ]
         return speak_simultaneously(self.tokenizer, spoken, self.pause)

@@ -25,7 +25,7 @@ UNKNOWN_LENGTH = 0xFFFFFFFF
 CODECS = ("pcm", "opus")
 
 
-class Line(Protocol):
+class AudioLine(Protocol):
     """Codes the audio of a conversation, message by message."""
 
     def decode(self, data: bytes) -> Float[Tensor, " S"]:
@@ -90,7 +90,7 @@ class OpusLine:
         return [bytes(packet) for frame in frames for packet in self._encoder.encode(frame)]
 
 
-def line_of(codec: object, rate: int) -> Line:
+def line_of(codec: object, rate: int) -> AudioLine:
     """Returns what codes a conversation's audio.
 
     Args:

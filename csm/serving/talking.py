@@ -15,7 +15,7 @@ from csm.conversation.live import LiveConversation
 from csm.conversation.live_config import LiveConfig
 from csm.conversation.worker import ThreadWorker
 from csm.generation.talker import Talker
-from csm.serving.audio_codecs import OPUS_RATE, Line, PcmLine, line_of
+from csm.serving.audio_codecs import OPUS_RATE, AudioLine, PcmLine, line_of
 from csm.serving.service import Service
 
 BAD, TOO_MUCH, TIME_OVER = 1008, 1009, 1000  # WebSocket close codes
@@ -33,7 +33,7 @@ class Talk:
     def __init__(self, socket: WebSocket, service: Service) -> None:
         self._socket, self._service = socket, service
         self._live: LiveConversation | None = None
-        self._line: Line = PcmLine()
+        self._line: AudioLine = PcmLine()
         self._rate, self._sent, self._heard_s = 0, 0, 0.0
         self._began = time.monotonic()
 

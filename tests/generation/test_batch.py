@@ -61,16 +61,18 @@ def said_by_each(together: SpeakingTogether, count: int) -> list[list]:
 
 def state(session) -> tuple:
     turns = [(t.turn.id, t.turn.text, t.turn.speaker, t.length, t.turn.codes.tolist()) for t in session.turns]
-    return turns, session._cache.length, None if session.memory is None else int(session.memory.turns)
+    return turns, session.context.cache.length, None if session.memory is None else int(session.memory.turns)
 
 
 def assert_like(session, reference, random_turn, *, writes: bool = False) -> None:
     """They hold the same, and go on to say the same, and to write the same if that is asked for."""
     assert state(session) == state(reference)
     layers = [
-        (mine[:, : session._cache.length], theirs[:, : session._cache.length])
+        (mine[:, : session.context.cache.length], theirs[:, : session.context.cache.length])
         for kind in ("_keys", "_values")
-        for mine, theirs in zip(getattr(session._cache, kind), getattr(reference._cache, kind), strict=True)
+        for mine, theirs in zip(
+            getattr(session.context.cache, kind), getattr(reference.context.cache, kind), strict=True
+        )
         if mine is not None or theirs is not None
     ]
     for mine, theirs in layers:
@@ -329,8 +331,8 @@ def test_an_error_in_one_leaves_whole_turns_of_what_was_yielded(
     for request, codes in zip(batch, said, strict=True):
         kept = request.session.turns[-1]
         assert torch.equal(kept.turn.codes, torch.stack(codes, dim=1)) and kept.length == 8
-        rows = sum(request.session._rows(context.turn) for context in request.session.turns)
-        assert request.session._cache.length == rows
+        rows = sum(request.session.context.rows_of(context.turn) for context in request.session.turns)
+        assert request.session.context.cache.length == rows
         request.session.refuse_while_busy()
 
 

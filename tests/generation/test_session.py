@@ -18,7 +18,7 @@ def speak(session, text, speaker=0, **options) -> torch.Tensor:
 
 def state(session) -> tuple:
     turns = [(t.turn.id, t.turn.text, t.turn.codes.tolist()) for t in session.turns]
-    return turns, session._cache.length, session.memory.semantic.tolist(), int(session.memory.turns)
+    return turns, session.context.cache.length, session.memory.semantic.tolist(), int(session.memory.turns)
 
 
 def test_a_seed_repeats_a_whole_conversation(tiny_model, random_turn) -> None:
@@ -129,7 +129,7 @@ def test_stopping_in_the_middle_keeps_what_was_said(tiny_model, after) -> None:
     (kept,) = session.turns
     assert torch.equal(kept.turn.codes, said) and kept.length == 10
     # Text, frames and the end row are all in the cache, as if the turn had ended there.
-    assert session._cache.length == len(session.model.codec.encode_turn("hello", 0)) + after + 1
+    assert session.context.cache.length == len(session.model.codec.encode_turn("hello", 0)) + after + 1
     assert speak(session, "more").shape[1] > 0
 
 
@@ -167,13 +167,13 @@ def test_fifty_turns_take_the_space_of_a_few(tiny_model, random_turn) -> None:
             session.transcribe(random_turn(f"w{index}").codes[:, :6])
         else:
             session.listen(random_turn(f"t{index}", f"turn {index}", 4 + index % 9))
-        assert session._cache.length <= model.config.max_context and len(session.turns) < 12
+        assert session.context.cache.length <= model.config.max_context and len(session.turns) < 12
         sizes.add((session.memory.semantic.shape, session.memory.style.shape))
     assert sizes == {((1, 4, 32), (1, 4, 32))}
     assert int(session.memory.turns) + len(session.turns) == 50
     kept = [t.turn for t in session.turns]
     rows = sum(len(model.codec.encode_turn(t.text, t.speaker)) + t.codes.shape[1] + 1 for t in kept)
-    assert rows == session._cache.length
+    assert rows == session.context.cache.length
 
 
 def test_the_memory_is_what_was_written_turn_by_turn(tiny_model, random_turn) -> None:
@@ -263,7 +263,7 @@ def test_writing_that_never_ends_fits_the_context(tiny_model, random_turn, token
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("csm.generation.session.F.linear", chosen)
         text = session.transcribe(random_turn("a", frames=30).codes)
-    assert session._cache.length <= 60
+    assert session.context.cache.length <= 60
     # The room is used: 33 rows of voice, three of the text's frame, what is left for the text.
     assert len(text) == (0 if token == ord(" ") else 26)
     assert speak(session, "hi").shape[1] > 0

@@ -3,7 +3,7 @@
 import torch
 
 from csm.generation.session import Session
-from csm.generation.simultaneous import SpokenText, speak_simultaneously
+from csm.generation.simultaneous import OngoingText, speak_simultaneously
 
 
 def test_texts_at_once_give_the_speech_that_each_gives_alone(talker):
@@ -22,7 +22,7 @@ def test_texts_at_once_give_the_speech_that_each_gives_alone(talker):
 
 def test_sentences_of_a_text_are_turns_with_a_pause_between_them(talker):
     session = talker.session(5)
-    text = SpokenText(session, talker.voice("FAYE"), ["Hello there.", "Me."])
+    text = OngoingText(session, talker.voice("FAYE"), ["Hello there.", "Me."])
     (speech,) = speak_simultaneously(talker.tokenizer, [text], talker.pause)
     first, second = (context.turn for context in session.turns)
     assert (first.text, second.text) == ("Hello there.", "Me.") and len(speech.endings) == 2

@@ -6,7 +6,7 @@ import torch
 from csm.generation.depth_sampler import DepthSampler
 from csm.generation.next_frame import next_frame
 from csm.generation.sampling import SamplingConfig
-from csm.generation.spoken_turn import PlannedTurn, SpokenTurn
+from csm.generation.spoken_turn import SpokenTurn, TurnPlan
 from csm.generation.static_frames import FrameDraw, LaterRule, static_frames
 
 TURNS = 60
@@ -14,7 +14,7 @@ TURNS = 60
 
 def turn_of(model, sampling: SamplingConfig, hidden: torch.Tensor, *, may_end: bool) -> SpokenTurn:
     return SpokenTurn(
-        plan=PlannedTurn.of(model, "hello", 0, None),
+        plan=TurnPlan.of(model, "hello", 0, None),
         model=model,
         cache=model.depth_decoder.start(),
         memory=None,

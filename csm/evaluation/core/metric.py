@@ -39,7 +39,7 @@ class Score:
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"score of {self.clip}: value is {self.value}; report it as a failure instead")
         if not self.weight > 0:
-            raise ValueError(f"score of {self.clip}: weight is {self.weight}; it must be positive")
+            raise ValueError(f"score of {self.clip}: weight is {self.weight}: expected a number above 0")
 
 
 def scored(clip: Clip, value: float, *, weight: float = 1.0, detail: str | None = None) -> Score:
@@ -84,7 +84,7 @@ class MetricInfo:
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction of {self.name} is {self.direction!r}; choose one of {DIRECTIONS}")
+            raise ValueError(f"direction of {self.name} is {self.direction!r}: expected one of {DIRECTIONS}")
 
 
 @dataclass(frozen=True, kw_only=True)

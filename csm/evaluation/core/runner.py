@@ -42,9 +42,9 @@ class RunnerOptions:
     def __post_init__(self) -> None:
         for name in ("repeats", "workers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+            raise ValueError(f"seed is {self.seed}: expected 0 or more")
 
 
 @dataclass(kw_only=True)

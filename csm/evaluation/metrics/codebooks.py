@@ -111,7 +111,6 @@ def codebook_infos() -> list[MetricInfo]:
         ("mean_usage", "Codebook usage", "share of codes", "higher", "mean share of codes that occur"),
         ("efficiency", "Codebook efficiency", "0 to 1", "higher", "sum of entropies / sum of log2 sizes"),
         ("dead_codes", "Dead codes", "codes", "lower", "codes that never occur, all codebooks together"),
-        ("bitrate", "Bit rate", "bit/s", "none", "codebooks x log2 size x 12.5 frames per second"),
         (
             "entropy_bitrate",
             "Bit rate by entropy",

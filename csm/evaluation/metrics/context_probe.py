@@ -1,8 +1,7 @@
 """Probe of the fit of replies: logistic regression that separates true (turn, reply) pairs from wrong ones.
 
 It is trained on real pairs of the train split, against pairs whose reply is another one of the same speaker,
-and
-tested on other conversations. Where its AUROC there is no better than chance, its scores show nothing.
+and tested on other conversations. Where its AUROC there is no better than chance, its scores show nothing.
 """
 
 from __future__ import annotations

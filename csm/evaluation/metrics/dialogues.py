@@ -1,5 +1,4 @@
-"""Timing of dialogues: pauses and units of speech, and gaps and overlaps where two people shared a "
-"recording."""
+"""Timing of dialogues: pauses and units of speech; gaps and overlaps where two people share a recording."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Fidelity of resynthesis to its recording: PESQ-WB, STOI, SI-SDR and log-mel distance."""
+"""Fidelity of resynthesis to its recording: PESQ-WB, STOI and log-mel distance.
+
+No SI-SDR: where phases are recovered or a vocoder synthesises speech, it is far below 0 dB however the speech
+sounds.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -76,21 +79,6 @@ def short_time_intelligibility(reference: np.ndarray, decoded: np.ndarray) -> fl
     return value
 
 
-def si_sdr(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Computes the scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), means removed."""
-    reference = reference.astype(np.float64) - reference.mean(dtype=np.float64)
-    decoded = decoded.astype(np.float64) - decoded.mean(dtype=np.float64)
-    energy = float(reference @ reference)
-    if energy == 0.0:
-        raise ValueError("the recording is silent")
-    target = (float(decoded @ reference) / energy) * reference
-    residue = float(((decoded - target) ** 2).sum())
-    signal = float((target**2).sum())
-    if signal == 0.0:
-        raise ValueError("the resynthesis has nothing in common with the recording")
-    return 10.0 * math.log10(signal / max(residue, signal * 1e-10))  # 100 dB: as good as equal
-
-
 def log_mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Computes the mean absolute difference of natural-log mel spectrograms (80 bands, 10 ms, floor 1e-5)."""
     mels = _MEL(torch.from_numpy(np.stack([reference, decoded]).astype(np.float32))).clamp(min=1e-5).log()
@@ -100,7 +88,6 @@ def log_mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
 PAIR_MEASURES: dict[str, PairMeasure] = {
     "pesq_wb": pesq_wideband,
     "stoi": short_time_intelligibility,
-    "si_sdr": si_sdr,
     "log_mel_l1": log_mel_distance,
 }
 
@@ -130,7 +117,7 @@ class Fidelity(Metric):
 
 
 def fidelity_infos() -> dict[str, MetricInfo]:
-    """Describes PESQ-WB, STOI, SI-SDR and log-mel distance."""
+    """Describes PESQ-WB, STOI and log-mel distance."""
     shared: dict[str, Any] = {"area": "codec", "sample_rate": EVALUATION_RATE}
     both = "both at 16 kHz, cut to equal length"
     return {
@@ -153,15 +140,6 @@ def fidelity_infos() -> dict[str, MetricInfo]:
             best=1.0,
             evaluator=f"pystoi {package_version('pystoi')}",
             definition=f"short-time objective intelligibility against the recording; {both}",
-            **shared,
-        ),
-        "si_sdr": MetricInfo(
-            name="si_sdr",
-            title="SI-SDR",
-            unit="dB",
-            direction="higher",
-            evaluator="csm.evaluation.metrics.fidelity",
-            definition=f"scale-invariant signal-to-distortion ratio against the recording; {both}",
             **shared,
         ),
         "log_mel_l1": MetricInfo(

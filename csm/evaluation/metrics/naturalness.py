@@ -1,8 +1,7 @@
 """Naturalness: predicted mean opinion scores of DNSMOS and distillMOS.
 
-Neither stands alone: DNSMOS ranks Codec2 above Opus. Original recordings of narrow-band material score near
-    3,
-so a system is compared with the original.
+Neither score is sufficient alone: DNSMOS ranks Codec2 above Opus. Original recordings of narrow-band material
+score near 3, so a system is compared with the original.
 """
 
 from __future__ import annotations

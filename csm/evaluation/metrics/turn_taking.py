@@ -100,7 +100,7 @@ def turn_taking(channels: Sequence[Sequence[Interval]], duration: float) -> Turn
     if len(channels) < 2:
         raise ValueError(f"turn taking needs the speech of two speakers, got {len(channels)} channel(s)")
     if not duration > 0:
-        raise ValueError(f"duration is {duration} s; it must be positive")
+        raise ValueError(f"duration is {duration} s: expected a number above 0")
     units = tuple(tuple(inter_pausal_units(channel)) for channel in channels)
     counted = [len(events) for events in floor_events(channels, duration)] if len(channels) == 2 else [0] * 3
     shifts, holds, backchannels = counted

@@ -51,7 +51,7 @@ def evaluate_codes(options: CodesOptions) -> Report:
         ValueError: A folder cannot be read, or the output holds another report.
     """
     refuse_other_report(options.output, KIND)
-    corpus, tokenizer = read_corpus(options.corpus), read_any_tokenizer(options.tokenizer)
+    corpus, tokenizer = read_corpus(options.corpus).held(), read_any_tokenizer(options.tokenizer)
     results, recogniser = Results(), options.recogniser
     if recogniser is None:
         try:

@@ -61,7 +61,7 @@ class PronunciationOptions:
     def __post_init__(self) -> None:
         for name in ("train_clips", "known_clips"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
 
 
 def evaluate_pronunciation(options: PronunciationOptions, say: Say = silent) -> Report:
@@ -73,7 +73,7 @@ def evaluate_pronunciation(options: PronunciationOptions, say: Say = silent) -> 
             another report.
     """
     refuse_other_report(options.output, KIND)
-    corpus, talker = read_corpus(options.corpus), Talker.from_pretrained(options.voice)
+    corpus, talker = read_corpus(options.corpus).held(), Talker.from_pretrained(options.voice)
     with one_thread():  # sums of several threads are not added in a fixed order
         results = measure_pronunciation(talker, corpus, options, RecogniserFeatures(), say)
     report = results.report(

@@ -68,7 +68,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name in ("references", "probe_pairs", "contrast_clips"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
 
 
 def evaluate_run(options: RunOptions, say: Say = silent) -> Report:
@@ -85,7 +85,7 @@ def evaluate_run(options: RunOptions, say: Say = silent) -> Report:
         ValueError: The run has no speech folder, or a folder cannot be read.
     """
     folder = read_speech_folder(options.run / "speech")
-    corpus = None if options.corpus is None else read_corpus(options.corpus)
+    corpus = None if options.corpus is None else read_corpus(options.corpus).held()
     results = run_metrics(run_metric_rows(options, corpus), run_sets(folder), options.runner, say)
     report = results.report(
         KIND,
@@ -143,7 +143,6 @@ def run_metric_rows(options: RunOptions, corpus: Corpus | None) -> dict[str, Cal
         "intonation": partial(Intonation, contours),
         "PESQ-WB": partial(Fidelity, "pesq_wb", resynthesis),
         "STOI": partial(Fidelity, "stoi", resynthesis),
-        "SI-SDR": partial(Fidelity, "si_sdr", resynthesis),
         "log-mel distance": partial(Fidelity, "log_mel_l1", resynthesis),
         "turn taking": DialogueTiming,
         "latency": GenerationTimes,

@@ -18,7 +18,7 @@ from csm.evaluation.metrics.latency import StreamTimes
 from csm.evaluation.metrics.lengths import CutOff
 from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.words import Intelligibility
-from csm.evaluation.subjects.voice_folder import SpokenLines, talker_origin
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech, talker_origin
 from csm.evaluation.subjects.voice_speech import GENERATED, SEEDS_APART
 from csm.generation.readers import ReaderName
 from csm.generation.talker import Talker
@@ -62,16 +62,16 @@ class TextsOptions:
 
     def __post_init__(self) -> None:
         if self.lines is not None and self.lines < 1:
-            raise ValueError(f"lines is {self.lines}; it must be at least 1")
+            raise ValueError(f"lines is {self.lines}: expected 1 or more")
         if self.candidates < 1:
-            raise ValueError(f"candidates is {self.candidates}; it must be at least 1")
+            raise ValueError(f"candidates is {self.candidates}: expected 1 or more")
         if self.candidates > 1 and self.reader == "recogniser" and self.asr is None:
             raise ValueError(
                 "the recogniser tiny.en chooses among the candidates, and its word error rate of them is too "
                 "low: expected --asr base, which is fetched once, or --reader model"
             )
         if self.players < 0:
-            raise ValueError(f"players is {self.players}; it must be at least 0")
+            raise ValueError(f"players is {self.players}: expected 0 or more")
 
 
 class TextLine(NamedTuple):
@@ -126,7 +126,7 @@ def evaluate_texts(options: TextsOptions, say: Say = silent) -> EvaluatedTexts:
     origin = {**talker_origin(talker), "texts_sha256": digest, "seed": options.runner.seed}
     if options.candidates > 1:
         origin |= {"candidates": options.candidates, "reader": options.reader}
-    kept = SpokenLines(options.output / "speech", origin)
+    kept = GeneratedSpeech(options.output / "speech", origin)
     lines = texts[: options.lines]
     spoken = {
         name: [TextLine(number, name, text) for number, text in enumerate(lines)]
@@ -172,7 +172,9 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in found if line]
 
 
-def speak_lines(talker: Talker, lines: Sequence[TextLine], kept: SpokenLines, options: TextsOptions) -> None:
+def speak_lines(
+    talker: Talker, lines: Sequence[TextLine], kept: GeneratedSpeech, options: TextsOptions
+) -> None:
     """Speaks what is not in the folder yet; a line that cannot be spoken leaves its reason.
 
     Args:

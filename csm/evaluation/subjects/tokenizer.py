@@ -67,7 +67,7 @@ class TokenizerOptions:
 
     def __post_init__(self) -> None:
         if self.clips < 1:
-            raise ValueError(f"clips is {self.clips}; it must be at least 1")
+            raise ValueError(f"clips is {self.clips}: expected 1 or more")
         if not self.codebooks or len(set(self.codebooks)) < len(self.codebooks) or min(self.codebooks) < 1:
             raise ValueError(
                 f"codebooks is {self.codebooks}; expected different numbers from 1, as in 4,10,16,32"
@@ -88,7 +88,7 @@ def evaluate_tokenizer(options: TokenizerOptions, say: Say = silent) -> Evaluate
         ValueError: A folder cannot be read, the output holds another report, or see `measure_tokenizer`.
     """
     refuse_other_report(options.output, KIND)
-    corpus = read_corpus(options.corpus)
+    corpus = read_corpus(options.corpus).held()
     tokenizer = ConversationalRVQ.from_pretrained(options.tokenizer)
     folder = options.tokenizer.resolve()
     # The tokenizers of runs are all called "tokenizer", so the folder above is part of the name.

@@ -20,7 +20,7 @@ from csm.evaluation.metrics.naturalness import Naturalness
 from csm.evaluation.metrics.similarity import SpeakerSimilarity
 from csm.evaluation.metrics.words import Intelligibility
 from csm.evaluation.subjects.voice_changes import changes
-from csm.evaluation.subjects.voice_folder import SpokenLines, origin_of
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech, origin_of
 from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, ChosenLines, choose_lines
 from csm.evaluation.subjects.voice_sets import voice_sets
 from csm.evaluation.subjects.voice_speech import (
@@ -28,7 +28,7 @@ from csm.evaluation.subjects.voice_speech import (
     IN_CONTEXT,
     INT8,
     SEMANTIC,
-    Speaker,
+    LineSpeaker,
     conditions_of,
     speak_all,
 )
@@ -70,9 +70,9 @@ class VoiceOptions:
 
     def __post_init__(self) -> None:
         if self.lines < 1:
-            raise ValueError(f"lines is {self.lines}; it must be at least 1")
+            raise ValueError(f"lines is {self.lines}: expected 1 or more")
         if self.players < 0:
-            raise ValueError(f"players is {self.players}; it must be at least 0")
+            raise ValueError(f"players is {self.players}: expected 0 or more")
 
 
 class EvaluatedVoice(NamedTuple):
@@ -90,7 +90,7 @@ def evaluate_voice(options: VoiceOptions, say: Say = silent) -> EvaluatedVoice:
         ValueError: A folder cannot be read, the output holds another report, or see `measure_voice`.
     """
     refuse_other_report(options.output, KIND)
-    corpus = read_corpus(options.corpus)
+    corpus = read_corpus(options.corpus).held()
     talker = Talker.from_pretrained(options.voice)
     evaluated = measure_voice(
         talker, corpus, options.output, options, name=options.voice.resolve().name, say=say
@@ -128,7 +128,7 @@ def measure_voice(
     chosen = choose_lines(corpus, list(talker.voices), options.lines)
     seed = options.runner.seed
     with one_thread():  # sums of several threads are not added in a fixed order
-        kept = SpokenLines(folder / SPEECH_FOLDER, origin_of(talker, corpus, options.lines, seed))
+        kept = GeneratedSpeech(folder / SPEECH_FOLDER, origin_of(talker, corpus, options.lines, seed))
         conditions, absent = _speak(talker, corpus, chosen, kept, options)
         say("all lines are spoken")
         groups = len(chosen.groups) + bool(chosen.conversation)
@@ -181,13 +181,13 @@ def voice_metric_rows(
 
 
 def _speak(
-    talker: Talker, corpus: Corpus, chosen: ChosenLines, kept: SpokenLines, options: VoiceOptions
+    talker: Talker, corpus: Corpus, chosen: ChosenLines, kept: GeneratedSpeech, options: VoiceOptions
 ) -> tuple[list[str], list[str]]:
     """Speaks; returns the main voice's conditions beside "generated", and what is not available."""
     others, absent = conditions_of(talker, ablations=options.ablations, int8=options.int8)
     lines = sum(map(len, chosen.groups.values())) + len(others) * len(chosen.main) + len(chosen.conversation)
     with progress("speak", lines, unit="line") as bar:
-        speak_all(Speaker.of(talker, corpus, options.runner.seed), chosen, others, kept, bar.update)
+        speak_all(LineSpeaker.of(talker, corpus, options.runner.seed), chosen, others, kept, bar.update)
     conditions = [*others]
     if options.ablations:
         spoken = talker.sampling.decoded_codebooks or talker.model.config.num_codebooks

@@ -46,7 +46,7 @@ class NamedLine(Protocol):
     def text(self) -> str: ...
 
 
-class SpokenLines:
+class GeneratedSpeech:
     """A folder of generated speech: one WAV and one row for each line in each condition.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from csm.data.manifest import Corpus
 from csm.evaluation.core.clips import ClipSet, ClipSets, Kind
-from csm.evaluation.subjects.voice_folder import SpokenLines
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech
 from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, ChosenLines
 from csm.evaluation.subjects.voice_speech import GENERATED
 from csm.evaluation.systems.conditions import by_codebooks, recordings
@@ -21,7 +21,7 @@ def voice_sets(
     talker: Talker,
     corpus: Corpus,
     chosen: ChosenLines,
-    kept: SpokenLines,
+    kept: GeneratedSpeech,
     conditions: Sequence[str],
     done: Callable[[], Any] = lambda: None,
 ) -> ClipSets:

@@ -12,7 +12,7 @@ from torch import Tensor
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.evaluators import hardware
-from csm.evaluation.subjects.voice_folder import SpokenLines
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech
 from csm.evaluation.subjects.voice_lines import MAIN, ChosenLines, Line
 from csm.evaluation.systems.ablations import Part, without_part
 from csm.generation.audio_stream import SpeechStream
@@ -28,7 +28,7 @@ CROSS_OFF, SEMANTIC, INT8 = "cross_attention_off", "semantic_codebooks", "int8"
 SEEDS_APART = 100_000
 
 
-class Said(NamedTuple):
+class SpokenLine(NamedTuple):
     """A line as it was spoken.
 
     Attributes:
@@ -44,7 +44,7 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Speaker:
+class LineSpeaker:
     """A talker that speaks lines of a corpus.
 
     Attributes:
@@ -60,7 +60,7 @@ class Speaker:
     sampler: DepthSampler
 
     @classmethod
-    def of(cls, talker: Talker, corpus: Corpus, seed: int) -> Speaker:
+    def of(cls, talker: Talker, corpus: Corpus, seed: int) -> LineSpeaker:
         """Makes a speaker with a depth sampler for the talker's weights."""
         sampler = DepthSampler(talker.model, talker.weights)
         return cls(talker=talker, corpus=corpus, seed=seed, sampler=sampler)
@@ -70,7 +70,7 @@ class Speaker:
         sampling = replace(self.talker.sampling, seed=SEEDS_APART * self.seed + line.number)
         return Session(self.talker.model, sampling, sampler=self.sampler)
 
-    def say(self, line: Line, session: Session | None = None, *, context: Sequence[Turn] = ()) -> Said:
+    def say(self, line: Line, session: Session | None = None, *, context: Sequence[Turn] = ()) -> SpokenLine:
         """Speaks a line.
 
         Args:
@@ -97,7 +97,7 @@ class Speaker:
             "remembered": remembered,
             "hardware": hardware(),
         }
-        return Said(speech.waveform, stream, facts)
+        return SpokenLine(speech.waveform, stream, facts)
 
     def _prompt_turn(self, turn: Turn) -> PromptTurn:
         rate = self.talker.tokenizer.config.sample_rate
@@ -142,10 +142,10 @@ def conditions_of(talker: Talker, *, ablations: bool, int8: bool) -> tuple[dict[
 
 
 def speak_all(
-    speaker: Speaker,
+    speaker: LineSpeaker,
     chosen: ChosenLines,
     others: dict[str, Talker],
-    kept: SpokenLines,
+    kept: GeneratedSpeech,
     done: Callable[[], Any],
 ) -> None:
     """Speaks what is not in the folder yet, in a fixed order; a line that cannot be spoken leaves its reason.
@@ -159,7 +159,7 @@ def speak_all(
     """
     _speak_lines(speaker, [line for lines in chosen.groups.values() for line in lines], GENERATED, kept, done)
     for condition, talker in others.items():
-        _speak_lines(Speaker.of(talker, speaker.corpus, speaker.seed), chosen.main, condition, kept, done)
+        _speak_lines(LineSpeaker.of(talker, speaker.corpus, speaker.seed), chosen.main, condition, kept, done)
     # Turns of one session: where one is missing, all are spoken again.
     missing = any(not kept.has(line, GENERATED) for line in chosen.conversation)
     session = speaker.session(chosen.conversation[0]) if missing else None
@@ -170,7 +170,11 @@ def speak_all(
 
 
 def _speak_lines(
-    speaker: Speaker, lines: Sequence[Line], condition: str, kept: SpokenLines, done: Callable[[], Any]
+    speaker: LineSpeaker,
+    lines: Sequence[Line],
+    condition: str,
+    kept: GeneratedSpeech,
+    done: Callable[[], Any],
 ) -> None:
     warm = False
     for line in lines:
@@ -182,7 +186,7 @@ def _speak_lines(
         done()
 
 
-def _warm_up(speaker: Speaker, line: Line) -> None:
+def _warm_up(speaker: LineSpeaker, line: Line) -> None:
     """Speaks a line without keeping it: the first line of a process includes lazy initialisation."""
     try:
         speaker.say(line)
@@ -191,12 +195,12 @@ def _warm_up(speaker: Speaker, line: Line) -> None:
 
 
 def _speak(
-    speaker: Speaker, line: Line, condition: str, kept: SpokenLines, *, session: Session | None = None
+    speaker: LineSpeaker, line: Line, condition: str, kept: GeneratedSpeech, *, session: Session | None = None
 ) -> None:
     rate = speaker.talker.tokenizer.config.sample_rate
     in_context = condition in (IN_CONTEXT, MEMORY_OFF)
     context = turns_before(speaker.corpus, line.turn) if in_context else ()
-    said: Said | None = None
+    said: SpokenLine | None = None
     facts: dict[str, Any]
     try:
         said = speaker.say(line, session, context=context)
@@ -216,7 +220,7 @@ def turns_before(corpus: Corpus, turn: Turn) -> Sequence[Turn]:
 
 
 @torch.no_grad()
-def semantic_part(talker: Talker, said: Said) -> Tensor:
+def semantic_part(talker: Talker, said: SpokenLine) -> Tensor:
     """Decodes a spoken line [1, S] from its semantic codebooks alone, in the same voice."""
     device = talker.tokenizer.device
     codes = said.stream.codes[None, : talker.model.config.semantic_codebooks].to(device)

@@ -65,6 +65,7 @@ def held_out_clips(
         ValueError: There is no such turn.
     """
     speakers = speakers or held_out_speakers(corpus)
+    pool: Sequence[Turn]
     if speakers:
         pool = [turn for turn in corpus.turns() if turn.speaker in speakers]
         origin = f"turns of the held-out speakers {', '.join(speakers)}"

@@ -12,7 +12,7 @@ from csm.evaluation.core.speechless import is_silent, is_steady, speechless_fail
 from csm.evaluation.subjects.run import RunOptions, run_metric_rows, run_sets
 from csm.evaluation.subjects.speech_folder import read_speech_folder
 
-QUICK = ("speaker", "prosody", "PESQ-WB", "STOI", "SI-SDR", "log-mel distance")
+QUICK = ("speaker", "prosody", "PESQ-WB", "STOI", "log-mel distance")
 QUICK += ("turn taking", "latency", "length")
 
 

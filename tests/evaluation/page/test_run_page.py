@@ -11,7 +11,7 @@ from csm.evaluation.page.run_tables import run_text
 from csm.evaluation.subjects import run as runs
 from csm.evaluation.subjects.run import RunOptions, evaluate_run
 
-CHEAP = ("prosody", "SI-SDR", "turn taking", "latency", "length", "codebooks")
+CHEAP = ("prosody", "log-mel distance", "turn taking", "latency", "length", "codebooks")
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_everything_is_measured_and_a_second_run_reads_what_was_kept(
         one.name for one in report.metrics
     }
     # Not spoken again: the times would differ.
-    monkeypatch.setattr(voice_speech.Speaker, "say", None)
+    monkeypatch.setattr(voice_speech.LineSpeaker, "say", None)
     again = measure_voice(talker, corpus, tmp_path / "out", SMALL, name="small").report
     assert again == report
     one_worker = VoiceOptions(lines=1, ablations=False, runner=RunnerOptions(repeats=20, workers=1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from csm.evaluation.subjects.voice_folder import SpokenLines
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech
 from csm.evaluation.subjects.voice_lines import CONVERSATION, MAIN, OTHERS, UNSEEN, choose_lines
 from csm.evaluation.subjects.voice_sets import voice_sets
 from tests.evaluation.small_voice import RATE, small_corpus_of, small_sets, small_talker
@@ -22,7 +22,7 @@ def test_sets_hold_the_same_lines_and_resynthesis_is_of_the_models_codebooks_alo
 ):
     talker = small_talker(tiny_model)
     chosen = choose_lines(corpus, ["JOE", "FAYE"], 1)
-    kept = SpokenLines(tmp_path / "out", {})
+    kept = GeneratedSpeech(tmp_path / "out", {})
     for line in (*chosen.main, *chosen.others, *chosen.unseen, *chosen.conversation):
         for condition in ("generated", "int8"):
             kept.keep(line, condition, torch.ones(1, 800) * 0.1, RATE, {"cut_off": True})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from csm.evaluation.subjects import voice_speech
-from csm.evaluation.subjects.voice_folder import SpokenLines
+from csm.evaluation.subjects.voice_folder import GeneratedSpeech
 from csm.evaluation.subjects.voice_lines import choose_lines
 from csm.evaluation.subjects.voice_speech import (
     CROSS_OFF,
@@ -15,7 +15,7 @@ from csm.evaluation.subjects.voice_speech import (
     INT8,
     MEMORY_OFF,
     SEMANTIC,
-    Speaker,
+    LineSpeaker,
     conditions_of,
     speak_all,
     turns_before,
@@ -41,13 +41,13 @@ def chosen(corpus):
 
 
 def test_a_line_is_what_the_talker_says_with_the_seed_of_its_number(talker, corpus, chosen):
-    speaker = Speaker.of(talker, corpus, 0)
+    speaker = LineSpeaker.of(talker, corpus, 0)
     line = chosen.others[1]
     said = speaker.say(line)
     expected = talker.generate(line.turn.text, "FAYE", seed=line.number)
     assert torch.equal(said.stream.codes, expected.codes) and line.number > 0
     torch.testing.assert_close(said.waveform, expected.waveform)
-    other = Speaker.of(talker, corpus, 1).say(line)
+    other = LineSpeaker.of(talker, corpus, 1).say(line)
     assert not torch.equal(said.stream.codes[:, :5], other.stream.codes[:, :5])
     assert said.facts["timing"]["audio_s"] == said.waveform.shape[1] / RATE
     assert 0 < said.facts["timing"]["first_audio_s"] <= said.facts["timing"]["first_sound_s"]
@@ -55,7 +55,7 @@ def test_a_line_is_what_the_talker_says_with_the_seed_of_its_number(talker, corp
 
 def test_an_unseen_speaker_is_prompted_with_the_joined_recordings(talker, corpus, chosen):
     line = chosen.unseen[0]
-    said = Speaker.of(talker, corpus, 0).say(line)
+    said = LineSpeaker.of(talker, corpus, 0).say(line)
     assert said.stream.voice.name == "prompt"
     heard, *_ = said.stream.session.turns
     assert heard.turn.text == " ".join(turn.text for turn in line.prompt)
@@ -68,12 +68,12 @@ def test_a_line_in_context_follows_the_turns_before_it(talker, corpus, chosen):
     before = turns_before(corpus, line.turn)
     assert [turn.index for turn in before] == list(range(line.turn.index))
     assert {turn.conversation for turn in before} == {line.turn.conversation}
-    said = Speaker.of(talker, corpus, 0).say(line, context=before)
+    said = LineSpeaker.of(talker, corpus, 0).say(line, context=before)
     session = said.stream.session
     assert len(session.turns) + int(session.memory.turns) == len(before) + 1
     assert said.facts["remembered"] == int(session.memory.turns)
     silent = dataclasses.replace(before[0], text=" ")
-    fewer = Speaker.of(talker, corpus, 0).say(line, context=[silent, *before[1:]])
+    fewer = LineSpeaker.of(talker, corpus, 0).say(line, context=[silent, *before[1:]])
     assert len(fewer.stream.session.turns) + fewer.facts["remembered"] == len(before)
 
 
@@ -87,19 +87,19 @@ class Ends(torch.nn.Module):
 def test_a_sentence_that_runs_into_its_limit_is_cut_off(talker, corpus, chosen):
     line = chosen.main[0]
     endless = dataclasses.replace(talker, sampling=dataclasses.replace(talker.sampling, shortest=9.0))
-    assert Speaker.of(endless, corpus, 0).say(line).facts["cut_off"]
+    assert LineSpeaker.of(endless, corpus, 0).say(line).facts["cut_off"]
     talker.model.codebook0_head = Ends()
-    said = Speaker.of(talker, corpus, 0).say(line)
+    said = LineSpeaker.of(talker, corpus, 0).say(line)
     assert not said.facts["cut_off"] and 0 < said.stream.codes.shape[1] < 10
 
 
 def test_every_condition_is_kept_and_a_second_call_speaks_nothing(
     talker, corpus, chosen, tmp_path, monkeypatch
 ):
-    kept = SpokenLines(tmp_path / "out", {})
+    kept = GeneratedSpeech(tmp_path / "out", {})
     others, absent = conditions_of(talker, ablations=True, int8=DepthSampler(talker.model).is_native())
     calls = []
-    speak_all(Speaker.of(talker, corpus, 0), chosen, others, kept, lambda: calls.append(1))
+    speak_all(LineSpeaker.of(talker, corpus, 0), chosen, others, kept, lambda: calls.append(1))
     groups = [line for lines in chosen.groups.values() for line in lines]
     assert absent == [] and {IN_CONTEXT, MEMORY_OFF, CROSS_OFF} <= set(others) <= {*others, INT8}
     assert len(calls) == len(groups) + len(others) * len(chosen.main) + len(chosen.conversation)
@@ -112,14 +112,14 @@ def test_every_condition_is_kept_and_a_second_call_speaks_nothing(
     def never(*_, **__):
         raise AssertionError("spoken again")
 
-    monkeypatch.setattr(voice_speech.Speaker, "say", never)
-    speak_all(Speaker.of(talker, corpus, 0), chosen, others, SpokenLines(tmp_path / "out", {}), list)
+    monkeypatch.setattr(voice_speech.LineSpeaker, "say", never)
+    speak_all(LineSpeaker.of(talker, corpus, 0), chosen, others, GeneratedSpeech(tmp_path / "out", {}), list)
 
 
 def test_a_conversation_that_was_stopped_is_spoken_again_whole(talker, corpus, chosen, tmp_path):
-    speaker = Speaker.of(talker, corpus, 0)
+    speaker = LineSpeaker.of(talker, corpus, 0)
     alone = dataclasses.replace(chosen, main=(), others=(), unseen=())
-    kept = SpokenLines(tmp_path / "out", {})
+    kept = GeneratedSpeech(tmp_path / "out", {})
     speak_all(speaker, alone, {}, kept, list)
     before = kept.clips(chosen.conversation, GENERATED)
     (tmp_path / "out" / kept.row(chosen.conversation[3], GENERATED)["audio"]).unlink()
@@ -132,8 +132,8 @@ def test_what_cannot_be_said_is_kept_with_the_reason_and_the_others_go_on(talker
     (corpus.root / chosen.unseen[0].prompt[0].audio).unlink()
     long = dataclasses.replace(chosen.main[0].turn, text="x" * 200)
     main = (dataclasses.replace(chosen.main[0], turn=long), chosen.main[1])
-    kept = SpokenLines(tmp_path / "out", {})
-    speak_all(Speaker.of(talker, corpus, 0), dataclasses.replace(chosen, main=main), {}, kept, list)
+    kept = GeneratedSpeech(tmp_path / "out", {})
+    speak_all(LineSpeaker.of(talker, corpus, 0), dataclasses.replace(chosen, main=main), {}, kept, list)
     for condition in (GENERATED, SEMANTIC):
         first, second = kept.clips(main, condition)
         assert "a word of 200 characters" in first.reason and second.waveform is not None
@@ -143,7 +143,7 @@ def test_what_cannot_be_said_is_kept_with_the_reason_and_the_others_go_on(talker
 def test_the_semantic_part_is_decoded_from_the_first_codebooks_in_the_same_voice(
     talker, corpus, chosen, tmp_path
 ):
-    said = Speaker.of(talker, corpus, 0).say(chosen.main[0])
+    said = LineSpeaker.of(talker, corpus, 0).say(chosen.main[0])
     voice = talker.voice("JOE")
     with torch.no_grad():
         expected = talker.tokenizer.decode(
@@ -164,7 +164,7 @@ def test_parts_that_are_not_there_and_weights_that_cannot_be_had_are_said(talker
 
 
 def test_a_context_turn_of_a_known_voice_goes_by_its_name(talker, corpus):
-    speaker = Speaker.of(talker, corpus, 0)
+    speaker = LineSpeaker.of(talker, corpus, 0)
     joe, ann = corpus.conversations[2].turns[:2]
     assert isinstance(speaker._prompt_turn(joe), PromptTurn)
     assert speaker._prompt_turn(joe).speaker == "JOE" and speaker._prompt_turn(ann).speaker is None

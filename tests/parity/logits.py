@@ -2,7 +2,7 @@
 
 For any model, through an `Adapter` of three methods. `align` compares logits and targets place by place and
 says where the first difference is; `weigh` measures how much each part of the loss weighs in one optimizer
-step, however the step is split. The adapter of CSMModel and Session is in `csm.evaluation.parity.session`.
+step, however the step is split. The adapter of CSMModel and Session is in `tests.parity.session`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Adapter(Protocol[Batch]):
     """How a model's logits are computed. A batch has the model's own form: packed or padded rows."""
 
     def teacher_forced_logits(self, batch: Batch) -> CodeLogits:
-        """Return the logits that the loss is made of with their targets; frames left out have no place."""
+        """Returns the logits that the loss is made of with their targets; frames left out have no place."""
         ...
 
     def stepwise_logits(self, batch: Batch) -> CodeLogits:
-        """Return the logits before any sampling, from the real generator, for the codes of the batch."""
+        """Returns the logits before any sampling, from the real generator, for the codes of the batch."""
         ...
 
     def step_loss(self, micro_batches: Sequence[Batch]) -> StepLoss:
-        """Return the loss of one optimizer step that accumulates these micro-batches."""
+        """Returns the loss of one optimizer step that accumulates these micro-batches."""
         ...
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csm.evaluation.parity.logits import CodeLogits, StepLoss, align, weigh
+from tests.parity.logits import CodeLogits, StepLoss, align, weigh
 
 transformers = pytest.importorskip("transformers")
 

@@ -1,4 +1,4 @@
-"""CSMModel's teacher forcing against a Session, for `csm.evaluation.parity.logits`.
+"""CSMModel's teacher forcing against a Session, for `tests.parity.logits`.
 
 The real generator speaks turns of given codes; the training's batch of the same turns is made by the
 training's own builder, model and loss. Neither is reimplemented here.
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from csm.evaluation.parity.logits import CodeLogits, StepLoss
 from csm.generation.sampling import SamplingConfig
-from csm.generation.session import FRAMES_PER_SECOND, ContextTurn, Session
+from csm.generation.session import ContextTurn, Session
 from csm.losses import ConversationTargets, LossConfig, conversational_loss, share_of_codebooks
 from csm.model import CSMModel
 from csm.sequences.packed_batch import IGNORE, RowBatch
-from csm.sequences.turns import TurnFrames
+from csm.sequences.turns import FRAMES_PER_SECOND, TurnFrames
+from tests.parity.logits import CodeLogits, StepLoss
 
 VOICE_ONLY = LossConfig(text=0.0, pitch=0.0, voicing=0.0, energy=0.0, duration=0.0, pace=0.0)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csm.evaluation.parity.logits import CodeLogits, Difference, StepLoss, align, compare, weigh
+from tests.parity.logits import CodeLogits, Difference, StepLoss, align, compare, weigh
 
 PLACES = torch.tensor([[s, row, book] for s in range(2) for row in (3, 4, 7) for book in range(3)])
 

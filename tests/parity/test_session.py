@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csm.evaluation.parity.logits import Alignment, align, weigh
-from csm.evaluation.parity.session import VOICE_ONLY, Played, SessionAdapter
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMModel
 from csm.network.layers import KeyValueCache, PackedSequences
 from csm.sequences.row_builder import RowBuilder
+from tests.parity.logits import Alignment, align, weigh
+from tests.parity.session import VOICE_ONLY, Played, SessionAdapter
 
 TOLERANCE = 1e-4
 # Played once: no test changes the model or what was seen.

@@ -1,6 +1,6 @@
 """Measures the validation cross-entropy (nats) that int8 weights of the depth decoder add to a finished run.
 
-python -m csm.quantization_cost --run runs/voice
+python benchmarks/quantization_cost.py --run runs/voice
 """
 
 from __future__ import annotations

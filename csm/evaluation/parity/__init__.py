@@ -1,1 +1,0 @@
-"""Parity of training and generation: teacher forcing against what the generator computes."""
