@@ -36,29 +36,42 @@ from csm.recipes.steps.speak import run_corpus, trained_talker
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a finished csm train")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="of the run's corpus, where it moved")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="folder of a finished csm train")
+    parser.add_argument(
+        "--corpus", type=Path, metavar="FOLDER", help="folder of the run's corpus, where it has moved"
+    )
     add_voice(parser, "")
     add_device(parser)
     parser.add_argument(
-        "--speaker", metavar="NAME", help="the model's voice (default: the most trained speaker)"
+        "--speaker", metavar="NAME", help="voice of the model's lines (default: the most trained speaker)"
     )
-    parser.add_argument("--you", metavar="NAME", help="the voice of your lines (default: the second most)")
-    parser.add_argument("--lines", type=Path, metavar="FILE", help="read the lines from a text file")
-    parser.add_argument("--script", type=Path, metavar="FILE", help="the model's lines, one a reply")
-    parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses its words")
-    parser.add_argument("--chat-model", default="default", metavar="NAME", help="the endpoint's model")
+    parser.add_argument(
+        "--you", metavar="NAME", help="voice of your lines (default: the second most trained speaker)"
+    )
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="text file of your lines")
+    parser.add_argument(
+        "--script", type=Path, metavar="FILE", help="text file of the model's lines, one a reply"
+    )
+    parser.add_argument(
+        "--chat", metavar="URL", help="OpenAI-compatible endpoint that writes the model's words"
+    )
+    parser.add_argument(
+        "--chat-model", default="default", metavar="NAME", help="name of the endpoint's model"
+    )
     parser.add_argument(
         "--hearing",
         choices=HEARING,
         default=HEARING[0],
-        help="what recognises your speech: tiny.en, or the voice's own model (experimental)",
+        help="recogniser of your speech: tiny.en, or the voice's own model (experimental)",
     )
     add_turn_end(parser)
     add_backchannels(parser)
     parser.add_argument("--microphone", action="store_true", help="speak instead of typing")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="default: RUN/ or ./ conversations/000, 001, ..."
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the conversation (default: conversations/000, 001, ... in RUN or here)",
     )
 
 

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder to read")
     parser.add_argument("target", type=Path, metavar="TARGET", help="folder to write")
     parser.add_argument(
-        "--layout", choices=("csm", "transformers", "sesame"), default="csm", help="of TARGET (default: csm)"
+        "--layout",
+        choices=("csm", "transformers", "sesame"),
+        default="csm",
+        help="layout of TARGET (default: csm)",
     )
     parser.add_argument(
         "--text", metavar="FILE", help="the model's tokenizer.json (default: the one in SOURCE, if any)"
@@ -36,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--merge-lora", type=Path, metavar="FOLDER", help="adapter, ours or peft's, to add to the weights"
     )
     parser.add_argument(
-        "--shard-gb", type=float, default=50.0, metavar="GB", help="most of one file (default: %(default)s)"
+        "--shard-gb",
+        type=float,
+        default=50.0,
+        metavar="GB",
+        help="largest size of one file in GB (default: %(default)s)",
     )
 
 

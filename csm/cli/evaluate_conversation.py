@@ -55,25 +55,47 @@ RECORDED, LOAD_FILE = "recorded", "load.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="the users' turns")
-    parser.add_argument("--full-duplex-bench", type=Path, metavar="FOLDER", help="samples to answer instead")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="corpus of the users' turns")
     parser.add_argument(
-        "--turn-bench", type=Path, metavar="FOLDER", help="parquet files to listen to instead"
+        "--full-duplex-bench",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of Full-Duplex-Bench samples to answer instead",
+    )
+    parser.add_argument(
+        "--turn-bench",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of TurnBench's parquet files, whose turn ends are predicted instead",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the report")
     add_voice(parser)
-    parser.add_argument("--users", type=int, default=10, metavar="N", help="of each kind (%(default)s)")
+    parser.add_argument(
+        "--users",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of users of each kind (default: %(default)s)",
+    )
     parser.add_argument("--no-hold", action="store_true", help="speak on until an interruption is certain")
     parser.add_argument(
-        "--subject", choices=["voice", RECORDED, *STUBS], default="voice", help="who is measured"
+        "--subject", choices=["voice", RECORDED, *STUBS], default="voice", help="system that is measured"
     )
     add_turn_end(parser)
     add_backchannels(parser)
-    parser.add_argument("--load", metavar="URL", help="of a running csm serve, which the users talk to")
-    parser.add_argument("--sessions", type=int, default=1, metavar="N", help="users at once (--load)")
-    parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of the load (%(default)s)")
-    parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="the server's ($CSM_TOKEN)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of turns")
+    parser.add_argument(
+        "--load", metavar="URL", help="address of a running csm serve, to which the users talk"
+    )
+    parser.add_argument(
+        "--sessions", type=int, default=1, metavar="N", help="number of users at once (--load)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, metavar="M", help="minutes of the load (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--token", default=os.environ.get("CSM_TOKEN", ""), help="token of the server (default: $CSM_TOKEN)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw of turns")
 
 
 def run(options: argparse.Namespace) -> None:

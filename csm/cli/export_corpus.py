@@ -24,8 +24,8 @@ EPILOG = """formats:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("--corpus", type=Path, required=True, metavar="FOLDER", help="a corpus folder")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="the layout (below)")
+    parser.add_argument("--corpus", type=Path, required=True, metavar="FOLDER", help="folder of the corpus")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="layout of the export (below)")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FOLDER", help="new folder of the export"
     )

@@ -26,10 +26,18 @@ from csm.tokenizer.io.export import export_tokenizer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument(
-        "--tokenizer", type=Path, default=PACKAGED / "tokenizer", metavar="FOLDER", help="default: packaged"
+        "--tokenizer",
+        type=Path,
+        default=PACKAGED / "tokenizer",
+        metavar="FOLDER",
+        help="folder of the tokenizer (default: packaged)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the programs")
-    parser.add_argument("--codebooks", type=int, metavar="K", help="only the first K (default: all)")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="folder of the exported programs"
+    )
+    parser.add_argument(
+        "--codebooks", type=int, metavar="K", help="number of first codebooks to export (default: all)"
+    )
     parser.add_argument("--onnx", action="store_true", help="write ONNX files too")
     add_device(parser)
 

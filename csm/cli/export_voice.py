@@ -28,7 +28,7 @@ from csm.system.log import log
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_run(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the voice")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder of the voice")
     parser.add_argument(
         "--main",
         metavar="NAME",

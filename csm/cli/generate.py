@@ -27,14 +27,18 @@ from csm.recipes.steps.speak import run_corpus, speak_lines, trained_talker
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_run(parser)
-    parser.add_argument("--text", help="say this line instead of the demonstration")
-    parser.add_argument("--speaker", metavar="NAME", help="who says it (default: the most trained speaker)")
+    parser.add_argument("--text", help="line to speak instead of the demonstration")
+    parser.add_argument(
+        "--speaker", metavar="NAME", help="speaker of the line (default: the most trained speaker)"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="speech folder, or with --text a WAV file"
     )
-    parser.add_argument("--seed", type=int, help="of sampling (default: the recipe's, as the next two)")
-    parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
-    parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
+    parser.add_argument(
+        "--seed", type=int, help="seed of sampling (default: the recipe's, as for the next two)"
+    )
+    parser.add_argument("--temperature", type=float, help="temperature of sampling; 0: the argmax")
+    parser.add_argument("--top-k", type=int, help="number of most probable codes to sample from; 0: all")
 
 
 def run(options: argparse.Namespace) -> None:

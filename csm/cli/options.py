@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,9 @@ from csm.training.distributed import start_distributed
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds --device."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto: cuda where there is a GPU")
+    parser.add_argument(
+        "--device", default="auto", help="device: cpu, cuda or auto, which is cuda where there is a GPU"
+    )
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
@@ -39,7 +42,7 @@ def add_turn_end(parser: argparse.ArgumentParser) -> None:
         "--turn-end",
         choices=TURN_ENDS,
         default=TURN_ENDS[0],
-        help="what decides that your turn has ended: 0.5 s of silence, or smart-turn, a network that reads "
+        help="detector of the end of your turn: 0.5 s of silence, or smart-turn, a network that reads "
         "the sound and is fetched once (default: %(default)s)",
     )
 
@@ -50,8 +53,8 @@ def add_backchannels(parser: argparse.ArgumentParser) -> None:
         "--backchannels",
         choices=BACKCHANNELS,
         default=BACKCHANNELS[0],
-        help="what separates short speech over the voice that leaves it the floor from an interruption: its "
-        "English words, or nothing but its length (default: %(default)s)",
+        help="rule that separates backchannels (short speech that does not stop the voice) from "
+        "interruptions: by the speech's English words, or by its length alone (default: %(default)s)",
     )
 
 
@@ -67,7 +70,7 @@ def add_voice(parser: argparse._ActionsContainer, default: str = " (default: the
         "--voice",
         type=packaged_voice,
         metavar="FOLDER",
-        help=f"of csm export voice, or csm-1b, or {others}, which is packaged{default}",
+        help=f"folder of csm export voice or of csm-1b, or {others}, which is packaged{default}",
     )
 
 
@@ -85,21 +88,29 @@ def add_candidates(parser: argparse._ActionsContainer) -> None:
         "--reader",
         choices=READERS,
         default=READERS[0],
-        help="what reads candidates: Whisper tiny.en, or the voice's own model (default: %(default)s)",
+        help="recogniser that reads the candidates: Whisper tiny.en, or the voice's own model "
+        "(default: %(default)s)",
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Adds --run, --corpus and --device: a finished training and where it runs."""
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="of a finished csm train")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="of the corpus, where it has moved")
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="FOLDER", help="folder of a finished csm train"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, metavar="FOLDER", help="folder of the corpus, where it has moved"
+    )
     add_device(parser)
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Adds --recipe, --set and --device, and the list of recipes below the options."""
     parser.add_argument(
-        "--recipe", default="quickstart", metavar="NAME", help="one of the list below (default: %(default)s)"
+        "--recipe",
+        default="quickstart",
+        metavar="NAME",
+        help="recipe of the list below (default: %(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -115,15 +126,14 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def recipe_lines() -> Iterator[str]:
     """Yields what every recipe is, its time and its hardware, from the recipes' docstrings.
 
-    These stand in the first paragraph and in the first sentence of the second, unless that is a command.
+    These stand in the first paragraph: what it is, `Hardware:` and `Time:`, each to its first sentence.
     """
     indent = 6 * " "
     for name, make in RECIPES.items():
-        first, *rest = (" ".join(part.split()) for part in (make.__doc__ or "").split("\n\n"))
+        summary, *rest = (" ".join(part.split()) for part in (make.__doc__ or "").split("\n\n"))
         yield f"  {name}"
-        if rest and not rest[0].startswith("`"):
-            first += f"\n{rest[0].split('. ')[0].rstrip('.')}."
-        for fact in first.splitlines():
+        facts = re.split(r"(?=Hardware: |Time: )", rest[0] if rest and "Hardware: " in rest[0] else "")
+        for fact in (summary, *(f"{fact.split('. ')[0].strip().rstrip('.')}." for fact in facts if fact)):
             yield textwrap.fill(fact, 110, initial_indent=indent, subsequent_indent=indent)
 
 

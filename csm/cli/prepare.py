@@ -1,4 +1,4 @@
-"""Makes a corpus folder of recorded conversations: audio, manifest, reject ledger, totals.
+"""Makes a corpus folder of recorded conversations: audio, manifest, log of rejects, totals.
 
     csm prepare --corpus amazon_queen_excerpt --output data/amazon_queen_excerpt
     csm prepare --corpus folder --source my_recordings --output corpora/mine
@@ -69,15 +69,19 @@ EPILOG = """corpora:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("--corpus", choices=NAMES, help="which corpus (below)")
+    parser.add_argument("--corpus", choices=NAMES, help="name of the corpus (below)")
     parser.add_argument(
         "--stats",
         metavar="FOLDER",
-        help="of a corpus: print what became of its files and turns, make nothing; with --codes down to the "
+        help="print what became of the files and turns of a corpus, make nothing; with --codes down to the "
         "frames that --recipe trains on",
     )
-    parser.add_argument("--codes", type=Path, metavar="FOLDER", help="--stats: the codes of the corpus")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the corpus; a finished one is kept")
+    parser.add_argument(
+        "--codes", type=Path, metavar="FOLDER", help="--stats: folder of the codes of the corpus"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="folder of the corpus; a finished one is kept"
+    )
     parser.add_argument(
         "--archive", type=Path, metavar="FILE", help="amazon_queen: the .deb (default: apt-get downloads it)"
     )
@@ -85,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         type=Path,
         metavar="FOLDER",
-        help="your recordings; drascula, steel_sky, asterisk_prompts, librispeech: where downloads are kept",
+        help="folder of your recordings; drascula, steel_sky, asterisk_prompts, librispeech: folder of "
+        "downloads",
     )
     parser.add_argument(
         "--layout", metavar="NAME", help=f"recordings: one of {', '.join(BY_NAME)} (default: recognised)"
@@ -94,30 +99,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             metavar="SHARE|FILE",
-            help="recordings, folder: the share of the conversations, or a file of their ids, one a line",
+            help="recordings, folder: share of the conversations, or a file of their ids, one a line",
         )
     add_transcription(parser)
     parser.add_argument(
-        "--subset", default="dev-clean", metavar="NAME", help="librispeech: the part (default: %(default)s)"
+        "--subset",
+        default="dev-clean",
+        metavar="NAME",
+        help="librispeech: name of the part (default: %(default)s)",
     )
     parser.add_argument(
-        "--hours", type=float, default=12.0, metavar="H", help="synthetic_dialogues: how much (default: 12)"
+        "--hours",
+        type=float,
+        default=12.0,
+        metavar="H",
+        help="synthetic_dialogues: hours of speech (default: 12)",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="synthetic_dialogues: processes (default: one a core)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="synthetic_dialogues: number of processes (default: one a core)",
     )
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="FOLDER",
-        help="synthetic_dialogues: where speech is kept",
+        help="synthetic_dialogues: folder of the spoken texts",
     )
     parser.add_argument(
         "--consent",
         action="append",
         default=[],
         metavar="SPEAKER=STATEMENT",
-        help="a speaker's consent to a voice made of these recordings; may be given several times",
+        help="speaker's consent to a voice made of these recordings; may be given several times",
     )
     parser.add_argument(
         "--make-excerpt", action="store_true", help="amazon_queen: write the packaged excerpt again"
@@ -139,12 +154,16 @@ def add_transcription(parser: argparse.ArgumentParser) -> None:
         "--language", default="en", metavar="CODE", help="--transcribe: language (default: %(default)s)"
     )
     parser.add_argument(
-        "--speakers", type=int, metavar="N", help="--transcribe: people on one channel (default: found)"
+        "--speakers",
+        type=int,
+        metavar="N",
+        help="--transcribe: number of people on one channel (default: found)",
     )
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="--transcribe: cut turns at pauses to the context of its model; --stats: whose training",
+        help="--transcribe: recipe to whose model's context turns are cut at pauses; --stats: recipe whose "
+        "training frames are counted",
     )
 
 

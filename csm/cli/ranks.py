@@ -26,7 +26,7 @@ def starts_ranks(options: argparse.Namespace) -> bool:
 
 def run_ranks(options: argparse.Namespace) -> int:
     """Runs this command on --ranks ranks; returns the exit status of the first that failed, or 0."""
-    # torchrun sets this and warns of it; start_world chooses the number of threads.
+    # torchrun sets this and warns of it; start_distributed chooses the number of threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -24,16 +24,24 @@ from csm.research.trainings import with_steps
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("question", choices=QUESTIONS, help="; ".join(_titles()))
-    parser.add_argument("--codes", type=Path, required=True, metavar="FOLDER", help="of csm encode")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of this question")
-    parser.add_argument("--steps", type=int, metavar="N", help="of each training (default: the recipe's)")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each training (default: 3)")
+    parser.add_argument(
+        "--codes", type=Path, required=True, metavar="FOLDER", help="folder of the codes of csm encode"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="folder of this question"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of steps of each training (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="number of seeds of each training (default: 3)"
+    )
     parser.add_argument(
         "--lines",
         type=int,
         default=60,
         metavar="N",
-        help="most lines spoken and heard; 0: none (default: 60)",
+        help="largest number of lines spoken and transcribed; 0: none (default: 60)",
     )
     parser.add_argument(
         "--asr", metavar="MODEL", help="recogniser of what is spoken, as of csm evaluate (default: tiny.en)"

@@ -38,15 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     defaults = ServerSettings()
     add_voice(parser)
-    parser.add_argument("--host", default=defaults.host, help="address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=defaults.port, help="(default: %(default)s)")
-    parser.add_argument("--token", default=os.environ.get("CSM_TOKEN", ""), help="(default: $CSM_TOKEN)")
-    parser.add_argument("--sessions", type=int, default=0, metavar="N", help="speakers (default: measured)")
+    parser.add_argument("--host", default=defaults.host, help="address of the server (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=defaults.port, help="port of the server (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--token",
+        default=os.environ.get("CSM_TOKEN", ""),
+        help="token that clients must send (default: $CSM_TOKEN)",
+    )
+    parser.add_argument(
+        "--sessions", type=int, default=0, metavar="N", help="number of speakers at once (default: measured)"
+    )
     parser.add_argument(
         "--hearing",
         choices=HEARING,
         default=HEARING[0],
-        help="what recognises speech: tiny.en, or the voice's own model (experimental)",
+        help="recogniser of speech: tiny.en, or the voice's own model (experimental)",
     )
     add_turn_end(parser)
     add_backchannels(parser)
@@ -55,11 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a style that the page offers: a recording in whose manner to speak; may be given several times",
+        help="style that the page offers: a recording in whose manner to speak; may be given several times",
     )
-    parser.add_argument("--script", type=Path, metavar="FILE", help="replies, one a line")
-    parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that chooses the words")
-    parser.add_argument("--chat-model", default="default", metavar="NAME", help="its model")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="text file of replies, one a line")
+    parser.add_argument("--chat", metavar="URL", help="OpenAI-compatible endpoint that writes the words")
+    parser.add_argument(
+        "--chat-model", default="default", metavar="NAME", help="name of the endpoint's model"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

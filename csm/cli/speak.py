@@ -30,29 +30,35 @@ from csm.generation.voice_card import is_marked, mark_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
+    parser.add_argument("text", nargs="?", help="text to speak; -: standard input")
     add_voice(parser)
-    parser.add_argument("--speaker", metavar="NAME", help="who says it (default: the most trained speaker)")
+    parser.add_argument(
+        "--speaker", metavar="NAME", help="speaker of the text (default: the most trained speaker)"
+    )
     parser.add_argument("--list", action="store_true", help="list the speakers")
-    parser.add_argument("--prompt", type=Path, metavar="FILE", help="a recording whose voice to continue in")
-    parser.add_argument("--prompt-text", default="", metavar="TEXT", help="what the recording says")
-    parser.add_argument("--style", type=Path, metavar="FILE", help="a recording in whose manner to speak")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: speech/000.wav, 001.wav, ...")
+    parser.add_argument("--prompt", type=Path, metavar="FILE", help="recording whose voice to continue in")
+    parser.add_argument("--prompt-text", default="", metavar="TEXT", help="text of the recording")
+    parser.add_argument("--style", type=Path, metavar="FILE", help="recording in whose manner to speak")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="WAV file (default: speech/000.wav, 001.wav, ...)"
+    )
     parser.add_argument("--quiet", action="store_true", help="do not play it")
-    parser.add_argument("--seed", type=int, help="of sampling; another seed gives another rendition")
+    parser.add_argument("--seed", type=int, help="seed of sampling; another seed gives another rendition")
     parser.add_argument("--speed", type=float, help="rate of speech: 1 is the voice's own, 0.5 to 2")
     add_candidates(parser)
-    parser.add_argument("--temperature", type=float, help="of sampling: 0 is the argmax")
+    parser.add_argument("--temperature", type=float, help="temperature of sampling; 0: the argmax")
     parser.add_argument(
         "--guidance",
         type=float,
         metavar="X",
-        help="how far a frame's prediction is moved away from the one without the text; 0: not at all, "
-        "0.5: clearer words of the voice wideband (default: the voice's own)",
+        help="strength of guidance, which moves a frame's prediction away from the one without the text; 0: "
+        "none, 0.5: clearer words of the voice wideband (default: the voice's own)",
     )
-    parser.add_argument("--top-k", type=int, help="sample from the k most probable codes; 0 from all")
+    parser.add_argument("--top-k", type=int, help="number of most probable codes to sample from; 0: all")
     parser.add_argument(
-        "--watermark", action="store_true", help="an inaudible one (default: where the voice's card says so)"
+        "--watermark",
+        action="store_true",
+        help="add an inaudible watermark (default: where the voice's card says so)",
     )
     parser.add_argument("--int8", action="store_true", help="int8 weights: faster, less exact")
 

@@ -31,12 +31,12 @@ from csm.training.dry_run import dry_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_recipe(parser)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of this run")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder of this run")
     parser.add_argument(
         "--codes",
         metavar="FOLDER",
-        help="of the shards, or its address in a bucket (s3://...), which OUTPUT/codes then stands for "
-        "(default: OUTPUT/codes)",
+        help="folder of the shards, or its address in a bucket (s3://...), which OUTPUT/codes then stands "
+        "for (default: OUTPUT/codes)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print memory and batch sizes; train nothing")
     parser.add_argument("--fields", action="store_true", help="print the recipe's fields; train nothing")

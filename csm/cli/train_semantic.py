@@ -23,8 +23,10 @@ from csm.recipes.steps.train_semantic import train_semantic
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_recipe(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of this tokenizer")
-    parser.add_argument("--recogniser", metavar="FOLDER", help="of a Whisper for faster-whisper")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="folder of this tokenizer"
+    )
+    parser.add_argument("--recogniser", metavar="FOLDER", help="folder of a Whisper model for faster-whisper")
     add_ranks(parser)
 
 

@@ -27,8 +27,12 @@ from csm.recipes.steps.train_tokenizer import train_tokenizer
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     add_recipe(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of this tokenizer")
-    parser.add_argument("--teacher", type=Path, metavar="FOLDER", help="of a WavLM, HuBERT or wav2vec2")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="folder of this tokenizer"
+    )
+    parser.add_argument(
+        "--teacher", type=Path, metavar="FOLDER", help="folder of a WavLM, HuBERT or wav2vec2 model"
+    )
     add_ranks(parser)
 
 

@@ -21,9 +21,9 @@ from csm.generation.talker import Talker
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a recording of one channel")
+    parser.add_argument("file", type=Path, metavar="FILE", help="recording of one channel")
     add_voice(parser)
-    parser.add_argument("--speaker", metavar="NAME", help="a known voice that is heard (default: any other)")
+    parser.add_argument("--speaker", metavar="NAME", help="known voice in the recording (default: any other)")
     parser.add_argument("--json", action="store_true", help="print each change as a line of JSON")
 
 

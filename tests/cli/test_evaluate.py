@@ -2,15 +2,19 @@
 
 import argparse
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from csm.cli.evaluate import add_arguments, run
+from csm import config as config_files
+from csm.cli.evaluate import add_arguments, packaged_reference, run
 from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, write_manifest
-from csm.evaluation.core.report import Cell, Table
+from csm.evaluation.core.report import Cell, Table, load_report
 from csm.evaluation.subjects import codes, voice_speech
 from csm.evaluation.subjects import run as runs
 from csm.evaluation.subjects import tokenizer as tokenizers
+from csm.recipes.named import recipe
 from tests.evaluation.small_voice import cheap_evaluators, small_corpus_of, small_talker
 
 
@@ -53,7 +57,7 @@ def test_what_is_missing_or_too_much_is_an_error_that_says_what_to_do(given, mes
 
 
 def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folder, monkeypatch, capsys):
-    only(monkeypatch, runs, "run_metric_rows", ("SI-SDR", "latency"))
+    only(monkeypatch, runs, "run_metric_rows", ("log-mel distance", "latency"))
     command(["--run", run_folder])
     shown = capsys.readouterr().out
     assert shown.isascii() and shown.splitlines()[-1] == f"report: {run_folder / 'report.html'}"
@@ -64,6 +68,18 @@ def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folde
     command(["--compare", run_folder, run_folder])
     # One conversation is too few for a verdict, even between equal runs.
     assert "no verdict: 1 of 6 conversations" in capsys.readouterr().out
+
+
+def test_a_quickstart_run_has_the_report_of_its_initial_weights_beside_it(tmp_path):
+    def written(**changes) -> Path:
+        config = config_files.to_dict(replace(recipe("quickstart"), **changes))
+        (tmp_path / "run.json").write_text(json.dumps({"config": {"run": config}}))
+        return tmp_path
+
+    assert packaged_reference(tmp_path) is None
+    assert load_report(packaged_reference(written())).find("wer", "lines", "generated").mean > 0
+    assert packaged_reference(written(model_start="scratch")) is None
+    assert packaged_reference(written(recipe="telephone_model")) is None
 
 
 def test_a_tokenizer_ends_with_its_tables_and_the_path_of_its_page(
@@ -119,7 +135,7 @@ def test_a_voice_ends_with_its_tables_and_resumes_where_it_was_stopped(
     small_talker(tiny_model).save_pretrained(tmp_path / "a_voice")
     given = ["--voice", tmp_path / "a_voice", "--corpus", corpus.root]
     given += ["--output", tmp_path / "out", "--lines", "2"]
-    say, count = voice_speech.Speaker.say, 0
+    say, count = voice_speech.LineSpeaker.say, 0
 
     def stops(*arguments, **options):
         nonlocal count
@@ -128,7 +144,7 @@ def test_a_voice_ends_with_its_tables_and_resumes_where_it_was_stopped(
             raise KeyboardInterrupt
         return say(*arguments, **options)
 
-    monkeypatch.setattr(voice_speech.Speaker, "say", stops)
+    monkeypatch.setattr(voice_speech.LineSpeaker, "say", stops)
     with pytest.raises(KeyboardInterrupt):
         command(given)
     spoken = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "speech").glob("*.wav")}
