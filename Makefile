@@ -67,12 +67,8 @@ speak: $(READY)
 talk: $(READY)
 	@$(CSM) serve $(if $(VOICE),--voice $(VOICE)) $(TALK)
 
-# Products of Triton's interpreter are numpy's. On processors of AMD that it does not name, OpenBLAS takes kernels for
-# Haswell, which round an element by its place in the tile: tests of Triton kernels compare bits.
-BLAS := $(shell grep -qs AuthenticAMD /proc/cpuinfo && grep -qs avx512vl /proc/cpuinfo && echo OPENBLAS_CORETYPE=SkylakeX)
-
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BLAS) $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -q --numprocesses 2 --dist loadfile --durations 40
 
 wheel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/wheel.py

@@ -15,6 +15,8 @@ FILES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 # A part of csm imports its own tier and the ones below it.
 TIERS = (
     ("system",),
+    ("text_tables",),
+    ("text_numbers",),
     ("text_normalisation",),
     ("pronunciation", "spelling", "config", "int8_tables"),
     ("text", "word_search"),
@@ -34,7 +36,7 @@ TIERS = (
     ("recipes",),
     ("research",),
     ("cli",),
-    ("quantization_cost", "__main__"),
+    ("__main__",),
 )
 TIER = {name: height for height, names in enumerate(TIERS) for name in names}
 HOMES = {  # who alone imports a heavy or optional package
