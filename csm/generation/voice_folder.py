@@ -15,7 +15,7 @@ import torch
 
 from csm import config as config_files
 from csm.generation.sampling import SamplingConfig
-from csm.generation.voices import VOICES_FILE, Voice, read_voices
+from csm.generation.voices import VOICES_FILE, Voice, known_numbers, nearest_name, read_voices
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.io import checkpoints
 from csm.pronunciation import is_word
@@ -54,6 +54,11 @@ def read_voice_folder(folder: Path) -> VoiceParts:
     Raises:
         ValueError: It holds no voice, or a part is missing or does not fit the others; says what to do.
     """
+    if not folder.exists():
+        raise ValueError(
+            f"there is no folder {folder}: expected one with a voice, or the name of a packaged voice "
+            f"({', '.join(PACKAGED_VOICES)}){_speaker_hint(folder.name)}"
+        )
     published = is_csm_1b(folder)
     for name in () if published else (VOICES_FILE, SAMPLING_FILE):
         if not (folder / name).is_file():
@@ -76,6 +81,14 @@ def read_voice_folder(folder: Path) -> VoiceParts:
         return VoiceParts(model, tokenizer, numbered_voices(), published_sampling(folder))
     sampling = config_files.load(SamplingConfig, folder / SAMPLING_FILE)
     return VoiceParts(model, tokenizer, read_voices(folder), sampling, WordPairs.read(folder, is_word))
+
+
+def _speaker_hint(name: str) -> str:
+    """Names the packaged voice that has a speaker of about this name."""
+    for voice, folder in PACKAGED_VOICES.items():
+        if near := nearest_name(name, known_numbers(folder)):
+            return f"; {near} is a speaker of the voice {voice}"
+    return ""
 
 
 def is_csm_1b(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,10 +44,17 @@ def find_voice(voices: Mapping[str, Voice], name: str | None) -> Voice:
     if name is None:
         return voices[next(iter(voices))]
     if name not in voices:
-        near = difflib.get_close_matches(name.upper(), voices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest_name(name, voices)
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"speaker is {name!r}: expected one of {', '.join(voices)}{hint}")
     return voices[name]
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """Returns the name that is spelled most like another one, whatever its case; None if none is near."""
+    folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return folded[near[0]] if near else None
 
 
 def write_voices(folder: Path, voices: Mapping[str, Voice]) -> None:

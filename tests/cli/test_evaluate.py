@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from csm import config as config_files
-from csm.cli.evaluate import add_arguments, packaged_reference, run
+from csm.cli.evaluate import QUICKSTART_START, add_arguments, packaged_reference, run
 from csm.data.manifest import CORPUS_NAME, MANIFEST_NAME, write_manifest
 from csm.evaluation.core.report import Cell, Table, load_report
 from csm.evaluation.subjects import codes, voice_speech
@@ -71,13 +71,27 @@ def test_a_run_ends_with_the_path_of_its_page_and_compares_with_itself(run_folde
 
 
 def test_a_quickstart_run_has_the_report_of_its_initial_weights_beside_it(tmp_path):
-    def written(**changes) -> Path:
-        config = config_files.to_dict(replace(recipe("quickstart"), **changes))
+    corpus = tmp_path / "corpus"
+    given = load_report(QUICKSTART_START).find("wer", "lines", "generated").values
+    lines = [(score.clip, score.conversation) for score in given]
+
+    def written(name="amazon_queen_excerpt", lines=lines, **changes) -> Path:
+        corpus.mkdir(exist_ok=True)
+        (corpus / CORPUS_NAME).write_text(json.dumps({"name": name}))
+        config = config_files.to_dict(replace(recipe("quickstart"), **{"corpus": str(corpus), **changes}))
         (tmp_path / "run.json").write_text(json.dumps({"config": {"run": config}}))
+        (tmp_path / "speech").mkdir(exist_ok=True)
+        rows = [{"kind": "line", "id": i, "conversation": c, "speaker": "A", "text": "x"} for i, c in lines]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "speech/speech.jsonl").write_text(text)
         return tmp_path
 
     assert packaged_reference(tmp_path) is None
-    assert load_report(packaged_reference(written())).find("wer", "lines", "generated").mean > 0
+    assert packaged_reference(written()) == QUICKSTART_START
+    assert packaged_reference(written(corpus=str(tmp_path / "moved"))) == QUICKSTART_START
+    assert packaged_reference(written(name="other")) is None
+    other = [(clip, "elsewhere") for clip, _ in lines]
+    assert packaged_reference(written(lines=other, corpus=str(tmp_path / "moved"))) is None
     assert packaged_reference(written(model_start="scratch")) is None
     assert packaged_reference(written(recipe="telephone_model")) is None
 
@@ -182,7 +196,7 @@ def test_a_voice_is_measured_on_texts_without_a_corpus(tiny_model, tmp_path, mon
     [
         (["--lines", "0"], "lines is 0"),
         (["--corpus", "nowhere"], "no finished corpus"),
-        (["--voice", "nowhere"], "no voice in nowhere"),
+        (["--voice", "nowhere"], "there is no folder nowhere"),
     ],
 )
 def test_bad_input_of_a_voice_is_named(tmp_path, given, message):

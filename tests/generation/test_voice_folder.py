@@ -139,6 +139,13 @@ def test_sampling_is_the_one_of_the_folder(tmp_path, written, expected):
     assert (found.temperature, found.later_temperature, found.top_k) == expected
 
 
+def test_a_folder_that_is_not_there_is_refused_with_the_packaged_names(tmp_path):
+    with pytest.raises(ValueError, match=r"no folder .*packaged voice \(telephone, wideband\)$"):
+        Talker.from_pretrained(tmp_path / "nothing like it")
+    with pytest.raises(ValueError, match=r"; am_michael is a speaker of the voice wideband$"):
+        Talker.from_pretrained("am_micheal")
+
+
 def test_what_is_missing_is_named(published, tmp_path):
     folder = converted(published, tmp_path / "sesame", "sesame")
     shutil.move(folder / "tokenizer", tmp_path / "mimi")

@@ -20,6 +20,8 @@ def test_no_name_is_the_first_voice_and_an_unknown_one_is_refused_with_the_neare
         find_voice(VOICES, "fay")
     with pytest.raises(ValueError, match="expected one of JOE, FAYE$"):
         find_voice(VOICES, "GODOT")
+    with pytest.raises(ValueError, match="did you mean am_adam"):
+        find_voice({"am_adam": VOICES["JOE"]}, "AM_adm")
 
 
 def test_written_voices_are_read_in_their_order_with_and_without_an_emotion(tmp_path):
