@@ -50,15 +50,16 @@ class Step:
 
 
 STEPS = (
-    Step("environment", ("environment.py",), 90),
-    Step("compiled", ("compiled.py",), 150),
+    Step("environment", ("environment.py",), 70),
+    Step("compiled", ("compiled.py",), 130),
     Step("tests", ("kernel_tests.py",), 270),
     Step("memcheck", ("sanitizer.py", "memcheck"), 90),
     Step("racecheck", ("sanitizer.py", "racecheck"), 90),
-    Step("kernels", ("kernel_times.py",), 330),
-    Step("counters", ("counters.py",), 120),
+    Step("kernels", ("kernel_times.py",), 300),
+    Step("counters", ("counters.py",), 100),
     Step("training", ("training_steps.py",), 210),
-    Step("generation", ("generation.py",), 150),
+    Step("compiled_step", ("compiled_training.py",), 110),
+    Step("generation", ("generation.py",), 130),
 )
 
 

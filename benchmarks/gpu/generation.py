@@ -1,4 +1,4 @@
-"""Step 8: generation with random weights: milliseconds, launches and waits per frame, and the first audio."""
+"""Step 9: generation with random weights: milliseconds, launches and waits per frame, and the first audio."""
 
 from __future__ import annotations
 

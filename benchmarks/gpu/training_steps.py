@@ -78,9 +78,12 @@ def made_up_rows(model: Any, turns: int, seed: int) -> Any:
     return model.with_layout(rows.build())
 
 
-def started(sizes: dict[str, Any], turns: int, device: torch.device, steps: int) -> Any:
-    """Returns a new run and its batches."""
+def started(
+    sizes: dict[str, Any], turns: int, device: torch.device, steps: int, compiled: bool = False
+) -> Any:
+    """Returns a new run, with its step compiled as one graph or not, and its batches."""
     from csm.model import CSMModel
+    from csm.network.execution import compile_step
     from csm.network.model_config import CSMConfig
     from csm.training.batches import Batches
     from csm.training.distributed import DistributedContext
@@ -90,6 +93,8 @@ def started(sizes: dict[str, Any], turns: int, device: torch.device, steps: int)
 
     torch.manual_seed(0)
     model = CSMModel(CSMConfig(text="bytes", **sizes)).to(device).train()
+    if compiled:
+        compile_step(model)
     task = MadeUpTask(model, turns)
     config = TrainingConfig(steps=steps, micro_batches=1, warmup_steps=2, precision="bf16", zero_stage=0)
     distributed = DistributedContext(rank=0, size=1, local_size=1, device=device)
@@ -98,11 +103,13 @@ def started(sizes: dict[str, Any], turns: int, device: torch.device, steps: int)
     return SimpleNamespace(run=run, batches=Batches(task, config, distributed))
 
 
-def trained(sizes: dict[str, Any], turns: int, device: torch.device, steps: int) -> tuple[list[float], float]:
+def trained(
+    sizes: dict[str, Any], turns: int, device: torch.device, steps: int, compiled: bool = False
+) -> tuple[list[float], float]:
     """Returns the loss after each step and the median milliseconds of the second half."""
     from csm.training.loop import optimizer_step
 
-    training = started(sizes, turns, device, steps)
+    training = started(sizes, turns, device, steps, compiled)
     times, losses = [], []
     for step in range(1, steps + 1):
         start = time.perf_counter()
@@ -131,13 +138,15 @@ def synchronisations(sizes: dict[str, Any], turns: int, device: torch.device) ->
     return [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
 
 
-def profiled(sizes: dict[str, Any], turns: int, device: torch.device) -> dict[str, Any]:
+def profiled(
+    sizes: dict[str, Any], turns: int, device: torch.device, compiled: bool = False
+) -> dict[str, Any]:
     """Returns the device's busy share and the launches of a step; prints the kernels that take most."""
     from torch.profiler import ProfilerActivity, profile
 
     from csm.training.loop import optimizer_step
 
-    training = started(sizes, turns, device, 8)
+    training = started(sizes, turns, device, 8, compiled)
     for step in (1, 2, 3):
         optimizer_step(training.run, training.batches, step, lambda: None)
     torch.cuda.synchronize()

@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-CHUNK = 4 * 2**20  # logits formed at a time: 16 MB of fp32
-# Liger's Triton kernel does the same with less traffic; it is the one on CUDA where it is installed.
+# Logits formed at a time: 16 MB of fp32, and 128 MB on a GPU, which would wait for its launches else.
+CHUNK, CUDA_CHUNK = 4 * 2**20, 32 * 2**20
+# Whether the heads of all groups are multiplied at once; None: on CUDA.
+TOGETHER: bool | None = None
+# Liger's Triton kernel does the same for one head with less traffic: used on CUDA where it is installed.
 HAS_LIGER = importlib.util.find_spec("liger_kernel") is not None
 
 
@@ -33,10 +36,15 @@ def linear_cross_entropy(
         targets: In [0, V).
         label_smoothing: Share of the target's probability that is spread over all V.
     """
-    if HAS_LIGER and rows.is_cuda and rows.shape[1]:
-        return liger_cross_entropy(rows, heads, targets, label_smoothing)
     needs = torch.is_grad_enabled() and (rows.requires_grad or heads.requires_grad)
-    sums: Tensor = _LinearCrossEntropy.apply(rows, heads, targets, label_smoothing, needs)
+    dtype = _product_dtype(rows)
+    if torch.compiler.is_compiling():
+        # One operator: traced, the loop over chunks would make the number of rows a constant of the graph.
+        compiled: Tensor = _compiled(rows, heads, targets, label_smoothing, needs, dtype)[0]
+        return compiled
+    if HAS_LIGER and rows.is_cuda and len(rows) == 1 and rows.shape[1]:
+        return liger_cross_entropy(rows, heads, targets, label_smoothing)
+    sums: Tensor = _LinearCrossEntropy.apply(rows, heads, targets, label_smoothing, needs, dtype)
     return sums
 
 
@@ -49,8 +57,7 @@ def liger_cross_entropy(
     """`linear_cross_entropy` by Liger kernels, one call per group; N at least 1."""
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
-    device = rows.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
+    dtype = _product_dtype(rows)
     sums = []
     for x, head, target in zip(rows.to(dtype), heads.to(dtype), targets, strict=True):
         found = liger_fused_linear_cross_entropy(
@@ -75,45 +82,114 @@ class Head(nn.Linear):
         return linear_cross_entropy(input[None], self.weight.T[None], targets[None], label_smoothing)[0]
 
 
+def _product_dtype(rows: Tensor) -> torch.dtype:
+    """The dtype of products with these rows: autocast's, which leaves float64 alone."""
+    device = rows.device.type
+    if rows.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return rows.dtype
+
+
+def _sums_and_gradients(
+    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the sums [G] and their gradients of rows and heads, which are empty where none is needed."""
+    sums = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+    row_gradient = torch.zeros_like(rows) if needs_gradient else rows.new_empty(0)
+    head_gradient = torch.zeros_like(heads) if needs_gradient else heads.new_empty(0)
+    parts: list[Tensor] = [rows, heads, targets, sums]
+    if needs_gradient:
+        parts += [row_gradient, head_gradient]
+    # A GPU takes all heads in one batched product; a CPU's caches hold one head's logits at a time.
+    together = TOGETHER if TOGETHER is not None else rows.is_cuda
+    # The caller's autocast is in `dtype`: a compiled graph runs its operators without one.
+    with torch.autocast(rows.device.type, enabled=False):
+        for some in [parts] if together else zip(*parts, strict=True):
+            _add_sums_and_gradients(*some, smoothing=smoothing, dtype=dtype)
+    return sums, row_gradient, head_gradient
+
+
+def _add_sums_and_gradients(
+    rows: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    sums: Tensor,
+    row_gradient: Tensor | None = None,
+    head_gradient: Tensor | None = None,
+    *,
+    smoothing: float,
+    dtype: torch.dtype,
+) -> None:
+    """Adds to the last three; all have the dimension of groups in front, or none has."""
+    size = head.shape[-1]
+    step = max(1, (CUDA_CHUNK if rows.is_cuda else CHUNK) // (size * sums.numel()))
+    head = head.to(dtype)
+    for start in range(0, rows.shape[-2], step):
+        x = rows[..., start : start + step, :].to(dtype)
+        target = targets[..., start : start + step, None]
+        logits = (x @ head).float()
+        normaliser = logits.logsumexp(-1, keepdim=True)
+        loss = normaliser - (1 - smoothing) * logits.gather(-1, target)
+        if smoothing:
+            loss = loss - smoothing * logits.mean(-1, keepdim=True)
+        sums += loss.sum((-2, -1))
+        if row_gradient is None or head_gradient is None:
+            continue
+        slope = logits.sub_(normaliser).exp_()
+        if smoothing:
+            slope.sub_(smoothing / size)
+        slope.scatter_add_(-1, target, torch.full_like(target, smoothing - 1, dtype=slope.dtype))
+        slope = slope.to(dtype)
+        row_gradient[..., start : start + step, :] = slope @ head.mT
+        if dtype != head_gradient.dtype:
+            head_gradient += x.mT @ slope
+        elif head_gradient.ndim == 2:  # in place: adding a product would form it first
+            head_gradient.addmm_(x.mT, slope)
+        else:
+            head_gradient.baddbmm_(x.mT, slope)
+
+
+def _scaled(gradient: Tensor, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    scale = gradient[:, None, None]
+    return rows * scale.to(rows.dtype), heads * scale.to(heads.dtype), None, None, None, None
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool
-    ) -> Tensor:
-        groups, count, _ = rows.shape
-        size = heads.shape[2]
-        sums = torch.zeros(groups, dtype=torch.float32, device=rows.device)
-        row_gradient = torch.zeros_like(rows) if needs_gradient else None
-        head_gradient = torch.zeros_like(heads) if needs_gradient else None
-        step = max(1, CHUNK // size)
-        for group in range(groups):
-            for start in range(0, count, step):
-                x, target = rows[group, start : start + step], targets[group, start : start + step, None]
-                logits = (x @ heads[group]).float()
-                normaliser = logits.logsumexp(1, keepdim=True)
-                loss = normaliser - (1 - smoothing) * logits.gather(1, target)
-                if smoothing:
-                    loss = loss - smoothing * logits.mean(1, keepdim=True)
-                sums[group] += loss.sum()
-                if row_gradient is None or head_gradient is None:
-                    continue
-                slope = logits.sub_(normaliser).exp_()
-                if smoothing:
-                    slope.sub_(smoothing / size)
-                slope.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=slope.dtype))
-                slope = slope.to(rows.dtype)
-                row_gradient[group, start : start + step] = slope @ heads[group].T
-                # In place where the dtypes allow: adding a product would form it first.
-                if torch.is_autocast_enabled(rows.device.type):
-                    head_gradient[group] += x.T @ slope
-                else:
-                    head_gradient[group].addmm_(x.T, slope)
-        if row_gradient is not None and head_gradient is not None:
-            ctx.save_for_backward(row_gradient, head_gradient)
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        sums, *gradients = _sums_and_gradients(*arguments)
+        ctx.save_for_backward(*gradients)
         return sums
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, heads = ctx.saved_tensors
-        scale = gradient[:, None, None]
-        return rows * scale.to(rows.dtype), heads * scale.to(heads.dtype), None, None, None
+        return _scaled(gradient, *ctx.saved_tensors)
+
+
+@torch.library.custom_op("csm::linear_cross_entropy", mutates_args=())
+def _compiled(
+    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _sums_and_gradients(rows, heads, targets, smoothing, needs_gradient, dtype)
+
+
+@_compiled.register_fake
+def _(
+    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    sums = rows.new_empty(rows.shape[0], dtype=torch.float32)
+    if not needs_gradient:
+        return sums, rows.new_empty(0), heads.new_empty(0)
+    return sums, torch.empty_like(rows), torch.empty_like(heads)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:])
+
+
+def _compiled_backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _scaled(gradient, *ctx.saved_tensors)
+
+
+_compiled.register_autograd(_compiled_backward, setup_context=_keep_gradients)

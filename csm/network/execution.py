@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 from torch import nn
 
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import TransformerBlock
+
+Compiled = Literal["nothing", "blocks", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,35 +18,57 @@ class ExecutionConfig:
     """What may be traded for time and memory; the losses are those of the plain run, up to rounding.
 
     Attributes:
-        compile: Whether torch.compile compiles every transformer block of backbone and depth decoder. It
-            saves time in long runs (docs/MEASURED.md): the first steps compile for a minute or more. Not with
-            ZeRO-3, which gathers weights in hooks that no graph can hold.
+        compile: What torch.compile compiles: "nothing"; "blocks", every transformer block of backbone and
+            depth decoder, which saves time in long runs (docs/MEASURED.md); or "step", the whole forward and
+            backward pass as one graph for batches of any size, a fifth of the operator calls of the plain
+            run (docs/GPU.md). The first steps compile: "blocks" for a minute or more, "step" for minutes on a
+            CPU. Neither with ZeRO-3, which gathers weights in hooks that no graph can hold.
         checkpoint_layers: Whether only each block's input is kept and the block is computed again in the
             backward pass: about a third more time for the memory of all activations inside blocks.
     """
 
-    compile: bool = False
+    compile: Compiled = "nothing"
     checkpoint_layers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile not in get_args(Compiled):
+            raise ValueError(f"compile is {self.compile!r}: expected one of {', '.join(get_args(Compiled))}")
 
 
 def apply_execution(model: ConversationNetwork, config: ExecutionConfig, *, zero_stage: int) -> None:
-    """Switches the model's blocks, in place, before an engine takes it.
+    """Switches how the model runs, in place, before an engine takes it.
 
     Raises:
-        ValueError: compile with ZeRO-3.
+        ValueError: Something is compiled with ZeRO-3, or the whole step with recomputed layers.
     """
-    if config.compile and zero_stage == 3:
+    if config.compile != "nothing" and zero_stage == 3:
         raise ValueError(
-            "execution.compile with training.zero_stage 3: expected compile=false, or a stage of 0 to 2, "
-            "where every rank holds whole weights"
+            f"execution.compile is {config.compile!r} with training.zero_stage 3: expected 'nothing', or a "
+            f"stage of 0 to 2, where every rank holds whole weights"
+        )
+    if config.compile == "step" and config.checkpoint_layers:
+        raise ValueError(
+            "execution.compile is 'step' with execution.checkpoint_layers: expected compile='blocks', or "
+            "checkpoint_layers=false; the compiler chooses by itself what is computed again"
         )
     blocks = [*model.backbone.blocks, *model.depth_decoder.blocks]
     for block in cast(list[TransformerBlock], blocks):
         block.checkpointed = config.checkpoint_layers
-        if config.compile:
-            _compile(block)
+        if config.compile == "blocks":
+            # Batches differ in rows and longest sequence: sizes are symbols from the start.
+            block.compile(dynamic=True)
+    if config.compile == "step":
+        compile_step(model)
 
 
-def _compile(block: nn.Module) -> None:
-    # Batches differ in rows and longest sequence: sizes are symbols from the start.
-    block.compile(dynamic=True)
+def compile_step(model: nn.Module, backend: str = "inductor") -> None:
+    """Compiles a model's call, and its backward pass, to one graph for batches of any size."""
+    # Here, as the compiler takes seconds to import.
+    import torch._dynamo
+    import torch.fx.experimental._config as shape_config
+
+    # A size that equals another one by chance, or a constant of the model, would be compiled in.
+    shape_config.use_duck_shape = False
+    # Label smoothing is a constant of a run.
+    torch._dynamo.config.specialize_float = True
+    model.compile(fullgraph=True, dynamic=True, backend=backend)

@@ -16,11 +16,15 @@ def problem(groups: int, rows: int, width: int, size: int):
     return x.requires_grad_(), heads.requires_grad_(), targets
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("chunk", [1, 50, 10**6])
 @pytest.mark.parametrize(("groups", "rows"), [(1, 13), (3, 7), (2, 0)])
-def test_sums_and_gradients_are_those_of_the_whole_logits(groups, rows, chunk, smoothing, monkeypatch):
+def test_sums_and_gradients_are_those_of_the_whole_logits(
+    groups, rows, chunk, smoothing, together, monkeypatch
+):
     monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+    monkeypatch.setattr(cross_entropy, "TOGETHER", together)
     x, heads, targets = problem(groups, rows, 5, 11)
     weights = torch.arange(1.0, groups + 1)
     found = linear_cross_entropy(x, heads, targets, smoothing)

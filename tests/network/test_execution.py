@@ -1,5 +1,10 @@
 """Compiled blocks and recomputed activations: other ways to the same losses and gradients."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -82,7 +87,7 @@ def test_compiled_blocks_give_the_same_loss_and_gradients_for_batches_of_any_siz
     batches = [batch_of(model, random_turn, lengths) for lengths in ([9, 14], [5], [7, 3, 20])]
     expected = [loss_and_gradients(model, batch) for batch in batches]
     torch._dynamo.reset()
-    apply_execution(model, ExecutionConfig(compile=True), zero_stage=0)
+    apply_execution(model, ExecutionConfig(compile="blocks"), zero_stage=0)
     for batch, (loss, gradients) in zip(batches, expected, strict=True):
         compiled, found = loss_and_gradients(model, batch)
         torch.testing.assert_close(compiled, loss, atol=1e-5, rtol=1e-5)
@@ -90,6 +95,29 @@ def test_compiled_blocks_give_the_same_loss_and_gradients_for_batches_of_any_siz
             torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
 
 
-def test_zero_3_does_not_compile(tiny_model) -> None:
-    with pytest.raises(ValueError, match="zero_stage 3.*compile=false"):
-        apply_execution(tiny_model(), ExecutionConfig(compile=True), zero_stage=3)
+def test_a_compiled_step_is_one_graph_for_batches_of_any_size() -> None:
+    """Traced and differentiated as one graph; what the compiler makes of the graph is its own matter."""
+    program = Path(__file__).with_name("step_as_one_graph.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["graphs"], found["breaks"]) == (1, 0), found
+    assert found["loss"] < 1e-6 and found["gradient"] < 1e-4 and found["gradients"] > 60, found
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"compile": "blocks"}, {"zero_stage": 3}, "zero_stage 3: expected 'nothing'"),
+        ({"compile": "step"}, {"zero_stage": 3}, "zero_stage 3: expected 'nothing'"),
+        ({"compile": "step", "checkpoint_layers": True}, {"zero_stage": 2}, "expected compile='blocks'"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(tiny_model, changes, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_execution(tiny_model(), ExecutionConfig(**changes), **options)
+
+
+def test_an_unknown_part_to_compile_is_refused() -> None:
+    with pytest.raises(ValueError, match="compile is 'all': expected one of nothing, blocks, step"):
+        ExecutionConfig(compile="all")

@@ -29,6 +29,7 @@ def load(name: str):
 
 
 host_work, training_steps = load("host_work"), load("training_steps")
+compiled_step = load("compiled_step")
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,17 @@ def test_a_training_step_waits_once() -> None:
     # The optimizer of the CPU reads its step count; on CUDA it is one fused kernel of torch.
     waits = {place: n for place, n in found.waits.items() if "training/optimizer.py" not in place}
     assert list(waits.values()) == [1] and "training/loop.py" in next(iter(waits)), found.waits
+
+
+def test_launches_of_generated_code_are_the_calls_in_its_function_call() -> None:
+    code = """
+cpp_fused_add_0 = async_compile.cpp_pybinding()
+def call(args):
+    extern_kernels.mm(arg0, arg1, out=buf0)
+    cpp_fused_add_0(buf0, buf1)
+    buf2 = torch.ops.csm.linear_cross_entropy.default(buf1)
+    # Topologically Sorted Source Nodes: [torch.ops.csm.linear_cross_entropy]
+    assert_size_stride(buf2[0], (3,), (1,), 'torch.ops.csm.linear_cross_entropy.default')
+    triton_poi_fused_1.run(buf2[0], 3)
+"""
+    assert sum(compiled_step.launches(code).values()) == 4
