@@ -13,9 +13,11 @@ csm evaluate --pronunciation csm/weights/voice --corpus data/amazon_queen --outp
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from csm.cli.options import add_candidates, add_voice
+from csm.data.manifest import CORPUS_NAME
 from csm.evaluation.core.comparison import compare_reports
 from csm.evaluation.core.report import load_report
 from csm.evaluation.core.runner import RunnerOptions
@@ -33,6 +35,7 @@ from csm.evaluation.page.voice_tables import TITLES, voice_tables
 from csm.evaluation.subjects.codes import CodesOptions, evaluate_codes
 from csm.evaluation.subjects.pronunciation import PronunciationOptions, evaluate_pronunciation
 from csm.evaluation.subjects.run import RunOptions, evaluate_run, is_evaluated
+from csm.evaluation.subjects.speech_folder import SPEECH_FILE, read_speech_folder
 from csm.evaluation.subjects.texts import EVERYDAY, TextsOptions, evaluate_texts
 from csm.evaluation.subjects.tokenizer import TokenizerOptions, evaluate_tokenizer
 from csm.evaluation.subjects.voice import VoiceOptions, evaluate_voice
@@ -78,8 +81,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--reference",
         type=Path,
         metavar="REPORT",
-        help="finished report.json to show beside this one (default: for a run of the recipe quickstart the "
-        "packaged report of its initial weights)",
+        help="finished report.json to show beside this one (default: for a run of the recipe quickstart on "
+        "amazon_queen_excerpt the packaged report of its initial weights)",
     )
 
 
@@ -217,12 +220,23 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def packaged_reference(run: Path) -> Path | None:
-    """Returns the packaged report of the weights that a run began with; None where there is none."""
-    if not (run / "run.json").is_file():
+    """Returns the packaged report of the weights that a run began with; None where there is none.
+
+    It is of the lines of one corpus: a run on one of another name, or that has spoken other lines, has none.
+    """
+    if not ((run / "run.json").is_file() and (run / "speech" / SPEECH_FILE).is_file()):
         return None
     recipe = load_run(run)
-    starts = {recipe.model_start, recipe.tokenizer_start}
-    return QUICKSTART_START if recipe.recipe == "quickstart" and starts == {"packaged"} else None
+    if recipe.recipe != "quickstart" or {recipe.model_start, recipe.tokenizer_start} != {"packaged"}:
+        return None
+    report = load_report(QUICKSTART_START)
+    about = Path(recipe.corpus) / CORPUS_NAME  # the corpus may have moved since: then the lines decide
+    if about.is_file() and json.loads(about.read_text(encoding="utf-8")).get("name") != report.corpus:
+        return None
+    wer = report.find("wer", "lines", "generated")
+    known = {(score.clip, score.conversation) for score in wer.values} if wer else set()
+    spoken = {(line.id, line.resampled) for line in read_speech_folder(run / "speech").lines}
+    return QUICKSTART_START if spoken == known else None
 
 
 def _run(options: argparse.Namespace) -> None:

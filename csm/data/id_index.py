@@ -94,7 +94,7 @@ class IdIndex:
                 start = end + 1
 
     def place(self, name: str) -> int | None:
-        """Returns the place of an id, the last one of equal ones, or None."""
+        """Returns the place of an id, or None; of equal ids the place of any one."""
         wanted = name.encode("utf-8", "surrogatepass")
         for place in (self._last + 1, self._last):
             if 0 <= place < len(self) and self._bytes(place) == wanted:

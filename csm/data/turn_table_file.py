@@ -51,7 +51,8 @@ def table_of(
         numbers: The model's number of every speaker.
         ends: By turn, frames at which `forced_alignment.symbols` of its text end; None: no turn is aligned.
         path: File that the table is written to and mapped from, with its SHA-256 in the folder's sha256.json;
-            no more than a conversation is held for it. None: the table is in memory.
+            a conversation is held for it, and the ids of all conversations without frames, of which
+            `require_fit` takes none. None: the table is in memory.
 
     Raises:
         ValueError: A turn has another number of symbols than are aligned.

@@ -68,6 +68,9 @@ def _content(
             times = [round(unit.start + moved, 6), round(unit.end + moved, 6)]
             entries.append(([unit.text, times, MAIN if channel == 0 else OTHER], number))
     entries.sort(key=lambda entry: entry[0][1])
+    places: list[list[int]] = [[] for _ in placed]
+    for place, (_, owner) in enumerate(entries):
+        places[owner].append(place)
     turns = [
         {
             "id": turn.id,
@@ -76,7 +79,7 @@ def _content(
             "text": turn.text,
             "emotion": turn.emotion,
             "words": bool(words.get(turn.id)),
-            "alignments": [place for place, (_, owner) in enumerate(entries) if owner == number],
+            "alignments": places[number],
         }
         for number, (turn, _, moved) in enumerate(placed)
     ]

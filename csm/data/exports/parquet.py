@@ -1,8 +1,9 @@
 """Writes a Hugging Face dataset: data/SPLIT-00000-of-00001.parquet, a row a turn, with an Audio column.
 
-`datasets.load_dataset("parquet", data_dir=...)` reads it. Audio is the turn's own part of its channel, as
-FLAC of 16 bits at its own rate; `words` counts from its beginning. `start` and `end` are where the turn lies
-in the recording of its conversation.
+`datasets.load_dataset("parquet", data_dir=...)` reads it. A conversation lies in one file, unless it has more
+turns than a file holds. Audio is the turn's own part of its channel, as FLAC of 16 bits at its own rate;
+`words` counts from its beginning. `start` and `end` are where the turn lies in the recording of its
+conversation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +50,32 @@ def write_parquet(corpus: Corpus, folder: Path) -> list[tuple[str, str]]:
     with progress("parquet", len(corpus.turns()), unit="turn") as counter:
         for split in SPLITS:
             turns = corpus.turns(split)
-            files = -(-len(turns) // ROWS_PER_FILE)
-            for number in range(files):
-                part = turns[number * ROWS_PER_FILE : (number + 1) * ROWS_PER_FILE]
+            starts = _starts(corpus.contents.turns[corpus.numbers_of(split)].tolist())
+            files = len(starts) - 1
+            for number, (first, end) in enumerate(pairwise(starts)):
+                part = turns[first:end]
                 path = folder / "data" / f"{split}-{number:05d}-of-{files:05d}.parquet"
                 with parquet.ParquetWriter(path, schema) as writer:
                     for rows in _groups(corpus, part, words):
                         writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
                         counter.update(len(rows))
     return []
+
+
+def _starts(sizes: Iterable[int]) -> list[int]:
+    """Returns the first turn of each file and the number of turns.
+
+    Args:
+        sizes: Turns of each conversation, in order.
+    """
+    starts, end = [0], 0
+    for size in sizes:
+        if end > starts[-1] and end + size - starts[-1] > ROWS_PER_FILE:
+            starts.append(end)
+        end += size
+        while end - starts[-1] > ROWS_PER_FILE:  # of a conversation of more turns than a file holds
+            starts.append(starts[-1] + ROWS_PER_FILE)
+    return [*starts, end] if end > starts[-1] else starts
 
 
 def _groups(

@@ -50,13 +50,14 @@ def training_tables(
     paths = {
         split: codes / FOLDER_NAME / f"{split}_{material}.safetensors" for split in ("train", "validation")
     }
+    kept = True
     if distributed.rank == 0 and not all(is_kept(path) for path in paths.values()):
         try:
             make_tables(run, codes, encoded, model, paths)
         except OSError as error:
+            kept = False  # a damaged table may still be there
             log.warning("%s: the turns are not kept beside their codes and held in memory", error)
-    distributed.barrier()
-    if all(path.is_file() for path in paths.values()):
+    if distributed.from_first(kept) and all(path.is_file() for path in paths.values()):
         tables = {split: read_table(path, encoded, {}) for split, path in paths.items()}
     else:
         tables = make_tables(run, codes, encoded, model, dict.fromkeys(paths))

@@ -13,6 +13,7 @@ from csm.cli import main
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.segmentation import to_turns
+from csm.data.exports import parquet as parquet_export
 from csm.data.manifest import Corpus, Recording, Segment, Turn
 from csm.data.word_times import Word, read_words
 from csm.system.digests import record_digests
@@ -223,6 +224,26 @@ def test_parquet_keeps_a_row_a_turn_with_its_samples(tmp_path, seed: int, files:
         assert [word.text for word in spoken_words] == [word.text for word in expected[turn]]
         for word, before in zip(spoken_words, expected[turn], strict=True):
             assert [word.start, word.end] == pytest.approx([t - starts[turn] for t in before[1:]], abs=2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5])
+def test_parquet_in_small_files_comes_back_whole(tmp_path, monkeypatch, rows: int) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(parquet_export, "ROWS_PER_FILE", rows)
+    corpus = made_up(tmp_path / "corpus", 0, files=True)
+    again = exported_and_read(tmp_path, corpus, "parquet")
+    kept = ("id", "conversation", "index", "speaker", "text")
+    assert fields(again, *kept) == fields(corpus, *kept)
+    assert (again.root / "rejects.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "starts"),
+    [([], [0]), ([2, 2, 1], [0, 4, 5]), ([3, 2, 2], [0, 3, 7]), ([1, 9, 1], [0, 1, 5, 9, 11]), ([4], [0, 4])],
+)
+def test_parquet_files_end_with_a_conversation_that_fits(monkeypatch, sizes, starts) -> None:
+    monkeypatch.setattr(parquet_export, "ROWS_PER_FILE", 4)
+    assert parquet_export._starts(sizes) == starts
 
 
 def test_a_turn_without_a_text_comes_back_from_no_layout_and_is_named(tmp_path) -> None:

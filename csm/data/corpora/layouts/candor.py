@@ -55,7 +55,7 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
 
 def _transcripts(tree: Tree, folder: Path) -> list[Path]:
     """Returns the transcripts in the order of preference, those that are no text last."""
-    found = [folder / name for name in TRANSCRIPTS if folder / name in tree.files]
+    found = [folder / name for name in TRANSCRIPTS if tree.has(folder / name)]
     return sorted(found, key=lambda path: tree.text_or_none(path) is None)
 
 
@@ -76,7 +76,7 @@ def _turn(row: Mapping[str, str | None], audio: Path, channels: dict[str, int], 
 
 def _channels(tree: Tree, folder: Path, audio: Path) -> dict[str, int]:
     path = folder / "channel_map.json"
-    if path not in tree.files:
+    if not tree.has(path):
         raise ValueError("channel_map.json is missing beside it: expected the person of L and R")
     content = tree.json(path)
     if (channels := channels_of(audio)) != 2:

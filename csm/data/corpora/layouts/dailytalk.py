@@ -37,7 +37,7 @@ def read(tree: Tree) -> Iterator[SourceConversation]:
         place, speaker, dialogue = found.groups()
         transcript = audio.with_suffix(".txt")
         try:
-            if transcript not in tree.files:
+            if not tree.has(transcript):
                 raise ValueError(f"its transcript {transcript.name} is missing")
             text = text_of(tree.text(transcript))
         except ValueError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,6 +42,7 @@ class Importer:
         self.ids: set[str] = set()
         self.turn_ids: set[str] = set()
         self.copies: dict[Path, tuple[str, AudioInfo]] = {}  # file -> path in the corpus, statistics
+        self.targets: set[str] = set()  # the paths in it
         self.failures: dict[Path, str] = {}
 
     def add_all(self, conversations: Iterable[SourceConversation | Untranscribed]) -> None:
@@ -102,7 +105,16 @@ class Importer:
 
     def _reject(self, conversation: SourceConversation, turns: Iterable[SourceTurn], reason: object) -> None:
         for number, source in enumerate(turns):
-            self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, _length(source))
+            self.tree.reject_turn(f"{conversation.id}, turn {number}", reason, self._length(source))
+            self.tree.drop(source.audio)
+
+    def _length(self, turn: SourceTurn) -> float | None:
+        """Returns the length of a turn in seconds, None where it is that of a file which states none."""
+        end = turn.end
+        if end is None:
+            known = self.copies.get(turn.audio)
+            end = length_of(turn.audio) if known is None else known[1].duration
+        return None if end is None else max(0.0, end - turn.start)
 
     def _turns(
         self, name: str, conversation: SourceConversation, usable: list[SourceTurn]
@@ -123,6 +135,7 @@ class Importer:
                 return self._whole(recording)
             self._reject_unknown(recording)
             return None
+        path = recording.audio
         try:
             path = playable(recording.audio, self.tree.scratch)
             info = _usable(check_audio(path))
@@ -131,6 +144,8 @@ class Importer:
         except ValueError as error:
             self.tree.reject_file(recording.audio, error)
             return None
+        finally:
+            self.tree.drop(path)
         return made
 
     def _reject_unknown(self, recording: Untranscribed) -> None:
@@ -188,7 +203,8 @@ class Importer:
                 raise ValueError(f"start is {turn.start:.3f} s, end {end:.3f} s: expected start < end")
         except MALFORMED as error:
             where = f"{conversation.id}, {turn.speaker} at {turn.start:.2f} s"
-            self.tree.reject_turn(where, error, _length(turn))
+            self.tree.reject_turn(where, error, self._length(turn))
+            self.tree.drop(turn.audio)
             return False
         return True
 
@@ -197,21 +213,26 @@ class Importer:
         if path in self.failures:
             raise ValueError(self.failures[path])
         if path not in self.copies:
+            source = path
             try:
                 source = playable(path, self.tree.scratch)
                 self._copy(path, source, _usable(check_audio(source)))
             except ValueError as error:
                 self.failures[path] = str(error)
                 raise
+            finally:
+                if source != path:
+                    self.tree.drop(source)
         return self.copies[path]
 
     def _copy(self, path: Path, source: Path, info: AudioInfo) -> None:
         target = f"audio/{file_safe(self.tree.shown(path.with_suffix('')))}.flac"
-        if target in {copy for copy, _ in self.copies.values()}:
+        if target in self.targets:
             target = f"audio/{file_safe(self.tree.shown(path))}.flac"
         self.writer.copy(source, target, info)
-        if source.is_relative_to(self.tree.scratch):
-            source.unlink()  # constant disk for any number of containers
+        for file in (path, source):
+            self.tree.drop(file)  # constant disk for any number of containers
+        self.targets.add(target)
         self.copies[path] = target, info
 
     def _single(self, name: str, number: int, source: SourceTurn) -> tuple[Turn, tuple[Word, ...]]:
@@ -253,11 +274,12 @@ class Importer:
         ]
         turns = to_turns(recording, [segment for segment, _ in pairs], join=conversation.join)
         sources = {(s.speaker, s.channel, round(s.start, 6), round(s.end, 6)): turn for s, turn in pairs}
+        parts = _parts(pairs) if conversation.join else {}
         made = []
         for turn in turns:
             audio, channel = tracks[turn.channel]
             own = None if conversation.join else sources[turn.speaker, turn.channel, turn.start, turn.end]
-            words = own.words if own else _inside(turn, pairs)
+            words = own.words if own else _inside(turn, parts[turn.speaker, turn.channel])
             turn = replace(
                 turn,
                 id=file_safe((own and own.id) or turn.id),
@@ -286,20 +308,29 @@ class Importer:
         return name
 
 
-def _length(turn: SourceTurn) -> float | None:
-    """Returns the length of a turn in seconds, None where it is that of its file."""
-    return None if turn.end is None else max(0.0, turn.end - turn.start)
+def _parts(
+    pairs: list[tuple[Segment, SourceTurn]],
+) -> dict[tuple[str, int], list[tuple[Segment, SourceTurn]]]:
+    """Returns the parts of turns by speaker and channel, in order of their starts."""
+    found: dict[tuple[str, int], list[tuple[Segment, SourceTurn]]] = defaultdict(list)
+    for pair in sorted(pairs, key=_start):
+        found[pair[0].speaker, pair[0].channel].append(pair)
+    return found
 
 
-def _inside(turn: Turn, pairs: list[tuple[Segment, SourceTurn]]) -> tuple[Word, ...]:
-    """Returns the words that were joined into a turn, in order."""
-    words = [
+def _start(pair: tuple[Segment, SourceTurn]) -> float:
+    return pair[0].start
+
+
+def _inside(turn: Turn, parts: list[tuple[Segment, SourceTurn]]) -> tuple[Word, ...]:
+    """Returns the words that were joined into a turn, in order, of the parts of its speaker and channel."""
+    first, end = (bisect_left(parts, time, key=_start) for time in (turn.start - 1e-6, turn.end + 1e-6))
+    words = (
         word
-        for segment, source in pairs
-        if (segment.speaker, segment.channel) == (turn.speaker, turn.channel)
+        for segment, source in parts[first:end]
+        if segment.end <= turn.end + 1e-6
         for word in source.words
-        if turn.start - 1e-6 <= segment.start and segment.end <= turn.end + 1e-6
-    ]
+    )
     return tuple(sorted(words, key=lambda word: word.start))
 
 

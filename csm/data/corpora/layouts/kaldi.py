@@ -27,16 +27,14 @@ class Place(NamedTuple):
 
 def recognise(tree: Tree) -> str | None:
     """Names the folders with wav.scp and text."""
-    found = [
-        path.parent for path in tree.files if path.name == "wav.scp" and path.parent / "text" in tree.files
-    ]
+    found = [path.parent for path in tree.files if path.name == "wav.scp" and tree.has(path.parent / "text")]
     return ", ".join(f"{tree.shown(folder)}/wav.scp" for folder in found[:3]) or None
 
 
 def read(tree: Tree) -> Iterator[SourceConversation]:
     """Yields the conversations of each folder."""
     for scp in [path for path in tree.files if path.name == "wav.scp"]:
-        if scp.parent / "text" not in tree.files:
+        if not tree.has(scp.parent / "text"):
             tree.reject_file(scp, "there is no text beside it")
             continue
         yield from tree.guarded(scp, _folder(tree, scp.parent))
@@ -109,7 +107,7 @@ def _places(tree: Tree, folder: Path) -> dict[str, Place]:
 
 def _table(tree: Tree, path: Path) -> list[tuple[str, str]]:
     """Returns (first word, rest) of each line; empty if the file is missing."""
-    if path not in tree.files:
+    if not tree.has(path):
         return []
     tree.used.add(path)
     parts = (line.split(None, 1) for _, line in tree.lines(path))

@@ -85,10 +85,10 @@ def _is_same(turn: SourceTurn, other: SourceTurn) -> bool:
     )
 
 
-def _start(value: Any, offset: float) -> float:
+def _start(value: Any, offset: float, name: str = "start") -> float:
     if isinstance(value, int | float) and value < 0:  # it begins before its cut
-        return seconds_of(offset + value, "start")
-    return offset + seconds_of(value, "start")
+        return seconds_of(round(offset + value, 9), name)
+    return offset + seconds_of(value, name)
 
 
 def _audio(tree: Tree, recording: Any) -> Path:
@@ -107,7 +107,7 @@ def _words(supervision: Mapping[str, Any], offset: float) -> tuple[Word, ...]:
 
 def _word(item: Any, offset: float) -> Word:
     symbol, start, duration, *_ = item
-    first = offset + seconds_of(start, "start of a word")
+    first = _start(start, offset, "start of a word")
     return Word(text_of(symbol, "word"), first, first + seconds_of(duration, "duration of a word"))
 
 

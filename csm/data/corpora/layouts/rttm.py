@@ -5,17 +5,19 @@
     NAME.ctm    file channel start duration word [confidence]
     NAME.txt    one line for each line of the RTTM
 
-RTTM and CTM count channels from 1. Files are found by the name in the lines. Of an RTTM without words,
+Channels count from 1; where a line of a file says 0, those of its recording count from 0 there. A and B are
+the first and the second. Recordings are found by the name in the lines. Of an RTTM without words,
 --transcribe takes the speakers and times, and recognises the words.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from csm.audio.containers import channels_of
 from csm.data.corpora.layouts.fields import channel_of, seconds_of, speaker_of, text_of
 from csm.data.corpora.layouts.source import Layout, SourceConversation, SourceTurn, Untranscribed
 from csm.data.corpora.layouts.tree import Tree
@@ -24,7 +26,10 @@ from csm.data.word_times import Word
 
 
 class Spoken(NamedTuple):
-    """One line: its place in the file, recording, channel from 0, speaker, times, text ("" is unknown)."""
+    """One line: its place in the file, recording, channel from 0, speaker, times, text ("" is unknown).
+
+    `first` is the number of the first channel in the file.
+    """
 
     where: str
     file: str
@@ -34,6 +39,7 @@ class Spoken(NamedTuple):
     end: float
     text: str = ""
     words: tuple[Word, ...] = ()
+    first: int = 1
 
 
 def recognise(tree: Tree) -> str | None:
@@ -51,23 +57,21 @@ def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
         for spoken in _lines(tree, path, _stm):
             lines[path, spoken.file].append(spoken)
     for path in tree.ending(".rttm"):
-        if path.with_suffix(".stm") in tree.used - set(tree.files_rejected):
+        if (stm := path.with_suffix(".stm")) in tree.used and stm not in tree.files_rejected:
             tree.reject_file(path, "the .stm beside it has times and texts; the .rttm is not needed")
             continue
         found = list(_lines(tree, path, _rttm))
-        has_texts = path.with_suffix(".txt") in tree.files
+        has_texts = tree.has(path.with_suffix(".txt"))
         for spoken in found:
             if not has_texts and spoken.file not in words:
                 wordless[path, spoken.file].append(spoken)
         known = [spoken for spoken in found if has_texts or spoken.file in words]
         for spoken in _with_texts(tree, path, known, words):
             lines[path, spoken.file].append(spoken)
-    for path, audio, all_spoken in _with_audio(tree, wordless):
-        tree.use(audio, path)
-        spans = tuple(_spans(tree, all_spoken))
-        yield Untranscribed(id=tree.shown(audio.with_suffix("")), audio=audio, spans=spans)
-    for path, audio, all_spoken in _with_audio(tree, lines):
-        tree.use(audio, path)
+    for audio, all_spoken in _with_audio(tree, wordless):
+        if spans := tuple(_spans(tree, all_spoken)):  # without any, speakers and times would be guessed
+            yield Untranscribed(id=tree.shown(audio.with_suffix("")), audio=audio, spans=spans)
+    for audio, all_spoken in _with_audio(tree, lines):
         turns = [
             SourceTurn(
                 speaker=spoken.speaker,
@@ -85,8 +89,8 @@ def read(tree: Tree) -> Iterator[SourceConversation | Untranscribed]:
 
 def _with_audio(
     tree: Tree, lines: dict[tuple[Path, str], list[Spoken]]
-) -> Iterator[tuple[Path, Path, list[Spoken]]]:
-    """Yields (transcript, recording, lines) of each recording; lines without one are rejected."""
+) -> Iterator[tuple[Path, list[Spoken]]]:
+    """Yields (recording, lines) of each recording; lines without one or its channel are rejected."""
     for (path, file), spoken in lines.items():
         try:
             audio = tree.audio_beside(path, file)
@@ -94,7 +98,24 @@ def _with_audio(
             for line in spoken:
                 tree.reject_turn(line.where, error, line.end - line.start)
             continue
-        yield path, audio, spoken
+        tree.use(audio, path)
+        yield audio, list(_on_channels(tree, audio, spoken))
+
+
+def _on_channels(tree: Tree, audio: Path, lines: list[Spoken]) -> Iterator[Spoken]:
+    """Yields the lines whose channel the recording has; of what is no audio all: the importer says why."""
+    try:
+        channels = channels_of(audio)
+    except ValueError:
+        yield from lines
+        return
+    for line in lines:
+        if line.channel < channels:
+            yield line
+            continue
+        expected = ", ".join(str(line.first + number) for number in range(channels))
+        reason = f"channel is {line.first + line.channel}: expected {expected}, those of its recording"
+        tree.reject_turn(line.where, reason, line.end - line.start)
 
 
 def _spans(tree: Tree, lines: list[Spoken]) -> Iterator[Segment]:
@@ -108,7 +129,7 @@ def _spans(tree: Tree, lines: list[Spoken]) -> Iterator[Segment]:
 def _with_texts(tree: Tree, path: Path, found: list[Spoken], words: dict[str, list]) -> Iterator[Spoken]:
     beside = path.with_suffix(".txt")
     texts: list[str] = []
-    if beside in tree.files:
+    if tree.has(beside):
         tree.used.add(beside)
         texts = [line for _, line in tree.lines(beside)]
         if len(texts) != len(found):
@@ -138,7 +159,17 @@ def _words(tree: Tree) -> dict[str, list[tuple[int, Word]]]:
     return found
 
 
-def _lines(tree: Tree, path: Path, parse) -> Iterator[Spoken]:
+def _lines(tree: Tree, path: Path, parse: Callable[[str, list[str]], Spoken | None]) -> Iterator[Spoken]:
+    """Yields the lines of a file, with channels from 0."""
+    found = list(_stated(tree, path, parse))
+    from_zero = {spoken.file for spoken in found if spoken.channel == 0}
+    for spoken in found:
+        first = 0 if spoken.file in from_zero else 1
+        yield spoken._replace(channel=spoken.channel - first, first=first)
+
+
+def _stated(tree: Tree, path: Path, parse: Callable[[str, list[str]], Spoken | None]) -> Iterator[Spoken]:
+    """Yields the lines of a file, with channels as it counts them."""
     tree.used.add(path)
     for where, line in tree.lines(path):
         if line.startswith(";;"):
@@ -177,10 +208,9 @@ def _ctm(where: str, parts: list[str]) -> Spoken | None:
 
 
 def _channel(text: str) -> int:
-    if text in ("A", "B"):
-        return "AB".index(text)
+    """Returns the number of a channel as the file states it; A and B are 1 and 2."""
     try:
-        return max(0, channel_of(text) - 1)
+        return 1 + "AB".index(text) if text in ("A", "B") else channel_of(text)
     except ValueError as error:
         raise ValueError(f"channel is {text!r}: expected 1, 2, ... or A, B") from error
 

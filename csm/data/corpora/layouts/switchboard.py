@@ -77,7 +77,7 @@ def _turns(tree: Tree, path: Path, audio: Path, speaker: str, channel: int) -> I
 def _words(tree: Tree, path: Path, audio: Path) -> dict[str, list[Word]]:
     """Returns turn -> words; none of a turn in which one has no times: the others are not its whole text."""
     found: dict[str, list[Word]] = defaultdict(list)
-    if path not in tree.files:
+    if not tree.has(path):
         return found
     tree.use(audio, path)
     incomplete = set()

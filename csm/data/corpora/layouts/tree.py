@@ -10,7 +10,9 @@ import json
 import os
 import unicodedata
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -57,6 +59,10 @@ class Tree:
         """Returns the files whose names end like audio."""
         return [path for path in self.files if path.suffix.lower() in AUDIO_SUFFIXES]
 
+    def has(self, path: Path) -> bool:
+        """Returns whether a path is one of the files."""
+        return path in self._exact
+
     def shown(self, path: Path) -> str:
         """Returns a path relative to the folder, or to the one for decoded audio, as valid UTF-8."""
         inside = next((folder for folder in (self.root, self.scratch) if path.is_relative_to(folder)), None)
@@ -67,6 +73,11 @@ class Tree:
         self.used.update({audio, *transcripts})
         for path in transcripts:
             self.recordings.setdefault(path, set()).add(audio)
+
+    def drop(self, path: Path) -> None:
+        """Removes a file of the scratch folder that no turn needs any more; leaves all others."""
+        if path.is_relative_to(self.scratch):
+            path.unlink(missing_ok=True)
 
     def reject_turn(self, what: str, reason: object, seconds: float | None = None) -> None:
         """Enters a turn, or a section of `seconds`, that is left out."""
@@ -135,20 +146,31 @@ class Tree:
         named = path.parent / stem
         if named in self._exact and named.suffix.lower() in AUDIO_SUFFIXES:
             return named
-        audio = [file for file in self.files if file.parent == path.parent and _is_audio(file)]
-        same = [file for file in audio if file.stem == stem]
+        same = self._audio_of.get((path.parent, stem), [])
         if len(same) == 1:
             return same[0]
         if same:
             names = ", ".join(self.shown(file) for file in same)
             raise ValueError(f"recordings with its name are {names}: expected one; remove the others")
-        loose = next((file for file in audio if _folded(file.stem) == _folded(stem)), None)
-        if loose is not None:
+        if (loose := self._loose_audio_of.get((path.parent, _folded(stem)))) is not None:
             raise ValueError(
                 f"the recording beside it is called {self.shown(loose)!r}, another name by case or Unicode "
                 "form; rename one of them"
             )
         raise ValueError(f"recording {shown(Path(stem))!r} is missing: expected audio of that name beside it")
+
+    @cached_property
+    def _audio_of(self) -> dict[tuple[Path, str], list[Path]]:
+        """Folder and stem -> the files of audio."""
+        found: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+        for path in self.audio():
+            found[path.parent, path.stem].append(path)
+        return found
+
+    @cached_property
+    def _loose_audio_of(self) -> dict[tuple[Path, str], Path]:
+        """Folder and folded stem -> the first file of audio."""
+        return {(path.parent, _folded(path.stem)): path for path in reversed(self.audio())}
 
     def text(self, path: Path) -> str:
         """Reads a text file in UTF-8 (UTF-16 with its mark); gzip by name.
@@ -283,10 +305,6 @@ def _is_readable(path: Path) -> bool:
         return path.is_file() and os.access(path, os.R_OK)
     except (OSError, ValueError):  # a name that no file can have
         return False
-
-
-def _is_audio(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def _folded(name: str) -> str:

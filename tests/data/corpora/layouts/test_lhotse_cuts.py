@@ -1,5 +1,6 @@
 """Lhotse's manifests."""
 
+from csm.data.word_times import read_words
 from tests.data.corpora.layouts.small_trees import ledger, lines, prepared, said, sound
 
 
@@ -74,3 +75,15 @@ def test_a_supervision_in_two_cuts_is_one_turn_and_damaged_lines_are_named(tmp_p
     for reason in ("id is null", "line 3", "supervisions are int"):
         assert reason in ledger(corpus)
     assert corpus.info["turns_rejected"] == 4
+
+
+def test_words_of_a_supervision_that_begins_before_its_cut_are_kept(tmp_path) -> None:
+    sound(tmp_path / "in/talk.wav")
+    recording = {"id": "talk", "sources": [{"type": "file", "channels": [0], "source": "talk.wav"}]}
+    spoken = {"id": "s", "recording_id": "talk", "start": -0.3, "duration": 0.6, "text": "oh hi"}
+    spoken |= {"speaker": "ann", "alignment": {"word": [["oh", -0.3, 0.2, None], ["hi", 0.1, 0.2, None]]}}
+    cut = {"type": "MonoCut", "start": 0.3, "duration": 1.0, "recording": recording}
+    lines(tmp_path / "in/cuts.jsonl", {**cut, "supervisions": [spoken]})
+    corpus = prepared(tmp_path)
+    assert said(corpus) == [("talk", "ann", "oh hi", 0, 0.0, 0.6)] and ledger(corpus) == ""
+    assert [word[1:] for word in read_words(corpus.root)["s"]] == [(0.0, 0.2), (0.4, 0.6)]

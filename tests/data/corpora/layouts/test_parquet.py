@@ -2,6 +2,10 @@
 
 import pytest
 
+from csm.data.corpora.corpus_writer import CorpusWriter
+from csm.data.corpora.layouts.importing import Importer
+from csm.data.corpora.layouts.parquet import LAYOUT
+from csm.data.corpora.layouts.tree import Tree
 from csm.data.corpora.recordings import prepare_recordings
 from tests.data.corpora.layouts.small_trees import ledger, prepared, said, sound
 
@@ -140,3 +144,75 @@ def test_a_conversation_of_another_kind_than_a_name_is_rejected_by_row(tmp_path)
     corpus = prepared(tmp_path)
     assert [entry[0] for entry in said(corpus)] == ["d"]
     assert ledger(corpus).count("conversation is ['c']") == 2 and "turn_id is nan" in ledger(corpus)
+
+
+def rows_of(data: bytes, conversation: str, turns: range, **more: object) -> list[dict]:
+    audio = {"bytes": data, "path": "x.wav"}
+    row = {"conversation_id": conversation, "text": "Hi.", "speaker": "ann", "audio": audio, **more}
+    return [{**row, "turn_id": turn} for turn in turns]
+
+
+def test_a_conversation_over_several_files_of_a_split_is_one(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    (tmp_path / "in").mkdir()
+    files = {
+        "train-00000-of-00003": rows_of(data, "c", range(2)),
+        "train-00001-of-00003": rows_of(data, "c", range(2, 4)) + rows_of(data, "d", range(1, 2)),
+        "train-00002-of-00003": rows_of(data, "d", range(1)),
+        "test-00000-of-00001": rows_of(data, "e", range(1)),
+    }
+    for name, rows in files.items():
+        parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / f"in/{name}.parquet")
+    corpus = prepared(tmp_path)
+    assert {c.id: (c.split, len(c.turns)) for c in corpus.conversations} == {
+        "c": ("train", 4),
+        "d": ("train", 2),
+        "e": ("test", 1),
+    }
+    assert ledger(corpus) == ""
+
+
+def test_two_conversations_of_one_name_are_not_joined_and_the_second_states_its_seconds(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    for name in ("in/a", "in/b", "in/other/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        rows = rows_of(data, "c", range(2), speaker=name[-1])
+        parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    corpus = prepared(tmp_path)
+    assert [entry[:2] for entry in said(corpus)] == [("c", "a"), ("c", "a")]
+    left_out = ledger(corpus)
+    assert left_out.count("a.parquet has a turn 1 of conversation 'c' too") == 2
+    assert left_out.count("another conversation is called 'c'") == 2 and left_out.count('"seconds": 2.0') == 4
+
+
+def test_files_of_one_name_in_two_folders_lose_no_row_without_a_conversation(tmp_path) -> None:
+    row = {"text": "Hi.", "speaker": "ann", "audio": {"bytes": sound(tmp_path / "a.wav").read_bytes()}}
+    row["audio"]["path"] = "x.wav"
+    for folder in ("de", "en"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        parquet.write_table(arrow.Table.from_pylist([row]), tmp_path / "in" / folder / "train.parquet")
+    assert len(prepared(tmp_path).turns()) == 2
+
+
+def test_audio_of_rejected_rows_does_not_stay_on_the_disk(tmp_path) -> None:
+    data = sound(tmp_path / "a.wav").read_bytes()
+    (tmp_path / "in").mkdir()
+    audio = {"bytes": data, "path": "x.wav"}
+    good = {"text": "Hi.", "speaker": "ann", "audio": audio, "conversation_id": "c", "split": "train"}
+    bad = [{"words": [{"text": "hi", "start": -1.0, "end": 1.0}]}, {"split": "dev"}, {"id": "\x01"}]
+    rows = [{"words": [], "id": None, **good, **change} for change in bad]
+    rows += [{"words": [], "id": None, **good, "audio": {"bytes": b"no sound", "path": "x.mp4"}}]
+    rows += [{"words": [], "id": None, **good}]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "in/a.parquet")
+    again = [{"words": [], "id": None, **good}]  # of the same name in another folder: the importer refuses it
+    (tmp_path / "in/b").mkdir()
+    parquet.write_table(arrow.Table.from_pylist(again), tmp_path / "in/b/b.parquet")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    writer = CorpusWriter(folder=tmp_path / "out", identity={"name": "made up"})
+    writer.start()
+    tree = Tree(tmp_path / "in", scratch)
+    Importer(writer, tree).add_all(LAYOUT.read(tree))
+    assert len(writer.finish().turns()) == 1 and not list(scratch.iterdir())
+    known = [(reason, seconds) for _, reason, seconds in tree.turns_rejected if seconds is not None]
+    assert len(tree.turns_rejected) == 5 and [seconds for _, seconds in known] == [2.0] * 4

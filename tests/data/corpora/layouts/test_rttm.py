@@ -62,3 +62,46 @@ def test_of_an_rttm_alone_a_transcriber_gets_speakers_and_times(tmp_path) -> Non
 
     corpus = prepared(tmp_path, transcriber=transcribe, transcription="made up")
     assert asked == [("ann", 0.1, 0.9), ("ben", 1.0, 1.5)] and len(corpus.turns()) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"), [("01", [0, 1]), ("12", [0, 1]), ("AB", [0, 1]), ("00", [0, 0]), ("11", [0, 0])]
+)
+def test_channels_count_from_0_where_a_line_of_the_recording_says_so(tmp_path, names, channels) -> None:
+    rttm, ctm = "", ""
+    for number, name in enumerate(names):
+        rttm += f"SPEAKER talk {name} {number} 0.9 <NA> <NA> {'ab'[number]} <NA> <NA>\n"
+        ctm += f"talk {name} {number}.2 0.3 so\n"
+    rttm += "SPEAKER mono 1 0.1 0.5 <NA> <NA> a <NA> <NA>\n"
+    sound(tmp_path / "in/talk.wav", channels=2)
+    sound(tmp_path / "in/mono.wav")
+    text(tmp_path / "in/talk.rttm", rttm)
+    text(tmp_path / "in/talk.ctm", f"{ctm}mono 1 0.2 0.1 well\n")
+    corpus = prepared(tmp_path)
+    found = sorted((turn.text, turn.channel) for turn in corpus.turns())
+    assert found == [*(("so", channel) for channel in channels), ("well", 0)]
+    assert ledger(corpus) == ""
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_a_channel_that_the_recording_lacks_is_rejected_by_its_number_in_the_file(tmp_path, origin) -> None:
+    sound(tmp_path / "in/talk.wav")
+    stm = f"talk {origin} ann 0.1 0.9 Hello.\ntalk {origin + 1} ben 1.0 1.5 Hi.\n"
+    text(tmp_path / "in/talk.stm", stm)
+    corpus = prepared(tmp_path)
+    assert [turn.text for turn in corpus.turns()] == ["Hello."]
+    assert f"channel is {origin + 1}: expected {origin}, those of its recording" in ledger(corpus)
+    assert '"seconds": 0.5' in ledger(corpus)
+
+
+def test_a_transcriber_gets_no_recording_of_which_no_line_is_left(tmp_path) -> None:
+    for name in ("mute", "talk"):
+        sound(tmp_path / f"in/{name}.wav")
+    text(tmp_path / "in/mute.rttm", "SPEAKER mute 2 0.10 0.80 <NA> <NA> ann <NA> <NA>\n")
+    text(tmp_path / "in/talk.stm", "talk 1 ann 0.1 0.9 Hello.\n")
+
+    def transcribe(recording, path, info, tree) -> SourceConversation:
+        raise AssertionError(recording)
+
+    corpus = prepared(tmp_path, transcriber=transcribe, transcription="made up")
+    assert "channel is 2: expected 1" in ledger(corpus) and len(corpus.turns()) == 1

@@ -113,3 +113,10 @@ def test_a_cue_of_two_speakers_is_rejected(tmp_path, ending: str, cue: str) -> N
     said_, left_out = spoken_by(tmp_path, content, ending)
     assert [text_ for _, text_ in said_] == ["So."] * 3 and "a, cue 4" in left_out
     assert "has several speakers" in left_out and '"seconds": 0.9' in left_out
+
+
+@pytest.mark.parametrize("ending", ["srt", "vtt"])
+def test_signs_of_comparison_are_no_tags(tmp_path, ending: str) -> None:
+    cue = "x < 3 and y > 2, <00:00:00.500><c.loud>so</c> <i>5 <= 6</i> <font color='#fff'>now</font>"
+    said_, _ = spoken_by(tmp_path, srt(cue).replace(",000", ".000").replace(",900", ".900"), ending)
+    assert said_ == [("show", "x < 3 and y > 2, so 5 <= 6 now")]

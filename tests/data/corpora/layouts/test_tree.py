@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from csm.data.corpora.layouts import candor, dailytalk, kaldi, rttm, switchboard
 from csm.data.corpora.layouts.tree import Tree
 
 PARTS = ["so", "well, now", 'she said "no"', "two\nlines", "caf\u00e9\u2028", ""]
@@ -98,3 +99,62 @@ def test_names_that_no_file_can_have_are_missing_files(tmp_path) -> None:
     for name in ("x" * 5000, "a\0b", ""):
         with pytest.raises(ValueError, match="expected a file of that name"):
             tree.find(name)
+
+
+class Counted(list):
+    """A list that counts how often it is gone through."""
+
+    count = 0
+
+    def __iter__(self):
+        Counted.count += 1
+        return super().__iter__()
+
+    def __contains__(self, item: object) -> bool:
+        Counted.count += 1
+        return super().__contains__(item)
+
+
+def test_the_recordings_of_many_transcripts_are_found_in_one_pass(tmp_path) -> None:
+    for number in range(20):
+        for suffix in ("wav", "srt"):
+            (tmp_path / f"{number}.{suffix}").touch()
+    (tmp_path / "Caf\u00e9.WAV").touch()
+    tree = Tree(tmp_path, tmp_path / "scratch")
+    tree.files = Counted(tree.files)
+    Counted.count = 0
+    for path in [tmp_path / f"{number}.srt" for number in range(20)]:
+        assert tree.audio_beside(path) == path.with_suffix(".wav") and tree.has(path)
+    for _ in range(5):
+        with pytest.raises(ValueError, match=r"called 'Caf\u00e9\.WAV', another name by case"):
+            tree.audio_beside(tmp_path / "cafe\u0301.srt")
+        with pytest.raises(ValueError, match="recording 'gone' is missing"):
+            tree.audio_beside(tmp_path / "gone.srt")
+    assert Counted.count <= 2 and not tree.has(tmp_path / "gone.srt")
+
+
+class Unsearched(list):
+    """A list that is not searched."""
+
+    def __contains__(self, item: object) -> bool:
+        raise AssertionError(f"{item} is sought in the list of all files")
+
+
+@pytest.mark.parametrize(
+    ("layout", "files"),
+    [
+        (candor.LAYOUT, {"c/transcription/transcript_backbiter.csv": "", "c/processed/c.wav": ""}),
+        (dailytalk.LAYOUT, {"data/1/0_0_d1.wav": "", "data/1/0_0_d1.txt": "Hi."}),
+        (kaldi.LAYOUT, {"wav.scp": "a a.wav", "text": "a hi", "utt2spk": "a ann", "a.wav": ""}),
+        (rttm.LAYOUT, {"a.rttm": "SPEAKER a 1 0 1 <NA> <NA> ann", "a.txt": "Hi.", "a.wav": ""}),
+        (switchboard.LAYOUT, {"sw2001A-ms98-a-trans.text": "a 0 1 hi", "sw02001.wav": ""}),
+    ],
+)
+def test_no_layout_searches_the_list_of_all_files(tmp_path, layout, files) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    tree = Tree(tmp_path, tmp_path / "scratch")
+    tree.files = Unsearched(tree.files)
+    assert layout.recognise(tree)
+    list(layout.read(tree))
