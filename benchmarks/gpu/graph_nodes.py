@@ -3,7 +3,8 @@
     python benchmarks/gpu/graph_nodes.py
 
 The functions of the graphs run on tensors without values that claim to be on CUDA. Each operator that is no
-view counts as one kernel; a few are two (a sort, a scan).
+view counts as one kernel; a few are two (a sort, a scan). So does scaled dot product attention, whose fused
+kernels take these shapes in bfloat16; in fp32, of grouped heads, it may be five.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -43,17 +46,25 @@ def kernels(config: Any, dtype: torch.dtype, turns: int = 1) -> dict[str, Counte
     from csm.generation.static_frames import LaterRule, static_frames
     from csm.model import CSMModel
 
+    def attended(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
+        counting[-1].counts["scaled_dot_product_attention"] += 1
+        return q.new_empty(*q.shape[:-1], v.shape[-1])
+
+    counting: list[Kernels] = []
     # Nothing is captured, and tensors without values have no address.
     patches = mock.patch.multiple(static_lane, Captured=lambda *_: None, addresses_of=lambda _: ())
-    with FakeTensorMode(), torch.no_grad(), patches:
+    attention = mock.patch.object(F, "scaled_dot_product_attention", attended)
+    with FakeTensorMode(), torch.no_grad(), patches, attention:
         torch.set_default_dtype(dtype)
         with torch.device("cuda"):
             model = CSMModel(config).eval()
         torch.set_default_dtype(torch.float32)
         lane = static_lane.StaticLane(model, turns)
         with Kernels() as frame:
+            counting.append(frame)
             static_frames(model, lane.hidden, lane._of_frame, LaterRule("sampled", 0.0))
         with Kernels() as row:
+            counting.append(row)
             lane._run_rows()
     return {"frame": frame.counts, "row": row.counts}
 

@@ -70,6 +70,22 @@ def rotate(x: Float[Tensor, "*R N H"], to: Rotation) -> Float[Tensor, "*R N H"]:
     return rotated
 
 
+def rotate_both(
+    q: Float[Tensor, "*R N H"], k: Float[Tensor, "*R M H"], to: Rotation
+) -> tuple[Float[Tensor, "*R N H"], Float[Tensor, "*R M H"]]:
+    """Rotates queries and keys of the same rows: on CUDA as one tensor, with half as many kernels."""
+    if not q.is_cuda:
+        return rotate(q, to), rotate(k, to)
+    return joined_rotation(q, k, to)
+
+
+def joined_rotation(q: Tensor, k: Tensor, to: Rotation) -> tuple[Tensor, Tensor]:
+    """The form of `rotate_both` that CUDA takes; its results are views of one tensor."""
+    heads = q.shape[-2], k.shape[-2]
+    first, second = rotate(torch.cat([q, k], dim=-2), to).split(heads, dim=-2)
+    return first, second
+
+
 class _Rotate(torch.autograd.Function):
     """x * cos + (x with its halves exchanged) * sin in fp32: four operators each way."""
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from csm.network import layers, varlen
 from csm.network.layers import (
@@ -12,7 +14,7 @@ from csm.network.layers import (
     RMSNorm,
     attend_few,
 )
-from csm.network.rotary import rotary_frequencies, rotate, rotation
+from csm.network.rotary import Rotation, joined_rotation, rotary_frequencies, rotate, rotate_both, rotation
 
 
 def per_sequence(q, k, v, lengths):
@@ -197,6 +199,53 @@ def test_the_norm_makes_rows_of_unit_mean_square() -> None:
     x = torch.randn(5, 64) * torch.tensor([1e-2, 1, 10, 100, 1e4]).unsqueeze(1)
     torch.testing.assert_close(RMSNorm(64)(x).square().mean(-1), torch.ones(5), atol=0.11, rtol=0)
     assert RMSNorm(64)(x.bfloat16()).dtype == torch.bfloat16
+
+
+class Operators(TorchDispatchMode):
+    """Notes which operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "aten":
+            self.names.append(function._schema.name.removeprefix("aten::"))
+        return function(*args, **(kwargs or {}))
+
+
+def test_on_cuda_a_norm_of_weights_in_its_rows_dtype_is_one_operator() -> None:
+    """On tensors without values: the kernel computes in fp32 itself, and conversions are kernels too."""
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        with FakeTensorMode(), torch.no_grad(), torch.device("cuda"):
+            norm = RMSNorm(64)
+            norm.weight = torch.nn.Parameter(torch.ones(64, dtype=dtype))
+            x = torch.empty(5, 64, device="cuda", dtype=torch.bfloat16)
+            with Operators() as operators:
+                assert norm(x).dtype == torch.bfloat16
+        found[dtype] = operators.names
+    assert found[torch.bfloat16] == ["_fused_rms_norm"]
+    assert found[torch.float32] == ["_to_copy", "_fused_rms_norm", "_to_copy"]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_queries_and_keys_rotated_as_one_tensor_are_those_rotated_apart(kv_heads) -> None:
+    q, k = torch.randn(9, 4, 8, requires_grad=True), torch.randn(9, kv_heads, 8, requires_grad=True)
+    to = rotation(torch.arange(9), rotary_frequencies(8, 10_000.0))
+    apart, joined = rotate_both(q, k, to), joined_rotation(q, k, to)
+    weights = [torch.randn_like(part) for part in apart]
+    gradients = [
+        torch.autograd.grad(sum((w * part).sum() for w, part in zip(weights, parts, strict=True)), (q, k))
+        for parts in (apart, joined)
+    ]
+    for one, other in (*zip(apart, joined, strict=True), *zip(*gradients, strict=True)):
+        assert torch.equal(one, other)
+    with FakeTensorMode():
+        q, k = torch.empty(9, 4, 8, device="cuda"), torch.empty(9, kv_heads, 8, device="cuda")
+        with Operators() as operators:
+            rotate_both(q, k, Rotation(*(torch.empty(9, 1, 8, device="cuda") for _ in range(2))))
+    assert operators.names.count("roll") == 1 and operators.names.count("cat") == 1
 
 
 def test_the_feed_forward_is_its_formula_in_value_and_gradient_and_keeps_two_tensors() -> None:
