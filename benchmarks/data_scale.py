@@ -1,4 +1,4 @@
-"""Memory and time of data of any size, made up: a training rank, the plan of an encoding, a table of turns.
+"""Memory and time of data of any size, made up: a training rank, and what reads or writes a manifest.
 
     python benchmarks/data_scale.py --folder /tmp/scale --hours 10 1000 100000 --turns 10000 1000000
 
@@ -8,9 +8,11 @@ process of its own, which opens table and shards, draws step 1 and then step 1,0
 "Anonymous" memory is what the process itself holds; mapped pages are the system's cache, which it may drop.
 100,000 hours take 10 GB of disk.
 
-`--turns` are sizes of corpora, each of which is opened by one process that plans its encoding and by one that
-makes the table of its turns, whose texts are aligned. A conversation is one audio file. "Peak" is the highest
-anonymous memory.
+`--turns` are sizes of corpora. Of each, one process plans its encoding, one makes the table of its turns,
+whose texts are aligned, two open it as the trainings of a tokenizer and of a semantic tokenizer do and draw
+eight micro-batches, one writes it with six words a turn (`CorpusWriter`), and one computes the voice of a
+speaker of half of its turns. A conversation is one audio file; sound is silence of 0.1 s. Seconds are CPU
+time; "peak" is the highest anonymous memory.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -37,10 +41,15 @@ from csm.data.code_shards import (
     write_code_shards,
     write_shard,
 )
+from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.dataset import ConversationDataset, DatasetConfig
-from csm.data.manifest import Conversation, Turn, read_corpus, write_manifest
+from csm.data.manifest import Conversation, Corpus, Turn, read_corpus, write_manifest
+from csm.data.phone_labels import PhoneLabels
 from csm.data.turn_table import TableFacts
 from csm.data.turn_table_file import read_table, table_of
+from csm.data.utterances import UtteranceConfig, UtteranceDataset
+from csm.data.word_times import Word
+from csm.generation.corpus_voices import voice_of
 from csm.recipes.sharded_encoding import planned_shards
 from csm.system.digests import record_digests
 from csm.text import ByteCodec
@@ -206,11 +215,59 @@ def make_table(folder: Path) -> None:
     table_of(corpus, encoded, "train", ByteCodec(), numbers=numbers, ends=ends, path=path)
 
 
-STAGES: dict[str, Callable[[Path], None]] = {"plan": plan, "table": make_table}
+def draw_utterances(corpus: Corpus) -> UtteranceDataset:
+    """Opens the utterances of a corpus and draws steps 1 and 1,000,000."""
+    sizes = {"sample_rate": 24_000, "samples_per_frame": 1920, "micro_batches": 4, "seed": 0}
+    with patch("csm.data.turn_sounds.read_turn", lambda *_: torch.zeros(1, 2400)):
+        found = UtteranceDataset(corpus, "train", config=UtteranceConfig(), **sizes)
+        for step in (1, 1_000_000):
+            for micro_batch in range(4):
+                found.batch(step, micro_batch)
+    return found
+
+
+def start_tokenizer(folder: Path) -> None:
+    """Opens a corpus as the training of a tokenizer does."""
+    draw_utterances(read_corpus(folder))
+
+
+def start_semantic(folder: Path) -> None:
+    """Opens a corpus as the training of a semantic tokenizer does."""
+    corpus, ends = read_corpus(folder), read_alignment(folder / "codes", "bytes")
+    labels = PhoneLabels(ByteCodec(), ((turn.id, turn.text) for turn in corpus.turns()), ends)
+    turn = draw_utterances(corpus).turns[-1]
+    labels.steps(turn.id, turn.text, 0.0, 150)
+
+
+def write_again(folder: Path) -> None:
+    """Writes the corpus once more, beside it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as other:
+        writer = CorpusWriter(folder=Path(other) / "corpus", identity={"name": "made-up"})
+        writer.start()
+        for conversation in conversations(int(folder.name.split("_")[1])):
+            for turn in conversation.turns:
+                words = [Word("word", turn.start + 0.5 * n, turn.start + 0.5 * n + 0.4) for n in range(6)]
+                writer.add(turn, split=conversation.split, words=words)
+        writer.finish()
+
+
+def make_voice(folder: Path) -> None:
+    """Computes a voice of half of the turns."""
+    voice_of(read_corpus(folder), read_code_shards(folder / "codes"), "A", 0)
+
+
+STAGES: dict[str, Callable[[Path], None]] = {
+    "plan": plan,
+    "table": make_table,
+    "tokenizer": start_tokenizer,
+    "semantic": start_semantic,
+    "write": write_again,
+    "voice": make_voice,
+}
 
 
 def peak_of(stage: Callable[[Path], None], folder: Path) -> dict[str, float]:
-    """Runs a stage; returns its time and the highest anonymous memory beyond that before, every 5 ms."""
+    """Runs a stage; returns its CPU time and the highest anonymous memory beyond that before, every 5 ms."""
     peaks, done = [memory()["anonymous"]], threading.Event()
 
     def watch() -> None:
@@ -219,18 +276,18 @@ def peak_of(stage: Callable[[Path], None], folder: Path) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
+    began = time.thread_time()
     stage(folder)
-    seconds = time.perf_counter() - began
+    seconds = time.thread_time() - began
     done.set()
     watcher.join()
     return {"seconds": seconds, "peak_mb": max(peaks) - peaks[0]}
 
 
 def print_corpora(folder: Path, sizes: list[int]) -> None:
-    """Prints what planning and table take of each size."""
-    print("| turns | manifest, MB | plan, s | peak, MB | table, s | peak, MB |")
-    print("|" + "---|" * 6)
+    """Prints what the stages take of each size."""
+    print("| turns | manifest, MB | " + " | ".join(f"{stage}, s | peak, MB" for stage in STAGES) + " |")
+    print("|" + "---|" * (2 + 2 * len(STAGES)))
     for turns in sizes:
         corpus = folder / f"corpus_{turns}"
         if not (corpus / "corpus.json").is_file():

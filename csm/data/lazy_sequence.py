@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 T = TypeVar("T")
 
 
@@ -41,6 +44,24 @@ def items_of(sequence: Sequence[T], numbers: Iterable[int]) -> Iterator[T]:
     if isinstance(sequence, LazySequence):
         return sequence.read(numbers)
     return (sequence[number] for number in numbers)
+
+
+class Chosen(LazySequence[T]):
+    """Some items of a sequence, read where they are asked for.
+
+    Args:
+        sequence: The sequence.
+        numbers: int [N], the numbers of the items in it.
+    """
+
+    def __init__(self, sequence: Sequence[T], numbers: NDArray[np.integer]) -> None:
+        self._sequence, self._numbers = sequence, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, numbers: Iterable[int]) -> Iterator[T]:
+        return items_of(self._sequence, (int(self._numbers[number]) for number in numbers))
 
 
 class FileLines(LazySequence[bytes]):

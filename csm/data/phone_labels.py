@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Int
@@ -19,38 +19,43 @@ NONE = -100
 
 
 class PhoneLabels:
-    """Labels of the turns of a corpus.
+    """Labels of the turns of a corpus, computed where they are asked for.
 
     Args:
         codec: Text codec whose symbols were aligned.
-        texts: Turn id -> text.
+        texts: Id and text of each turn; read once.
         ends: Turn id -> end of each symbol in seconds, of `align_corpus`.
 
     Attributes:
         classes: Text ids that occur, in the order of the classes.
     """
 
-    def __init__(self, codec: ByteCodec, texts: Mapping[str, str], ends: Mapping[str, Tensor]) -> None:
-        spoken = {turn: symbols(codec, texts[turn]) for turn in ends}
-        self.classes = sorted({int(symbol) for ids in spoken.values() for symbol in ids.unique()})
-        place = torch.full((codec.vocab_size,), NONE)
-        place[self.classes] = torch.arange(len(self.classes))
-        self._of = {turn: (place[ids], ends[turn].contiguous()) for turn, ids in spoken.items()}
+    def __init__(
+        self, codec: ByteCodec, texts: Iterable[tuple[str, str]], ends: Mapping[str, Tensor]
+    ) -> None:
+        found: set[int] = set()
+        for turn, text in texts:
+            if turn in ends:
+                found.update(symbols(codec, text).tolist())
+        self.classes = sorted(found)
+        self._place = torch.full((codec.vocab_size,), NONE)
+        self._place[self.classes] = torch.arange(len(self.classes))
+        self._codec, self._ends = codec, ends
 
-    def steps(self, turn: str, start: float, count: int, speed: float = 1.0) -> Int[Tensor, " N"]:
+    def steps(self, turn: str, text: str, start: float, count: int, speed: float = 1.0) -> Int[Tensor, " N"]:
         """Returns the class at the middle of each of `count` steps from `start` seconds on.
 
         It is NONE after the last symbol, and everywhere in a turn without alignment.
 
         Args:
-            turn: Id of the turn.
+            turn, text: Id and text of the turn.
             start: Seconds of the sound before the first step.
             count: Number of steps.
             speed: Factor by which the sound is faster than the turn.
         """
-        if turn not in self._of:
+        if (ends := self._ends.get(turn)) is None:
             return torch.full((count,), NONE)
-        classes, ends = self._of[turn]
+        classes = self._place[symbols(self._codec, text)]
         middles = speed * (start + (torch.arange(count) + 0.5) * SECONDS_PER_STEP)
         place = torch.searchsorted(ends, middles.to(ends.dtype), right=True)
         return torch.where(place < len(ends), classes[place.clamp(max=len(ends) - 1)], NONE)

@@ -13,5 +13,6 @@ def speaker_numbers(names: Sequence[str], known: Mapping[str, int] | None = None
         known: Numbers by name in the model that a training starts from.
     """
     known = known or {}
-    free = (number for number in range(len(names) + len(known)) if number not in set(known.values()))
+    taken = set(known.values())
+    free = (number for number in range(len(names) + len(known)) if number not in taken)
     return {name: known[name] if name in known else next(free) for name in names}

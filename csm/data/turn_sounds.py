@@ -1,4 +1,4 @@
-"""The sound of turns as 16-bit samples, the newest of them held in memory."""
+"""Turns and their sound as 16-bit samples, the newest of them held in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csm.audio.prosody import frame_prosody, prosody_statistics
@@ -19,36 +21,41 @@ HELD_BYTES = 2**30
 
 
 class Sound(NamedTuple):
-    """The sound of a turn.
+    """A turn and its sound.
 
     Attributes:
+        turn: The turn.
         samples: int16 [S].
         statistics: float32 [6], those of its prosody.
     """
 
+    turn: Turn
     samples: Tensor
     statistics: Tensor
 
 
 class TurnSounds:
-    """The sounds of turns by their place; one that is not held is read from its file.
+    """Turns and their sounds by place; what is not held is read: the turn, and its sound from its file.
 
     Args:
         corpus: Corpus of the turns.
         turns: Turns.
+        lengths: int64 [N], samples of each turn by its times; of those that are read a few may differ.
         sample_rate: Sample rate in Hz.
 
     Attributes:
-        lengths: Samples of each turn, by its times; of those that are read a few may differ.
         fit: Whether all of them may be held.
     """
 
-    def __init__(self, corpus: Corpus, turns: Sequence[Turn], sample_rate: int) -> None:
-        self.corpus, self.turns, self.sample_rate = corpus, turns, sample_rate
+    def __init__(
+        self, corpus: Corpus, turns: Sequence[Turn], lengths: NDArray[np.int64], sample_rate: int
+    ) -> None:
+        self.corpus, self.sample_rate = corpus, sample_rate
         self._held: OrderedDict[int, Sound] = OrderedDict()
         self._bytes = 0
-        self.lengths = [round(turn.duration * sample_rate) for turn in turns]
-        self.fit = 2 * sum(self.lengths) <= HELD_BYTES
+        self.fit = 2 * int(lengths.sum()) <= HELD_BYTES
+        # One turn of a corpus is read with its whole conversation.
+        self.turns = tuple(turns) if self.fit else turns
 
     def __len__(self) -> int:
         return len(self.turns)
@@ -69,4 +76,4 @@ class TurnSounds:
         with one_thread():
             statistics = prosody_statistics(frame_prosody(waveform, self.sample_rate))
         # Resampling overshoots full scale, where 16 bits would wrap around.
-        return Sound((waveform[0].clamp(-1, 1) * 32767).round().to(torch.int16), statistics)
+        return Sound(turn, (waveform[0].clamp(-1, 1) * 32767).round().to(torch.int16), statistics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csm.data.code_shards import CodeShards, EncodedTurn
+from csm.data.id_index import HashIndex, id_hash
 from csm.sequences.turns import TurnFrames
 
 Array: TypeAlias = NDArray[Any]
@@ -132,6 +134,19 @@ class TurnTable:
     def id_of(self, number: int) -> str:
         """Returns the id of a turn."""
         return bytes(self._part("id", number)).decode()
+
+    def place_of(self, turn: str) -> int | None:
+        """Returns the number of a turn by its id, None where it has none; holds 12 bytes a turn for it."""
+        return next(
+            (number for number in self._hashes.places(id_hash(turn)) if self.id_of(number) == turn), None
+        )
+
+    @cached_property
+    def _hashes(self) -> HashIndex:
+        hashes = bytearray()
+        for number in range(len(self)):
+            hashes += id_hash(self.id_of(number))
+        return HashIndex(np.frombuffer(hashes, np.uint64))
 
     def text_of(self, number: int) -> str:
         """Returns the text of a turn."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csm.data.augmentation import augmented
+from csm.data.lazy_sequence import Chosen
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_sounds import TurnSounds
 from csm.spelling import spell
@@ -70,7 +73,8 @@ class UtteranceBatch:
     """A micro-batch of utterances.
 
     Attributes:
-        ids: Turn ids.
+        ids, texts: Ids and texts of the turns.
+        places: Places of the turns in `UtteranceDataset.turns`.
         audio: float32 [B, 1, S], padded with zeros to whole frames.
         lengths: int64 [B], samples before padding.
         first_sample: int64 [B], where a stretch that was cut out begins in its turn; 0 for a whole turn.
@@ -85,6 +89,8 @@ class UtteranceBatch:
     """
 
     ids: list[str]
+    texts: list[str]
+    places: list[int]
     audio: Tensor
     lengths: Tensor
     first_sample: Tensor
@@ -100,14 +106,15 @@ class UtteranceBatch:
     def to(self, device: torch.device) -> UtteranceBatch:
         """Returns the same batch on a device."""
         moved = {n: v.to(device, non_blocking=True) for n, v in vars(self).items() if isinstance(v, Tensor)}
-        return UtteranceBatch(ids=self.ids, **moved)
+        return UtteranceBatch(ids=self.ids, texts=self.texts, places=self.places, **moved)
 
 
 class UtteranceDataset:
     """All utterances of some splits; their files are read as they come, or once where all fit into memory.
 
     `batch(step, micro_batch)` is a pure function: every epoch is one permutation, cut into pools of similar
-    length so that little is padded.
+    length so that little is padded. A turn is read from the corpus with its sound; of those that are not held
+    some 30 bytes are in memory.
 
     Args:
         corpus: The corpus.
@@ -116,6 +123,10 @@ class UtteranceDataset:
         config: How to draw.
         seed: Seed of the order and of every random draw.
         micro-batches: Micro-batches per step.
+
+    Attributes:
+        turns: The usable turns, read where they are asked for.
+        lengths: int64 [N], samples of each.
 
     Raises:
         ValueError: Fewer usable turns than one micro-batch takes, an utterance limit below one frame, or a
@@ -135,7 +146,14 @@ class UtteranceDataset:
     ) -> None:
         self.config, self.seed, self.micro_batches = config, seed, micro_batches
         self.sample_rate, self.samples_per_frame = sample_rate, samples_per_frame
-        self.turns: list[Turn] = [t for t in corpus.turns(split) if t.speaker not in config.exclude_speakers]
+        turns = corpus.turns(split)
+        usable, times, lengths = array("i"), array("i"), array("q")
+        for number, turn in enumerate(turns):
+            if turn.speaker not in config.exclude_speakers:
+                usable.append(number)
+                times.append(config.synthetic_times if turn.synthetic else 1)
+                lengths.append(round(turn.duration * sample_rate))
+        self.turns: Sequence[Turn] = Chosen(turns, np.array(usable))
         if len(self.turns) < config.items:
             raise ValueError(
                 f"{corpus.root} has {len(self.turns)} usable turns in split {split!r}: expected at least "
@@ -146,13 +164,11 @@ class UtteranceDataset:
                 f"max_seconds={config.max_seconds}: expected at least one frame, "
                 f"{samples_per_frame / sample_rate} s at this tokenizer"
             )
-        times = [config.synthetic_times if turn.synthetic else 1 for turn in self.turns]
-        self._drawn = np.repeat(np.arange(len(self.turns)), times)
-        self._texts = {turn.id: turn.text for turn in self.turns}
+        self._drawn = np.repeat(np.arange(len(self.turns), dtype=np.int32), times)
         self.speakers = corpus.speakers()
         self._numbers = {name: number for number, name in enumerate(self.speakers)}
-        self.sounds = TurnSounds(corpus, self.turns, sample_rate)
-        self.lengths = np.array(self.sounds.lengths)
+        self.lengths = np.array(lengths)
+        self.sounds = TurnSounds(corpus, self.turns, self.lengths, sample_rate)
         measured = range(len(self.turns))
         if self.sounds.fit:
             self.lengths = np.array([len(self.sounds[place].samples) for place in measured])
@@ -165,10 +181,6 @@ class UtteranceDataset:
 
     def __len__(self) -> int:
         return len(self.turns)
-
-    def text_of(self, turn: str) -> str:
-        """Returns the text of a turn by its id."""
-        return self._texts[turn]
 
     def batch(self, step: int, micro_batch: int) -> UtteranceBatch:
         """Returns the utterances of one micro-batch of one step.
@@ -204,28 +216,26 @@ class UtteranceDataset:
         # A span is held whole. Beyond, an epoch drops fewer than `items` turns, others each time.
         return 1 if epochs * len(self._drawn) > LONGEST_SPAN else epochs
 
-    def _batches_of(self, span: int) -> list[np.ndarray]:
-        """Returns the micro-batches of a span: each epoch's in random order, its rest in the next one."""
+    def _batches_of(self, span: int) -> NDArray[np.int32]:
+        """Returns a span's micro-batches [B, items]: each epoch's in random order, its rest in the next."""
         rng = np.random.default_rng([self.seed, 0, span])
-        batches: list[np.ndarray] = []
-        rest = np.zeros(0, dtype=np.int64)
+        batches: list[NDArray[np.int32]] = []
+        rest = np.zeros(0, dtype=np.int32)
         for _ in range(self.epochs):
             order = np.concatenate([rest, rng.permutation(self._drawn)])
             usable = len(order) // self.config.items * self.config.items
             rest = order[usable:]
             epoch = self._similar(order[:usable])
-            batches.extend(epoch[place] for place in rng.permutation(len(epoch)))
-        return batches
+            batches.append(epoch[rng.permutation(len(epoch))])
+        return np.concatenate(batches)
 
-    def _similar(self, order: np.ndarray) -> list[np.ndarray]:
-        """Cuts an order into micro-batches of turns of similar length."""
-        items = self.config.items
-        batches: list[np.ndarray] = []
+    def _similar(self, order: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Cuts an order into micro-batches of turns of similar length, [B, items]."""
+        items, found = self.config.items, np.empty_like(order)
         for start in range(0, len(order), items * 16):
             chosen = order[start : start + items * 16]
-            chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
-            batches.extend(chosen[i : i + items] for i in range(0, len(chosen), items))
-        return batches
+            found[start : start + items * 16] = chosen[np.argsort(self.lengths[chosen], kind="stable")]
+        return found.reshape(-1, items)
 
     def statistics(self, chosen: Sequence[int] | np.ndarray) -> Tensor:
         """Returns the prosody statistics of turns, float32 [B, 6], standardised over the dataset."""
@@ -242,8 +252,12 @@ class UtteranceDataset:
         config, frame = self.config, self.samples_per_frame
         longest = int(config.max_seconds * self.sample_rate) // frame * frame
         clips, texts, starts, firsts, speeds = [], [], [], [], []
-        for i in chosen:
-            clip, text, begin = self.sounds[int(i)].samples.float() / 32767, spell(self.turns[i].text), 0
+        places = [int(place) for place in chosen]
+        turns = []
+        for place in places:
+            turn, samples, _ = self.sounds[place]
+            turns.append(turn)
+            clip, text, begin = samples.float() / 32767, spell(turn.text), 0
             speed = 1.0
             if changes is not None:
                 clip, speed = augmented(
@@ -268,13 +282,15 @@ class UtteranceDataset:
             audio[row, 0, : len(clip)] = clip.clamp(-1, 1)
             symbols[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
         return UtteranceBatch(
-            ids=[self.turns[i].id for i in chosen],
+            ids=[turn.id for turn in turns],
+            texts=[turn.text for turn in turns],
+            places=places,
             audio=audio,
             lengths=lengths,
             first_sample=torch.tensor(firsts),
             speed=torch.tensor(speeds, dtype=torch.float32),
-            speaker=torch.tensor([self._numbers[self.turns[i].speaker] for i in chosen]),
-            statistics=self.statistics(chosen),
+            speaker=torch.tensor([self._numbers[turn.speaker] for turn in turns]),
+            statistics=self.statistics(places),
             text=symbols,
             text_lengths=torch.tensor([len(t) for t in texts]),
             slice_start=torch.tensor(starts),

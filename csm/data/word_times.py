@@ -7,11 +7,12 @@ are not in the file, a corpus without any has no file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from csm.system.files import full_disk_named
+from csm.data.manifest import write_jsonl
 
 WORDS_NAME = "words.jsonl"
 
@@ -24,17 +25,19 @@ class Word(NamedTuple):
     end: float
 
 
-def write_words(folder: Path, words: Mapping[str, Sequence[Word]]) -> None:
-    """Writes words.jsonl, one line a turn; nothing where there is no word."""
-    lines = [
-        json.dumps({"turn": turn, "words": [list(word) for word in spoken]}, ensure_ascii=False)
-        for turn, spoken in words.items()
-        if spoken
-    ]
-    if lines:
-        text = "\n".join(lines) + "\n"
-        with full_disk_named(folder / WORDS_NAME):
-            (folder / WORDS_NAME).write_text(text, encoding="utf-8", newline="\n")
+def write_words(folder: Path, words: Iterable[tuple[str, Sequence[Word]]]) -> None:
+    """Writes words.jsonl, one line a turn; nothing where there is no word.
+
+    Args:
+        folder: Folder of the corpus.
+        words: Turn id and words of each turn.
+    """
+    spoken = ((turn, found) for turn, found in words if found)
+    if (first := next(spoken, None)) is not None:
+        lines = chain([first], spoken)
+        write_jsonl(
+            folder / WORDS_NAME, ({"turn": turn, "words": [list(w) for w in found]} for turn, found in lines)
+        )
 
 
 def read_words(folder: str | Path) -> dict[str, tuple[Word, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ from csm.tokenizer.opening import VoiceTokenizer
 # Recordings whose emotion embedding is averaged: more change the mean by little, and each has to be read and
 # encoded.
 EMOTION_CLIPS = 16
+# Turns whose embeddings are put into one tensor: a tensor for each turn takes half a kilobyte.
+PART = 4096
 
 
 class CorpusVoices(Mapping[str, Voice]):
@@ -107,11 +111,12 @@ def voice_of(corpus: Corpus, encoded: Mapping[str, EncodedTurn], name: str, numb
     Raises:
         ValueError: None of the speaker's train turns is encoded.
     """
-    rows = [encoded[t.id].speaker for t in corpus.turns("train") if t.speaker == name and t.id in encoded]
-    if not rows:
+    rows = (encoded[t.id].speaker for t in corpus.turns("train") if t.speaker == name and t.id in encoded)
+    parts = [torch.stack(part) for part in iter(lambda: list(islice(rows, PART)), [])]
+    if not parts:
         known = ", ".join(minutes_of_speakers(corpus))
         raise ValueError(f"speaker {name!r} has no encoded train turns: expected one of {known}")
-    mean = torch.stack(rows).float().mean(dim=0, keepdim=True)
+    mean = torch.cat(parts).float().mean(dim=0, keepdim=True)
     consent = consents(corpus).get(name, "")
     return Voice(name, number, F.normalize(mean, dim=-1), consent=consent)
 
@@ -124,7 +129,7 @@ def with_emotion(voice: Voice, corpus: Corpus, tokenizer: VoiceTokenizer) -> Voi
     """
     if not voice.speaker.shape[1]:
         return voice
-    numbers = [n for n, turn in enumerate(corpus.turns("train")) if turn.speaker == voice.name]
+    numbers = array("q", (n for n, turn in enumerate(corpus.turns("train")) if turn.speaker == voice.name))
     chosen = numbers[:: max(1, len(numbers) // EMOTION_CLIPS)][:EMOTION_CLIPS]
     device = tokenizer.device
     rows: list[Float[Tensor, "1 M"]] = []

@@ -71,8 +71,7 @@ class CodedUtterances:
         predicts: Callable[[str], Tensor | None] | None = None,
     ) -> None:
         self._tokenizer, self._dataset, self._predicts = tokenizer, dataset, predicts
-        self._places = {turn.id: place for place, turn in enumerate(dataset.turns)}
-        self._kept: OrderedDict[str, _Coded] = OrderedDict()
+        self._kept: OrderedDict[int, _Coded] = OrderedDict()
         self._bytes = 0
 
     def __call__(self, batch: UtteranceBatch) -> CodedBatch:
@@ -83,7 +82,7 @@ class CodedUtterances:
     def _batch(self, batch: UtteranceBatch) -> CodedBatch:
         frame, device = self._dataset.samples_per_frame, batch.audio.device
         most = batch.audio.shape[2] // frame
-        turns, starts = [self._coded(name) for name in batch.ids], (batch.first_sample // frame).tolist()
+        turns, starts = [self._coded(place) for place in batch.places], (batch.first_sample // frame).tolist()
         counts = [min(most, turn.codes.shape[1] - start) for turn, start in zip(turns, starts, strict=True)]
         codes, predicted, target = [], [], []
         for turn, start, count in zip(turns, starts, counts, strict=True):
@@ -100,19 +99,19 @@ class CodedUtterances:
             torch.stack([turn.emotion for turn in turns]).to(device),
         )
 
-    def _coded(self, name: str) -> _Coded:
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
-        found = self._kept[name] = self._encode(name)
+    def _coded(self, place: int) -> _Coded:
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        found = self._kept[place] = self._encode(place)
         self._bytes += found.nbytes
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return found
 
     @torch.no_grad()
-    def _encode(self, name: str) -> _Coded:
-        tokenizer, samples = self._tokenizer, self._dataset.sounds[self._places[name]].samples
+    def _encode(self, place: int) -> _Coded:
+        tokenizer, (turn, samples, _) = self._tokenizer, self._dataset.sounds[place]
         audio = (samples.float() / 32767).view(1, 1, -1).to(tokenizer.device)
         audio = tokenizer.pad_to_frames(audio)
         latent, spectra = tokenizer.encoder(audio[:, 0])
@@ -121,7 +120,7 @@ class CodedUtterances:
         speaker, emotion = tokenizer.embed_utterance(spectra, lengths)
         features = latent[0].unflatten(-1, (STEPS_PER_FRAME, -1)).flatten(0, 1)
         own = codes[0].short().cpu()
-        predicted = None if self._predicts is None else self._predicts(name)
+        predicted = None if self._predicts is None else self._predicts(turn.id)
         # A voice may model fewer codebooks: the others are the recording's.
         if predicted is not None and predicted.shape[1] == own.shape[1]:
             predicted = torch.cat([predicted.short(), own[len(predicted) :]])

@@ -246,14 +246,12 @@ class SemanticTask:
         phones = torch.full((len(utterances.ids), frames * STEPS_PER_FRAME), NONE)
         rate, size = dataset.sample_rate, dataset.samples_per_frame
         parts = (utterances.lengths, utterances.first_sample, utterances.speed)
-        places = zip(utterances.ids, *(part.tolist() for part in parts), strict=True)
-        for row, (turn, length, first, speed) in enumerate(places):
+        turns = zip(utterances.ids, utterances.texts, *(part.tolist() for part in parts), strict=True)
+        for row, (turn, text, length, first, speed) in enumerate(turns):
             count = -(-length // size) * STEPS_PER_FRAME
-            phones[row, :count] = self.labels.steps(turn, first / rate, count, speed)
+            phones[row, :count] = self.labels.steps(turn, text, first / rate, count, speed)
         whole = (utterances.text_lengths > 0).tolist()
-        texts = [
-            dataset.text_of(turn) if kept else "" for turn, kept in zip(utterances.ids, whole, strict=True)
-        ]
+        texts = [text if kept else "" for text, kept in zip(utterances.texts, whole, strict=True)]
         ids = torch.zeros(len(texts), 0, dtype=torch.int64)
         masked = torch.zeros(len(texts), frames * MEL_STEPS, BANDS, dtype=torch.bool)
         if random is not None:

@@ -5,9 +5,10 @@ import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from csm.data.lazy_sequence import FileLines, LazySequence, items_of
+from csm.data.lazy_sequence import Chosen, FileLines, LazySequence, items_of
 
 
 class Squares(LazySequence[int]):
@@ -28,6 +29,13 @@ def test_items_slices_and_equality_are_those_of_the_tuple() -> None:
     with pytest.raises(IndexError):
         lazy[5]
     assert list(items_of(lazy, [3, 0])) == list(items_of(held, [3, 0])) == [9, 0]
+
+
+@pytest.mark.parametrize("sequence", [Squares(), (0, 1, 4, 9, 16)])
+def test_chosen_items_are_those_of_their_numbers_in_any_order(sequence) -> None:
+    chosen = Chosen(sequence, np.array([4, 0, 3], np.int32))
+    assert chosen == (16, 0, 9) and chosen[-1] == 9 and chosen[::-1] == (9, 0, 16)
+    assert list(chosen.read([1, 0])) == [0, 16]
 
 
 def made(path: Path) -> FileLines:

@@ -1,13 +1,15 @@
 """Sounds of turns: read where they are asked for, held up to a bound, and the batches are the same bits."""
 
+import gc
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from csm.audio.files import write_audio
-from csm.data import turn_sounds, utterances
-from csm.data.manifest import Conversation, Corpus, Turn
+from csm.data import manifest, turn_sounds, utterances
+from csm.data.manifest import Conversation, Corpus, Turn, read_manifest, write_manifest
 from csm.data.turn_sounds import TurnSounds
 from csm.data.utterances import UtteranceConfig, UtteranceDataset
 
@@ -29,11 +31,13 @@ def corpus(tmp_path) -> Corpus:
 
 def test_no_more_is_held_than_the_bound(corpus, monkeypatch):
     monkeypatch.setattr(turn_sounds, "HELD_BYTES", 40_000)
-    sounds = TurnSounds(corpus, corpus.turns(), RATE)
+    lengths = np.array([int(RATE * turn.duration) for turn in corpus.turns()])
+    sounds = TurnSounds(corpus, corpus.turns(), lengths, RATE)
     assert not sounds.fit
     for place in (*range(12), *range(11, -1, -1)):
         sound = sounds[place]
-        assert len(sound.samples) == int(RATE * (0.3 + 0.1 * place)) == sounds.lengths[place]
+        assert sound.turn.id == f"t{place}"
+        assert len(sound.samples) == int(RATE * (0.3 + 0.1 * place)) == lengths[place]
         assert 2 * sum(len(held.samples) for held in sounds._held.values()) <= 40_000
     assert len(sounds._held) > 1
 
@@ -73,3 +77,26 @@ def test_only_some_turns_of_a_large_corpus_are_read_before_the_first_step(corpus
     assert len(read) <= 5
     excluded = replace(data.config, exclude_speakers=("B",))
     assert len(UtteranceDataset(corpus, "train", config=excluded, **sizes)) == 6
+
+
+def test_no_turns_are_held_of_a_corpus_beyond_memory_and_one_in_memory_reads_each_once(corpus, monkeypatch):
+    write_manifest(corpus.root / "manifest.jsonl", corpus.conversations)
+    read = Corpus(root=corpus.root, conversations=read_manifest(corpus.root / "manifest.jsonl"))
+    sizes = {"sample_rate": RATE, "samples_per_frame": FRAME, "micro_batches": 1, "seed": 0}
+    config, parsed, parse = UtteranceConfig(items=2, slice_frames=3), [], manifest._parsed
+    monkeypatch.setattr(manifest, "_parsed", lambda line: parsed.append(line) or parse(line))
+    data = UtteranceDataset(read, "train", config=config, **sizes)
+    data.batch(1, 0)
+    assert len(parsed) <= 2
+    del data
+    monkeypatch.setattr(turn_sounds, "HELD_BYTES", 1)
+    before = _turns_in_memory()
+    data = UtteranceDataset(read, "train", config=config, **sizes)
+    batch = data.batch(1, 0)
+    assert [data.turns[place].id for place in batch.places] == batch.ids
+    assert _turns_in_memory() - before <= 1
+
+
+def _turns_in_memory() -> int:
+    gc.collect()
+    return sum(type(found) is Turn for found in gc.get_objects())

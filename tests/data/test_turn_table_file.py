@@ -50,6 +50,7 @@ def test_a_table_holds_the_usable_turns_and_names_the_others(material):
     table = made(material)
     ids = [table.id_of(number) for number in range(len(table))]
     assert ids == ["c0_0", "c0_1", "c0_2", "c2_0", "c2_2", "c3_1", "c3_2"]
+    assert [table.place_of(name) for name in ids] == list(range(7)) and table.place_of("c2_1") is None
     assert table.conversations == 3 and [len(table.rows_of(c)) for c in range(3)] == [3, 2, 2]
     facts = table.facts
     assert facts.left_out == 5 and facts.left_out_minutes == 2.5 and facts.silent == ("c1",)

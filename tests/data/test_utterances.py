@@ -1,6 +1,7 @@
 """Utterances for the tokenizer: a batch is a pure function of its place, and an epoch repeats nothing."""
 
 import dataclasses
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -215,3 +216,35 @@ def test_what_fills_no_micro_batch_is_carried_over_and_nothing_is_dropped(corpus
     for end in range(5, per_span, 5):  # after any number of turns none is two epochs ahead of another
         counts = Counter(drawn[: end * 5])
         assert max(counts.values()) - min(counts.get(turn.id, 0) for turn in five.turns) <= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "first", "late", "validated", "level", "digest"),
+    [
+        ({}, "t13 t14 t15 t16", "t4 t5 t6 t23", "t2 t10 t13 t12 t9", 0.8349, "01883bd62041129b"),
+        (
+            {"items": 3, "synthetic_times": 3, "exclude_speakers": ("B",)},
+            *("t11 t12 t12", "t9 t9 t11", "t24 t0 t6 t14 t2", 0.6749, "1313a91820bf4143"),
+        ),
+        (
+            {"items": 5},
+            *("t17 t18 t19 t20 t21", "t11 t12 t14 t15 t16", "t2 t10 t13 t12 t9", 0.5673, "6b5752b62737488a"),
+        ),
+    ],
+)
+def test_what_a_seed_draws_stays_what_it_was(corpus, changes, first, late, validated, level, digest):
+    """A training that is resumed goes on in the order in which it began."""
+    turns = tuple(dataclasses.replace(turn, synthetic=turn.speaker == "A") for turn in corpus.turns())
+    marked = dataclasses.replace(
+        corpus, conversations=(dataclasses.replace(corpus.conversations[0], turns=turns),)
+    )
+    config = UtteranceConfig(**{"items": 4, "slice_frames": 3, **changes})
+    dataset = UtteranceDataset(marked, "train", config=config, **SIZES)
+    assert dataset.batch(0, 0).ids == first.split() and dataset.batch(10**6, 1).ids == late.split()
+    assert dataset.in_order(2, 5).ids == validated.split()
+    assert float(dataset.batch(9, 0).levels[0, 0]) == pytest.approx(level, abs=1e-4)
+    drawn = (name for step in range(60) for part in (0, 1) for name in dataset.batch(step, part).ids)
+    assert hashlib.sha256(" ".join(drawn).encode()).hexdigest()[:16] == digest
+    batch = dataset.batch(3, 1)
+    assert [dataset.turns[place].id for place in batch.places] == batch.ids
+    assert [dataset.turns[place].text for place in batch.places] == batch.texts

@@ -7,9 +7,9 @@ from csm.data.word_times import Word, read_words, rounded, write_words
 
 def test_words_are_read_as_they_were_written_and_no_words_are_no_file(tmp_path) -> None:
     words = {"a": (Word("caf\u00e9,", 0.1, 0.25), Word('"so"', 0.3, 0.4)), "b": ()}
-    write_words(tmp_path, {"b": ()})
+    write_words(tmp_path, [("b", ())])
     assert not list(tmp_path.iterdir()) and read_words(tmp_path) == {}
-    write_words(tmp_path, words)
+    write_words(tmp_path, words.items())
     assert read_words(tmp_path) == {"a": words["a"]}
 
 

@@ -42,7 +42,8 @@ def test_without_speakers_there_is_no_main_voice(corpus):
         main_speaker(corpus, ["JOE", "FAYE"])
 
 
-def test_a_voice_is_the_unit_mean_of_the_train_recordings(voices, corpus, encoded, talker):
+def test_a_voice_is_the_unit_mean_of_the_train_recordings(voices, corpus, encoded, talker, monkeypatch):
+    monkeypatch.setattr(corpus_voices, "PART", 2)
     turns = [turn for turn in corpus.turns("train") if turn.speaker == "FAYE"]
     mean = torch.stack([encoded[turn.id].speaker for turn in turns]).mean(dim=0, keepdim=True)
     voice = voices["FAYE"]

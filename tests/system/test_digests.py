@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,34 @@ def test_json_with_iterators_is_hashed_as_that_of_lists() -> None:
     expected = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     assert sha256_of_json(parts) == expected
     assert sha256_of_json(iter([parts[0], iter([1, None]), iter(parts[2]), iter([]), parts[4]])) == expected
+
+
+@pytest.mark.parametrize("layout", [{"indent": 1}, {"indent": 2}, {}, {"indent": 1, "ensure_ascii": False}])
+def test_entries_of_any_layout_are_read(tmp_path: Path, layout: dict[str, object]) -> None:
+    names = ["a", "d\u00e9/b.flac", 'quo"te', "line\nend", "sep\u2028"]
+    entries = {name: {"size": place, "sha256": f"{place:064x}"} for place, name in enumerate(names)}
+    reordered = {name: dict(reversed(entry.items())) for name, entry in entries.items()}
+    longer = {name: {**entry, "more": [1]} for name, entry in entries.items()}
+    for found in (entries, reordered, longer):
+        for content in ({"files": found}, {"files": found, "more": {}}, {"more": 1, "files": found}):
+            (tmp_path / DIGESTS_NAME).write_text(json.dumps(content, **layout), encoding="utf-8")
+            assert folder_digests(tmp_path) == {name: entry["sha256"] for name, entry in entries.items()}
+            for name, entry in entries.items():
+                assert entered_digest(tmp_path / name, tmp_path) == entry["sha256"]
+            assert entered_digest(tmp_path / "other", tmp_path) is None
+    (tmp_path / DIGESTS_NAME).write_text(json.dumps({"files": {}}, **layout))
+    assert folder_digests(tmp_path) == {} and entered_digest(tmp_path / "a", tmp_path) is None
+
+
+def test_an_entry_takes_tens_of_bytes(tmp_path: Path) -> None:
+    count = 5000
+    entries = {f"audio/{n:05d}.flac": {"size": 1, "sha256": f"{n:064x}"} for n in range(count)}
+    (tmp_path / DIGESTS_NAME).write_text(json.dumps({"files": entries}, indent=1) + "\n")
+    os.utime(tmp_path / DIGESTS_NAME, (2, 2))
+    tracemalloc.start()
+    try:
+        assert entered_digest(tmp_path / "audio/00017.flac", tmp_path) == f"{17:064x}"
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 70 * count and peak < 200 * count

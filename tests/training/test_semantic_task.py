@@ -77,7 +77,7 @@ def labels(corpus: Corpus) -> PhoneLabels:
     codec = text_codec("bytes", 8)
     assert isinstance(codec, ByteCodec)
     ends = {turn.id: torch.tensor([0.0, *(0.16 * n for n in range(1, 7)), 0.96]) for turn in corpus.turns()}
-    return PhoneLabels(codec, {turn.id: turn.text for turn in corpus.turns()}, ends)
+    return PhoneLabels(codec, ((turn.id, turn.text) for turn in corpus.turns()), ends)
 
 
 def made(

@@ -183,10 +183,12 @@ def test_codes_give_the_loss_that_sound_gives(make, dropped):
 
 def test_items_are_decoded_from_what_a_voice_predicts_in_their_share(make, monkeypatch):
     task = make(decoder_only=True, predicted_share=0.5, quantizer_dropout=0.9)
-    known = {turn.id for turn in task.train.turns[:5]}
+    known = [turn.id for turn in task.train.turns[:5]]
 
     def predicts(name):
-        return torch.full((3, task.coded._coded(name).codes.shape[1]), 1) if name in known else None
+        if name not in known:
+            return None
+        return torch.full((3, task.coded._coded(known.index(name)).codes.shape[1]), 1)
 
     own = CodedUtterances(task.trainer.tokenizer, task.train)
     predicting = CodedUtterances(task.trainer.tokenizer, task.train, predicts)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from csm.audio.files import AudioInfo, copy_audio
 from csm.data.corpora.split_choice import SplitChoice
@@ -24,6 +28,7 @@ from csm.data.manifest import (
     write_jsonl,
     write_manifest,
 )
+from csm.data.record_file import RecordFile
 from csm.data.word_times import Word, write_words
 from csm.system.digests import record_digests
 from csm.system.files import hash_key, write_atomically
@@ -45,6 +50,7 @@ class CorpusWriter:
 
     An interrupted run leaves only the partial folder. The next run of the same identity keeps its audio and
     what took long to find, and writes everything else again, so the result depends on the source alone.
+    Turns, words and rejects are held up to 16 MB each; beyond, a turn takes 12 bytes of memory.
 
     Attributes:
         folder: Path of the corpus folder.
@@ -60,13 +66,20 @@ class CorpusWriter:
     notes: dict[str, Any] = field(default_factory=dict)
     needed_bytes: int = 0
     splits: SplitChoice = field(default_factory=SplitChoice)
-    _turns: dict[str, list[Turn]] = field(default_factory=dict, init=False)
-    _splits: dict[str, str] = field(default_factory=dict, init=False)
-    _rejects: list[dict[str, Any]] = field(default_factory=list, init=False)
-    _words: dict[str, Sequence[Word]] = field(default_factory=dict, init=False)
+    # Of each conversation its number, and by that its split and size; of each turn its conversation's number.
+    _numbers: dict[str, int] = field(default_factory=dict, init=False)
+    _splits: list[str] = field(default_factory=list, init=False)
+    _sizes: array[int] = field(default_factory=lambda: array("i"), init=False)
+    _conversations: array[int] = field(default_factory=lambda: array("i"), init=False)
+    _turns: RecordFile[tuple[Turn, Sequence[Word]]] = field(init=False)
+    _rejects: RecordFile[dict[str, Any]] = field(init=False)
     _counts: Counter[str] = field(default_factory=Counter, init=False)
     _implausible: list[str] = field(default_factory=list, init=False)
     _left: set[Path] = field(default_factory=set, init=False)  # by an interrupted run, not used yet
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder).absolute()
+        self._turns, self._rejects = RecordFile(self.partial), RecordFile(self.partial)
 
     @property
     def partial(self) -> Path:
@@ -79,7 +92,6 @@ class CorpusWriter:
         Raises:
             ValueError: The folder holds something else.
         """
-        self.folder = Path(self.folder).absolute()
         if (self.folder / CORPUS_NAME).is_file():
             corpus = read_corpus(self.folder)
             self._require_same(corpus.info)
@@ -154,13 +166,17 @@ class CorpusWriter:
             split: Split of its conversation that the source states; None is a function of the id.
             words: Its words with their times, where they are known.
         """
-        if words:
-            self._words[turn.id] = words
         if (problem := implausible_pace(turn)) is not None:
             self._implausible.append(f"{turn.id}: {problem}")
-        self._splits[turn.conversation] = self.splits.of(turn.conversation, split)
-        turns = self._turns.setdefault(turn.conversation, [])
-        turns.append(replace(turn, index=len(turns)))
+        chosen = self.splits.of(turn.conversation, split)
+        number = self._numbers.setdefault(turn.conversation, len(self._numbers))
+        if number == len(self._sizes):
+            self._splits.append(chosen)
+            self._sizes.append(0)
+        self._splits[number] = chosen
+        self._turns.append((replace(turn, index=self._sizes[number]), words))
+        self._conversations.append(number)
+        self._sizes[number] += 1
 
     def use_file(self) -> None:
         """Counts one source file as used."""
@@ -189,26 +205,23 @@ class CorpusWriter:
             )
             shutil.rmtree(self.partial, ignore_errors=True)
             raise ValueError(f"{self.folder.name} has no turn: expected at least one; {reasons}")
-        self.splits.require_known(self._turns)
+        self.splits.require_known(self._numbers)
         for split in ("train", "validation"):
-            if split not in self._splits.values():
+            if split not in self._splits:
                 log.warning(
                     "%s: none of %d conversations is in the %s split%s",
                     self.folder.name,
-                    len(self._splits),
+                    len(self._numbers),
                     split,
                     NOTHING_LEFT[split],
                 )
-        conversations = [
-            Conversation(id=name, split=self._splits[name], turns=tuple(turns))
-            for name, turns in self._turns.items()
-        ]
         shutil.rmtree(self._resume, ignore_errors=True)
         for path in self._left:
             path.unlink(missing_ok=True)
-        write_manifest(self.partial / MANIFEST_NAME, conversations)
+        totals = _Totals()
+        write_manifest(self.partial / MANIFEST_NAME, map(totals.counted, self._read_conversations()))
         write_jsonl(self.partial / REJECTS_NAME, self._rejects)
-        write_words(self.partial, self._words)
+        write_words(self.partial, ((turn.id, words) for turn, words in self._turns))
         if self._implausible:
             self.notes["implausible_texts"] = self._implausible
             shown = "; ".join(self._implausible[:3]) + ("; ..." if len(self._implausible) > 3 else "")
@@ -218,9 +231,11 @@ class CorpusWriter:
                 shown,
                 CORPUS_NAME,
             )
-        info = {**self.identity, **self.notes, **self._totals(conversations)}
+        info = {**self.identity, **self.notes, **self._totals(totals)}
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.partial / CORPUS_NAME, text)
+        for records in (self._turns, self._rejects):
+            records.close()  # Windows renames no folder of an open file
         # corpus.json may be edited: who is held out is for people to say.
         files = (path for path in self.partial.rglob("*") if path.is_file() and path.name != CORPUS_NAME)
         record_digests(self.partial, files)
@@ -229,18 +244,28 @@ class CorpusWriter:
         self.partial.rename(self.folder)
         return read_corpus(self.folder)
 
-    def _totals(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
-        turns = [turn for conversation in conversations for turn in conversation.turns]
-        rejected = Counter(reject["unit"] for reject in self._rejects)
-        lengths = {
-            unit: [reject.get("seconds") for reject in self._rejects if reject["unit"] == unit]
-            for unit in ("turn", "file")
-        }
-        minutes = {unit: sum(s for s in found if s is not None) / 60 for unit, found in lengths.items()}
-        used = sum(turn.duration for turn in turns) / 60
-        totals: dict[str, Any] = {
-            "turns_in": len(turns) + rejected["turn"],
-            "turns_used": len(turns),
+    def _read_conversations(self) -> Iterator[Conversation]:
+        """Yields the conversations in the order of their first turns."""
+        order = np.argsort(np.frombuffer(self._conversations, np.int32), kind="stable")
+        turns = (turn for turn, _ in self._turns.read(map(int, order)))
+        for (name, number), size in zip(self._numbers.items(), self._sizes, strict=True):
+            yield Conversation(id=name, split=self._splits[number], turns=tuple(islice(turns, size)))
+
+    def _totals(self, found: _Totals) -> dict[str, Any]:
+        rejected, unknown = Counter[str](), Counter(turn=0, file=0)
+        seconds = {"turn": 0.0, "file": 0.0}
+        for reject in self._rejects:
+            unit = reject["unit"]
+            rejected[unit] += 1
+            if "seconds" in reject:
+                seconds[unit] += reject["seconds"]
+            else:
+                unknown[unit] += 1
+        minutes = {unit: total / 60 for unit, total in seconds.items()}
+        used = found.seconds / 60
+        return {
+            "turns_in": len(self._turns) + rejected["turn"],
+            "turns_used": len(self._turns),
             "turns_rejected": rejected["turn"],
             "files_in": self._counts["files_used"] + rejected["file"],
             "files_used": self._counts["files_used"],
@@ -249,22 +274,19 @@ class CorpusWriter:
             "minutes_used": round(used, 3),
             "minutes_rejected": round(minutes["turn"], 3),
             "minutes_of_rejected_files": round(minutes["file"], 3),
-            "rejects_without_length": {unit: found.count(None) for unit, found in lengths.items()},
-            "conversations": len(conversations),
-            "speakers": len({turn.speaker for turn in turns}),
-            "hours": round(sum(turn.duration for turn in turns) / 3600, 4),
+            "rejects_without_length": dict(unknown),
+            "conversations": len(self._numbers),
+            "speakers": len(found.speakers),
+            "hours": round(found.seconds / 3600, 4),
+            "splits": {
+                split: {
+                    "conversations": found.conversations[split],
+                    "turns": found.turns[split],
+                    "minutes": round(found.split_seconds[split] / 60, 2),
+                }
+                for split in SPLITS
+            },
         }
-        totals["splits"] = {
-            split: {
-                "conversations": sum(c.split == split for c in conversations),
-                "turns": sum(len(c.turns) for c in conversations if c.split == split),
-                "minutes": round(
-                    sum(t.duration for c in conversations if c.split == split for t in c.turns) / 60, 2
-                ),
-            }
-            for split in SPLITS
-        }
-        return totals
 
     def _require_same(self, info: dict[str, Any]) -> None:
         other = [key for key, value in self.identity.items() if info.get(key) != value]
@@ -273,6 +295,26 @@ class CorpusWriter:
                 f"{key} is {info.get(key)!r}: expected {self.identity[key]!r}" for key in other
             )
             raise ValueError(f"{self.folder} holds another corpus: {differences}; choose another --output")
+
+
+class _Totals:
+    """What is counted of conversations while they are written."""
+
+    def __init__(self) -> None:
+        self.seconds, self.split_seconds = 0.0, dict.fromkeys(SPLITS, 0.0)
+        self.conversations, self.turns = Counter[str](), Counter[str]()
+        self.speakers: set[str] = set()
+
+    def counted(self, conversation: Conversation) -> Conversation:
+        """Counts a conversation and returns it."""
+        split = conversation.split
+        self.conversations[split] += 1
+        self.turns[split] += len(conversation.turns)
+        for turn in conversation.turns:
+            self.seconds += turn.duration
+            self.split_seconds[split] += turn.duration
+            self.speakers.add(turn.speaker)
+        return conversation
 
 
 def implausible_pace(turn: Turn) -> str | None:

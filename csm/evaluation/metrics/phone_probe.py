@@ -77,7 +77,8 @@ def phone_scores(
 def phones_of(clip: CodedClip, labels: PhoneLabels) -> Int[Tensor, "T 4"]:
     """Returns the phone class of every step of every frame, NONE without label."""
     frames = clip.codes.shape[1]
-    return labels.steps(clip.turn.id, 0.0, frames * STEPS_PER_FRAME).unflatten(0, (frames, -1))
+    found = labels.steps(clip.turn.id, clip.turn.text, 0.0, frames * STEPS_PER_FRAME)
+    return found.unflatten(0, (frames, -1))
 
 
 def _framed(parts: Sequence[Tensor]) -> tuple[Float[Tensor, "M C"], Int[Tensor, " N"]]:

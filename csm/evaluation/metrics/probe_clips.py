@@ -77,7 +77,7 @@ class Coded:
         self._clips = {clip.turn.id: clip for clip in coded}
         self.streams = [*self.vectors.streams, *([] if unquantized is None else [UNQUANTIZED])]
         codec, self.ends = align_phones(corpus, tokenizer.config.sample_rate)
-        self.labels = PhoneLabels(codec, {turn.id: turn.text for turn in corpus.turns()}, self.ends)
+        self.labels = PhoneLabels(codec, ((turn.id, turn.text) for turn in corpus.turns()), self.ends)
 
     def clips(self, turns: Sequence[Turn]) -> list[CodedClip]:
         """Returns the clips of turns."""

@@ -142,7 +142,7 @@ def train_models(
     rows, wanted = [], []
     for turn in progress_of(turns, "phone models", len(turns), unit="turn"):
         steps = features(read_turn(corpus, turn, EVALUATION_RATE))
-        classes = labels.steps(turn.id, 0.0, len(steps))
+        classes = labels.steps(turn.id, turn.text, 0.0, len(steps))
         known = classes != NONE
         rows.append(steps[known])
         wanted += [names[place] for place in classes[known].tolist()]

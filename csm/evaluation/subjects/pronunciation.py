@@ -103,9 +103,8 @@ def measure_pronunciation(
 def trained_scorer(corpus: Corpus, options: PronunciationOptions, features: Features) -> PronunciationScorer:
     """Trains phone models on the train split, without held-out speakers; the same for every voice."""
     turns = _drawn(corpus, ("train",), options.train_clips, options.runner.seed)
-    texts = {turn.id: turn.text for turn in turns}
     codec, ends = align_phones(corpus, ALIGNED_RATE)
-    labels = PhoneLabels(codec, texts, {name: ends[name] for name in texts})
+    labels = PhoneLabels(codec, ((turn.id, turn.text) for turn in turns), ends)
     return PronunciationScorer(train_models(corpus, turns, labels, features), features)
 
 

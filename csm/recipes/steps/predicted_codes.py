@@ -45,7 +45,6 @@ class PredictedCodes:
         ends = read_alignment(codes, aligned_as(run.model.text)) if isinstance(codec, ByteCodec) else None
         numbers = speaker_numbers(corpus.speakers(), known_speakers(run))
         self._table = table_of(corpus, read_code_shards(codes), "train", codec, numbers=numbers, ends=ends)
-        self._places = {self._table.id_of(place): place for place in range(len(self._table))}
 
     @torch.no_grad()
     def __call__(self, turn: str) -> Int[Tensor, "K T"] | None:
@@ -53,7 +52,7 @@ class PredictedCodes:
 
         Codebooks that the voice does not model are missing.
         """
-        place = self._places.get(turn)
+        place = self._table.place_of(turn)
         limit = self._model.config.max_context
         if place is None or int(self._table.rows(place, place + 1)[0]) > limit:
             return None

@@ -93,7 +93,7 @@ def semantic_task(run: RunConfig, device: torch.device) -> SemanticTask:
         micro_batches=run.semantic_training.micro_batches,
     )
     codec, ends = align_phones(corpus, run.tokenizer.sample_rate)
-    labels = PhoneLabels(codec, {turn.id: turn.text for turn in corpus.turns()}, ends)
+    labels = PhoneLabels(codec, ((turn.id, turn.text) for turn in corpus.turns()), ends)
     return SemanticTask(
         tokenizer,
         dataset("train"),

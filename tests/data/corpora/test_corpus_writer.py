@@ -1,5 +1,7 @@
 """A corpus folder appears complete or not at all, and its ledger lists every reject."""
 
+import gc
+import hashlib
 import json
 import shutil
 from collections import namedtuple
@@ -10,6 +12,7 @@ import torch
 
 from csm.audio import files
 from csm.audio.files import write_audio
+from csm.data import record_file
 from csm.data.corpora import corpus_writer
 from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.layouts.source import SourceConversation, SourceTurn
@@ -181,3 +184,42 @@ def test_a_text_that_does_not_fit_its_sound_is_named_with_its_figure(
     writer.add(replace(turn("a"), text=text, end=seconds))
     found = writer.finish().info.get("implausible_texts")
     assert found == (None if problem is None else [f"a: {problem}"])
+
+
+def write_sixty(folder) -> CorpusWriter:
+    """Adds turns of seven conversations in turns, words of a third, and rejects of every kind."""
+    writer = writer_for(folder)
+    writer.start()
+    for number in range(60):
+        start, name = 0.1 * number, f"t{number}"
+        made = replace(
+            turn(name, f"c{number % 7}"),
+            text=f"caf\u00e9 {number}",
+            speaker=("Ana", "Bo")[number % 2],
+            start=start,
+            end=start + 1 / (1 + number),
+        )
+        words = [Word("caf\u00e9", start, start + 0.05)] if number % 3 else ()
+        writer.add(made, split="validation" if number % 7 == 3 else "train", words=words)
+        if number % 4 == 0:
+            seconds = 0.3 * number if number % 8 else None
+            writer.reject(name, "silent", seconds=seconds, unit="file" if number % 12 == 0 else "turn")
+    return writer
+
+
+@pytest.mark.parametrize("held", [2**24, 1000])
+def test_the_files_of_a_corpus_are_the_same_bytes_wherever_its_turns_wait(tmp_path, monkeypatch, held):
+    monkeypatch.setattr(record_file, "HELD_BYTES", held)
+    before = turns_in_memory()
+    writer = write_sixty(tmp_path / "corpus")
+    assert turns_in_memory() == before
+    writer.finish()
+    names = ("manifest.jsonl", "words.jsonl", "rejects.jsonl", "corpus.json", "sha256.json")
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == sorted(names)
+    digests = [hashlib.sha256((tmp_path / "corpus" / name).read_bytes()).hexdigest()[:8] for name in names]
+    assert digests == ["68da4b16", "3ca593b8", "6e6592b1", "796bf078", "9131c26c"]
+
+
+def turns_in_memory() -> int:
+    gc.collect()
+    return sum(type(found) is Turn for found in gc.get_objects())

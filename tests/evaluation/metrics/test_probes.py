@@ -82,7 +82,7 @@ def labels_of(clips):
         texts[clip.turn.id] = clip.turn.text
         # The speaker id at first has no duration; the end id takes the place of the last space.
         ends[clip.turn.id] = torch.cat([torch.zeros(1), steps.flatten()])
-    return PhoneLabels(ByteCodec(), texts, ends)
+    return PhoneLabels(ByteCodec(), texts.items(), ends)
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_models_are_trained_on_the_aligned_phones_of_turns(monkeypatch):
         return spoken(steps + [SILENCE] * 4, generator)
 
     monkeypatch.setattr(pronunciation, "read_turn", lambda *_: None)
-    models = train_models(None, turns, PhoneLabels(codec, texts, ends), features)
+    models = train_models(None, turns, PhoneLabels(codec, texts.items(), ends), features)
     scorer = PronunciationScorer(models, features)
     steps = spoken([SILENCE] * 2 + ["l"] * 4 + ["ɛ"] * 4 + ["d"] * 4, generator)
     assert scorer.ratio(steps, [("l", "ɛ", "d")], [("l", "i", "d")]) > 0
