@@ -31,6 +31,13 @@ def set_latent_statistics(
     predicted = model.eval()(batch=validation, label_smoothing=0.0).refined
     assert targets.latent is not None
     assert predicted is not None and model.predicted_latent is not None
+    if len(predicted) < 2:
+        log.warning(
+            "latents: %d validation frames are spoken, too few for a standard deviation: expected 2 or more; "
+            "the variance of predicted latents is not restored",
+            len(predicted),
+        )
+        return
     statistics = variance_restoration(targets.latent, predicted)
     model.predicted_latent.set_variance_restoration(statistics)
     log.info(

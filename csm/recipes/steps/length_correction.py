@@ -27,6 +27,11 @@ def correct_lengths(model: CSMModel, validation: ConversationDataset) -> None:
         validation: Turns that were not trained on.
     """
     duration, phones = length_errors(model, validation)
+    if not duration and not phones:
+        log.info(
+            "lengths: no validation turn with a known length, or no head that predicts one; not corrected"
+        )
+        return
     model.subtract_length_bias(duration, phones)
     log.info(
         "lengths: turns were predicted %.1f %% too long as a whole and %.1f %% by their phones; corrected",
