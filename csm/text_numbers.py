@@ -7,11 +7,13 @@ import unicodedata
 
 from num2words import num2words
 
-from csm.text_tables import CURRENCIES, DOTTED_UNITS, MONTH_NAMES, SIZES, UNITS, Currency
+from csm.text_tables import BEFORE_SMALL, CURRENCIES, DOTTED_UNITS, MONTH_NAMES, SIZES, UNITS, Currency
 
 NUMBER = r"[0-9]{1,15}(?:,[0-9]{3}){0,4}(?:\.[0-9]{1,15})?"  # longer ones have no name
 _HEAD = re.compile(r"(.*?)((?: (?:per|an?) .*| Celsius| Fahrenheit)?)")
 _UNCHANGED = ("hertz", "horsepower")
+_BEFORE_SMALL = {word: re.compile(f"(?:{before})$", re.I) for word, before in BEFORE_SMALL.items()}
+_LOOKS_BACK = 20  # characters: what stands before a word of BEFORE_SMALL is shorter
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
 
@@ -48,23 +50,44 @@ def roman(numeral: str) -> int | None:
     return sum(sign * value for sign, value in zip(signs, values, strict=True))
 
 
+def is_before_number(word: str, before: str) -> bool:
+    """Returns whether an abbreviation such as "fig", before a full stop and a number, belongs to the number.
+
+    Args:
+        word: The abbreviation; "no" and "sec" in small letters may be words that end a sentence.
+        before: The text before it, with the space between them.
+    """
+    pattern = _BEFORE_SMALL.get(word)
+    return pattern is None or pattern.search(before[-_LOOKS_BACK:]) is not None
+
+
 def plural(name: str) -> str:
     """Returns the name of several of a unit: "miles an hour"."""
     found = _HEAD.fullmatch(name)
     assert found is not None
-    head = found[1][:-4] + "feet" if found[1].endswith("foot") else found[1] + "s"
+    head = found[1] + ("es" if found[1].endswith("inch") else "s")
+    if found[1].endswith("foot"):
+        head = found[1][:-4] + "feet"
     return name if found[1].endswith(_UNCHANGED) else head + found[2]
 
 
 def unit(match: re.Match[str]) -> str:
     """Reads a number and its unit; groups: number, unit with a full stop, unit."""
-    one = DOTTED_UNITS[match[2]] if match[2] else UNITS[match[3]]
-    return f"{number(match[1])} {one if match[1] == '1' else plural(one)}"
+    return f"{number(match[1])} {counted(match[1], _unit(match))}"
+
+
+def counted(written: str, one: str) -> str:
+    """Returns the name of a unit as it stands behind a number."""
+    return one if written == "1" else plural(one)
 
 
 def compound(match: re.Match[str]) -> str:
-    """Reads "10-min"; groups: number, unit."""
-    return f"{number(match[1])} {UNITS[match[2]]}"
+    """Reads "10-min" and "a 5 kg bag"; groups: number, unit with a full stop, unit."""
+    return f"{number(match[1])} {_unit(match)}"
+
+
+def _unit(match: re.Match[str]) -> str:
+    return DOTTED_UNITS[match[2]] if match[2] else UNITS[match[3]]
 
 
 def fraction(match: re.Match[str]) -> str:
@@ -122,12 +145,19 @@ def years(match: re.Match[str]) -> str:
 
 
 def duration(match: re.Match[str]) -> str:
-    """Reads "2:01:39"; groups: hours, minutes, seconds."""
+    """Reads "2:01:39" and "2h 41m"; groups: hours, minutes, seconds, each or none."""
     parts = [
-        (int(value), name) for value, name in zip(match.groups(), ("hour", "minute", "second"), strict=True)
+        (int(value or 0), name)
+        for value, name in zip(match.groups(), ("hour", "minute", "second"), strict=True)
     ]
     said = [f"{number(str(value))} {name if value == 1 else name + 's'}" for value, name in parts if value]
     return " ".join(said) or "zero seconds"
+
+
+def lap(match: re.Match[str]) -> str:
+    """Reads "1:23.456"; groups: minutes, seconds, decimals."""
+    minutes = f"{number(match[1])} minute{'' if match[1] == '1' else 's'}"
+    return f"{minutes} {number(f'{int(match[2])}.{match[3]}')} seconds"
 
 
 def clock(match: re.Match[str]) -> str:
@@ -137,8 +167,14 @@ def clock(match: re.Match[str]) -> str:
 
 def decade(match: re.Match[str]) -> str:
     """Reads "1990s"; groups: year."""
-    words = str(num2words(int(match[1]), to="year")).replace("-", " ")
-    return words[:-1] + "ies" if words.endswith("y") else words + "s"
+    return _several(str(num2words(int(match[1]), to="year")).replace("-", " "))
+
+
+def _several(words: str) -> str:
+    """Returns a number's words as a noun of several: "sixteens", "fifties", "sixes"."""
+    if words.endswith("y"):
+        return words[:-1] + "ies"
+    return words + ("es" if words.endswith("x") else "s")
 
 
 def short_decade(match: re.Match[str]) -> str:
@@ -153,8 +189,10 @@ def telephone(match: re.Match[str]) -> str:
 
 
 def version(match: re.Match[str]) -> str:
-    """Reads "3.11.2"."""
-    return " point ".join(number(part) for part in match[0].split("."))
+    """Reads "v3.11.2-rc1"; groups: "v", numbers, name of a preliminary version, its number."""
+    said = " point ".join(number(part) for part in match[2].split("."))
+    name = {"rc": "R C"}.get(match[3].lower(), match[3]) if match[3] else ""
+    return " ".join(part for part in (match[1], said, name, match[4]) if part)
 
 
 def two_numbers(match: re.Match[str]) -> str:
@@ -165,6 +203,13 @@ def two_numbers(match: re.Match[str]) -> str:
 def model_number(match: re.Match[str]) -> str:
     """Reads "F-150"; groups: letters, first digit, last two digits."""
     return f"{match[1]} {number(match[2])} {two_digits(match[3])}"
+
+
+def models(match: re.Match[str]) -> str:
+    """Reads "F-16s"; groups: letters, number of at most three digits."""
+    if len(match[2]) < 3 or match[2][0] == "0":
+        return f"{match[1]} {_several(number(match[2]))}"
+    return f"{match[1]} {number(match[2][0])} {_several(two_digits(match[2][1:]))}"
 
 
 def power(match: re.Match[str]) -> str:

@@ -32,14 +32,25 @@ UNITS = {
     "GW": "gigawatt", "Wh": "watt hour", "MWh": "megawatt hour", "GWh": "gigawatt hour",
     "TWh": "terawatt hour", "mA": "milliamp", "mAh": "milliamp hour", "hp": "horsepower",
     "mmol": "millimole", "wk": "week", "wks": "week", "yr": "year", "yrs": "year", "pts": "point",
-    "bps": "basis point", "sq ft": "square foot", "sq. ft": "square foot", "sq m": "square meter",
+    "pt": "point", "bps": "basis point", "Tbsp": "tablespoon", "Tsp": "teaspoon",
+    "sq ft": "square foot", "sq. ft": "square foot", "sq m": "square meter",
     "sq km": "square kilometer", "sq mi": "square mile", "cu ft": "cubic foot",
 }  # fmt: skip
 #: Written with a full stop, which does not end the sentence before a small letter.
 DOTTED_UNITS = {
     **{unit: UNITS[unit] for unit in
-       "lbs lb oz hrs hr mins min secs sec tsp tbsp ft yds yd mi gal qts qt yrs yr wks wk".split()},
-    "pt": "pint", "pts": "pint", "doz": "dozen",
+       "lbs lb oz hrs hr mins min secs sec tsp tbsp Tsp Tbsp ft yds yd mi gal qts qt pts pt yrs yr wks "
+       "wk".split()},
+    "doz": "dozen", "in": "inch",
+}  # fmt: skip
+#: Units that others are written like -> the other's name, and what stands behind it.
+OTHER_UNITS = {
+    "pts?": ("pint", r"(?: of)?(?: (?!of)[a-z-]+)? (?:ale|beer|blood|blueberries|broth|buttermilk|cider|"
+             r"cream|half-and-half|juice|lager|milk|oil|raspberries|soup|stock|stout|strawberries|vinegar|"
+             r"water|wine|yogh?urt)\b"),
+    "bps": ("bit per second", r"(?: (?!of)[a-z]+)? (?:connections?|data|lines?|links?|modems?|ports?|serial|"
+            r"streams?)\b"),
+    "ppm": ("page per minute", r" (?:(?:color|colour|inkjet|laser) )?(?:copiers?|printers?|scanners?)\b"),
 }  # fmt: skip
 
 
@@ -97,7 +108,7 @@ ABBREVIATIONS = {
     "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus",
     "approx.": "approximately",
     "dept.": "department", "a.m.": "AM", "p.m.": "PM",
-    "ph.d.": "p h d", "w/o": "without",
+    "ph.d.": "p h d", "w/o": "without", "agg.": "aggregate",
 }  # fmt: skip
 #: Before a name; in capitals, since "gen." or "sen." may end a sentence.
 TITLES = {
@@ -117,9 +128,9 @@ DAYS = {
     "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday",
     "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
-ZONES = (
-    "EST|EDT|CST|CDT|MST|MDT|PST|PDT|AKST|HST|GMT|UTC|BST|WET|CET|CEST|EET|EEST|MSK|IST|SGT|JST|KST|AEST|AEDT"
-)
+ZONES = "EST|EDT|CST|CDT|MST|MDT|PST|PDT|AKST|HST|GMT|UTC|BST|CET|CEST|EET|EEST|MSK|IST|SGT|JST|KST|AEST|AEDT"
+#: These are words or other abbreviations too, and zones only beside a time.
+ZONES_BESIDE_TIMES = "WET|ET|CT|MT|PT|MET|EAT|WAT|CAT|SAST|NZST|NZDT|AWST|ACST|HKT|PKT"
 ROADS = {
     "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway",
     "Sq": "Square",
@@ -151,6 +162,14 @@ BEFORE_NUMBERS = {
     "nos": "numbers", "hwy": "highway", "rte": "route", "rm": "room", "ste": "suite", "eq": "equation",
     "pt": "part", "ep": "episode",
 }  # fmt: skip
+_POINTING = r"[(\[]|\b(?:the|this|my|your|his|our|their|see|in|of|at|from|under|with|by|per|on) "
+#: Those that are words too in small letters -> what stands before them where they are none.
+BEFORE_SMALL = {
+    "sec": rf"{_POINTING}|\b(?:and|or) |(?:[0-9]|\b[IVXC]+), ",
+    "no": rf"{_POINTING}|(?<!s )\ba |[0-9][a-z]?,? (?:and|or|to) |\b(?:house|room|flight|phone|telephone|"
+    "model|order|part|serial|account|invoice|case|page|item|lot|bus|train|track|platform|registration|batch|"
+    r"ticket|question|chapter|volume|issue|symphony|concerto|sonata|ref\.?|tel\.?) ",
+}
 RULERS = (
     "Albert|Alexander|Alfonso|Benedict|Boniface|Carl|Catherine|Charles|Christian|Clement|Constantine|Darius|"
     "Edmund|Edward|Elizabeth|Emmanuel|Ferdinand|Francis|Frederick|George|Gregory|Gustav|Haakon|Harald|Harold|"
@@ -158,11 +177,29 @@ RULERS = (
     "Otto|Paul|Peter|Philip|Pius|Ptolemy|Ramesses|Richard|Robert|Sixtus|Stephen|Suleiman|Theodore|Umberto|"
     "Urban|Victor|Wilhelm|William|Xerxes"
 )
-#: Before a Roman numeral.
-NUMBERED = (
-    "Chapter|Part|Act|Volume|Book|Section|World War|Phase|Type|Class|Stage|Super Bowl|Article|Title|Episode|"
-    "Season|Level|Scene|Schedule|Table|Figure|Appendix|Division|Tier|Category"
+RULERS_TITLES = "King|Queen|Pope|Emperor|Empress|Tsar|Tsarina|Czar|Kaiser|Sultan|Prince|Saint"
+#: Their fifth or tenth is known without a title.
+FIFTHS = (
+    "Alfonso|Boniface|Charles|Clement|Constantine|Edward|Ferdinand|Frederick|George|Gregory|Gustav|Haakon|"
+    "Harald|Henry|Innocent|James|Leo|Louis|Mehmed|Philip|Pius|Ptolemy|Sixtus"
 )
+TENTHS = "Alfonso|Benedict|Charles|Clement|Gregory|Innocent|Leo|Louis|Pius|Ptolemy|Ramesses"
+#: Before a Roman numeral; the kinds come before a noun.
+KINDS = "Phase|Type|Class|Stage|Title|Level|Schedule|Division|Tier|Category"
+NUMBERED = (
+    "Chapter|Part|Act|Volume|Book|Section|World War|Super Bowl|Article|Episode|Season|Scene|Table|Figure|"
+    "Appendix|" + KINDS
+)
+#: Verbs after the pronoun "I", and adverbs between; those in -ed and -ly are left out.
+AFTER_PRONOUN = (
+    "am|was|have|had|do|did|don't|didn't|can|can't|could|will|won't|would|should|may|might|must|shall|never|"
+    "always|also|still|just|only|once|often|ever|see|saw|like|love|hate|take|took|get|got|go|went|know|knew|"
+    "think|thought|want|need|make|made|find|found|give|gave|choose|chose|buy|bought|mean|meant|meet|met|read|"
+    "write|wrote|teach|taught|play|use|see|say|said|tell|told|feel|felt|hear|heard|keep|kept|lose|lost|prefer|"
+    "put|run|ran|sell|sold|send|sent|speak|spoke|watch|win|won|work|remember|forget|forgot|grew|began"
+)
+#: Read letter by letter: the lexicon holds them as names.
+LETTERED = "NGO|ETA|SEO|EV|ROI"
 #: Ending of a file's name -> how it is said; others letter by letter.
 FILE_ENDINGS = {
     **dict.fromkeys(
@@ -174,5 +211,7 @@ FILE_ENDINGS = {
     "docx": "doc X", "json": "jason", "jpeg": "J peg", "jpg": "J P G", "wav": "wave", "flac": "flack",
     "webp": "web P", "epub": "E pub", "mpeg": "M peg", "onnx": "onyx",
 }  # fmt: skip
+#: Formulas without digits.
+FORMULAS = "NaCl|NaOH|NaF|HCl|HBr|KCl|KBr|KOH|CuO|ZnO|FeO|MgO|CaO|LiCl|AgCl"
 #: Symbols of chemical elements that common formulas hold.
 ELEMENTS = "Al|Ag|Ba|Br|Ca|Cl|Cu|Fe|Hg|Li|Mg|Mn|Na|Ni|Pb|Si|Ti|Zn|[BCFHIKNOPSU]"

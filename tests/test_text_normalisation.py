@@ -5,6 +5,7 @@ import importlib.resources
 import json
 import random
 import re
+import time
 import unicodedata
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from num2words import num2words
 
 from csm.pronunciation import PHONES, pronounced
-from csm.text_normalisation import spoken_text, unaccented
+from csm.text_normalisation import _RULES, spoken_text, unaccented
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("text_cases.jsonl").read_text().splitlines()]
 MET, MISSED = ([case for case in CASES if case["met"] is met] for met in (True, False))
@@ -188,3 +189,29 @@ def test_every_text_is_accepted() -> None:
         text = "".join(draw.choice("0123456789.,-/:$%€@#+=x kgmMs°'\"—😀\ud800\u200b٣²½") for _ in range(30))
         assert isinstance(spoken_text(text), str)
         spoken_text("9" * draw.randint(1, 400) + draw.choice(["kg", "%", "s", "/2", ".1.1"]))
+
+
+RUNS = ("1-", "1.", "a.", "1:", "1=", "a@", "I ", "\u00bd-", '5" ', "(")
+
+
+def seconds_of_rules(text: str) -> list[float]:
+    """How much of the processor each rule takes on what the ones before it have left of a text."""
+    seconds = []
+    for pattern, rewrite in _RULES:
+        began = time.thread_time()
+        text = pattern.sub(rewrite, text)
+        seconds.append(time.thread_time() - began)
+    return seconds
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_time_of_no_rule_grows_with_the_square_of_a_run(run: str) -> None:
+    """Eight times the text takes about eight times as long, and 64 times where each place is a search."""
+    slow: set[int] = set()
+    for attempt in range(3):  # other work may fall on one of them
+        short, long = (seconds_of_rules((run * 8000)[:length]) for length in (1000, 8000))
+        now = {rule for rule, (a, b) in enumerate(zip(short, long, strict=True)) if b > 0.02 and b > 24 * a}
+        slow = now if attempt == 0 else slow & now
+        if not slow:
+            return
+    raise AssertionError([_RULES[rule][0].pattern for rule in slow])

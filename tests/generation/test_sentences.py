@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from csm.generation import sentences as module
 from csm.generation.sentences import LONGEST_SENTENCE, sentences
 
 TABLE = Path(__file__).parents[1] / "sentence_cases.jsonl"
@@ -54,6 +56,49 @@ def test_however_a_text_of_the_table_arrives_its_sentences_are_the_same() -> Non
         assert list(sentences(pieces)) == whole
     for case in CASES:
         assert list(sentences(case["text"])) == list(sentences([case["text"]]))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case["text"]))
+def test_a_text_of_the_table_arrives_in_characters_in_words_or_whole(case) -> None:
+    text = case["text"]
+    whole = list(sentences([text]))
+    assert list(sentences(text)) == whole
+    assert list(sentences(re.findall(r"\S+\s*|\s+", text))) == whole
+    assert list(sentences(re.findall(r"\s*\S+|\s+", text))) == whole
+
+
+PARTS = (
+    "Dr. e.g. etc. No. no. sec. Jan. sat. U.S. a.m. Inc. St. Jr. vs. fig. p. in. A. I 1. 12. 3 x he He the "
+    "Oh Go.You hello.Bob \u00e9t\u00e9 \u00c9 ... \u2026 . ! ? ?! ( ) [ ] \" ' \u201c \u201d \u2018 "
+    "\u2019 \u00ab \u00bb * ** _ , : ; -"
+).split()
+SPACES = ("", "", " ", " ", " ", "  ", "\n", "\n\n", "\t")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_however_abbreviations_signs_and_quotes_arrive_their_sentences_are_the_same(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(500):
+        parts = [draw.choice(PARTS) + draw.choice(SPACES) for _ in range(draw.randint(2, 14))]
+        text = "".join(parts)
+        whole = list(sentences([text]))
+        assert list(sentences(text)) == whole == list(sentences(parts)), text
+        assert "".join("".join(whole).split()) == "".join(text.split()), text
+
+
+def test_pieces_of_one_word_without_a_mark_are_searched_once_each(monkeypatch) -> None:
+    searched = 0
+
+    class Counted:
+        def finditer(self, text: str, start: int):
+            nonlocal searched
+            searched += len(text) - start
+            return marks.finditer(text, start)
+
+    marks = module._MARKS
+    monkeypatch.setattr(module, "_MARKS", Counted())
+    assert len(" ".join(sentences("word " for _ in range(2000))).split()) == 2000
+    assert searched <= 3 * 5 * 2000  # characters
 
 
 def test_the_table_has_no_text_twice_and_loses_no_word_of_it() -> None:
