@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from torch import nn
 
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.layers import TransformerBlock
 
-Compiled = Literal["nothing", "blocks", "step"]
+COMPILED = ("nothing", "blocks", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,21 +18,21 @@ class ExecutionConfig:
     """What may be traded for time and memory; the losses are those of the plain run, up to rounding.
 
     Attributes:
-        compile: What torch.compile compiles: "nothing"; "blocks", every transformer block of backbone and
-            depth decoder, which saves time in long runs (docs/MEASURED.md); or "step", the whole forward and
-            backward pass as one graph for batches of any size, a fifth of the operator calls of the plain
-            run (docs/GPU.md). The first steps compile: "blocks" for a minute or more, "step" for minutes on a
-            CPU. Neither with ZeRO-3, which gathers weights in hooks that no graph can hold.
+        compile: Part of a step that torch.compile compiles: "nothing"; "blocks", every transformer block of
+            backbone and depth decoder, which saves time in long runs (docs/MEASURED.md); or "step", the whole
+            forward and backward pass as one graph for batches of any size, a fifth of the operator calls of
+            the plain run (docs/GPU.md). The first steps compile: "blocks" for a minute or more, "step" for
+            minutes on a CPU. Neither with ZeRO-3, which gathers weights in hooks that no graph can hold.
         checkpoint_layers: Whether only each block's input is kept and the block is computed again in the
             backward pass: about a third more time for the memory of all activations inside blocks.
     """
 
-    compile: Compiled = "nothing"
+    compile: Literal["nothing", "blocks", "step"] = "nothing"
     checkpoint_layers: bool = False
 
     def __post_init__(self) -> None:
-        if self.compile not in get_args(Compiled):
-            raise ValueError(f"compile is {self.compile!r}: expected one of {', '.join(get_args(Compiled))}")
+        if self.compile not in COMPILED:
+            raise ValueError(f"compile is {self.compile!r}: expected one of {', '.join(COMPILED)}")
 
 
 def apply_execution(model: ConversationNetwork, config: ExecutionConfig, *, zero_stage: int) -> None:
