@@ -15,7 +15,9 @@ COMPILED = ("nothing", "blocks", "step")
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    """What may be traded for time and memory; the losses are those of the plain run, up to rounding.
+    """What may be traded for time and memory.
+
+    The losses are those of the plain run, up to rounding; what is compiled draws other numbers for dropout.
 
     Attributes:
         compile: Part of a step that torch.compile compiles: "nothing"; "blocks", every transformer block of
