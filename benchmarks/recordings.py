@@ -4,8 +4,9 @@
 
 Prints one row a condition: diarisation error rate (missed, false and confused speech / speech, with a collar
 of 0.25 s, overlaps counted), in how many conversations the number of people is right, turn F1 (a turn is
-found if one of its speaker's has both edges within 0.5 s), how many backchannels below a second are kept, and
-word error rate against the known texts in order of time.
+found if one of its speaker's has both edges within 0.5 s), how many backchannels below a second are kept,
+seconds of overlap that are in a turn marked as overlap, of those that there are, and how many of the marked
+turns hold overlap of 0.2 s, and word error rate against the known texts in order of time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from csm.data.manifest import Corpus, Turn, read_corpus
 from csm.data.word_times import Word
 from csm.evaluation.metrics.words import error_counts
 
-STEP, COLLAR, EDGE = 0.01, 0.25, 0.5  # seconds
+STEP, COLLAR, EDGE, LEAST_OVERLAP = 0.01, 0.25, 0.5, 0.2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +115,10 @@ def main() -> None:
     corpus = read_corpus(options.corpus)
     recogniser: Any = Wordless() if options.turns_only else WordRecogniser()
     print(
-        "| recordings | DER | of it missed, false, confused | number right | turn F1 | backchannels | WER "
-        "| of real time |"
+        "| recordings | DER | of it missed, false, confused | number right | turn F1 | backchannels "
+        "| overlap, turns right | WER | of real time |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for condition in (c for c in CONDITIONS if options.only in c.name):
         print(row(condition, corpus, recogniser, options), flush=True)
 
@@ -150,19 +151,22 @@ def row(condition: Condition, corpus: Corpus, recogniser: Any, options: argparse
     start = time.perf_counter()
     found = prepare_recordings(options.work / "out", source=options.work / "in", transcriber=transcriber)
     seconds = time.perf_counter() - start
-    totals, right = np.zeros(10), 0
+    totals, right = np.zeros(14), 0
     for name, conversation in made.items():
         turns = [turn for turn in found.turns() if turn.conversation == name]
         totals += figures(conversation, turns)
         right += len({turn.speaker for turn in turns}) == condition.speakers
-    speech, missed, false, confused, hits, known, given, backchannels, kept, wrong = totals
+    speech, missed, false, confused, hits, known, given, backchannels, kept, wrong = totals[:10]
+    together, inside, marked, holding = totals[10:]
     words = sum(len(t.text.split()) for c in made.values() for t in c.turns)
     error = (missed + false + confused) / speech
     parts = ", ".join(f"{100 * part / speech:.1f}" for part in (missed, false, confused))
+    marks = f"{inside:.0f} of {together:.0f} s, {holding:.0f} of {marked:.0f}" if together > 1 else "-"
     kept_part = f"{kept:.0f} of {backchannels:.0f}" if backchannels else "-"
     return (
         f"| {condition.name} | {100 * error:.1f} % | {parts} | {right} of {len(made)} "
-        f"| {2 * hits / (known + given):.2f} | {kept_part} | {wrong / words:.2f} | {seconds / length:.2f} |"
+        f"| {2 * hits / (known + given):.2f} | {kept_part} | {marks} | {wrong / words:.2f} "
+        f"| {seconds / length:.2f} |"
     )
 
 
@@ -170,7 +174,8 @@ def figures(conversation: Conversation, turns: list[Turn]) -> np.ndarray:
     """Returns the counts of a conversation.
 
     They are seconds of speech, missed, false, confused; turns found, known, given; backchannels, those
-    kept; word errors.
+    kept; word errors; seconds in which two people speak, those in turns that are marked so; marked turns,
+    those that hold some.
     """
     known = sorted(conversation.turns, key=lambda said: said.start)
     size = round((max(t.end for t in [*known, *turns]) + 1) / STEP)
@@ -195,7 +200,14 @@ def figures(conversation: Conversation, turns: list[Turn]) -> np.ndarray:
     text = " ".join(turn.text for turn in sorted(turns, key=lambda turn: turn.start))
     wrong, _ = error_counts(" ".join(said.text for said in known), text)
     seconds = STEP * np.array([spoken.sum(), missed, false, confused])
-    return np.array([*seconds, matched, len(known), len(turns), len(short), kept, wrong], float)
+    together = truth.sum(0) > 1
+    marked = [slice(round(t.start / STEP), round(t.end / STEP)) for t in turns if t.overlap]
+    inside = np.zeros(size, bool)
+    for part in marked:
+        inside[part] = together[part]
+    holding = sum(together[part].sum() * STEP >= LEAST_OVERLAP for part in marked)
+    overlap = [STEP * together.sum(), STEP * inside.sum(), len(marked), holding]
+    return np.array([*seconds, matched, len(known), len(turns), len(short), kept, wrong, *overlap], float)
 
 
 def _activity(parts: list[tuple[int, float, float]], count: int, size: int) -> np.ndarray:

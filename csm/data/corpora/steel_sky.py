@@ -22,7 +22,7 @@ from csm.data.corpora.corpus_writer import CorpusWriter
 from csm.data.corpora.debian_package import DebianPackage
 from csm.data.corpora.steel_sky_files import read_index, speech_files, unpack
 from csm.data.corpora.transcription.recogniser import RATE, WordRecogniser
-from csm.data.corpora.transcription.speaker_windows import SpeakerWindows
+from csm.data.corpora.transcription.resemblyzer_windows import ResemblyzerWindows
 from csm.data.manifest import Corpus, Segment, Turn
 from csm.system.extras import missing_package
 from csm.system.log import progress_of
@@ -69,7 +69,7 @@ def prepare_steel_sky(output: str | Path, *, downloads: str | Path) -> Corpus:
         ValueError: The download fails, the package is damaged, faster-whisper, Resemblyzer or silero-vad is
             missing, `output` holds another corpus, or the disk is too full.
     """
-    recogniser, windows = WordRecogniser(), SpeakerWindows()
+    recogniser, windows = WordRecogniser(), ResemblyzerWindows()
     writer = CorpusWriter(
         folder=Path(output),
         identity={"name": "steel_sky", "source": PACKAGE.source, "revision": 1},
@@ -182,7 +182,7 @@ def _texts(writer: CorpusWriter, lines: Sequence[Line], recogniser: WordRecognis
     return texts
 
 
-def _embeddings(lines: Sequence[Line], windows: SpeakerWindows) -> np.ndarray:
+def _embeddings(lines: Sequence[Line], windows: ResemblyzerWindows) -> np.ndarray:
     """Returns the mean embedding of each line, of unit length."""
     means = []
     for line in progress_of(lines, "voices", len(lines), unit="line"):

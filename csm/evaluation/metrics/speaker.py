@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from csm.data.corpora.transcription.speaker_windows import package_resources
+from csm.data.corpora.transcription.resemblyzer_windows import package_resources
 from csm.data.manifest import Corpus, Turn
 from csm.data.turn_audio import read_turn
 from csm.evaluation.core.clips import EVALUATION_RATE, Clip, as_clips

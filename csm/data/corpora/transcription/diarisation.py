@@ -3,13 +3,15 @@
 Embeddings are taken relative to their mean over the recording, which removes what all of it shares (room,
 microphone, noise), reduced to their principal components, and clustered by Ward's method; then means and the
 best paths through the windows are found in turn. The number of speakers is that of the largest silhouette
-(Rousseeuw 1987), for which only windows of different stretches of speech are compared: those of one stretch
-are alike whoever speaks. Each cell of the grid scores its cosine to each cluster's mean over the windows
-around it; the best path has a penalty for each change of speaker (Viterbi).
+(Rousseeuw 1987), of the embeddings and of their components on average, for which only windows of different
+stretches of speech are compared: those of one stretch are alike whoever speaks. Each cell of the grid scores
+its cosine to each cluster's mean over the windows around it; the best path has a penalty for each change of
+speaker (Viterbi).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,35 +24,36 @@ CELL = 0.1  # seconds
 CHANGE_COST = 0.5  # cosine that a change of speaker costs
 MOST_SPEAKERS = 6
 COMPONENTS = 20  # of the embeddings of one recording
-# Found on 84 conversations of one to four people (docs/LOG.md, 2026-11-30): there is one speaker if the
-# variance of the embeddings, of unit length, and this share of the silhouette of two clusters add up to less.
-SILHOUETTE_SHARE, ONE_SPEAKER = 0.4, 0.365
+# There is one speaker if no number of clusters has a silhouette of the embeddings above this. Found on 56
+# conversations of one to four people (docs/LOG.md, 2026-12-01).
+ONE_SPEAKER = 0.16
 APART = 8.0  # seconds; windows of one stretch of speech this far apart are compared, too
 REFINEMENTS = 8
 CLUSTERED = 3_000  # windows at most; the others take the nearest cluster
-# Cosine to a speaker's mean below which a section has no speaker: music, noise, strange sounds.
-LEAST_LIKENESS = 0.5
-# Where the scores of two speakers differ by less for at least this long beside a change without a pause, both
-# speak.
-OVERLAP_MARGIN, SHORTEST_OVERLAP = 0.15, 0.4
 
 
 class Attributed(NamedTuple):
-    """An interval in seconds with its speaker, from 0; None is unknown. `overlap`: two people speak."""
+    """An interval in seconds with its speaker, from 0. `overlap`: two people speak."""
 
     start: float
     end: float
-    speaker: int | None
+    speaker: int
     overlap: bool = False
 
 
-def diarise(regions: list[Segment], windows: Windows, speakers: int | None = None) -> list[Attributed]:
+def diarise(
+    regions: list[Segment],
+    windows: Windows,
+    speakers: int | None = None,
+    overlaps: Sequence[tuple[float, float]] = (),
+) -> list[Attributed]:
     """Attributes regions of speech to speakers.
 
     Args:
         regions: Intervals of speech, in order.
         windows: Their windows.
         speakers: Number of speakers; None finds it.
+        overlaps: Where two people speak, (start, end) in seconds; the likelier one gets the interval.
 
     Returns:
         Intervals in order, which cover every region; speakers are numbered by their first word.
@@ -64,17 +67,14 @@ def diarise(regions: list[Segment], windows: Windows, speakers: int | None = Non
     scores = _unit(relative) @ _unit(_means(relative[chosen], labels)).T
     if labels.max() == 0:
         scores = np.ones_like(scores)
-    likeness = (_unit(windows.embeddings) @ _unit(_means(windows.embeddings[chosen], labels)).T).max(1)
     attributed: list[Attributed] = []
     for index, region in enumerate(regions):
         own = windows.regions == index
-        if not own.any():  # too short for a window: as the speech before it
-            previous = next((a.speaker for a in reversed(attributed) if a.speaker is not None), 0)
+        if own.any():
+            attributed += _decoded(region, windows.spans[own], scores[own], overlaps)
+        else:  # too short for a window: as the speech before it
+            previous = attributed[-1].speaker if attributed else 0
             attributed.append(Attributed(region.start, region.end, previous))
-        elif likeness[own].mean() < LEAST_LIKENESS:
-            attributed.append(Attributed(region.start, region.end, None))
-        else:
-            attributed += _decoded(region, windows.spans[own], scores[own])
     return _numbered(attributed)
 
 
@@ -102,11 +102,10 @@ def _clusters(windows: Windows, relative: np.ndarray, speakers: int | None) -> n
     apart = _apart(windows)
     spaces = [_distances(points, apart) for points in (windows.embeddings, relative)]
     found = [labelled(count) for count in range(2, MOST_SPEAKERS + 1)]
-    values = [float(np.mean([_silhouette(space, apart, labels) for space in spaces])) for labels in found]
-    variance = 1 - float((_unit(windows.embeddings).mean(0) ** 2).sum())
-    if variance + SILHOUETTE_SHARE * values[0] < ONE_SPEAKER:
+    values = np.array([[_silhouette(space, apart, labels) for space in spaces] for labels in found])
+    if values[:, 0].max() < ONE_SPEAKER:
         return np.zeros(len(relative), int)
-    return found[int(np.argmax(values))]
+    return found[int(values.mean(1).argmax())]
 
 
 def _refined(relative: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -155,7 +154,9 @@ def _silhouette(distances: np.ndarray, apart: np.ndarray, labels: np.ndarray) ->
     return float(gains.sum() / len(labels))
 
 
-def _decoded(region: Segment, spans: np.ndarray, scores: np.ndarray) -> list[Attributed]:
+def _decoded(
+    region: Segment, spans: np.ndarray, scores: np.ndarray, overlaps: Sequence[tuple[float, float]]
+) -> list[Attributed]:
     cells = max(1, round(region.duration / CELL))
     width = region.duration / cells
     times = region.start + (np.arange(cells) + 0.5) * width
@@ -164,7 +165,10 @@ def _decoded(region: Segment, spans: np.ndarray, scores: np.ndarray) -> list[Att
     weights = np.clip(1 - distance, 1e-3, None) * (distance <= 1.0 + CELL)
     grid = (weights + 1e-9) @ scores / (weights + 1e-9).sum(1, keepdims=True)
     path = _best_path(grid)
-    labels = list(zip(path.tolist(), _both(grid, path).tolist(), strict=True))
+    both = np.zeros(cells, bool)
+    for start, end in overlaps:
+        both |= (times >= start) & (times < end)
+    labels = list(zip(path.tolist(), both.tolist(), strict=True))
     parts, first = [], 0
     for cell in range(1, cells + 1):
         if cell == cells or labels[cell] != labels[first]:
@@ -187,25 +191,9 @@ def _best_path(grid: np.ndarray) -> np.ndarray:
     return np.array(path[::-1])
 
 
-def _both(grid: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """Returns the cells beside a change of speaker in which neither speaker prevails."""
-    both = np.zeros(len(path), bool)
-    for change in np.flatnonzero(path[1:] != path[:-1]):
-        pair = [path[change], path[change + 1]]
-        unclear = np.abs(grid[:, pair[0]] - grid[:, pair[1]]) < OVERLAP_MARGIN
-        first, last = change, change + 1
-        while first >= 0 and unclear[first]:
-            first -= 1
-        while last < len(path) and unclear[last]:
-            last += 1
-        if (last - first - 1) * CELL >= SHORTEST_OVERLAP:
-            both[first + 1 : last] = True
-    return both
-
-
 def _numbered(attributed: list[Attributed]) -> list[Attributed]:
-    order = list(dict.fromkeys(a.speaker for a in attributed if a.speaker is not None))
-    return [a._replace(speaker=None if a.speaker is None else order.index(a.speaker)) for a in attributed]
+    order = list(dict.fromkeys(a.speaker for a in attributed))
+    return [a._replace(speaker=order.index(a.speaker)) for a in attributed]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -1,32 +1,32 @@
-"""Speaker embeddings of short windows of speech by Resemblyzer (GE2E, Wan et al. 2018), on the CPU."""
+"""Speaker embeddings of short windows of speech, on the CPU."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.metadata
-import importlib.util
-import sys
-import types
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from csm.data.corpora.transcription.speaker_models import speaker_weights
+from csm.data.corpora.transcription.speaker_network import MELS, WIDTH, SpeakerNetwork
 from csm.data.manifest import Segment
 from csm.system.extras import missing_package
 
 RATE = 16_000
-MEL_STEP = 0.01  # seconds a mel frame of Resemblyzer
-WINDOW, HOP = 160, 25  # mel frames: what the network was trained on, and a quarter of a second
-SHORTEST = 10  # mel frames; shorter speech has no embedding
-BATCH = 64
-LOUDNESS_DB = -30
+FRAME_STEP = 0.01  # seconds
+WINDOW, HOP = 160, 50  # frames: 1.6 s, and half a second
+SHORTEST = 20  # frames; shorter speech has no embedding
+BATCH = 16
+# White noise is added this far below the speech. Speech of telephone band has nothing above 4 kHz, and the
+# logarithm of nothing varies more than a voice does.
+NOISE_DB = -30.0
 
 
 class Windows(NamedTuple):
-    """Windows of one recording: embeddings [N, 256], (start, end) in seconds [N, 2], region [N]."""
+    """Windows of one recording: embeddings [N, C], (start, end) in seconds [N, 2], region [N]."""
 
     embeddings: np.ndarray
     spans: np.ndarray
@@ -34,22 +34,22 @@ class Windows(NamedTuple):
 
 
 class SpeakerWindows:
-    """Embeds windows.
+    """Embeds windows by CAM++.
 
     Raises:
-        ValueError: Resemblyzer is missing.
+        ValueError: torchaudio is missing, or the weights are neither in the cache folder nor to be fetched.
     """
 
     def __init__(self) -> None:
         try:
-            with package_resources():
-                library = importlib.import_module("resemblyzer")
-                self._audio: Any = importlib.import_module("resemblyzer.audio")
+            from torchaudio.compliance import kaldi
         except ImportError as error:
             raise ValueError(
-                missing_package("Resemblyzer", "telling speakers of one channel apart")
+                missing_package("torchaudio", "telling speakers of one channel apart")
             ) from error
-        self._encoder: Any = library.VoiceEncoder("cpu", verbose=False)
+        self._filter_bank = kaldi.fbank
+        self._network = SpeakerNetwork().eval()
+        self._network.load_state_dict(speaker_weights())
 
     def embed(self, regions: Sequence[Segment], clips: Iterator[np.ndarray]) -> Windows:
         """Embeds the windows of each region.
@@ -58,29 +58,35 @@ class SpeakerWindows:
             regions: Intervals of speech.
             clips: Waveform [S] of each of them at 16 kHz; one at a time is in memory.
         """
-        embeddings, spans, owners = [np.zeros((0, 256), np.float32)], [], []
+        embeddings, spans, owners = [np.zeros((0, WIDTH), np.float32)], [], []
         for index, (region, clip) in enumerate(zip(regions, clips, strict=True)):
             if np.abs(clip).max(initial=0) < 1e-5:
                 continue
-            loud = self._audio.normalize_volume(clip, LOUDNESS_DB, increase_only=False)
-            mels = self._audio.wav_to_mel_spectrogram(loud)
-            if len(mels) < SHORTEST:
+            frames = self._frames(torch.from_numpy(clip))
+            if len(frames) < SHORTEST:
                 continue
-            starts = _starts(len(mels))
-            if len(mels) < WINDOW:
-                mels = np.tile(mels, (WINDOW // len(mels) + 1, 1))
-            embeddings.append(self._forward([mels[s : s + WINDOW] for s in starts]))
-            ends = [min(region.end, region.start + (s + WINDOW) * MEL_STEP) for s in starts]
-            spans += [(region.start + s * MEL_STEP, end) for s, end in zip(starts, ends, strict=True)]
+            starts = _starts(len(frames))
+            embeddings.append(self._embedded([frames[s : s + WINDOW] for s in starts]))
+            for start in starts:
+                end = region.start + (start + WINDOW) * FRAME_STEP
+                spans.append((region.start + start * FRAME_STEP, min(region.end, end)))
             owners += [index] * len(starts)
         return Windows(np.concatenate(embeddings), np.array(spans).reshape(-1, 2), np.array(owners, int))
 
+    def _frames(self, clip: Tensor) -> Float[Tensor, "T 80"]:
+        """Returns the log mel frames of a waveform [S]."""
+        noise = torch.randn(len(clip), generator=torch.Generator().manual_seed(0))
+        noisy = clip + clip.std() * 10 ** (NOISE_DB / 20) * noise
+        if len(clip) < round(0.025 * RATE):  # Kaldi's frame
+            return torch.zeros(0, MELS)
+        return self._filter_bank(
+            noisy.unsqueeze(0), num_mel_bins=MELS, sample_frequency=float(RATE), dither=0.0
+        )
+
     @torch.no_grad()
-    def _forward(self, windows: list[np.ndarray]) -> np.ndarray:
-        parts = [
-            self._encoder(torch.from_numpy(np.stack(windows[first : first + BATCH])))
-            for first in range(0, len(windows), BATCH)
-        ]
+    def _embedded(self, windows: list[Tensor]) -> np.ndarray:
+        batch = torch.stack([window - window.mean(0) for window in windows])
+        parts = [self._network(batch[first : first + BATCH]) for first in range(0, len(batch), BATCH)]
         return torch.cat(parts).numpy()
 
 
@@ -89,21 +95,3 @@ def _starts(frames: int) -> list[int]:
         return [0]
     starts = list(range(0, frames - WINDOW + 1, HOP))
     return starts if starts[-1] == frames - WINDOW else [*starts, frames - WINDOW]
-
-
-@contextlib.contextmanager
-def package_resources() -> Iterator[None]:
-    """Lets webrtcvad 2.0.10 import beside a setuptools that no longer brings pkg_resources.
-
-    It uses pkg_resources only to read its own version; importlib.metadata returns that.
-    """
-    if importlib.util.find_spec("pkg_resources") is not None:
-        yield
-        return
-    stand_in: Any = types.ModuleType("pkg_resources")
-    stand_in.get_distribution = importlib.metadata.distribution
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules["pkg_resources"]

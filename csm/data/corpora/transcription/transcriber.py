@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ from csm.data.corpora.segmentation import (
     leak_line,
     merge_units,
 )
-from csm.data.corpora.transcription.diarisation import Attributed, diarise
+from csm.data.corpora.transcription.diarisation import diarise
 from csm.data.corpora.transcription.placing import place_in_turns
 from csm.data.corpora.transcription.recogniser import RATE, WordRecogniser
+from csm.data.corpora.transcription.speaker_activity import ActivityDetector
 from csm.data.corpora.transcription.speaker_windows import SpeakerWindows
 from csm.data.manifest import Segment
 from csm.data.word_times import Word
 
 ROUNDING = 0.05  # seconds that a stated turn may end after its recording
+NOBODY = 0.8  # mean probability of nobody above which a section has no speaker: music, noise, strange sounds
 LOUDNESS_STEP = 0.05  # seconds: where a piece without a pause is cut at its quietest moment
 
 
@@ -55,6 +58,7 @@ class RecordingTranscriber:
             raise ValueError(f"--longest-turn is {longest_turn}: expected 2 to 30 seconds")
         self.recogniser, self.speakers, self.longest_turn = recogniser, speakers, longest_turn
         self._windows: SpeakerWindows | None = None
+        self._activity: ActivityDetector | None = None
 
     def __call__(
         self, recording: Untranscribed, path: Path, info: AudioInfo, tree: Tree
@@ -120,18 +124,21 @@ class RecordingTranscriber:
         self, recording: Untranscribed, path: Path, regions: list[Segment], tree: Tree
     ) -> list[Piece]:
         self._windows = self._windows or SpeakerWindows()
-        windows = self._windows.embed(regions, (_clip(path, r.start, r.end, 0) for r in regions))
-        found: list[Attributed] = diarise(regions, windows, self.speakers)
+        self._activity = self._activity or ActivityDetector()
+        activity = self._activity(regions, partial(_clip, path, channel=0))
+        spoken = [r for r in regions if activity.silence(r.start, r.end) <= NOBODY]
+        if not spoken:
+            raise ValueError("no speech was detected: what sounds like it is nobody's")
+        for sound in (r for r in regions if r not in spoken):
+            tree.reject_turn(
+                f"{recording.id}, {sound.start:.2f} to {sound.end:.2f} s",
+                f"{sound.duration:.2f} s of sound are nobody's speech: they cannot be attributed",
+                sound.duration,
+            )
+        windows = self._windows.embed(spoken, (_clip(path, r.start, r.end, 0) for r in spoken))
         speakers = _speakers_of(recording)
         pieces = []
-        for part in found:
-            if part.speaker is None:
-                tree.reject_turn(
-                    f"{recording.id}, {part.start:.2f} to {part.end:.2f} s",
-                    f"{part.end - part.start:.2f} s of sound are like no speaker: they cannot be attributed",
-                    part.end - part.start,
-                )
-                continue
+        for part in diarise(spoken, windows, self.speakers, activity.overlaps()):
             name = (
                 speakers[part.speaker] if part.speaker < len(speakers) else f"{recording.id}-{part.speaker}"
             )

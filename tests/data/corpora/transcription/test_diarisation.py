@@ -1,25 +1,25 @@
-"""Diarisation of made-up windows: clusters are found, and every moment of speech is attributed or marked."""
+"""Diarisation of made-up windows: clusters are found, and every moment of speech is attributed."""
 
 import numpy as np
 import pytest
 
 from csm.data.corpora.transcription.diarisation import diarise
-from csm.data.corpora.transcription.speaker_windows import HOP, MEL_STEP, WINDOW, Windows
+from csm.data.corpora.transcription.speaker_windows import FRAME_STEP, HOP, WINDOW, Windows
 from csm.data.manifest import Segment
 
 
 def made_up(pattern: list[tuple[int, float]], seed: int, *, pause: float = 0.3) -> tuple[list, Windows, list]:
-    """Regions of (speaker, seconds), -1 for noise, with windows of voices alike by a cosine of 0.7."""
+    """Regions of (speaker, seconds) with windows of voices alike by a cosine of 0.7."""
     rng = np.random.default_rng(seed)
     common, own = rng.standard_normal(256), rng.standard_normal((8, 256))
     regions, embeddings, spans, owners, position = [], [], [], [], 0.5
     for index, (speaker, seconds) in enumerate(pattern):
         regions.append(Segment(speaker="?", start=position, end=position + seconds))
-        voice = rng.standard_normal(256) if speaker < 0 else 1.5 * common + own[speaker]
-        for start in np.arange(0, max(seconds - WINDOW * MEL_STEP, 0) + 1e-9, HOP * MEL_STEP):
+        voice = 1.5 * common + own[speaker]
+        for start in np.arange(0, max(seconds - WINDOW * FRAME_STEP, 0) + 1e-9, HOP * FRAME_STEP):
             vector = voice + 0.5 * rng.standard_normal(256)
             embeddings.append(vector / np.linalg.norm(vector))
-            spans.append((position + start, position + min(start + WINDOW * MEL_STEP, seconds)))
+            spans.append((position + start, position + min(start + WINDOW * FRAME_STEP, seconds)))
             owners.append(index)
         position += seconds + pause
     return regions, Windows(np.array(embeddings), np.array(spans), np.array(owners)), pattern
@@ -37,15 +37,25 @@ def test_speakers_are_counted_and_separated_and_every_moment_is_attributed(seed:
         assert [(a.start, a.end) for a in found] == [(r.start, r.end) for r in regions]
 
 
-def test_a_change_without_a_pause_is_found_and_noise_has_no_speaker() -> None:
-    regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (-1, 3.0), (0, 4.0), (1, 4.0)], 3, pause=0.0)
+def test_a_change_without_a_pause_is_found() -> None:
+    regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (0, 4.0), (1, 4.0)], 3, pause=0.0)
     joined = [Segment(speaker="?", start=regions[0].start, end=regions[1].end), *regions[2:]]
     moved = windows._replace(regions=np.maximum(windows.regions - 1, 0))
     found = diarise(joined, moved, 2)
-    assert [a.speaker for a in found if a.end - a.start > 1] == [0, 1, None, 0, 1]
+    assert [a.speaker for a in found if a.end - a.start > 1] == [0, 1, 0, 1]
     change = next(a.end for a in found if a.speaker == 0)
     assert abs(change - regions[0].end) <= 0.5
     assert abs(sum(a.end - a.start for a in found) - sum(r.duration for r in joined)) < 1e-6
+
+
+def test_an_overlap_is_an_interval_of_its_own_and_nothing_is_lost() -> None:
+    regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (0, 4.0)], 3)
+    middle = regions[1].start
+    found = diarise(regions, windows, 2, [(middle + 0.6, middle + 1.4), (0.0, 0.1)])
+    (both,) = [a for a in found if a.overlap]
+    assert abs(both.start - middle - 0.6) <= 0.1 and abs(both.end - middle - 1.4) <= 0.1
+    assert both.speaker == 1
+    assert abs(sum(a.end - a.start for a in found) - sum(r.duration for r in regions)) < 1e-6
 
 
 def test_speech_too_short_for_a_window_goes_to_who_spoke_before() -> None:

