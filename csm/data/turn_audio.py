@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 
 from csm.audio.files import read_audio
 from csm.data.manifest import Conversation, Corpus, Turn
 from csm.system.digests import entered_digest, require_intact, sha256_of
+
+#: Most turns and most seconds, padding included, of one batch of an encoder; 0.5 GB at 24 kHz.
+BATCH_TURNS, BATCH_SECONDS = 32, 256.0
+
+
+def encoder_batches(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
+    """Yields turns in batches of similar lengths, the longest first.
+
+    Neighbours in length share a batch: little padding. What the first batches free holds the later ones; in
+    the other order each needs more than any before has freed, and the process grows (docs/LOG.md, 2026-12-01).
+    """
+    ordered = sorted(turns, key=lambda turn: (-turn.duration, turn.id))
+    first = 0
+    while first < len(ordered):
+        size = min(BATCH_TURNS, max(1, int(BATCH_SECONDS // ordered[first].duration)))
+        yield ordered[first : first + size]
+        first += size
 
 
 def read_turn(corpus: Corpus, turn: Turn, sample_rate: int) -> Float[Tensor, "1 S"]:

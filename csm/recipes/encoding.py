@@ -15,14 +15,11 @@ from torch import Tensor
 from csm.audio.prosody import frame_prosody
 from csm.data.code_shards import EncodedTurn
 from csm.data.manifest import Corpus, Turn
-from csm.data.turn_audio import read_turn
+from csm.data.turn_audio import encoder_batches, read_turn
 from csm.system.files import file_sha256
 from csm.system.threads import one_thread
 from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.opening import VoiceTokenizer
-
-# Turns of one encoding batch: 32 of the longest (12 s) take about 0.5 GB.
-ENCODE_BATCH = 32
 
 
 def sha256_of_weights(folder: Path) -> str:
@@ -38,15 +35,12 @@ def sha256_of_weights(folder: Path) -> str:
 def encoded_turns(
     corpus: Corpus, turns: Sequence[Turn], tokenizer: VoiceTokenizer, time_shifts: int = 1
 ) -> Iterator[EncodedTurn]:
-    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of turns, the shortest first.
+    """Yields codes, prosody and speaker embedding (of width 0 with Mimi) of turns, the longest first.
 
     Each comes in `time_shifts` encodings, with silence of another part of a frame before it, as many frames
     as the turn has without the silence.
     """
-    # Neighbours in length share a batch: little padding, and the codes do not depend on it.
-    ordered = sorted(turns, key=lambda turn: (turn.duration, turn.id))
-    for start in range(0, len(ordered), ENCODE_BATCH):
-        group = ordered[start : start + ENCODE_BATCH]
+    for group in encoder_batches(turns):  # the codes do not depend on them
         waveforms = [read_turn(corpus, turn, tokenizer.config.sample_rate) for turn in group]
         early = [tokenizer.config.samples_per_frame * n // time_shifts for n in range(1, time_shifts)]
         shifted = [_shifted_codes(waveforms, tokenizer, samples) for samples in early]

@@ -10,7 +10,7 @@ import torch
 
 from csm.audio.files import write_audio
 from csm.data.manifest import Conversation, Corpus, Turn, join_corpora
-from csm.data.turn_audio import audio_digests, read_turn
+from csm.data.turn_audio import BATCH_SECONDS, BATCH_TURNS, audio_digests, encoder_batches, read_turn
 from csm.system.digests import entered_digest, record_digests, sha256_of
 
 
@@ -69,3 +69,18 @@ def test_digests_of_audio_are_those_entered_in_its_own_corpus_or_computed(tmp_pa
     assert audio_digests(joined, first) == {"one/a.wav": entered}
     assert audio_digests(joined, second) == {"two/a.wav": sha256_of(tmp_path / "two" / "a.wav")}
     assert entered != sha256_of(tmp_path / "one" / "a.wav")
+
+
+@pytest.mark.parametrize("longest", [0.5, 12.0, 400.0])
+def test_batches_of_an_encoder_hold_every_turn_once_and_never_more_than_the_ones_before(longest) -> None:
+    draw = torch.Generator().manual_seed(0)
+    kept = {"conversation": "c", "index": 0, "speaker": "ANN", "text": "", "audio": "a.wav"}
+    lengths = (longest * torch.rand(150, generator=draw)).clamp_min(0.01).tolist()
+    turns = [Turn(id=str(number), end=length, **kept) for number, length in enumerate(lengths)]
+    batches = list(encoder_batches(turns))
+    assert sorted(int(turn.id) for batch in batches for turn in batch) == list(range(150))
+    sizes = [max(turn.duration for turn in batch) for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+    for batch, size in zip(batches, sizes, strict=True):
+        assert len(batch) <= BATCH_TURNS and (len(batch) == 1 or len(batch) * size <= BATCH_SECONDS)
+    assert batches == list(encoder_batches(turns[::-1]))

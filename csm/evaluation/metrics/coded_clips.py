@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from csm.data.manifest import Corpus, Turn
-from csm.data.turn_audio import read_turn
+from csm.data.turn_audio import encoder_batches, read_turn
 from csm.evaluation.core.clips import Clip
 from csm.system.log import progress
 from csm.system.threads import one_thread
@@ -25,7 +25,6 @@ from csm.tokenizer.conversational_rvq import ConversationalRVQ
 from csm.tokenizer.semantic.semantic_encoder import SemanticEncoder
 from csm.tokenizer.semantic.semantic_tokenizer import SemanticTokenizer
 
-ENCODE_BATCH = 32
 #: Semantic codebooks of the shorter prefixes that are probed.
 PREFIXES = (1, 4)
 #: Name of the unquantized features beside the names of codebooks.
@@ -145,12 +144,9 @@ def encode_clips(
     """
     config = tokenizer.config
     device = next(tokenizer.parameters()).device
-    # Neighbours in length share a batch: little padding, and a causal encoder's codes do not depend on it.
-    ordered = sorted(turns, key=lambda turn: (turn.duration, turn.id))
     found: dict[str, CodedClip] = {}
-    with progress("codes", len(ordered), unit="clip") as bar:
-        for start in range(0, len(ordered), ENCODE_BATCH):
-            group = ordered[start : start + ENCODE_BATCH]
+    with progress("codes", len(turns), unit="clip") as bar:
+        for group in encoder_batches(turns):  # a causal encoder's codes do not depend on them
             waveforms = [read_turn(corpus, turn, config.sample_rate)[0] for turn in group]
             audio = pad_sequence(waveforms, batch_first=True).unsqueeze(1).to(device)
             codes = tokenizer.encode(audio)
