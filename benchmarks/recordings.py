@@ -101,6 +101,7 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=4, help="conversations a condition")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first conversation")
     parser.add_argument(
         "--backchannels",
         type=int,
@@ -130,7 +131,7 @@ def row(condition: Condition, corpus: Corpus, recogniser: Any, options: argparse
     least = options.backchannels if condition.backchannels else 0
     length, short = 0.0, 0
     while len(made) < options.seeds or short < least:
-        seed = len(made)
+        seed = options.first_seed + len(made)
         conversation = compose(
             corpus,
             seed,
