@@ -58,7 +58,7 @@ STEPS = (
     Step("kernels", ("kernel_times.py",), 300),
     Step("counters", ("counters.py",), 100),
     Step("training", ("training_steps.py",), 210),
-    Step("compiled_step", ("compiled_training.py",), 110),
+    Step("compiled_step", ("compiled_training.py", "compiled"), 110),
     Step("generation", ("generation.py",), 130),
 )
 

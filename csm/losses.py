@@ -14,7 +14,7 @@ from torch import Tensor
 from csm.network.batch_layout import BatchLayout
 from csm.network.letter_head import HeardRows, letter_cross_entropy
 from csm.network.outputs import CSMCrossEntropies, CSMLogits, CSMOutput, TeacherForced
-from csm.sequences.packed_batch import RowBatch
+from csm.sequences.packed_batch import IGNORE, RowBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ class ConversationTargets(NamedTuple):
         letter_sizes: Letters of each transcribed turn; 0 where they are no target.
         heard: Rows of each of these turns.
         letter_count: Divisor of the letters' sum, as the others.
+        padded: Whether some targets are padding: IGNORE or NaN, or prosody that is not measured.
     """
 
     codebook0: Tensor
@@ -111,6 +112,7 @@ class ConversationTargets(NamedTuple):
     letter_sizes: Sequence[int] = ()
     heard: Sequence[int] = ()
     letter_count: float = 1.0
+    padded: bool = False
 
     @classmethod
     def of(
@@ -125,11 +127,14 @@ class ConversationTargets(NamedTuple):
         """
         rows = batch.target_rows()
         frames = len(rows.frames)
+        padded = isinstance(batch.layout, BatchLayout) and batch.layout.padded
         latent = None
         if vectors is not None:
             codes = batch.code_target.index_select(0, rows.frames)
             books = torch.arange(codes.shape[1], device=codes.device)
-            latent = vectors[books, codes].sum(dim=1)
+            latent = vectors[books, codes.clamp_min(0) if padded else codes].sum(dim=1)
+            if padded:
+                latent = latent.masked_fill(codes[:, :1] == IGNORE, float("nan"))
 
         def count(given: float | None, own: int) -> float:
             return max(1.0, float(own) if given is None else given)
@@ -159,6 +164,7 @@ class ConversationTargets(NamedTuple):
             letter_sizes=[len(span.letters) for span in spans],
             heard=[span.num_keys + 1 for span in spans],
             letter_count=count(batch.letter_count, sum(len(span.letters) for span in spans)),
+            padded=padded,
         )
 
 
@@ -205,12 +211,12 @@ def conversational_loss(
     parts["voicing"] = (voicing * known).sum() / targets.voice_count
     energy = F.smooth_l1_loss(prosody[:, 2], targets.prosody[:, 2] - LOG_ENERGY_CENTRE, reduction="none")
     parts["energy"] = (energy * known).sum() / targets.voice_count
-    parts["duration"] = (duration.float() - targets.duration).abs().sum() / targets.turn_count
-    parts["pace"] = (pace.float() - targets.pace).abs().sum() / targets.pace_count
+    parts["duration"] = _apart(duration, targets.duration, targets.padded).abs().sum() / targets.turn_count
+    parts["pace"] = _apart(pace, targets.pace, targets.padded).abs().sum() / targets.pace_count
     if outputs.latent is not None and targets.latent is not None:
         for name in ("latent", "refined"):
-            found = getattr(outputs, name).float()
-            parts[name] = (found - targets.latent).square().sum() / targets.frame_count
+            apart = _apart(getattr(outputs, name), targets.latent, targets.padded)
+            parts[name] = apart.square().sum() / targets.frame_count
     if outputs.letters is not None:
         assert targets.letters is not None
         letters = letter_cross_entropy(outputs.letters, targets.heard, targets.letters, targets.letter_sizes)
@@ -219,6 +225,14 @@ def conversational_loss(
     scale = {"semantic": share, "acoustic": 1 - share}
     total = torch.stack([getattr(weights, n) * scale.get(n, 1.0) * value for n, value in parts.items()]).sum()
     return ConversationalLoss(total, parts)
+
+
+def _apart(found: Tensor, wanted: Tensor, padded: bool) -> Tensor:
+    """Returns predictions in fp32 less their targets: 0, with gradient 0, where a target is padding."""
+    if not padded:
+        return found.float() - wanted
+    known = ~wanted.isnan()
+    return torch.where(known, found.float(), 0.0) - torch.where(known, wanted, 0.0)
 
 
 def _require_same_batch(outputs: CSMLogits | CSMCrossEntropies, targets: ConversationTargets) -> None:

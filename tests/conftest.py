@@ -142,7 +142,9 @@ def one_thread() -> None:
 def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
     """Makes the training task of a tiny model: four conversations of random codes, and one for validation."""
 
-    def make(model: CSMModel, latent_dim: int = 0, max_rows: int = 60) -> ModelTask:
+    def make(
+        model: CSMModel, latent_dim: int = 0, max_rows: int = 60, fixed_shapes: bool = False
+    ) -> ModelTask:
         # Tiny tensors on two threads of a busy machine wait a hundred times as long as they compute.
         monkeypatch.setattr("csm.training.distributed.available_cores", lambda: 1)
 
@@ -177,8 +179,7 @@ def made_task(tmp_path, monkeypatch) -> Callable[..., ModelTask]:
             for split, number in (("train", 2), ("validation", 1))
         )
         vectors = torch.randn(5, 24, latent_dim, generator=g) if latent_dim else None
-        return ModelTask(
-            model, train_data, validation, LossConfig(), device=torch.device("cpu"), vectors=vectors
-        )
+        options = {"device": torch.device("cpu"), "vectors": vectors, "fixed_shapes": fixed_shapes}
+        return ModelTask(model, train_data, validation, LossConfig(), **options)
 
     return make

@@ -36,9 +36,23 @@ class MadeUpTask:
 
         self.model, self.turns, self.weights, self.vectors = model, turns, LossConfig(), None
         self.modules = {"model": model}
+        self.budget: Any = None
 
     def batch(self, step: int, micro_batch: int) -> Any:
-        return made_up_rows(self.model, self.turns, seed=100 * step + micro_batch)
+        rows = made_up_rows(self.model, self.turns, seed=100 * step + micro_batch)
+        if self.budget is None:
+            return rows
+        from csm.network.fixed_shapes import padded
+
+        return padded(rows, self.model.config, self.budget)
+
+    def fix_shapes(self) -> None:
+        """Pads all batches to one size from now on."""
+        from csm.network.fixed_shapes import RowBudget
+
+        rows = made_up_rows(self.model, self.turns, seed=0)
+        made, context = [(rows, rows.layout)], self.model.config.max_context
+        self.budget = RowBudget.of(made, rows=len(rows.text), max_context=context)
 
     def batch_ids(self, batch: Any) -> list[str]:
         return batch.ids
@@ -79,11 +93,15 @@ def made_up_rows(model: Any, turns: int, seed: int) -> Any:
 
 
 def started(
-    sizes: dict[str, Any], turns: int, device: torch.device, steps: int, compiled: bool = False
+    sizes: dict[str, Any],
+    turns: int,
+    device: torch.device,
+    steps: int,
+    execution: dict[str, Any] | None = None,
 ) -> Any:
-    """Returns a new run, with its step compiled as one graph or not, and its batches."""
+    """Returns a new run, with these fields of ExecutionConfig, and its batches."""
     from csm.model import CSMModel
-    from csm.network.execution import compile_step
+    from csm.network.execution import ExecutionConfig, apply_execution
     from csm.network.model_config import CSMConfig
     from csm.training.batches import Batches
     from csm.training.distributed import DistributedContext
@@ -93,9 +111,11 @@ def started(
 
     torch.manual_seed(0)
     model = CSMModel(CSMConfig(text="bytes", **sizes)).to(device).train()
-    if compiled:
-        compile_step(model)
+    chosen = ExecutionConfig(**(execution or {}))
+    apply_execution(model, chosen, zero_stage=0, device=device)
     task = MadeUpTask(model, turns)
+    if chosen.fixed_shapes:
+        task.fix_shapes()
     config = TrainingConfig(steps=steps, micro_batches=1, warmup_steps=2, precision="bf16", zero_stage=0)
     distributed = DistributedContext(rank=0, size=1, local_size=1, device=device)
     engines = {"model": PlainEngine("model", model, config, distributed)}
@@ -104,12 +124,16 @@ def started(
 
 
 def trained(
-    sizes: dict[str, Any], turns: int, device: torch.device, steps: int, compiled: bool = False
+    sizes: dict[str, Any],
+    turns: int,
+    device: torch.device,
+    steps: int,
+    execution: dict[str, Any] | None = None,
 ) -> tuple[list[float], float]:
     """Returns the loss after each step and the median milliseconds of the second half."""
     from csm.training.loop import optimizer_step
 
-    training = started(sizes, turns, device, steps, compiled)
+    training = started(sizes, turns, device, steps, execution)
     times, losses = [], []
     for step in range(1, steps + 1):
         start = time.perf_counter()
@@ -139,14 +163,14 @@ def synchronisations(sizes: dict[str, Any], turns: int, device: torch.device) ->
 
 
 def profiled(
-    sizes: dict[str, Any], turns: int, device: torch.device, compiled: bool = False
+    sizes: dict[str, Any], turns: int, device: torch.device, execution: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Returns the device's busy share and the launches of a step; prints the kernels that take most."""
     from torch.profiler import ProfilerActivity, profile
 
     from csm.training.loop import optimizer_step
 
-    training = started(sizes, turns, device, 8, compiled)
+    training = started(sizes, turns, device, 8, execution)
     for step in (1, 2, 3):
         optimizer_step(training.run, training.batches, step, lambda: None)
     torch.cuda.synchronize()

@@ -63,6 +63,7 @@ class BatchLayout:
         pace: Rows of the phone duration head.
         folding: How past turns go into the memory.
         heard: Frames and end rows of transcribed turns.
+        padded: Whether rows and targets were added that losses leave out (`csm.network.fixed_shapes`).
     """
 
     targets: TargetRows
@@ -73,6 +74,7 @@ class BatchLayout:
     pace: PaceRows
     folding: Folding
     heard: HeardRows
+    padded: bool = False
 
 
 def batch_layout(batch: RowBatch, config: CSMConfig) -> BatchLayout:
@@ -84,7 +86,7 @@ def batch_layout(batch: RowBatch, config: CSMConfig) -> BatchLayout:
     return BatchLayout(
         targets=targets,
         sequences=PackedSequences.of(batch.cu_seqlens, batch.longest),
-        codes=_embedded_codes(batch, targets.depth, config),
+        codes=embedded_codes(batch.codes, batch.code_target[targets.depth, :-1], config),
         voice=VoiceLayout.of(voice, config.cross_window),
         text=text_layout([*batch.text_spans, TextSpan(0, 0, 0, 1)], config.frames_per_text_id),
         pace=_pace_rows(batch),
@@ -99,10 +101,10 @@ def _pace_rows(batch: RowBatch) -> PaceRows:
     return PaceRows(rows, sequences, (~batch.pace_target[rows].isnan()).nonzero()[:, 0])
 
 
-def _embedded_codes(batch: RowBatch, depth: Tensor, config: CSMConfig) -> SummedCodes:
+def embedded_codes(codes: Tensor, read: Tensor, config: CSMConfig) -> SummedCodes:
+    """Returns the codes [R, K] of rows, summed by row, and those [F, K - 1] that the depth decoder reads."""
     offsets = torch.arange(config.num_codebooks) * config.audio_vocab_size
-    read = batch.code_target[depth, :-1] + offsets[:-1]
-    return summed_codes(batch.codes.clamp_min(0) + offsets, read.view(-1, 1))
+    return summed_codes(codes.clamp_min(0) + offsets, (read + offsets[:-1]).view(-1, 1))
 
 
 def summed_codes(*indices: Tensor) -> SummedCodes:

@@ -60,6 +60,9 @@ class ConversationNetwork(nn.Module):
     Args:
         config: Sizes of the model.
 
+    Attributes:
+        float8_heads: Whether training multiplies by the heads of codes and text in float8.
+
     Raises:
         ValueError: The vocabulary is smaller than the text codec's, or there is no such text codec.
     """
@@ -72,6 +75,7 @@ class ConversationNetwork(nn.Module):
     def __init__(self, config: CSMConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.float8_heads = False
         self.codec: TextCodec = text_codec(c.text, c.max_speakers)
         width, vocab = c.d_model, c.audio_vocab_size
         if 0 < c.text_vocab_size < self.codec.vocab_size:
@@ -160,10 +164,12 @@ class ConversationNetwork(nn.Module):
         code0 = batch.code_target[:, 0].index_select(0, rows.voice)
         later = batch.code_target.index_select(0, rows.depth)[:, 1:]
         text = batch.text_target.index_select(0, rows.text)
+        padded = cast(BatchLayout, batch.layout).padded
+        options = label_smoothing, padded, self.float8_heads and self.training
         return CSMCrossEntropies(
-            codebook0=self.codebook0_head(inputs.voice, code0, label_smoothing),
-            depth=self.depth_decoder(inputs.depth, inputs.code_embeddings, later, label_smoothing),
-            text=linear_cross_entropy(inputs.text[None], table[None], text[None], label_smoothing)[0],
+            codebook0=self.codebook0_head(inputs.voice, code0, *options),
+            depth=self.depth_decoder(inputs.depth, inputs.code_embeddings, later, *options),
+            text=linear_cross_entropy(inputs.text[None], table[None], text[None], *options)[0],
             **regressions,
         )
 
@@ -209,8 +215,9 @@ class ConversationNetwork(nn.Module):
         if (latent := self.predicted_latent) is not None:
             before = hidden.index_select(0, rows.frames)
             regressions["latent"] = latent.head(before)
-            code0 = self.audio_embedding(batch.code_target[:, 0].index_select(0, rows.frames))
-            regressions["refined"] = latent.given_code0(before, code0)
+            code0 = batch.code_target[:, 0].index_select(0, rows.frames)
+            code0 = code0.clamp_min(0) if layout.padded else code0
+            regressions["refined"] = latent.given_code0(before, self.audio_embedding(code0))
         return inputs, regressions
 
     def hidden_rows(self, batch: RowBatch, rows: Float[Tensor, "R D"] | None = None) -> Float[Tensor, "R D"]:

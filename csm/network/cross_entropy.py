@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from csm.network.float8 import GRADIENT, INPUT, Rounded, product
+from csm.sequences.target_rows import IGNORE
+
 # Logits formed at a time: 16 MB of fp32, and 128 MB on a GPU, which would wait for its launches else.
 CHUNK, CUDA_CHUNK = 4 * 2**20, 32 * 2**20
 # Whether the heads of all groups are multiplied at once; None: on CUDA.
@@ -22,6 +25,8 @@ def linear_cross_entropy(
     heads: Float[Tensor, "G D V"],
     targets: Int[Tensor, "G N"],
     label_smoothing: float = 0.0,
+    some_ignored: bool = False,
+    float8: bool = False,
 ) -> Float[Tensor, " G"]:
     """Sums over each group's rows of the cross-entropy of `rows @ heads` with the targets, in nats, fp32.
 
@@ -33,18 +38,20 @@ def linear_cross_entropy(
     Args:
         rows: Inputs of each head; N may be 0.
         heads: One linear head per group.
-        targets: In [0, V).
+        targets: In [0, V); with `some_ignored` also IGNORE, whose rows count for nothing.
         label_smoothing: Share of the target's probability that is spread over all V.
+        some_ignored: Whether there may be targets of IGNORE.
+        float8: Whether the products run in float8 (`csm.network.float8`), those of each group by themselves.
     """
     needs = torch.is_grad_enabled() and (rows.requires_grad or heads.requires_grad)
-    dtype = _product_dtype(rows)
+    options = label_smoothing, some_ignored, float8, needs, _product_dtype(rows)
     if torch.compiler.is_compiling():
         # One operator: traced, the loop over chunks would make the number of rows a constant of the graph.
-        compiled: Tensor = _compiled(rows, heads, targets, label_smoothing, needs, dtype)[0]
+        compiled: Tensor = _compiled(rows, heads, targets, *options)[0]
         return compiled
-    if HAS_LIGER and rows.is_cuda and len(rows) == 1 and rows.shape[1]:
+    if HAS_LIGER and rows.is_cuda and len(rows) == 1 and rows.shape[1] and not float8:
         return liger_cross_entropy(rows, heads, targets, label_smoothing)
-    sums: Tensor = _LinearCrossEntropy.apply(rows, heads, targets, label_smoothing, needs, dtype)
+    sums: Tensor = _LinearCrossEntropy.apply(rows, heads, targets, *options)
     return sums
 
 
@@ -75,11 +82,14 @@ class Head(nn.Linear):
         input: Float[Tensor, "*N D"],
         targets: Int[Tensor, " N"] | None = None,
         label_smoothing: float = 0.0,
+        some_ignored: bool = False,
+        float8: bool = False,
     ) -> Float[Tensor, "*N V"] | Float[Tensor, ""]:
         """[..., V] logits of `input` [..., D]; with targets [N], the sum over N rows in nats."""
         if targets is None:
             return super().forward(input)
-        return linear_cross_entropy(input[None], self.weight.T[None], targets[None], label_smoothing)[0]
+        options = label_smoothing, some_ignored, float8
+        return linear_cross_entropy(input[None], self.weight.T[None], targets[None], *options)[0]
 
 
 def _product_dtype(rows: Tensor) -> torch.dtype:
@@ -91,7 +101,14 @@ def _product_dtype(rows: Tensor) -> torch.dtype:
 
 
 def _sums_and_gradients(
-    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+    rows: Tensor,
+    heads: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    some_ignored: bool,
+    float8: bool,
+    needs_gradient: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the sums [G] and their gradients of rows and heads, which are empty where none is needed."""
     sums = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
@@ -101,11 +118,12 @@ def _sums_and_gradients(
     if needs_gradient:
         parts += [row_gradient, head_gradient]
     # A GPU takes all heads in one batched product; a CPU's caches hold one head's logits at a time.
-    together = TOGETHER if TOGETHER is not None else rows.is_cuda
+    together = (TOGETHER if TOGETHER is not None else rows.is_cuda) and not float8
+    options: dict[str, Any] = {"smoothing": smoothing, "some_ignored": some_ignored, "dtype": dtype}
     # The caller's autocast is in `dtype`: a compiled graph runs its operators without one.
     with torch.autocast(rows.device.type, enabled=False):
         for some in [parts] if together else zip(*parts, strict=True):
-            _add_sums_and_gradients(*some, smoothing=smoothing, dtype=dtype)
+            _add_sums_and_gradients(*some, float8=float8, **options)
     return sums, row_gradient, head_gradient
 
 
@@ -118,20 +136,26 @@ def _add_sums_and_gradients(
     head_gradient: Tensor | None = None,
     *,
     smoothing: float,
+    some_ignored: bool,
+    float8: bool,
     dtype: torch.dtype,
 ) -> None:
     """Adds to the last three; all have the dimension of groups in front, or none has."""
     size = head.shape[-1]
     step = max(1, (CUDA_CHUNK if rows.is_cuda else CHUNK) // (size * sums.numel()))
-    head = head.to(dtype)
+    factor = _factor(head, dtype, INPUT if float8 else None)
     for start in range(0, rows.shape[-2], step):
-        x = rows[..., start : start + step, :].to(dtype)
+        x = _factor(rows[..., start : start + step, :], dtype, INPUT if float8 else None)
         target = targets[..., start : start + step, None]
-        logits = (x @ head).float()
+        ignored = target == IGNORE if some_ignored else None
+        target = target if ignored is None else target.clamp_min(0)
+        logits = _times(x, factor).float()
         normaliser = logits.logsumexp(-1, keepdim=True)
         loss = normaliser - (1 - smoothing) * logits.gather(-1, target)
         if smoothing:
             loss = loss - smoothing * logits.mean(-1, keepdim=True)
+        if ignored is not None:
+            loss = loss.masked_fill(ignored, 0)
         sums += loss.sum((-2, -1))
         if row_gradient is None or head_gradient is None:
             continue
@@ -139,19 +163,34 @@ def _add_sums_and_gradients(
         if smoothing:
             slope.sub_(smoothing / size)
         slope.scatter_add_(-1, target, torch.full_like(target, smoothing - 1, dtype=slope.dtype))
-        slope = slope.to(dtype)
-        row_gradient[..., start : start + step, :] = slope @ head.mT
-        if dtype != head_gradient.dtype:
-            head_gradient += x.mT @ slope
+        if ignored is not None:
+            slope.masked_fill_(ignored, 0)
+        slopes = _factor(slope, dtype, GRADIENT if float8 else None)
+        row_gradient[..., start : start + step, :] = _times(slopes, factor.mT)
+        if isinstance(x, Rounded) or isinstance(slopes, Rounded) or dtype != head_gradient.dtype:
+            head_gradient += _times(x.mT, slopes)
         elif head_gradient.ndim == 2:  # in place: adding a product would form it first
-            head_gradient.addmm_(x.mT, slope)
+            head_gradient.addmm_(x.mT, slopes)
         else:
-            head_gradient.baddbmm_(x.mT, slope)
+            head_gradient.baddbmm_(x.mT, slopes)
 
 
-def _scaled(gradient: Tensor, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+def _factor(x: Tensor, dtype: torch.dtype, rounded_to: torch.dtype | None) -> Tensor | Rounded:
+    """Returns a factor of products in `dtype`, or rounded to a float8 dtype."""
+    return x.to(dtype) if rounded_to is None else Rounded.of(x, rounded_to)
+
+
+def _times(a: Tensor | Rounded, b: Tensor | Rounded) -> Tensor:
+    """Returns a product of two factors of a kind."""
+    if isinstance(a, Rounded) and isinstance(b, Rounded):
+        return product(a, b, torch.float32)
+    assert isinstance(a, Tensor) and isinstance(b, Tensor)
+    return a @ b
+
+
+def _scaled(gradient: Tensor, rows: Tensor, heads: Tensor) -> tuple[Tensor | None, ...]:
     scale = gradient[:, None, None]
-    return rows * scale.to(rows.dtype), heads * scale.to(heads.dtype), None, None, None, None
+    return rows * scale.to(rows.dtype), heads * scale.to(heads.dtype), *[None] * 6
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -168,14 +207,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 @torch.library.custom_op("csm::linear_cross_entropy", mutates_args=())
 def _compiled(
-    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+    rows: Tensor,
+    heads: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    some_ignored: bool,
+    float8: bool,
+    needs_gradient: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _sums_and_gradients(rows, heads, targets, smoothing, needs_gradient, dtype)
+    return _sums_and_gradients(rows, heads, targets, smoothing, some_ignored, float8, needs_gradient, dtype)
 
 
 @_compiled.register_fake
 def _(
-    rows: Tensor, heads: Tensor, targets: Tensor, smoothing: float, needs_gradient: bool, dtype: torch.dtype
+    rows: Tensor,
+    heads: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    some_ignored: bool,
+    float8: bool,
+    needs_gradient: bool,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     sums = rows.new_empty(rows.shape[0], dtype=torch.float32)
     if not needs_gradient:

@@ -102,13 +102,15 @@ class DepthDecoder(nn.Module):
         code_embeddings: Float[Tensor, "F K1 D"],
         targets: Int[Tensor, "F K1"] | None = None,
         label_smoothing: float = 0.0,
+        some_ignored: bool = False,
+        float8: bool = False,
     ) -> Float[Tensor, "F K1 V"] | Float[Tensor, " K1"]:
         """Logits of codes 1..K-1 of F frames (F may be 0); with targets, cross-entropies summed over frames.
 
         Args:
             hidden: [F, D], of the backbone's row before each frame.
             code_embeddings: [F, K - 1, D], embeddings of codes 0..K-2 of the frame.
-            targets: Codes 1..K-1; label_smoothing goes with them.
+            targets: Codes 1..K-1; the options of `linear_cross_entropy` go with them.
         """
         read = torch.cat([hidden.unsqueeze(1), code_embeddings], dim=1)
         x = self.projection(running_sum(read, 1) if self.cumulative else read)
@@ -117,7 +119,8 @@ class DepthDecoder(nn.Module):
         x = torch.cat([self._frames(part) for part in parts])
         rows = self.norm(x)[:, 1:].transpose(0, 1)
         if targets is not None:
-            return linear_cross_entropy(rows, self.heads, targets.T, label_smoothing)
+            options = label_smoothing, some_ignored, float8
+            return linear_cross_entropy(rows, self.heads, targets.T, *options)
         return torch.bmm(rows, self.heads.to(rows.dtype)).transpose(0, 1)
 
     def _frames(self, x: Float[Tensor, "F K W"]) -> Float[Tensor, "F K W"]:

@@ -142,20 +142,20 @@ def letter_cross_entropy(
     """Returns the CTC loss summed over turns, nats.
 
     Args:
-        scores: Log probabilities of all transcribed rows.
+        scores: Log probabilities of all transcribed rows; padding may follow.
         rows: Rows of each turn, in the order of `scores`.
-        letters: Letters of all turns, turn after turn, on the device of `scores`.
+        letters: Letters of all turns, turn after turn, on the device of `scores`; padding may follow.
         sizes: Letters of each turn; 0 of a turn that is no target.
     """
     kept = [turn for turn, size in enumerate(sizes) if size]
     total = scores.sum() * 0
     if not kept:
         return total
-    per_frame, parts = scores.shape[1], scores.split(list(rows))
+    per_frame, parts = scores.shape[1], scores[: sum(rows)].split(list(rows))
     padded = pad_sequence([parts[turn].flatten(0, 1) for turn in kept])
     return total + F.ctc_loss(
         padded,
-        letters,
+        letters[: sum(sizes)],
         torch.tensor([rows[turn] * per_frame for turn in kept]),
         torch.tensor([sizes[turn] for turn in kept]),
         reduction="sum",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,16 @@ from torch.utils.checkpoint import checkpoint
 from csm.data.dataset import ConversationDataset
 from csm.losses import ConversationTargets, LossConfig, conversational_loss
 from csm.model import CSMModel
+from csm.network.batch_layout import BatchLayout
+from csm.network.fixed_shapes import RowBudget, padded
 from csm.network.predicted_latent import latent_vectors
 from csm.sequences.packed_batch import RowBatch
 from csm.training.samples import Clips
 
 # Rows of the validation batch: about two minutes of conversation.
 VALIDATION_ROWS = 3000
-
+# Micro-batches by which the sizes of all are chosen where they are fixed: about a second to make.
+MEASURED = 64
 
 # Parts of the loss in the line of a report, where they are trained.
 SHOWN = ("codebook0", "semantic", "acoustic", "latent", "text", "letters")
@@ -57,8 +60,10 @@ class ModelTask:
         device: Where validation runs.
         vectors: [K, V, D], vector that each code adds to the tokenizer's latent, for a model with latent_dim.
         speaker: Speaks lines to listen to at each validation; None: there are none.
+        fixed_shapes: Whether all micro-batches are padded to one size (`csm.network.fixed_shapes`).
 
     Attributes:
+        budget: That size; None: micro-batches are as they are.
         pieces: Pieces that a micro-batch is cut into where its whole does not fit into memory.
 
     Raises:
@@ -75,6 +80,7 @@ class ModelTask:
         device: torch.device,
         vectors: Tensor | None = None,
         speaker: SampleSpeaker | None = None,
+        fixed_shapes: bool = False,
     ) -> None:
         self.model, self.train, self.weights, self.device = model, train, loss, device
         self.modules: dict[str, nn.Module] = {"model": model}
@@ -94,6 +100,7 @@ class ModelTask:
             self.vectors = latent_vectors(vectors[: model.config.num_codebooks]).to(device)
         self.validation = validation
         self.validation_batch = model.with_layout(validation.in_order(VALIDATION_ROWS))
+        self.budget = self._row_budget() if fixed_shapes else None
 
     @property
     def micro_batch(self) -> tuple[str, int]:
@@ -103,18 +110,33 @@ class ModelTask:
     def batch(self, step: int, micro_batch: int) -> RowBatch | RowPieces:
         """The rows of one micro-batch (from 0) of one step (from 1), with the model's index structures."""
         if self.pieces == 1:
-            return self.model.with_layout(self.train.batch(step, micro_batch))
+            batch = self.train.batch(step, micro_batch)
+            if self.budget is not None:
+                return padded(batch, self.model.config, self.budget)
+            return self.model.with_layout(batch)
         pieces = self.train.pieces(step, micro_batch, self.pieces)
         return RowPieces([self.model.with_layout(piece) for piece in pieces])
 
     def most_pieces(self, step: int, micro_batch: int) -> int:
         """Returns how many pieces a micro-batch can be cut into: 1 where layers are computed again already.
 
-        Their backward passes would then reach a weight once for each piece, which ZeRO 1 and 2 refuse.
+        Their backward passes would then reach a weight once for each piece, which ZeRO 1 and 2 refuse. Nor is
+        a micro-batch cut whose size is fixed: its pieces would have many sizes.
         """
+        if self.budget is not None:
+            return 1
         if any(getattr(module, "checkpointed", False) for module in self.model.modules()):
             return 1
         return self.train.most_pieces(step, micro_batch)
+
+    def _row_budget(self) -> RowBudget:
+        """Returns the size that fits the first micro-batches of the run, with room for others."""
+        data, count = self.train.config, self.train.sampler.micro_batches
+        first = ((place // count + 1, place % count) for place in range(MEASURED))
+        batches = (self.model.with_layout(self.train.batch(*place)) for place in first)
+        made = ((batch, cast(BatchLayout, batch.layout)) for batch in batches)
+        context = self.model.config.max_context
+        return RowBudget.of(made, rows=data.rows_per_micro_batch, max_context=context)
 
     def batch_ids(self, batch: RowBatch | RowPieces) -> list[str]:
         """Ids of the turns in a batch."""

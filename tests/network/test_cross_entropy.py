@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from csm.network import cross_entropy
 from csm.network.cross_entropy import Head, linear_cross_entropy
+from csm.sequences.target_rows import IGNORE
 
 
 def problem(groups: int, rows: int, width: int, size: int):
@@ -42,6 +43,40 @@ def test_sums_and_gradients_are_those_of_the_whole_logits(
         strict=True,
     ):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [1, 50, 10**6])
+def test_rows_whose_target_is_ignored_count_for_nothing(chunk, smoothing, together, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+    monkeypatch.setattr(cross_entropy, "TOGETHER", together)
+    x, heads, targets = problem(3, 9, 5, 11)
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    kept = 6
+    first = linear_cross_entropy(x[:, :kept], heads, targets[:, :kept], smoothing)
+    wanted = torch.autograd.grad((first * weights).sum(), (x, heads))
+    targets[:, kept:] = IGNORE
+    found = linear_cross_entropy(x, heads, targets, smoothing, True)
+    gradients = torch.autograd.grad((found * weights).sum(), (x, heads))
+    torch.testing.assert_close(found, first, rtol=1e-6, atol=1e-6)
+    assert not gradients[0][:, kept:].any()
+    for got, want in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+
+
+def test_float8_products_are_close_to_the_exact_ones():
+    x, heads, targets = (t.float().detach().requires_grad_() if t.is_floating_point() else t
+                         for t in problem(2, 40, 16, 30))  # fmt: skip
+    exact = linear_cross_entropy(x, heads, targets)
+    exact_gradients = torch.autograd.grad(exact.sum(), (x, heads))
+    found = linear_cross_entropy(x, heads, targets, float8=True)
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=0)
+    assert not torch.equal(found, exact)
+    for got, want in zip(torch.autograd.grad(found.sum(), (x, heads)), exact_gradients, strict=True):
+        assert got.dtype == torch.float32
+        # e5m2 keeps two bits: 2**-3 at most of each factor.
+        assert (got - want).norm() < 0.15 * want.norm()
 
 
 def test_without_a_gradient_none_is_made(monkeypatch):

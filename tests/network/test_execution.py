@@ -111,6 +111,13 @@ def test_a_compiled_step_is_one_graph_for_batches_of_any_size() -> None:
         ({"compile": "blocks"}, {"zero_stage": 3}, "zero_stage 3: expected 'nothing'"),
         ({"compile": "step"}, {"zero_stage": 3}, "zero_stage 3: expected 'nothing'"),
         ({"compile": "step", "checkpoint_layers": True}, {"zero_stage": 2}, "expected compile='blocks'"),
+        ({"compile": "graphs"}, {"zero_stage": 3}, "'graphs' with training.zero_stage 3: expected 'nothing'"),
+        ({"compile": "graphs", "checkpoint_layers": True}, {"zero_stage": 2}, "expected compile='blocks'"),
+        (
+            {"float8": True},
+            {"zero_stage": 3},
+            "float8 with training.zero_stage 3: expected a stage",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(tiny_model, changes, options, message) -> None:
@@ -119,5 +126,22 @@ def test_what_cannot_be_compiled_is_refused(tiny_model, changes, options, messag
 
 
 def test_an_unknown_part_to_compile_is_refused() -> None:
-    with pytest.raises(ValueError, match="compile is 'all': expected one of nothing, blocks, step"):
+    with pytest.raises(ValueError, match="compile is 'all': expected one of nothing, blocks, step, graphs"):
         ExecutionConfig(compile="all")
+
+
+@pytest.mark.parametrize(
+    ("compile", "options"),
+    [
+        ("step", {"dynamic": True, "backend": "inductor"}),
+        ("graphs", {"dynamic": False, "backend": "inductor", "mode": "reduce-overhead"}),
+    ],
+)
+def test_what_is_compiled_for_one_size_is_replayed(monkeypatch, tiny_model, compile, options) -> None:
+    """`reduce-overhead` is inductor's name for CUDA graphs; tests/network/test_fixed_shapes.py replays."""
+    found: list[dict[str, object]] = []
+    monkeypatch.setattr(CSMModel, "compile", lambda self, **given: found.append(given))
+    config = ExecutionConfig(compile=compile)
+    apply_execution(tiny_model(), config, zero_stage=2)
+    assert found == [{"fullgraph": True, **options}]
+    assert config.fixed_shapes == (compile == "graphs")

@@ -68,6 +68,7 @@ USERS = {
     "LoRAConfig.targets": "fine-tunes with adapters: docs/finetune.md",
     "LoRAConfig.inside": "fine-tunes with adapters: docs/finetune.md",
     "ExecutionConfig.compile": "trains for hours on a GPU",
+    "ExecutionConfig.float8": "trains large models on a GPU that multiplies in float8: docs/GPU.md",
     "RunConfig.predicting_voice": "trains a decoder on a voice's predictions: csm/weights/NOTICE.md",
     "SamplingConfig.decoded_codebooks": "compares the sound of fewer codebooks",
     "SamplingConfig.depth_temperature": "varies the sound of a voice without its words",

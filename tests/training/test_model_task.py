@@ -100,3 +100,22 @@ def test_a_model_that_computes_its_layers_again_is_not_cut(tiny_model, made_task
     assert task.most_pieces(1, 0) > 1
     apply_execution(task.model, ExecutionConfig(checkpoint_layers=True), zero_stage=2)
     assert task.most_pieces(1, 0) == 1
+
+
+def test_micro_batches_of_fixed_shapes_have_one_size_and_the_same_losses(
+    tiny_model, made_task, tmp_path
+) -> None:
+    """By DeepSpeed where it is installed; batches are padded where they are made."""
+    config = TrainingConfig(steps=6, micro_batches=2, learning_rate=1e-3, warmup_steps=2, log_every=1)
+    sizes: dict[bool, set[tuple[int, ...]]] = {}
+    for fixed in (False, True):
+        torch.manual_seed(0)
+        model = tiny_model(latent_dim=6, depth_inputs="sum").train()
+        task = made_task(model, latent_dim=6, max_rows=30, fixed_shapes=fixed)
+        made = [task.batch(step, number) for step in range(1, 7) for number in (0, 1)]
+        sizes[fixed] = {(len(b.text), len(b.cu_seqlens), len(b.past.text), len(b.depth_rows)) for b in made}
+        assert (task.most_pieces(1, 0) == 1) == fixed
+        train(task, config, tmp_path / str(fixed), run_description={"test": True}, device="cpu")
+    assert len(sizes[True]) == 1 < len(sizes[False])
+    for ours, theirs in zip(losses(tmp_path / "True"), losses(tmp_path / "False"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)

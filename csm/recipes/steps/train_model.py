@@ -64,7 +64,8 @@ def train_model(run: RunConfig, codes: Path, output: Path, device: torch.device)
         start_from_code_vectors(model, vectors)
     # ZeRO-3 changes the parameters: their names are listed before.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    apply_execution(model, run.execution, zero_stage=run.training.zero_stage)
+    stage = run.training.zero_stage
+    apply_execution(model, run.execution, zero_stage=stage, device=distributed.device)
     inputs = {"corpus": run.corpus, "codes": str(codes.absolute()), "tokenizer": index.get("tokenizer")}
     speaker = None
     if distributed.rank == 0 and run.training.samples:
@@ -123,7 +124,16 @@ def model_task(
             ", ".join(long.ids) + (", ..." if long.turns > len(long.ids) else ""),
         )
     watched = dataset(tables["watched"], micro_batches=1)
-    return ModelTask(model, train_data, watched, run.loss, device=device, vectors=vectors, speaker=speaker)
+    return ModelTask(
+        model,
+        train_data,
+        watched,
+        run.loss,
+        device=device,
+        vectors=vectors,
+        speaker=speaker,
+        fixed_shapes=run.execution.fixed_shapes,
+    )
 
 
 def start_model(run: RunConfig) -> CSMModel:
