@@ -18,8 +18,8 @@ BATCH_TURNS, BATCH_SECONDS = 32, 256.0
 def encoder_batches(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
     """Yields turns in batches of similar lengths, the longest first.
 
-    Neighbours in length share a batch: little padding. The later batches fit into what the first ones free; in
-    the other order each needs more than any before has freed, and the process grows (docs/LOG.md).
+    Neighbours in length share a batch: little padding. The later batches fit into what the first ones free;
+    in the other order each needs more than any before has freed, and the process grows (docs/LOG.md).
     """
     ordered = sorted(turns, key=lambda turn: (-turn.duration, turn.id))
     first = 0
