@@ -64,10 +64,11 @@ def main() -> None:
         print(f"| {name} | {mean:.1f} | {getattr(most, name)} | {size} | {1 - mean / max(size, 1):.2f} |")
     blocks = {"rows": task.model.backbone, "depth": task.model.depth_decoder}
     weights = {
-        "rows": sum(p.numel() for p in blocks["rows"].parameters() if p.ndim == 2),
-        "depth": sum(p.numel() for p in blocks["depth"].parameters() if p.ndim == 2)
-        * task.model.config.num_codebooks,
+        name: sum(p.numel() for p in block.parameters() if p.ndim == 2) for name, block in blocks.items()
     }
+    # A frame is a sequence of all codebooks, each of which has a head of its own.
+    weights["depth"] *= task.model.config.num_codebooks
+    weights["depth"] += task.model.depth_decoder.heads.numel()
     asked = sum(weights[name] * getattr(means, name) for name in weights)
     done = sum(weights[name] * getattr(budget.sizes, name) for name in weights)
     print(f"work of backbone and depth decoder: {1 - asked / done:.3f} of it is padding")

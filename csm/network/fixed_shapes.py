@@ -154,6 +154,9 @@ class RowBudget:
     def fitting(self, needed: BatchSizes) -> BatchSizes:
         """Returns the sizes, times the least whole number that holds what is needed.
 
+        The longest parts grow only with the longest that are needed, as each part is padded to them where it
+        is read.
+
         Raises:
             ValueError: A sequence is longer than the model's max_context.
         """
@@ -163,16 +166,19 @@ class RowBudget:
                 f"the conversation into shorter chunks; what came before goes to the memory"
             )
         times = 1
-        while not _holds(self._times(times), needed):
+        while not _holds(self._times(times, needed), needed):
             times += 1
-        sizes = self._times(times)
+        sizes = self._times(times, needed)
         if needed.beyond and not sizes.beyond:
-            return sizes._replace(beyond=round_up(needed.beyond))
+            # One more graph, and not one for each number of queries beyond their text.
+            return sizes._replace(beyond=sizes.voice_queries)
         return sizes
 
-    def _times(self, times: int) -> BatchSizes:
-        sizes = BatchSizes(*(times * size for size in self.sizes))
-        return sizes._replace(longest=min(sizes.longest, self.max_context))
+    def _times(self, times: int, needed: BatchSizes) -> BatchSizes:
+        found = {}
+        for name, size in self.sizes._asdict().items():
+            found[name] = size * (-(-getattr(needed, name) // size) or 1 if "longest" in name else times)
+        return BatchSizes(**{**found, "longest": min(found["longest"], self.max_context)})
 
 
 def round_up(size: int) -> int:
@@ -183,6 +189,8 @@ def round_up(size: int) -> int:
 def _with_parts(sizes: BatchSizes) -> BatchSizes:
     """Adds the parts that padding lies in, and of each kind of item one for every part."""
     values = sizes._asdict()
+    for items in ("pace_rows", "heard_rows"):
+        values[items] = round_up(values[items] + 1)
     for parts, packed in PACKED.items():
         values[parts] += max(-(-values[items] // values[most]) for items, most in packed)
         if len(packed) > 1:

@@ -155,7 +155,11 @@ def shortage(
     size = "" if value is None else f"{field} is {value}"
     whole = f"{size}, computed in {pieces} pieces" if pieces > 1 else size
     stage, ranks = config.zero_stage, distributed.size
-    ways = ["execution.checkpoint_layers=true"] if isinstance(task, Divisible) else []
+    ways = (
+        ["execution.checkpoint_layers=true (execution.compile=nothing or blocks)"]
+        if isinstance(task, Divisible)
+        else []
+    )
     training = TRAININGS.get(field.split(".")[0], "training")
     ways += ["more ranks" if stage == 3 else f"{training}.zero_stage=3 on several GPUs"]
     # That estimates the model's training alone.

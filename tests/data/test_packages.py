@@ -50,6 +50,10 @@ def test_a_wheel_with_compiled_code_is_fetched_by_its_own_tags():
     compiled = Package(file="no_such-1-cp39-abi3-manylinux1_x86_64.manylinux_2_5_x86_64.whl", **kept).command
     added = ["--python-version", "39", "--abi", "abi3", "--platform", "manylinux_2_5_x86_64"]
     assert compiled == [*plain[:-1], *added, plain[-1]]
+    numbered = Package(file="no_such-1-7-py2.py311-none-linux_x86_64.whl", **kept).command
+    added = ["--python-version", "311", "--abi", "none", "--platform", "linux_x86_64"]
+    assert numbered == [*plain[:-1], *added, plain[-1]]
+    assert Package(file="no_such-1.tar.gz", **kept).command == plain
 
 
 def test_a_member_of_a_wheel_is_read(tmp_path):

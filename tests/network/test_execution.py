@@ -10,7 +10,8 @@ import torch
 
 from csm.losses import ConversationTargets, conversational_loss
 from csm.model import CSMModel
-from csm.network.execution import ExecutionConfig, apply_execution
+from csm.network.execution import ExecutionConfig, apply_execution, compile_step
+from csm.network.lora import LoRAConfig, add_adapters
 from csm.sequences.packed_batch import RowBatch
 
 
@@ -123,6 +124,31 @@ def test_a_compiled_step_is_one_graph_for_batches_of_any_size() -> None:
 def test_what_cannot_be_compiled_is_refused(tiny_model, changes, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         apply_execution(tiny_model(), ExecutionConfig(**changes), **options)
+
+
+def test_float8_is_refused_with_adapters(tiny_model) -> None:
+    model = tiny_model()
+    add_adapters(model, LoRAConfig(rank=2))
+    with pytest.raises(ValueError, match="float8 with adapters"):
+        apply_execution(model, ExecutionConfig(float8=True), zero_stage=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_of_one_size_is_compiled_for_training_alone(
+    monkeypatch, tiny_model, random_turn, training
+) -> None:
+    """Each size of a validation batch would be one more graph, and too many of them end a run."""
+    called: list[bool] = []
+
+    def compile(self: CSMModel, **options: object) -> None:
+        self._compiled_call_impl = lambda **given: called.append(self.training) or self._call_impl(**given)
+
+    monkeypatch.setattr(CSMModel, "compile", compile)
+    model = tiny_model().train(training)
+    compile_step(model, fixed_shapes=True)
+    with torch.no_grad():
+        model(batch=model.with_layout(batch_of(model, random_turn, [9])))
+    assert called == [True] * training
 
 
 def test_an_unknown_part_to_compile_is_refused() -> None:

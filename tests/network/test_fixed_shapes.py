@@ -156,6 +156,26 @@ def test_a_batch_beyond_the_budget_gets_a_multiple_of_all_sizes(model, random_tu
     assert differs(model, batch, more) < 5e-5
 
 
+@pytest.mark.parametrize("turns", range(1, 9))
+def test_micro_batches_of_one_size_fit_whatever_it_is(model, random_turn, turns) -> None:
+    batch = batch_of(model, random_turn, turns, turns)
+    budget = budget_of(model, [batch])
+    assert budget.fitting(sizes_of(batch, batch.layout)) == budget.sizes
+
+
+def test_queries_beyond_their_text_add_one_size_and_longer_parts_alone_no_rows(model, random_turn) -> None:
+    batches = [batch_of(model, random_turn, seed, 3) for seed in range(4)]
+    budget = budget_of(model, batches)
+    assert budget.sizes.beyond == 0
+    own = sizes_of(batches[0], batches[0].layout)
+    found = {budget.fitting(own._replace(beyond=count)) for count in range(1, budget.sizes.voice_queries)}
+    assert len(found) == 1 and found.pop().beyond == budget.sizes.voice_queries
+    longer = budget.fitting(own._replace(heard_longest=budget.sizes.heard_longest + 1))
+    assert longer == budget.sizes._replace(heard_longest=2 * budget.sizes.heard_longest)
+    more = budget.fitting(own._replace(rows=budget.sizes.rows + 1))
+    assert more.rows == 2 * budget.sizes.rows and more.longest == budget.sizes.longest
+
+
 def test_a_sequence_that_no_model_takes_is_refused(model, random_turn) -> None:
     budget = budget_of(model, [batch_of(model, random_turn, 1, 2)])
     rows = model.new_rows()

@@ -86,7 +86,8 @@ def test_a_layer_multiplies_rounded_factors_forward_and_backward(calls, bias) ->
     torch.testing.assert_close(out.flatten(0, 1), wanted)
     torch.testing.assert_close(x.grad.flatten(0, 1), slope @ weight)
     torch.testing.assert_close(plain.weight.grad, slope.T @ inputs)
-    assert len(calls) == 3 and not bias or torch.allclose(plain.bias.grad, slopes.sum(0), atol=1e-5)
+    assert len(calls) == 3
+    assert not bias or torch.allclose(plain.bias.grad, slopes.sum(0), atol=1e-5)
     layer.eval()
     assert torch.equal(layer(x), nn.functional.linear(x, plain.weight, plain.bias)) and len(calls) == 3
 

@@ -53,7 +53,7 @@ def diarise(
         regions: Intervals of speech, in order.
         windows: Their windows.
         speakers: Number of speakers; None finds it.
-        overlaps: Where two people speak, (start, end) in seconds; the likelier one gets the interval.
+        overlaps: Where two people speak, (start, end) in seconds, in order; the likelier one gets it.
 
     Returns:
         Intervals in order, which cover every region; speakers are numbered by their first word.
@@ -67,11 +67,13 @@ def diarise(
     scores = _unit(relative) @ _unit(_means(relative[chosen], labels)).T
     if labels.max() == 0:
         scores = np.ones_like(scores)
+    starts, ends = np.array(overlaps, float).reshape(-1, 2).T
     attributed: list[Attributed] = []
     for index, region in enumerate(regions):
         own = windows.regions == index
         if own.any():
-            attributed += _decoded(region, windows.spans[own], scores[own], overlaps)
+            near = slice(int(np.searchsorted(ends, region.start)), int(np.searchsorted(starts, region.end)))
+            attributed += _decoded(region, windows.spans[own], scores[own], overlaps[near])
         else:  # too short for a window: as the speech before it
             previous = attributed[-1].speaker if attributed else 0
             attributed.append(Attributed(region.start, region.end, previous))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -32,9 +33,9 @@ class Activity(NamedTuple):
 
     def silence(self, start: float, end: float) -> float:
         """Returns the mean probability that nobody speaks from one second to another."""
-        first = round((start * RATE - FIRST) / STEP)
+        first = max(round((start * RATE - FIRST) / STEP), 0)
         last = max(round((end * RATE - FIRST) / STEP), first + 1)
-        return float(self.nobody[max(first, 0) : last].mean())
+        return float(self.nobody[first:last].mean())
 
     def overlaps(self) -> list[tuple[float, float]]:
         """Returns where two people speak, (start, end) in seconds in order."""
@@ -65,9 +66,12 @@ class ActivityDetector:
         people = np.array([len(spoken) for spoken in CLASSES])
         frames = int((length + 2 * WINDOW_S) * RATE / STEP)
         total, weights = np.zeros((frames, 2), np.float32), np.full((frames, 1), 1e-9, np.float32)
-        for start in np.arange(0.0, max(length - WINDOW_S, 0.0) + HOP_S, HOP_S):
-            if not any(region.start < start + WINDOW_S and region.end > start for region in regions):
-                continue
+        starts = np.arange(0.0, max(length - WINDOW_S, 0.0) + HOP_S, HOP_S)
+        heard = np.zeros(len(starts), bool)
+        for region in regions:
+            first = math.floor((region.start - WINDOW_S) / HOP_S) + 1
+            heard[max(0, first) : math.ceil(region.end / HOP_S)] = True
+        for start in starts[heard]:
             clip = np.zeros(WINDOW, np.float32)
             found = read(start, min(start + WINDOW_S, length))[:WINDOW]
             clip[: len(found)] = found

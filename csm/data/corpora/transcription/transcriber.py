@@ -126,10 +126,14 @@ class RecordingTranscriber:
         self._windows = self._windows or SpeakerWindows()
         self._activity = self._activity or ActivityDetector()
         activity = self._activity(regions, partial(_clip, path, channel=0))
-        spoken = [r for r in regions if activity.silence(r.start, r.end) <= NOBODY]
+        spoken: list[Segment] = []
+        sounds: list[Segment] = []
+        for region in regions:
+            nobody = activity.silence(region.start, region.end) > NOBODY
+            (sounds if nobody else spoken).append(region)
         if not spoken:
             raise ValueError("no speech was detected: what sounds like it is nobody's")
-        for sound in (r for r in regions if r not in spoken):
+        for sound in sounds:
             tree.reject_turn(
                 f"{recording.id}, {sound.start:.2f} to {sound.end:.2f} s",
                 f"{sound.duration:.2f} s of sound are nobody's speech: they cannot be attributed",
@@ -161,16 +165,25 @@ class RecordingTranscriber:
         yield from self._short(path, replace(piece, segment=replace(segment, start=cut)))
 
     def _joined(self, pieces: list[Piece]) -> list[Piece]:
-        """Joins pieces of one speaker into turns; overlapped ones stay alone."""
+        """Joins pieces of one speaker into turns, not over overlapped ones, which stay alone."""
+        turns: list[Piece] = []
+        plain: list[Segment] = []
+        for piece in sorted(pieces, key=lambda piece: (piece.segment.start, piece.segment.end)):
+            if piece.overlap:
+                turns += [*self._turns(plain), piece]
+                plain = []
+            else:
+                plain.append(piece.segment)
+        turns += self._turns(plain)
+        return sorted(turns, key=lambda piece: (piece.segment.start, piece.segment.end))
+
+    def _turns(self, plain: list[Segment]) -> list[Piece]:
         config = SegmentationConfig(longest_turn=self.longest_turn)
-        plain = [piece.segment for piece in pieces if not piece.overlap]
         units: list[Segment] = []
         for unit in merge_units(plain, config.merge_gap):
             inside = [s for s in plain if s.start >= unit.start and s.end <= unit.end and _same(s, unit)]
             units += [unit] if unit.duration <= self.longest_turn else inside
-        turns = [Piece(segment=segment) for segment in join_turns(units, config)]
-        turns += [piece for piece in pieces if piece.overlap]
-        return sorted(turns, key=lambda piece: (piece.segment.start, piece.segment.end))
+        return [Piece(segment=segment) for segment in join_turns(units, config)]
 
     def _words(self, path: Path, info: AudioInfo, turns: list[Piece]) -> list[tuple[Word, ...]]:
         found: list[tuple[Word, ...]] = [()] * len(turns)

@@ -51,7 +51,7 @@ def test_a_change_without_a_pause_is_found() -> None:
 def test_an_overlap_is_an_interval_of_its_own_and_nothing_is_lost() -> None:
     regions, windows, _ = made_up([(0, 4.0), (1, 4.0), (0, 4.0)], 3)
     middle = regions[1].start
-    found = diarise(regions, windows, 2, [(middle + 0.6, middle + 1.4), (0.0, 0.1)])
+    found = diarise(regions, windows, 2, [(0.0, 0.1), (middle + 0.6, middle + 1.4)])
     (both,) = [a for a in found if a.overlap]
     assert abs(both.start - middle - 0.6) <= 0.1 and abs(both.end - middle - 1.4) <= 0.1
     assert both.speaker == 1

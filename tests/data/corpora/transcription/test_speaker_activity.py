@@ -89,6 +89,13 @@ def test_music_has_nobody_and_speech_has_somebody(detector, excerpt) -> None:
     assert found.silence(edge + 0.5, edge + 3.5) > 0.8 > 0.4 > found.silence(1.0, edge - 2.0)
 
 
+def test_silence_is_that_of_the_frames_nearest_to_an_interval() -> None:
+    shares = np.linspace(0, 1, 600)
+    found = Activity(nobody=shares, two=shares)
+    for start, end, first, last in ((0, 0.01, 0, 1), (0, 0.03, 0, 1), (0, 1, 0, 57), (5, 6, 294, 354)):
+        assert abs(found.silence(start, end) - shares[first:last].mean()) < 0.002
+
+
 def test_overlaps_are_intervals_above_the_threshold_and_short_ones_are_none() -> None:
     two = np.zeros(600)
     two[100:200], two[300:305] = 0.9, 0.9

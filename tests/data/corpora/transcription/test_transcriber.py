@@ -12,7 +12,7 @@ from csm.data.corpora.recordings import prepare_recordings
 from csm.data.corpora.segmentation import detect_speech
 from csm.data.corpora.transcription import transcriber as transcriber_module
 from csm.data.corpora.transcription.recogniser import WordRecogniser
-from csm.data.corpora.transcription.transcriber import RecordingTranscriber
+from csm.data.corpora.transcription.transcriber import Piece, RecordingTranscriber
 from csm.data.manifest import Segment, read_corpus
 from csm.data.word_times import read_words
 
@@ -116,6 +116,18 @@ def test_music_between_turns_goes_to_the_ledger_and_overlap_is_a_turn_of_its_own
     begins = start + 4.5 + len(lines[0]) / RATE - 1
     overlapped = [t for t in corpus.turns() if t.overlap]
     assert overlapped and all(begins - 0.5 < t.start and t.end < begins + 1.5 for t in overlapped)
+
+
+def test_no_turn_reaches_over_an_overlap_of_its_channel() -> None:
+    def piece(speaker: str, start: float, end: float, overlap: bool = False) -> Piece:
+        return Piece(segment=Segment(speaker=speaker, start=start, end=end), overlap=overlap)
+
+    transcriber = RecordingTranscriber(None)
+    for who in "ab":
+        pieces = [piece("a", 0, 5), piece(who, 5, 5.5, True), piece("a", 5.5, 8), piece("a", 8.4, 10)]
+        found = transcriber._joined(pieces)
+        assert [(p.segment.start, p.segment.end) for p in found] == [(0, 5), (5, 5.5), (5.5, 10)]
+        assert [p.overlap for p in found] == [False, True, False]
 
 
 def test_the_command_transcribes_two_channels_with_texts_in_any_number(tmp_path, talk) -> None:
