@@ -183,11 +183,13 @@ def test_labels_that_are_wrong_inside_the_loss_are_caught(played, monkeypatch) -
     depth, head = model.depth_decoder.forward, model.codebook0_head.forward
     with monkeypatch.context() as planted:
         planted.setattr(
-            model.depth_decoder, "forward", lambda h, c, t=None, s=0.0: depth(h, c, rolled(t, 1), s)
+            model.depth_decoder, "forward", lambda h, c, t=None, *more: depth(h, c, rolled(t, 1), *more)
         )
         shifted = weigh(adapter, [passage], against="generation")
     assert abs(shifted.depth - 1) > 1e-3 and shifted.codebook0 == right.codebook0
-    monkeypatch.setattr(model.codebook0_head, "forward", lambda x, t=None, s=0.0: head(x, rolled(t, 0), s))
+    monkeypatch.setattr(
+        model.codebook0_head, "forward", lambda x, t=None, *more: head(x, rolled(t, 0), *more)
+    )
     shifted = weigh(adapter, [passage], against="generation")
     assert abs(shifted.codebook0 - 1) > 1e-3 and shifted.depth == right.depth
 
