@@ -132,11 +132,11 @@ class RecordingTranscriber:
             nobody = activity.silence(region.start, region.end) > NOBODY
             (sounds if nobody else spoken).append(region)
         if not spoken:
-            raise ValueError("no speech was detected: what sounds like it is nobody's")
+            raise ValueError("no speech was detected: no speaker is active in what sounds like it")
         for sound in sounds:
             tree.reject_turn(
                 f"{recording.id}, {sound.start:.2f} to {sound.end:.2f} s",
-                f"{sound.duration:.2f} s of sound are nobody's speech: they cannot be attributed",
+                f"no speaker is active in {sound.duration:.2f} s of sound that was detected as speech",
                 sound.duration,
             )
         windows = self._windows.embed(spoken, (_clip(path, r.start, r.end, 0) for r in spoken))

@@ -111,7 +111,7 @@ def test_music_between_turns_goes_to_the_ledger_and_overlap_is_a_turn_of_its_own
     monkeypatch.setattr(transcriber_module, "detect_speech", detected)
     transcriber = RecordingTranscriber(recogniser, speakers=2)
     corpus = prepare_recordings(tmp_path / "out", source=tmp_path / "in", transcriber=transcriber)
-    assert "4.00 s of sound are nobody's speech" in (corpus.root / "rejects.jsonl").read_text()
+    assert "no speaker is active in 4.00 s of sound" in (corpus.root / "rejects.jsonl").read_text()
     assert not [t for t in corpus.turns() if t.start < start + 3.5 and t.end > start + 0.5]
     begins = start + 4.5 + len(lines[0]) / RATE - 1
     overlapped = [t for t in corpus.turns() if t.overlap]
