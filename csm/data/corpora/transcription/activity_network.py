@@ -1,7 +1,7 @@
 """segmentation-3.0 of pyannote.audio (Plaquet and Bredin 2023, MIT): who of up to three people speaks when.
 
-Ten seconds of one channel give, 59 times a second, the log probabilities of nobody, of one of three people,
-and of two of them. The numbers of people hold inside a window only.
+Ten seconds of one channel give, 59 times a second, the log probabilities of no speaker, of one of three, and
+of two of them. The numbers of people hold inside a window only.
 """
 
 from __future__ import annotations

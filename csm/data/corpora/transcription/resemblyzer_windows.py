@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from csm.data.corpora.transcription.speaker_windows import Windows
+from csm.data.corpora.transcription.speaker_windows import Windows, window_starts
 from csm.data.manifest import Segment
 from csm.system.extras import missing_package
 
@@ -58,7 +58,7 @@ class ResemblyzerWindows:
             mels = self._audio.wav_to_mel_spectrogram(loud)
             if len(mels) < SHORTEST:
                 continue
-            starts = _starts(len(mels))
+            starts = window_starts(len(mels), WINDOW, HOP)
             if len(mels) < WINDOW:
                 mels = np.tile(mels, (WINDOW // len(mels) + 1, 1))
             embeddings.append(self._forward([mels[s : s + WINDOW] for s in starts]))
@@ -74,13 +74,6 @@ class ResemblyzerWindows:
             for first in range(0, len(windows), BATCH)
         ]
         return torch.cat(parts).numpy()
-
-
-def _starts(frames: int) -> list[int]:
-    if frames <= WINDOW:
-        return [0]
-    starts = list(range(0, frames - WINDOW + 1, HOP))
-    return starts if starts[-1] == frames - WINDOW else [*starts, frames - WINDOW]
 
 
 @contextlib.contextmanager

@@ -26,20 +26,20 @@ OVERLAP, SHORTEST_OVERLAP = 0.6, 0.3
 
 
 class Activity(NamedTuple):
-    """Probabilities that nobody and that two people speak, each [T]; frame t at (270 t + 495) / 16000 s."""
+    """Probabilities of no speaker and of two speakers, each [T]; frame t at (270 t + 495) / 16000 s."""
 
-    nobody: np.ndarray
-    two: np.ndarray
+    no_speaker: np.ndarray
+    two_speakers: np.ndarray
 
-    def silence(self, start: float, end: float) -> float:
-        """Returns the mean probability that nobody speaks from one second to another."""
+    def mean_no_speaker(self, start: float, end: float) -> float:
+        """Returns the mean probability of no speaker from one second to another."""
         first = max(round((start * RATE - FIRST) / STEP), 0)
         last = max(round((end * RATE - FIRST) / STEP), first + 1)
-        return float(self.nobody[first:last].mean())
+        return float(self.no_speaker[first:last].mean())
 
     def overlaps(self) -> list[tuple[float, float]]:
         """Returns where two people speak, (start, end) in seconds in order."""
-        marked = np.concatenate([[False], self.two > OVERLAP, [False]])
+        marked = np.concatenate([[False], self.two_speakers > OVERLAP, [False]])
         edges = np.flatnonzero(marked[1:] != marked[:-1]).reshape(-1, 2)
         times = (edges * STEP + FIRST - STEP / 2) / RATE
         return [(float(start), float(end)) for start, end in times if end - start >= SHORTEST_OVERLAP]
@@ -82,5 +82,4 @@ class ActivityDetector:
             part = slice(first, first + len(shares))
             total[part] += trust * np.stack([shares[:, people == n].sum(1) for n in (0, 2)], axis=1)
             weights[part] += trust
-        nobody, two = (total / weights).T
-        return Activity(nobody, two)
+        return Activity(*(total / weights).T)

@@ -65,7 +65,7 @@ class SpeakerWindows:
             frames = self._frames(torch.from_numpy(clip))
             if len(frames) < SHORTEST:
                 continue
-            starts = _starts(len(frames))
+            starts = window_starts(len(frames), WINDOW, HOP)
             embeddings.append(self._embedded([frames[s : s + WINDOW] for s in starts]))
             for start in starts:
                 end = region.start + (start + WINDOW) * FRAME_STEP
@@ -90,8 +90,9 @@ class SpeakerWindows:
         return torch.cat(parts).numpy()
 
 
-def _starts(frames: int) -> list[int]:
-    if frames <= WINDOW:
+def window_starts(frames: int, window: int, hop: int) -> list[int]:
+    """Returns where windows begin, `hop` frames apart; the last one ends with the frames."""
+    if frames <= window:
         return [0]
-    starts = list(range(0, frames - WINDOW + 1, HOP))
-    return starts if starts[-1] == frames - WINDOW else [*starts, frames - WINDOW]
+    starts = list(range(0, frames - window + 1, hop))
+    return starts if starts[-1] == frames - window else [*starts, frames - window]

@@ -28,7 +28,7 @@ from csm.data.manifest import Segment
 from csm.data.word_times import Word
 
 ROUNDING = 0.05  # seconds that a stated turn may end after its recording
-NOBODY = 0.8  # mean probability of nobody above which a section has no speaker: music, noise, strange sounds
+NO_SPEAKER = 0.8  # mean probability above which a section has no speaker: music, noise, strange sounds
 LOUDNESS_STEP = 0.05  # seconds: where a piece without a pause is cut at its quietest moment
 
 
@@ -129,8 +129,8 @@ class RecordingTranscriber:
         spoken: list[Segment] = []
         sounds: list[Segment] = []
         for region in regions:
-            nobody = activity.silence(region.start, region.end) > NOBODY
-            (sounds if nobody else spoken).append(region)
+            inactive = activity.mean_no_speaker(region.start, region.end) > NO_SPEAKER
+            (sounds if inactive else spoken).append(region)
         if not spoken:
             raise ValueError("no speech was detected: no speaker is active in what sounds like it")
         for sound in sounds:

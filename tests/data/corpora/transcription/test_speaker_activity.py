@@ -78,7 +78,7 @@ def test_times_are_those_of_the_recording_and_windows_without_speech_are_not_rea
     assert np.allclose(np.array(moved) - 60, np.array(spans), atol=0.05)
 
 
-def test_music_has_nobody_and_speech_has_somebody(detector, excerpt) -> None:
+def test_music_has_no_speaker_and_speech_has_one(detector, excerpt) -> None:
     waveform, _ = two_people(excerpt, -0.4)
     times = np.arange(4 * RATE) / RATE
     music = 0.1 * sum(np.sin(6.2832 * pitch * times) for pitch in (220, 277, 330, 440)).astype(np.float32)
@@ -86,20 +86,20 @@ def test_music_has_nobody_and_speech_has_somebody(detector, excerpt) -> None:
     whole = [Segment(speaker="", start=0.0, end=len(sound) / RATE)]
     found = detector(whole, lambda start, end: sound[round(start * RATE) : round(end * RATE)])
     edge = len(waveform) / RATE
-    assert found.silence(edge + 0.5, edge + 3.5) > 0.8 > 0.4 > found.silence(1.0, edge - 2.0)
+    assert found.mean_no_speaker(edge + 0.5, edge + 3.5) > 0.8 > 0.4 > found.mean_no_speaker(1.0, edge - 2.0)
 
 
-def test_silence_is_that_of_the_frames_nearest_to_an_interval() -> None:
+def test_a_mean_is_that_of_the_frames_nearest_to_an_interval() -> None:
     shares = np.linspace(0, 1, 600)
-    found = Activity(nobody=shares, two=shares)
+    found = Activity(no_speaker=shares, two_speakers=shares)
     for start, end, first, last in ((0, 0.01, 0, 1), (0, 0.03, 0, 1), (0, 1, 0, 57), (5, 6, 294, 354)):
-        assert abs(found.silence(start, end) - shares[first:last].mean()) < 0.002
+        assert abs(found.mean_no_speaker(start, end) - shares[first:last].mean()) < 0.002
 
 
 def test_overlaps_are_intervals_above_the_threshold_and_short_ones_are_none() -> None:
     two = np.zeros(600)
     two[100:200], two[300:305] = 0.9, 0.9
-    ((start, end),) = Activity(nobody=np.zeros(600), two=two).overlaps()
+    ((start, end),) = Activity(no_speaker=np.zeros(600), two_speakers=two).overlaps()
     assert abs(start - (100 * 270 + 495) / RATE) < 0.01 and abs(end - start - 100 * 270 / RATE) < 0.01
 
 
